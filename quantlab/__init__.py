@@ -1,0 +1,1 @@
+"""quantlab: which quantization of this speech recogniser should I deploy, on this device?"""

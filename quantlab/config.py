@@ -1,0 +1,210 @@
+"""What a run is asked to do: one strict, frozen model per concept, validated once at the border.
+
+Nothing here reads a file, imports torch or sets an environment variable. The YAML in `conf/` mirrors these
+models key by key; a notebook builds them directly.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+
+def _as_tuple(value: object) -> object:
+    """Hydra hands over lists; frozen models hold tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Target = Literal["all", "encoder", "decoder"]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run: the message names the key, what it got and what is allowed."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class Architecture(_Part):
+    """The shape of a Whisper, enough to build it with random weights and no download.
+
+    Source of the shipped values: the `config.json` of each checkpoint on the hub.
+    """
+
+    d_model: int = Field(gt=0)
+    encoder_layers: int = Field(gt=0)
+    decoder_layers: int = Field(gt=0)
+    attention_heads: int = Field(gt=0)
+    ffn_dim: int = Field(gt=0)
+    num_mel_bins: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    max_source_positions: int = Field(default=1500, gt=0)  # encoder frames; 1500 = 30 s at 50 frames/s
+    max_target_positions: int = Field(default=448, gt=0)  # tokens
+
+
+class ModelConfig(_Part):
+    """Which recogniser, and where its weights come from."""
+
+    name: str
+    source: Literal["shipped", "hub"]
+    repo: str | None = None  # hub id, e.g. openai/whisper-small
+    revision: str | None = None  # pinned commit of `repo`
+    path: str | None = None  # a local folder in the transformers layout; wins over the hub
+    weights: Literal["pretrained", "random"] = "pretrained"
+    random_tokens: int = Field(default=32, gt=0)  # tokens generated per utterance when weights=random
+    architecture: Architecture | None = None
+
+    @model_validator(mode="after")
+    def _has_weights_somewhere(self) -> ModelConfig:
+        if self.source == "hub" and self.path is None and self.weights == "pretrained" and not self.repo:
+            raise ValueError(f"model {self.name!r} names no hub repo: set model.repo, or model.path=FOLDER")
+        return self
+
+
+class QuantConfig(_Part):
+    """How the weights (and, for static schemes, the activations) are stored and computed."""
+
+    name: str
+    library: str  # a file of quantlab/quantizers, or an entry point of group quantlab.quantizers
+    bits: float | None = Field(default=None, gt=0)  # stored bits per weight; 1.58 = ternary
+    format: str | None = None  # int8, int4, float8_e4m3fn, nf4, fp4, …
+    scheme: Literal["none", "dynamic", "static", "weight-only"] = "weight-only"
+    activations: str | None = None  # format of the activations, static schemes only
+    granularity: Literal["per-tensor", "per-channel", "per-group"] | None = None
+    group_size: int | None = Field(default=None, gt=0)  # weights that share one scale
+    symmetric: bool | None = None
+    double_quant: bool = False  # scales quantized once more (bitsandbytes)
+    axis: Literal[0, 1] | None = None  # along which HQQ groups
+    target: Target = "all"
+    skip: Names = ()  # globs over module names, e.g. "*.k_proj"
+    head: bool = False  # whether proj_out is quantized
+
+
+class DeviceConfig(_Part):
+    name: Literal["cpu", "cuda", "mps", "auto"] = "auto"
+    threads: int | None = Field(default=None, gt=0)  # intra-op threads; null = every core this process may use
+
+
+class RuntimeConfig(_Part):
+    name: Literal["eager"] = "eager"
+
+
+class HubSplit(_Part):
+    """Where one of our splits lies in a hub dataset."""
+
+    config: str | None = None
+    split: str
+
+
+class DatasetConfig(_Part):
+    name: str
+    source: Literal["shipped", "hub", "librispeech_dir", "manifest"]
+    path: str | None = None  # manifest file, or the corpus folder
+    repo: str | None = None
+    revision: str | None = None
+    hub_splits: dict[str, HubSplit] = Field(default_factory=dict)
+    audio_column: str = "audio"
+    text_column: str = "text"
+    speaker_column: str | None = None
+    id_column: str | None = None
+    splits: Names | None = None  # null = every split the corpus has
+    limit: int | None = Field(default=None, gt=0)  # utterances per split, the first ones in corpus order
+    language: str = "en"
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> DatasetConfig:
+        if self.source in ("librispeech_dir", "manifest") and not self.path:
+            what = "JSONL file" if self.source == "manifest" else "folder that holds test-clean/ and test-other/"
+            raise ValueError(f"dataset {self.name!r} needs dataset.path=<the {what}>")
+        return self
+
+
+class ProtocolConfig(_Part):
+    """How every cell of a grid is measured."""
+
+    name: str
+    batch_size: int = Field(default=16, gt=0)  # utterances
+    warmup_batches: int = Field(default=2, ge=0)  # untimed batches before the first timed one
+    max_new_tokens: int | None = Field(default=None, gt=0)  # null = what the model's positions allow
+    num_beams: int = Field(default=1, gt=0)
+
+
+class CalibrationConfig(_Part):
+    """Static schemes only; the study calibrates on a random 10 % of the evaluation data (arXiv 2511.08093)."""
+
+    fraction: float = Field(default=0.1, gt=0, le=1)
+    source: Literal["eval", "disjoint"] = "eval"  # disjoint keeps those utterances out of the score
+
+
+class TrackingConfig(_Part):
+    name: Literal["local", "server", "off"] = "local"
+    uri: str | None = None  # of the MLflow server
+    experiment: str = "quantlab"
+
+    @model_validator(mode="after")
+    def _server_has_uri(self) -> TrackingConfig:
+        if self.name == "server" and not self.uri:
+            raise ValueError("tracking=server needs tracking.uri=http://HOST:PORT")
+        return self
+
+
+class RunConfig(_Part):
+    """One cell: everything `run_cell` needs, and nothing it does not."""
+
+    model: ModelConfig
+    quant: QuantConfig
+    device: DeviceConfig
+    runtime: RuntimeConfig
+    dataset: DatasetConfig
+    protocol: ProtocolConfig
+    calibration: CalibrationConfig
+    tracking: TrackingConfig
+    seed: int = Field(default=0, ge=0)
+    isolate: bool = True  # a process of its own for the cell; false to step through it in a debugger
+    timeout_s: float = Field(default=3600.0, gt=0)  # the whole cell
+    resume: bool = True  # skip a cell whose record exists
+    output_dir: str = "mlruns"
+
+    @property
+    def label(self) -> str:
+        """What a person calls the cell, e.g. `nano-hqq_int4-cpu`."""
+        return f"{self.model.name}-{self.quant.name}-{self.device.name}"
+
+
+def parse_config(raw: Mapping[str, Any]) -> RunConfig:
+    """Validate a plain mapping (what Hydra composed).
+
+    Raises:
+        ConfigError: one line per wrong key: its dotted name, what it got, what is allowed.
+    """
+    try:
+        return RunConfig.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{key}: no such key{did_you_mean(str(item['loc'][-1]), _fields_at(item['loc'][:-1]))}"
+    if item["type"] == "value_error":
+        return item["msg"].removeprefix("Value error, ")
+    return f"{key}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    part: Any = RunConfig
+    for name in loc:
+        part = part.model_fields[name].annotation
+    return list(getattr(part, "model_fields", {}))
+
+
+def did_you_mean(name: str, allowed: list[str]) -> str:
+    """`; did you mean 'x'?` for a near miss, else the allowed names."""
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(sorted(allowed))}"
