@@ -1,0 +1,163 @@
+"""What quantizes: one file per library, found by its name; other packages add theirs through an entry point.
+
+Nothing here imports torch or a quantization library before `select` or `setup` runs: the process that plans a
+grid asks `why_unsupported` about every cell.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Protocol, cast
+
+from quantlab.config import ConfigError, QuantConfig, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+ENTRY_POINT_GROUP = "quantlab.quantizers"
+HEAD = "proj_out"  # Whisper's output projection; belongs to the decoder, its weight is tied to the embedding
+Calibrate = Callable[["nn.Module"], None]
+
+
+class Quantizer(Protocol):
+    """What the file of a library has at its top level; an entry point names such a module."""
+
+    DISTRIBUTIONS: tuple[str, ...]  # installed packages whose versions can change a figure
+
+    def why_unsupported(self, quant: QuantConfig, device: str) -> str | None:
+        """Why this combination cannot exist on `device` (cpu, cuda, mps), or None.
+
+        Cheap: imports neither torch nor the library.
+        """
+
+    def setup(
+        self,
+        model: nn.Module,
+        quant: QuantConfig,
+        names: tuple[str, ...],
+        device: torch.device,
+        calibrate: Calibrate,
+    ) -> nn.Module:
+        """Quantize exactly the Linear modules `names`, in place or not; leave everything else as it is.
+
+        Whatever a library builds or compiles at first use happens here, so that no timed region contains it.
+
+        Args:
+            model: in fp32, on the CPU, in evaluation mode.
+            quant: what to do.
+            names: see `select`.
+            device: where the model ends up.
+            calibrate: runs the calibration data through a model; static schemes call it, exactly once.
+
+        Returns:
+            The model on `device`, ready for `generate`.
+
+        Raises:
+            ConfigError: a module does not fit the scheme; the message names it.
+        """
+
+    def is_quantized(self, module: nn.Module) -> bool:
+        """Whether a module holds quantized weights, told by what it is and stores."""
+
+    def kernel(self, module: nn.Module) -> str | None:
+        """What multiplies in a quantized module, as far as the library tells."""
+
+
+def get(library: str) -> Quantizer:
+    """The quantizer of a library: a file of this package, else an entry point of group `quantlab.quantizers`.
+
+    Raises:
+        ConfigError: there is none of this name, or it lacks a part of `Quantizer`.
+    """
+    shipped = [item.name for item in pkgutil.iter_modules(__path__)]
+    added = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if library in shipped:
+        module = importlib.import_module(f"{__name__}.{library}")
+    elif library in added:
+        module = added[library].load()
+    else:
+        hint = did_you_mean(library, [*shipped, *added])
+        raise ConfigError(f"quant.library={library!r}: no such quantizer{hint}")
+    parts = ["DISTRIBUTIONS", "why_unsupported", "setup", "is_quantized", "kernel"]
+    if missing := [part for part in parts if not hasattr(module, part)]:
+        raise ConfigError(f"quantizer {library!r} ({module.__name__}) has no {', '.join(missing)}")
+    return cast(Quantizer, module)
+
+
+def distributions(library: str) -> tuple[str, ...]:
+    """Packages whose versions can change what this library does."""
+    return get(library).DISTRIBUTIONS
+
+
+def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The Linear modules to quantize, and the others with the key that leaves them alone.
+
+    Raises:
+        ConfigError: a glob of `quant.skip` matches nothing, or nothing is left to quantize.
+    """
+    from torch import nn
+
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    _check_globs(quant.skip, linears)
+    reasons = {name: _why_skipped(name, quant) for name in linears}
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    names = tuple(name for name in linears if name not in skipped)
+    if not names and quant.scheme != "none":
+        raise ConfigError(
+            f"quant={quant.name}: quant.target, quant.skip and quant.head leave nothing to quantize"
+        )
+    return names, skipped
+
+
+def _check_globs(globs: Iterable[str], names: list[str]) -> None:
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            near = difflib.get_close_matches(glob, names, n=3, cutoff=0.0)
+            raise ConfigError(f"quant.skip={glob!r} matches no Linear module; nearest: {', '.join(near)}")
+
+
+def _why_skipped(name: str, quant: QuantConfig) -> str | None:
+    if quant.scheme == "none":
+        return "quant.scheme=none"
+    if quant.target not in ("all", _part_of(name)):
+        return f"quant.target={quant.target}"
+    for glob in quant.skip:
+        if fnmatchcase(name, glob):
+            return f"quant.skip={glob}"
+    return "quant.head=false" if name == HEAD and not quant.head else None
+
+
+def _part_of(name: str) -> str:
+    """`encoder` or `decoder`; cross attention (`encoder_attn`) belongs to the decoder, as the head does."""
+    return "encoder" if "encoder" in name.split(".") else "decoder"
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place called `name`, in the mode (training or not) of what was there.
+
+    A module starts out in training mode, in which bitsandbytes takes another, slower path.
+    """
+    parent, _, child = name.rpartition(".")
+    module.train(model.get_submodule(name).training)
+    setattr(model.get_submodule(parent), child, module)
+
+
+def why_not_installed(module: str, distribution: str) -> str | None:
+    """Why a library cannot be used, found without importing it."""
+    found = importlib.util.find_spec(module.partition(".")[0])
+    return None if found else f"{distribution} is not installed: pip install {distribution}"
+
+
+def why_not_among(key: str, value: object, allowed: Iterable[object], library: str) -> str | None:
+    """Why a library cannot do `quant.<key>=<value>`; None where it can, or where the key is null."""
+    allowed = list(allowed)
+    if value is None or value in allowed:
+        return None
+    return f"{library} has no quant.{key}={value}; it has {', '.join(map(str, allowed))}"

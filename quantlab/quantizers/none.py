@@ -1,0 +1,36 @@
+"""No quantization: the fp32 baseline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from quantlab.config import QuantConfig
+    from quantlab.quantizers import Calibrate
+
+DISTRIBUTIONS: tuple[str, ...] = ()
+
+
+def why_unsupported(quant: QuantConfig, device: str) -> str | None:
+    """The baseline runs everywhere."""
+    return None
+
+
+def setup(
+    model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
+) -> nn.Module:
+    """The model itself, moved."""
+    return model.to(device)
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Never."""
+    return False
+
+
+def kernel(module: nn.Module) -> str | None:
+    """Plain torch; nothing to tell."""
+    return None

@@ -1,0 +1,156 @@
+"""optimum-quanto: int8, int4, int2 and fp8 weights, and int8 weights with static int8 or fp8 activations.
+
+8-bit weights are symmetric with one scale per output channel. int4 and int2 are affine in groups of 128 weights,
+or of the next smaller multiple of 32 that divides `in_features` (96 for 192 features): the library chooses.
+Source: https://github.com/huggingface/optimum-quanto
+"""
+
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from quantlab.config import ConfigError
+from quantlab.quantizers import HEAD, why_not_among, why_not_installed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from quantlab.config import QuantConfig
+    from quantlab.quantizers import Calibrate
+
+DISTRIBUTIONS = ("optimum-quanto",)
+BITS = {"int8": 8, "int4": 4, "int2": 2, "float8_e4m3fn": 8, "float8_e5m2": 8}
+ACTIVATIONS = ("int8", "float8_e4m3fn", "float8_e5m2")
+GROUP_SIZE = 128  # where the library starts looking
+
+
+def why_unsupported(quant: QuantConfig, device: str) -> str | None:
+    """A format the library does not have, or that the device cannot hold."""
+    formats = [quant.format, quant.activations]
+    if device == "mps" and any(str(name).startswith("float8") for name in formats):
+        return "torch has no float8 on mps"
+    if quant.scheme == "static" and quant.activations is None:
+        return f"a static scheme needs quant.activations, one of {', '.join(ACTIVATIONS)}"
+    if quant.scheme != "static" and quant.activations is not None:
+        return f"quant.activations={quant.activations} needs quant.scheme=static"
+    return (
+        why_not_installed("optimum", "optimum-quanto")
+        or why_not_among("format", quant.format or "null", BITS, "quanto")
+        or why_not_among("bits", quant.bits, [BITS[str(quant.format)]], f"quanto's {quant.format}")
+        or why_not_among("activations", quant.activations, ACTIVATIONS, "quanto")
+        or why_not_among("scheme", quant.scheme, ["weight-only", "static"], "quanto")
+        or why_not_among("group_size", quant.group_size, [GROUP_SIZE], "quanto, which chooses groups itself,")
+    )
+
+
+def setup(
+    model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
+) -> nn.Module:
+    """Quantize in place, freeze, then calibrate where the scheme is static.
+
+    The library's examples freeze last; scales of activations come out the same, and unfrozen weights would be
+    quantized again at every token of the calibration.
+
+    Raises:
+        ConfigError: the calibration data never reached a module.
+    """
+    from optimum.quanto import Calibration, freeze, quantize
+
+    model.to(device)
+    activations = f"q{quant.activations}" if quant.activations else None
+    quantize(model, weights=f"q{quant.format}", activations=activations, include=list(names))
+    freeze(model)
+    if quant.format in ("int4", "int2"):
+        _prepare_unpack(BITS[quant.format], device)
+    if activations:
+        _keep_logits_float(model, names)
+        with Calibration():
+            calibrate(model)
+        _check_calibrated(model, names)
+    return model
+
+
+def _keep_logits_float(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Nothing multiplies the logits, and the logits processors of transformers fail on a quantized tensor."""
+    if HEAD in names:
+        head: Any = model.get_submodule(HEAD)
+        head.disable_output_quantization()
+
+
+def _check_calibrated(model: nn.Module, names: tuple[str, ...]) -> None:
+    """An input scale of exactly 1 is what a module starts with."""
+    modules: list[tuple[str, Any]] = [(name, model.get_submodule(name)) for name in names]
+    if missed := [name for name, module in modules if bool((module.input_scale == 1).all())]:
+        raise ConfigError(
+            f"the calibration data never reached {', '.join(missed)}: raise calibration.fraction"
+        )
+
+
+def _prepare_unpack(bits: int, device: torch.device) -> None:
+    """Have the library compile its unpacking of int4 and int2 now, or do without.
+
+    It compiles C++ (CUDA) at first use, 40 s once per machine, into its own folder in site-packages. Without
+    a compiler, or where that folder is read-only, torch operations give the same integers a little slower.
+    """
+    import torch
+    from optimum.quanto.library.extensions import get_extension, is_extension_available
+
+    extension = {"cpu": "quanto_cpp", "cuda": "quanto_cuda"}.get(device.type)
+    if extension is None or not is_extension_available(extension):
+        return
+    try:
+        torch.ops.quanto.unpack(torch.zeros(8, 8, dtype=torch.uint8, device=device), bits)
+    except Exception as error:  # a compiler can fail in any way
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        warnings.warn(
+            f"{extension} does not build ({first_line}): unpacking with torch instead", stacklevel=2
+        )
+        get_extension(extension)._lib = SimpleNamespace(unpack=_unpack)
+
+
+def _unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """Integers of `bits` bits out of uint8 (n, …), the lowest first: uint8 (n * 8 // bits, …)."""
+    import torch
+
+    return torch.cat([(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)])
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """A quantized module whose weight is frozen to a quantized tensor."""
+    from optimum.quanto import QModuleMixin
+
+    return isinstance(module, QModuleMixin) and module.frozen
+
+
+def kernel(module: Any) -> str | None:
+    """Fast kernels are tensor classes of their own; the two general ones dequantize, or multiply int8 by int8."""
+    weight = module.weight
+    name = type(weight).__name__
+    if name == "WeightQBytesTensor":
+        return _kernel_8bit(weight, module.activation_qtype)
+    if name == "WeightQBitsTensor":
+        return f"quanto: {_unpacker(weight.device.type)} unpacking, dequantize, matmul"
+    return f"quanto: {name.removesuffix('QBytesTensor').removesuffix('WeightQBitsTensor')}"
+
+
+def _kernel_8bit(weight: Any, activations: Any) -> str:
+    """As in optimum.quanto.library.qbytes_mm, where the choice depends on dtypes."""
+    import torch
+
+    if activations is not None and activations.dtype is torch.int8 and weight.qtype.dtype is torch.int8:
+        return "quanto: int8 by int8, torch._int_mm"
+    if weight.device.type == "cpu" and weight.dtype is torch.bfloat16 and weight.qtype.dtype is torch.int8:
+        return "quanto: torch._weight_int8pack_mm"
+    return "quanto: dequantize, matmul"
+
+
+def _unpacker(device: str) -> str:
+    from optimum.quanto.library.extensions import get_extension, is_extension_available
+
+    extension = {"cpu": "quanto_cpp", "cuda": "quanto_cuda"}.get(device)
+    if extension is None or not is_extension_available(extension):
+        return "torch"
+    return "torch" if isinstance(get_extension(extension)._lib, SimpleNamespace) else extension

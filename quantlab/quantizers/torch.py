@@ -1,0 +1,89 @@
+"""Dynamic int8 of torch itself: weights int8 beforehand, activations uint8 at every call. CPU only.
+
+Source: `torch.ao.quantization.quantize_dynamic`, deprecated since torch 2.10 and still there in 2.15.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantlab.quantizers import why_not_among, why_not_installed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from quantlab.config import QuantConfig
+    from quantlab.quantizers import Calibrate
+
+DISTRIBUTIONS = ("torch",)
+
+
+def why_unsupported(quant: QuantConfig, device: str) -> str | None:
+    """CPU kernels only, and the API has to be there still."""
+    if device != "cpu":
+        return f"torch's dynamic int8 has kernels for the CPU only, not for {device}: set device=cpu"
+    return (
+        why_not_installed("torch", "torch")
+        or why_not_among("format", quant.format, ["int8"], "torch")
+        or why_not_among("bits", quant.bits, [8], "torch")
+        or why_not_among("scheme", quant.scheme, ["dynamic"], "torch")
+        or why_not_among("granularity", quant.granularity, ["per-tensor", "per-channel"], "torch")
+        or _why_gone()
+    )
+
+
+def _why_gone() -> str | None:
+    found = importlib.util.find_spec("torch")
+    roots = found.submodule_search_locations if found else None
+    if roots and any((Path(root) / "ao" / "quantization" / "quantize.py").exists() for root in roots):
+        return None
+    return (
+        f"torch {version('torch')} no longer has torch.ao.quantization.quantize_dynamic, deprecated since 2.10: "
+        "install an older torch, or use quant=quanto_int8"
+    )
+
+
+def setup(
+    model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
+) -> nn.Module:
+    """Convert in place. Weights: symmetric int8, one scale per tensor (or per output channel)."""
+    import torch
+    from torch.ao import quantization
+
+    _use_some_engine()
+    per_channel = quant.granularity == "per-channel"
+    how = quantization.per_channel_dynamic_qconfig if per_channel else quantization.default_dynamic_qconfig
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the deprecation; `why_unsupported` tells when it has come true
+        return quantization.quantize_dynamic(
+            model.to(device), dict.fromkeys(names, how), dtype=torch.qint8, inplace=True
+        )
+
+
+def _use_some_engine() -> None:
+    """Some builds start with the engine `none`, which cannot multiply."""
+    import torch
+
+    engines = torch.backends.quantized
+    if engines.engine == "none":
+        engines.engine = next(name for name in engines.supported_engines if name != "none")
+
+
+def is_quantized(module: Any) -> bool:
+    """A dynamic Linear that packs qint8, not float16."""
+    import torch
+    from torch.ao.nn.quantized import dynamic
+
+    return isinstance(module, dynamic.Linear) and module._packed_params.dtype is torch.qint8
+
+
+def kernel(module: nn.Module) -> str | None:
+    """The engine; `x86` is oneDNN where the CPU has VNNI and the weights are symmetric, else FBGEMM."""
+    import torch
+
+    return f"quantized::linear_dynamic, engine {torch.backends.quantized.engine}"
