@@ -1,7 +1,7 @@
 """What proves that quantization happened: the model itself, looked at before and after.
 
 Sizes follow one rule: bytes of all unique tensors that a model holds, wherever its modules keep them
-(parameters, buffers, plain attributes, dictionaries, the inner tensors of tensor subclasses, packed objects of
+(parameters, buffers, plain attributes, dictionaries, inner tensors of tensor subclasses, packed objects of
 torch), each address once. Python numbers and code do not count.
 """
 
@@ -99,8 +99,8 @@ def read(
         quantizer: what quantized it.
 
     Returns:
-        `verified` is false, and `problems` names every module, if one of `names` holds what it held before, is
-        not quantized or did not shrink, or if any other module of the model changed.
+        `verified` is false, and `problems` names every module, if one of `names` holds what it held before,
+        is not quantized or did not shrink, or if any other module of the model changed.
     """
     wanted = frozenset(names)
     modules = dict(model.named_modules())
@@ -163,11 +163,7 @@ def _problem(
     if after is None:
         return f"{name} is gone"
     if not wanted:
-        return (
-            f"{name} changed from {before} to {after} although it should not"
-            if after.differs(before)
-            else None
-        )
+        return f"{name} changed from {before} to {after} although it should not" if after.differs(before) else None
     if not after.differs(before):
         return f"{name} was left alone: still {after}"
     if not quantizer.is_quantized(modules[name]):

@@ -110,9 +110,7 @@ def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     names = tuple(name for name in linears if name not in skipped)
     if not names and quant.scheme != "none":
-        raise ConfigError(
-            f"quant={quant.name}: quant.target, quant.skip and quant.head leave nothing to quantize"
-        )
+        raise ConfigError(f"quant={quant.name}: quant.target, quant.skip and quant.head leave nothing to quantize")
     return names, skipped
 
 

@@ -1,9 +1,9 @@
 """bitsandbytes: LLM.int8(), and 4-bit nf4 or fp4 in blocks of 64 weights.
 
 int8: one scale per output channel; activations are rounded to fp16 and quantized to int8 per token, except
-columns that hold a value of at least 6 (arXiv 2208.07339). 4 bit: one absmax per block in fp32, or in 8 bit with
-`double_quant` (QLoRA, arXiv 2305.14314). On a CPU with AVX512-BF16 the first call repacks the 4-bit weights for a
-fused kernel that rounds activations and absmax to bf16; before it, and in what the library saves, they are as above.
+columns that hold a value of at least 6 (arXiv 2208.07339). 4 bit: one absmax per block in fp32, or in 8 bit
+with `double_quant` (QLoRA, arXiv 2305.14314). On a CPU with AVX512-BF16 the first call repacks the 4-bit weights
+for a fused kernel that rounds activations and absmax to bf16; what the library saves stays as above.
 """
 
 from __future__ import annotations
@@ -169,11 +169,7 @@ def kernel(module: Any) -> str | None:
         return f"bitsandbytes, {module.weight.device.type} kernel"
     if hasattr(module, "state"):
         fast = torch.backends.cpu.get_cpu_capability() == "AVX512"
-        return (
-            "bitsandbytes: int8 by int8, torch._int_mm"
-            if fast
-            else "bitsandbytes: int8 as fp32 matmul, no AVX512"
-        )
+        return "bitsandbytes: int8 by int8, torch._int_mm" if fast else "bitsandbytes: int8 as fp32 matmul, no AVX512"
     if module.support_avx512bf16_for_cpu:
         return "bitsandbytes: fused 4 bit, AVX512-BF16 (activations and absmax in bf16)"
     return "bitsandbytes: dequantize, matmul"

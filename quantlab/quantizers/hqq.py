@@ -1,8 +1,8 @@
 """HQQ: half-quadratic quantization, affine, one scale and zero point per group of weights, no data needed.
 
-Bits 8, 4, 3, 2, 1, and 1.58: three levels (0, 1, 2), which the library stores in 2-bit fields, so that ternary is
-as large as 2 bit. 3 bit is ten weights to an int32 (3.2 bits each). Scales and zero points have the model's dtype:
-in fp32 and groups of 64 they cost one bit per weight.
+Bits 8, 4, 3, 2, 1, and 1.58: three levels (0, 1, 2), which the library stores in 2-bit fields, so that ternary
+is as large as 2 bit. 3 bit is ten weights to an int32 (3.2 bits each). Scales and zero points have the model's
+dtype: in fp32 and groups of 64 they cost one bit per weight.
 Source: https://github.com/dropbox/hqq, https://mobiusml.github.io/hqq_blog/
 """
 
@@ -31,9 +31,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     if quant.bits is None or quant.group_size is None:
         return "HQQ needs quant.bits and quant.group_size"
     if quant.group_size % GROUP_MULTIPLE:
-        return (
-            f"HQQ's group size is a multiple of {GROUP_MULTIPLE}, quant.group_size={quant.group_size} is not"
-        )
+        return f"HQQ's group size is a multiple of {GROUP_MULTIPLE}, quant.group_size={quant.group_size} is not"
     return (
         why_not_installed("hqq", "hqq")
         or why_not_among("bits", quant.bits, ROWS_PER_PACK, "HQQ")

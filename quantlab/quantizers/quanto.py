@@ -1,7 +1,7 @@
 """optimum-quanto: int8, int4, int2 and fp8 weights, and int8 weights with static int8 or fp8 activations.
 
-8-bit weights are symmetric with one scale per output channel. int4 and int2 are affine in groups of 128 weights,
-or of the next smaller multiple of 32 that divides `in_features` (96 for 192 features): the library chooses.
+8-bit weights are symmetric with one scale per output channel. int4 and int2 are affine in groups of 128
+weights, or of the next smaller multiple of 32 that divides `in_features` (96 for 192): the library chooses.
 Source: https://github.com/huggingface/optimum-quanto
 """
 
@@ -84,9 +84,7 @@ def _check_calibrated(model: nn.Module, names: tuple[str, ...]) -> None:
     """An input scale of exactly 1 is what a module starts with."""
     modules: list[tuple[str, Any]] = [(name, model.get_submodule(name)) for name in names]
     if missed := [name for name, module in modules if bool((module.input_scale == 1).all())]:
-        raise ConfigError(
-            f"the calibration data never reached {', '.join(missed)}: raise calibration.fraction"
-        )
+        raise ConfigError(f"the calibration data never reached {', '.join(missed)}: raise calibration.fraction")
 
 
 def _prepare_unpack(bits: int, device: torch.device) -> None:
@@ -105,9 +103,7 @@ def _prepare_unpack(bits: int, device: torch.device) -> None:
         torch.ops.quanto.unpack(torch.zeros(8, 8, dtype=torch.uint8, device=device), bits)
     except Exception as error:  # a compiler can fail in any way
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        warnings.warn(
-            f"{extension} does not build ({first_line}): unpacking with torch instead", stacklevel=2
-        )
+        warnings.warn(f"{extension} does not build ({first_line}): unpacking with torch instead", stacklevel=2)
         get_extension(extension)._lib = SimpleNamespace(unpack=_unpack)
 
 
@@ -126,7 +122,7 @@ def is_quantized(module: nn.Module) -> bool:
 
 
 def kernel(module: Any) -> str | None:
-    """Fast kernels are tensor classes of their own; the two general ones dequantize, or multiply int8 by int8."""
+    """Fast kernels are tensor classes of their own; the general ones dequantize, or multiply int8 by int8."""
     weight = module.weight
     name = type(weight).__name__
     if name == "WeightQBytesTensor":

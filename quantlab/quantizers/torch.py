@@ -43,7 +43,7 @@ def _why_gone() -> str | None:
     if roots and any((Path(root) / "ao" / "quantization" / "quantize.py").exists() for root in roots):
         return None
     return (
-        f"torch {version('torch')} no longer has torch.ao.quantization.quantize_dynamic, deprecated since 2.10: "
+        f"torch {version('torch')} has torch.ao.quantization.quantize_dynamic no more (deprecated since 2.10): "
         "install an older torch, or use quant=quanto_int8"
     )
 
