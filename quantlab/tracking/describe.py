@@ -1,0 +1,159 @@
+"""What MLflow is told about a record: parameters, metrics, tags, the corpus. Pure functions, no MLflow."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from quantlab.record import Record
+from quantlab.redact import redact
+
+# Parameter → key of the resolved configuration: the grid's axes, then what else tells cells apart.
+PARAMS = {
+    "model": "model.name",
+    "quant": "quant.name",
+    "device": "device.name",
+    "runtime": "runtime.name",
+    "dataset": "dataset.name",
+    "protocol": "protocol.name",
+    "seed": "seed",
+    "weights": "model.weights",
+    "library": "quant.library",
+    "bits": "quant.bits",
+    "format": "quant.format",
+    "scheme": "quant.scheme",
+    "activations": "quant.activations",
+    "granularity": "quant.granularity",
+    "group_size": "quant.group_size",
+    "symmetric": "quant.symmetric",
+    "double_quant": "quant.double_quant",
+    "target": "quant.target",
+    "skip": "quant.skip",
+    "head": "quant.head",
+    "threads": "device.threads",
+    "batch_size": "protocol.batch_size",
+    "num_beams": "protocol.num_beams",
+    "dataset_limit": "dataset.limit",
+    "calibration_source": "calibration.source",
+}
+STAGES = ("load_s", "quantize_s", "calibrate_s", "warmup_s", "measure_s", "total_s")
+_NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]", re.ASCII)  # what MLflow forbids in the name of a metric or tag
+_LONGEST_TAG = 500  # characters; enough for a reason, and a column of the run list stays readable
+
+
+def params(record: Record) -> dict[str, str]:
+    """Parameters of the run; a key without a value is left out."""
+    values = {name: record.setting(key) for name, key in PARAMS.items()}
+    if not _is_static(record):
+        del values["calibration_source"]
+    return {name: _text(value) for name, value in values.items() if value not in (None, (), [])}
+
+
+def _is_static(record: Record) -> bool:
+    return record.setting("quant.scheme") == "static"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(redact(str(value)))
+
+
+def metrics(record: Record) -> dict[str, float]:
+    """Figures that exist, in groups (the part before `/` is a section of MLflow's chart view).
+
+    WER, CER, shares and reductions are fractions; `_s` seconds, `_bytes` bytes. A figure that is null in the
+    record is absent.
+    """
+    found: dict[str, float | None] = {}
+    for split, result in record.splits.items():
+        found |= {
+            f"quality/wer_{split}": result.wer,
+            f"quality/cer_{split}": result.cer,
+            f"quality/empty_share_{split}": result.empty_share,
+            f"quality/loop_share_{split}": result.loop_share,
+            f"speed/rtf_{split}": result.rtf,
+            f"speed/tokens_per_s_{split}": result.tokens_per_s,
+            f"speed/latency_p50_s_{split}": result.latency_p50_s,
+            f"speed/latency_p90_s_{split}": result.latency_p90_s,
+            f"speed/latency_p99_s_{split}": result.latency_p99_s,
+        }
+    if record.receipt is not None:
+        found |= {
+            "size/bytes": record.receipt.size_bytes,
+            "size/reduction": record.size_reduction,
+            "size/modules_quantized": record.receipt.modules_quantized,
+        }
+    found |= {
+        "memory/peak_bytes": record.peak_memory_bytes,
+        "memory/peak_reserved_bytes": record.peak_reserved_bytes,
+    }
+    found |= {f"time/{stage}": getattr(record.stages, stage) for stage in STAGES}
+    return {plain_name(name): float(v) for name, v in found.items() if v is not None and math.isfinite(v)}
+
+
+def headline(cells: Sequence[Record]) -> dict[str, float]:
+    """The summary of a sweep: how many cells ended how, and the best figure of each kind."""
+    counts = Counter(cell.status for cell in cells)
+    figures = [metrics(cell) for cell in cells if cell.status == "ok"]
+    best = {
+        f"summary/best_{name.rpartition('/')[2]}": min(found[name] for found in figures if name in found)
+        for name in sorted({name for found in figures for name in found})
+        if name.startswith(("quality/wer_", "speed/rtf_", "size/bytes"))  # the lower the better
+    }
+    return {"summary/cells": float(len(cells))} | {f"summary/cells_{k}": float(v) for k, v in counts.items()} | best
+
+
+def plain_name(name: str) -> str:
+    """The name with what MLflow does not allow replaced by `_`."""
+    return _NOT_IN_A_NAME.sub("_", name)
+
+
+def tags(record: Record, sweep: str) -> dict[str, str]:
+    """What the run list is filtered by, and what finds the run of a record again."""
+    found: dict[str, Any] = {
+        "status": record.status,
+        "reason": record.reason,
+        "verified": None if record.receipt is None else str(record.receipt.verified).lower(),
+        "processor": record.environment.get("processor"),
+        "checkpoint": record.fingerprints.get("checkpoint"),
+        "quantlab.kind": "cell",
+        "quantlab.cell_id": record.cell_id,
+        "quantlab.created_at": record.created_at,
+        "quantlab.sweep": sweep,
+        "mlflow.source.name": "quantlab",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": record.environment.get("commit"),
+    }
+    versions = record.environment.get("versions")
+    if isinstance(versions, Mapping):
+        found |= {f"version.{name}": version for name, version in versions.items()}
+    return {plain_name(k): redact(str(v))[:_LONGEST_TAG] for k, v in found.items() if v not in (None, "")}
+
+
+def corpus(record: Record) -> dict[str, str] | None:
+    """Fields of an `mlflow.entities.Dataset`, or None where the corpus was never opened."""
+    digest = record.fingerprints.get("corpus")
+    if digest is None:
+        return None
+    place = {key: record.setting(f"dataset.{key}") for key in ("source", "repo", "revision", "path", "limit")}
+    sizes = {name: {"utterances": s.utterances, "audio_s": round(s.audio_s, 3)} for name, s in record.splits.items()}
+    return {
+        "name": str(record.setting("dataset.name")),
+        "digest": digest[:36],  # the longest that MLflow stores
+        "source_type": "huggingface" if record.setting("dataset.source") == "hub" else "local",
+        "source": json.dumps(redact({key: value for key, value in place.items() if value is not None})),
+        "profile": json.dumps(sizes),
+    }
+
+
+def milliseconds(created_at: str) -> int:
+    """ISO 8601 → milliseconds since 1970."""
+    return round(datetime.fromisoformat(created_at).timestamp() * 1000)
