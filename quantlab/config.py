@@ -7,7 +7,8 @@ models key by key; a notebook builds them directly.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -176,6 +177,27 @@ class RunConfig(_Part):
         return f"{self.model.name}-{self.quant.name}-{self.device.name}"
 
 
+def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
+    """Validate every point of a grid; `only` (globs over the label) keeps just some of them.
+
+    Raises:
+        ConfigError: see `parse_config`; or `only` keeps none.
+    """
+    kept = []
+    for point in points:
+        only = point.get("only")
+        config = parse_config({key: value for key, value in point.items() if key != "only"})
+        if only is None or any(fnmatch.fnmatchcase(config.label, pattern) for pattern in _as_list(only)):
+            kept.append(config)
+    if points and not kept:
+        raise ConfigError(f"only={points[0].get('only')}: keeps none of the {len(points)} cells of the grid")
+    return kept
+
+
+def _as_list(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
 def parse_config(raw: Mapping[str, Any]) -> RunConfig:
     """Validate a plain mapping (what Hydra composed).
 
@@ -195,6 +217,17 @@ def _explain(item: Any) -> str:
     if item["type"] == "value_error":
         return item["msg"].removeprefix("Value error, ")
     return f"{key}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def nearest_key(dotted: str) -> str:
+    """What a mistyped `quant.grop_size` or `quatn` was probably meant to be."""
+    *parents, last = dotted.lstrip("+~").split(".")
+    try:
+        fields = _fields_at(tuple(parents))
+    except KeyError:
+        return nearest_key(".".join(parents))
+    extra = [] if parents else ["experiment", "only"]
+    return did_you_mean(last, [".".join([*parents, field]) for field in fields + extra])
 
 
 def _fields_at(loc: tuple[int | str, ...]) -> list[str]:

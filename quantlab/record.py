@@ -153,6 +153,13 @@ class Record(_Part):
         """1 − size / fp32 size, by DESIGN's definition; null when nothing was loaded."""
         return None if self.receipt is None else 1 - self.receipt.size_bytes / self.receipt.baseline_bytes
 
+    def setting(self, key: str) -> Any:
+        """The value at a dotted key of the resolved configuration (`quant.bits`); None where it has none."""
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
 
 class CellResult(BaseModel):
     """A record with its raw samples, as `run_cell` returns it and `write` stores it."""
@@ -244,7 +251,9 @@ def read(root: str | Path, cell_id: str) -> Record | None:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(f"{path} is no quantlab record: {where}: {first['msg']}; delete its folder to run the cell again") from None
+        raise ValueError(
+            f"{path} is no quantlab record: {where}: {first['msg']}; delete its folder to run the cell again"
+        ) from None
 
 
 def read_all(root: str | Path) -> Iterator[Record]:

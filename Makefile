@@ -1,0 +1,40 @@
+# Set-up is part of every target: on a fresh machine with Python 3.11 to 3.13, `make demo` or `make test` is all.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint format lock wheel clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY) ## quantize the shipped recogniser seven ways, measure each, print the table
+	$(BIN)/python -m quantlab -m quant=none,torch_int8,quanto_int8,quanto_int8_static,hqq_int4,hqq_int3,bnb_nf4
+
+test: $(READY) ## the tests, offline, on the CPU
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## linter, formatter and type checker, as CI runs them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let the linter mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY) ## take up newer versions of the dependencies
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
+	  --group dev --group nano pyproject.toml -o requirements.lock
+
+wheel: $(READY) ## what PyPI gets: dist/*.whl
+	$(BIN)/uv build --wheel
+
+clean: ## remove the environment and what was built; measured records (mlruns/) stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(READY)

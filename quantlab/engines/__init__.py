@@ -1,0 +1,1 @@
+"""What decodes: an engine turns log-mel features into token ids."""

@@ -1,0 +1,154 @@
+"""A whole grid: run the cells that are not recorded yet, show what came out, tell how to go on."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from quantlab import record, tracking
+from quantlab.config import RunConfig
+from quantlab.identity import ID_LENGTH, library_versions
+from quantlab.isolate import Failure, Workers, attempt
+from quantlab.plan import Cell, plan
+from quantlab.progress import Display
+from quantlab.record import CellResult, Record, Stages
+from quantlab.report.rows import row
+from quantlab.report.table import show, text
+
+OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
+SETTLED = ("ok", "unsupported")  # a record with another status is measured again on resume
+
+
+def run_grid(configs: Sequence[RunConfig]) -> int:
+    """Run every cell of a grid that has no good record yet, then print the table of all of them.
+
+    Args:
+        configs: the cells, in the order of the table; they share output_dir, tracking, resume and isolate.
+
+    Returns:
+        The exit code: 0, 1 if a cell failed, 130 if it was interrupted.
+    """
+    root = Path(configs[0].output_dir)
+    record.clean_leftovers(root)
+    cells = plan(configs)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
+    with Display(len(cells)) as display:
+        grid = Grid(root, configs[0], display)
+        try:
+            records = grid.run(cells)
+        except KeyboardInterrupt:
+            return _interrupted(cells, root, display)
+    _summarise(records, grid, display)
+    return FAILED if any(item.status not in SETTLED for item in records) else OK
+
+
+class Grid:
+    """What the cells of one grid share: the folder, the workers, MLflow and the display."""
+
+    def __init__(self, root: Path, config: RunConfig, display: Display) -> None:
+        self.root = root
+        self.display = display
+        self.resume = config.resume
+        self.tracking = config.tracking
+        self.workers = Workers() if config.isolate else None
+
+    def run(self, cells: Sequence[Cell]) -> list[Record]:
+        """Every cell's record, measured now or before."""
+        sweep = _sweep_id(cells)
+        known = {cell.id: self._known(cell) for cell in cells}
+        if any(cell.refusal is None and known[cell.id] is None for cell in cells):
+            self._warm_start()
+        records = []
+        for cell in cells:
+            self.display.begin(cell.config.label)
+            found = known[cell.id]
+            result = found or self._run(cell)
+            self.display.end(result, note="recorded before" if found else "")
+            self._track(partial(tracking.log_cell, self.root, self.tracking, cell.id, sweep))
+            records.append(result)
+        ids = [item.cell_id for item in records]
+        table = text([row(item) for item in records])
+        self._track(partial(tracking.log_sweep, self.root, self.tracking, sweep, ids, table))
+        return records
+
+    def _known(self, cell: Cell) -> Record | None:
+        if not self.resume:
+            return None
+        found = record.read(self.root, cell.id)
+        return found if found is not None and found.status in SETTLED else None
+
+    def _warm_start(self) -> None:
+        """Imports of torch (in the server) and of MLflow (here) side by side, before anything is timed."""
+        self.display.say("importing torch and transformers, once for all cells")
+        with ThreadPoolExecutor(1) as pool:
+            prepared = pool.submit(self._track, partial(tracking.prepare, self.root, self.tracking))
+            if self.workers:
+                self.workers.start()
+            prepared.result()
+
+    def _track(self, action: Callable[[], object]) -> None:
+        """MLflow is a view: when it cannot be reached the records are there all the same, so the grid goes on."""
+        try:
+            action()
+        except tracking.TrackingError as error:
+            self.display.say(f"not in MLflow (the record is on disk): {error}")
+
+    def _run(self, cell: Cell) -> Record:
+        start = time.perf_counter()
+        if cell.refusal:
+            outcome: CellResult | Failure = Failure(cell.refusal.status, cell.refusal.reason)
+        elif self.workers:
+            log = self.root / "logs" / f"{cell.id}.log"
+            outcome = self.workers.run(cell.config, log, self.display.update)
+        else:
+            outcome = attempt(cell.config, self.display.update)
+        result = _finished(outcome, cell, time.perf_counter() - start)
+        record.write(self.root, result)
+        return result.record
+
+
+def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> CellResult:
+    """A result or a failure as it goes on disk."""
+    if isinstance(outcome, CellResult):
+        stages = outcome.record.stages.model_copy(update={"total_s": total_s})
+        return outcome.model_copy(update={"record": outcome.record.model_copy(update={"stages": stages})})
+    return CellResult(
+        record=Record(
+            cell_id=cell.id,
+            status=outcome.status,
+            reason=outcome.reason,
+            traceback=outcome.traceback,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=cell.config.model_dump(mode="json"),
+            fingerprints=cell.fingerprints,
+            environment={"versions": library_versions(cell.config)},
+            receipt=outcome.receipt,
+            stages=Stages(total_s=total_s),
+        )
+    )
+
+
+def _sweep_id(cells: Sequence[Cell]) -> str:
+    """The same cells are the same sweep, so that running a command again adds no second summary."""
+    return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
+
+
+def _summarise(records: Sequence[Record], grid: Grid, display: Display) -> None:
+    show([row(item) for item in records])
+    display.say(f"records  {record.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
+    if command := tracking.ui_command(grid.root, grid.tracking):
+        display.say(f"MLflow   {command}")
+    if url := tracking.ui_url(grid.root, grid.tracking):
+        display.say(f"         {url}")
+
+
+def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:
+    done = sum(record.read(root, cell.id) is not None for cell in cells)
+    display.say(f"interrupted: {done} of {len(cells)} cells are recorded under {root}; the same command does the rest")
+    return INTERRUPTED

@@ -1,0 +1,81 @@
+"""What makes a cell the same cell: its resolved configuration, what it reads, and the libraries behind its figures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from quantlab import models, quantizers
+from quantlab.config import RunConfig
+from quantlab.data import Corpus
+from quantlab.machine import resolve_device, usable_cores, versions
+from quantlab.record import to_json
+
+ID_LENGTH = 16  # hex digits
+
+# Where things lie and how a cell is run change no figure of it.
+NOT_IDENTITY: dict[str, set[str] | bool] = {
+    "output_dir": True,
+    "resume": True,
+    "isolate": True,
+    "timeout_s": True,
+    "tracking": True,
+    "model": {"path"},
+    "dataset": {"path"},
+}
+
+# Distributions whose version can change a figure, whatever the quantizer.
+LIBRARIES = (
+    "quantlab",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "jiwer",
+    "whisper-normalizer",
+    "soundfile",
+    "soxr",
+)
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The configuration with this machine's device and thread count in place of `auto` and null."""
+    device = config.device.model_copy(
+        update={
+            "name": resolve_device(config.device.name),
+            "threads": config.device.threads or usable_cores(),
+        }
+    )
+    return config.model_copy(update={"device": device})
+
+
+def fingerprints(config: RunConfig, corpus: Corpus) -> dict[str, str]:
+    """Content hashes of the checkpoint and the corpus.
+
+    Raises:
+        ConfigError: `model.path` is no checkpoint.
+    """
+    return {
+        "checkpoint": models.fingerprint(config.model, config.seed),
+        "corpus": corpus.fingerprint,
+    }
+
+
+def cell_id(config: RunConfig, marks: Mapping[str, str]) -> str:
+    """The id under which a cell's record is kept.
+
+    Args:
+        config: resolved, see `resolve`.
+        marks: see `fingerprints`.
+    """
+    facts = {
+        "config": config.model_dump(mode="json", exclude=NOT_IDENTITY),
+        "fingerprints": dict(marks),
+        "versions": library_versions(config),
+    }
+    return hashlib.sha256(to_json(facts).encode()).hexdigest()[:ID_LENGTH]
+
+
+def library_versions(config: RunConfig) -> dict[str, str]:
+    """Versions of everything that touches the figures of this cell."""
+    return versions([*LIBRARIES, *quantizers.distributions(config.quant.library)])

@@ -1,0 +1,196 @@
+"""One fresh process per cell, forked from a server that has torch and transformers imported already.
+
+The server never runs an operator and never touches a GPU, so a fork of it is a clean process that starts in
+milliseconds; a cell that segfaults, hangs or is killed takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantlab.config import RunConfig
+from quantlab.record import CellResult, Receipt, Status
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+LOG_TAIL_CHARS = 4000  # of a dead cell's output, kept as its traceback
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell has no result."""
+
+    status: Status
+    reason: str  # one line
+    traceback: str | None = None
+    receipt: Receipt | None = None
+
+
+class Workers:
+    """Runs cells one at a time, each in a process of its own."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["quantlab.preload"])
+
+    def start(self) -> None:
+        """Start the server and wait until it has imported everything."""
+        process = self._context.Process(target=_nothing)
+        process.start()
+        process.join()
+
+    def run(self, config: RunConfig, log: Path, progress: Progress) -> CellResult | Failure:
+        """Measure a cell in a process of its own.
+
+        Args:
+            config: the cell; `timeout_s` bounds the whole of it.
+            log: the file that gets what the cell and its libraries print.
+            progress: called in this process with what the cell reports.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        ours, theirs = self._context.Pipe()
+        oom_kills = _oom_kills()
+        process = self._context.Process(target=_work, args=(config, str(log), theirs))
+        process.start()
+        theirs.close()
+        try:
+            outcome = _listen(process, ours, config.timeout_s, progress)
+        finally:
+            _kill(process)
+            ours.close()
+        return outcome or _post_mortem(process.exitcode, log, _oom_kills() > oom_kills)
+
+
+def attempt(config: RunConfig, progress: Progress) -> CellResult | Failure:
+    """`run_cell`, with whatever it raises turned into a failure."""
+    from quantlab.cell import run_cell
+
+    try:
+        return run_cell(config, progress)
+    except Exception as error:
+        return Failure(
+            status=_status(error),
+            reason=_one_line(error),
+            traceback=traceback.format_exc(),
+            receipt=getattr(error, "receipt", None),
+        )
+
+
+def _status(error: Exception) -> Status:
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        return "oom"  # the CPU allocator of torch raises a plain RuntimeError
+    return "failed"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return text if type(error).__module__.startswith("quantlab") else f"{type(error).__name__}: {text}"
+
+
+def _listen(
+    process: ForkServerProcess, pipe: Connection, timeout_s: float, progress: Progress
+) -> CellResult | Failure | None:
+    """Block until the cell has sent its result, died (None) or run out of time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        ready = wait([pipe, process.sentinel], timeout=max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return Failure("timeout", f"not done within timeout_s={timeout_s:g}")
+        if pipe not in ready:
+            return None
+        try:
+            message = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            process.join()
+            return None
+        if isinstance(message, (CellResult, Failure)):
+            return message
+        progress(*message)
+
+
+def _kill(process: ForkServerProcess) -> None:
+    """End the cell and what it started: it leads a process group of its own."""
+    if process.is_alive() and process.pid:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            process.kill()  # not its own leader yet, or gone
+    process.join()
+
+
+def _post_mortem(exitcode: int | None, log: Path, memory_ran_out: bool) -> Failure:
+    tail = log.read_text(errors="replace")[-LOG_TAIL_CHARS:] if log.exists() else ""
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        if -exitcode == signal.SIGKILL and memory_ran_out:
+            return Failure("oom", "killed by the system: out of memory", tail)
+        return Failure("failed", f"the cell's process was killed by {name}; its output: {log}", tail)
+    return Failure("failed", f"the cell's process ended with exit code {exitcode}; its output: {log}", tail)
+
+
+def _oom_kills() -> int:
+    """Processes that Linux killed for memory since boot; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _nothing() -> None:
+    """The target of the process that only waits for the server's imports."""
+
+
+def _work(config: RunConfig, log: str, pipe: Connection) -> None:
+    """What the cell's process does."""
+    _become_a_group()
+    _die_with_parent()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    faulthandler.enable()
+    pipe.send(attempt(config, _throttled(lambda *message: pipe.send(message))))
+    pipe.close()
+    sys.stdout.flush()
+    os._exit(0)  # tearing torch down costs half a second and nothing is left to save
+
+
+def _become_a_group() -> None:
+    """So that Ctrl-C reaches the parent alone, which then ends this group with all it started."""
+    os.setsid()
+
+
+def _die_with_parent() -> None:
+    """So that `kill -9` of the grid leaves no cell behind that would spoil the next one's timings (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _throttled(send: Callable[..., Any], interval_s: float = 0.5) -> Progress:
+    last = -interval_s
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= interval_s:
+            last = now
+            send(stage, done, total)
+
+    return report

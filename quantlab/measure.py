@@ -1,0 +1,98 @@
+"""Clock, threads and memory of the process that runs a cell."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from quantlab.record import Stages
+
+KIB = 1024  # bytes
+
+
+class Stopwatch:
+    """Wall seconds, with the device synchronised before each reading of the clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Adds the time of the block, also when it raises."""
+        synchronise(self.device)
+        start = time.perf_counter()
+        try:
+            yield
+            synchronise(self.device)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+class Clocks:
+    """One stopwatch for each untimed stage of a cell."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.load = Stopwatch(device)
+        self.features = Stopwatch(device)
+        self.quantize = Stopwatch(device)  # calibration included while it runs, see `stages`
+        self.calibrate = Stopwatch(device)
+        self.warmup = Stopwatch(device)
+
+    def stages(self, measure_s: float) -> Stages:
+        """The stages apart from each other; calibration runs inside quantization and is taken out of it."""
+        return Stages(
+            load_s=self.load.seconds,
+            features_s=self.features.seconds,
+            quantize_s=self.quantize.seconds - self.calibrate.seconds,
+            calibrate_s=self.calibrate.seconds or None,
+            warmup_s=self.warmup.seconds,
+            measure_s=measure_s,
+        )
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was given; a CPU has by definition."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def use_threads(count: int) -> None:
+    """Give torch `count` intra-op threads and one inter-op thread: a decoder has no branches to run side by side."""
+    torch.set_num_threads(count)
+    if torch.get_num_interop_threads() != 1:  # may be set once in a process's life
+        torch.set_num_interop_threads(1)
+
+
+class Memory:
+    """Peak memory between `reset` and `read`: the allocator's on CUDA, else the resident set of this process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peak_bytes: int | None = None
+        self.reserved_bytes: int | None = None  # what CUDA's caching allocator took from the driver
+
+    def reset(self) -> None:
+        """Start a new peak where the system can; elsewhere the peak is that of the process's whole life."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif sys.platform == "linux":
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): VmHWM falls to the current size
+
+    def read(self) -> None:
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+            self.reserved_bytes = torch.cuda.max_memory_reserved(self.device)
+        elif sys.platform == "linux":
+            status = Path("/proc/self/status").read_text()
+            self.peak_bytes = int(status.split("VmHWM:")[1].split()[0]) * KIB
+        else:
+            self.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

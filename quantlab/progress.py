@@ -1,0 +1,90 @@
+"""What a person sees while the grid runs: one line per cell, with a bar for the utterances while it is measured."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from quantlab.record import Record
+
+MARKS = {"ok": "[green]✓[/]", "unsupported": "[yellow]–[/]"}
+
+
+class Display:
+    """Lines on standard error, so that standard output holds the table alone.
+
+    The bar is drawn when a cell reports, not by a thread of its own: the parent sleeps while a cell is timed.
+    """
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.total = total
+        self.width = len(str(total))
+        self._number = 0
+        self._label = ""
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._bar.update(self._task, visible=False)
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line that is about no cell."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def begin(self, label: str) -> None:
+        self._number += 1
+        self._label = label
+        self.update("start", 0, 0)
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """What the cell in flight reports; the signature is `quantlab.cell.Progress`."""
+        if self.console.is_terminal:
+            self._bar.update(
+                self._task,
+                description=f"{self._count()} {self._label} · {stage}",
+                completed=done,
+                total=total or None,
+                visible=True,
+            )
+            self._bar.refresh()
+
+    def end(self, record: Record, note: str = "") -> None:
+        """The cell's one line."""
+        if self.console.is_terminal:
+            self._bar.update(self._task, visible=False)
+            self._bar.refresh()
+        mark = MARKS.get(record.status, "[red]✗[/]")
+        self.console.print(
+            f"{self._count()} {mark} {self._label}", f"[dim]{note or _outcome(record)}[/]", highlight=False
+        )
+
+    def _count(self) -> str:
+        return f"{self._number:>{self.width}}/{self.total}"
+
+
+def _outcome(record: Record) -> str:
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}".replace("[", r"\[")
+    wer = [f"WER {name} {100 * split.wer:.1f} %" for name, split in record.splits.items() if split.wer is not None]
+    total = f"{record.stages.total_s:.1f} s" if record.stages.total_s is not None else ""
+    return " · ".join([*wer, total])

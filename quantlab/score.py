@@ -1,0 +1,110 @@
+"""Normalise, align, count. Raw text goes in; counts come out, and rates only from counts."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import jiwer
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+from quantlab.record import Utterance
+
+LOOP_REPEATS = 3  # an n-gram that ends the output this often in a row is a loop
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Edit counts of one hypothesis against its reference, both normalised."""
+
+    substitutions: int  # words
+    deletions: int
+    insertions: int
+    hits: int
+    char_errors: int  # S + D + I over characters
+    ref_chars: int
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One utterance as the corpus has it."""
+
+    id: str
+    split: str
+    speaker: str | None
+    audio_s: float
+    reference: str
+
+
+@functools.cache
+def normaliser(language: str = "en") -> Callable[[str], str]:
+    """Whisper's text normaliser as `transformers` has it (Radford et al. 2022, appendix C).
+
+    Its table of British and American spellings comes with OpenAI's checkpoints and not with `transformers`;
+    the package `whisper-normalizer` carries the same file, so that every model is scored alike.
+    """
+    if language != "en":
+        return BasicTextNormalizer()
+    table = importlib.resources.files("whisper_normalizer") / "normalizers" / "english.json"
+    return EnglishTextNormalizer(json.loads(table.read_text(encoding="utf-8")))
+
+
+def utterance(heard: Heard, tokens: Sequence[int], text: str | None, limit: int, language: str = "en") -> Utterance:
+    """Score one utterance.
+
+    Args:
+        heard: what was said.
+        tokens: generated token ids, without prompt and end token.
+        text: their text; None where weights are random and there is nothing to score.
+        limit: the largest number of tokens that could have been generated.
+        language: of the corpus, a code of Whisper's.
+    """
+    scored = {} if text is None else asdict(count(heard.reference, text, language))
+    return Utterance(
+        **asdict(heard),
+        hypothesis=text,
+        tokens=len(tokens),
+        loop=None if text is None else is_loop(tokens, limit),
+        **scored,
+    )
+
+
+def count(reference: str, hypothesis: str, language: str = "en") -> Counts:
+    """Align one hypothesis with its reference.
+
+    A reference that is empty once normalised ("hmm") has no words: whatever was said then is inserted.
+    """
+    normalise = normaliser(language)
+    reference, hypothesis = normalise(reference).strip(), normalise(hypothesis).strip()
+    if not reference:
+        return Counts(0, 0, len(hypothesis.split()), 0, len(hypothesis), 0)
+    words = jiwer.process_words(reference, hypothesis)
+    chars = jiwer.process_characters(reference, hypothesis)
+    return Counts(
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        hits=words.hits,
+        char_errors=chars.substitutions + chars.deletions + chars.insertions,
+        ref_chars=chars.hits + chars.substitutions + chars.deletions,
+    )
+
+
+def is_loop(tokens: Sequence[int], limit: int) -> bool:
+    """Whether generation ran into its length limit repeating an n-gram.
+
+    Args:
+        tokens: generated token ids, without prompt and end token.
+        limit: the largest number of tokens that could have been generated.
+    """
+    if len(tokens) < limit:
+        return False
+    return any(_ends_with_repeats(tokens, length) for length in range(1, len(tokens) // LOOP_REPEATS + 1))
+
+
+def _ends_with_repeats(tokens: Sequence[int], length: int) -> bool:
+    tail = tokens[-length * LOOP_REPEATS :]
+    return all(tail[i] == tail[i - length] for i in range(length, len(tail)))

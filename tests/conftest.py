@@ -1,0 +1,95 @@
+"""Shared by several test files: a runner of the real command line, and a third party's quantizers that fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A third party's quantizers, found through the entry point that any package can use; each fails in its own way.
+FAULTS = """
+import ctypes, os, signal, time
+
+class Fault:
+    DISTRIBUTIONS = ()
+    __name__ = "quantlab_faults"
+    def __init__(self, setup): self.setup = setup
+    def why_unsupported(self, quant, device): return None
+    def is_quantized(self, module): return False
+    def kernel(self, module): return None
+
+def _hang(*_): time.sleep(600)
+def _segfault(*_): ctypes.string_at(0)
+def _kill(*_): os.kill(os.getpid(), signal.SIGKILL)
+def _exit(*_): os._exit(3)
+def _raise(*_): raise ValueError("this library is\\nbroken")
+def _memory(*_): bytearray(1 << 62)
+def _lazy(model, *_): return model
+
+hang, segfault, kill, exit_, raise_, memory, lazy = map(Fault, (_hang, _segfault, _kill, _exit, _raise, _memory, _lazy))
+"""
+ENTRY_POINTS = """[quantlab.quantizers]
+hang = quantlab_faults:hang
+segfault = quantlab_faults:segfault
+kill = quantlab_faults:kill
+exit = quantlab_faults:exit_
+raise = quantlab_faults:raise_
+memory = quantlab_faults:memory
+lazy = quantlab_faults:lazy
+"""
+
+
+@pytest.fixture(scope="session")
+def faults(tmp_path_factory):
+    """A folder for PYTHONPATH that holds the third-party package."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "quantlab_faults.py").write_text(FAULTS)
+    info = site / "quantlab_faults-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: quantlab-faults\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    return site
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """One cache of features for the whole test run."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def quantlab(tmp_path, faults, shared_cache):
+    """Runs `python -m quantlab` as a user does, in an empty folder; `module` runs another command."""
+
+    def environment():
+        path = os.pathsep.join([str(faults), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+        return os.environ | {"PYTHONPATH": path, "QUANTLAB_CACHE": str(shared_cache), "COLUMNS": "160"}
+
+    def run(*arguments, module="quantlab", timeout=280, **options):
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **options,
+        )
+
+    def start(*arguments, module="quantlab"):
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    run.start = start
+    run.folder = tmp_path
+    return run

@@ -1,0 +1,114 @@
+"""The command line: every YAML composes, and every mistake is one clear line with the nearest valid name."""
+
+import pytest
+
+from quantlab.app import MISUSED, _compose, main, shared_dir
+from quantlab.config import ConfigError, parse_config, parse_grid
+
+
+def options(group):
+    return sorted(path.stem for path in (shared_dir("conf") / group).glob("*.yaml"))
+
+
+EXTRA = {  # options that are only complete with a key of the user's
+    ("dataset", "manifest"): ["dataset.path=lines.jsonl"],
+    ("dataset", "librispeech_dir"): ["dataset.path=LibriSpeech"],
+    ("tracking", "server"): ["tracking.uri=http://127.0.0.1:5000"],
+}
+GROUPS = ("model", "quant", "device", "runtime", "dataset", "protocol", "tracking")
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, name) for group in GROUPS for name in options(group)])
+def test_every_option_composes(group, option):
+    [point] = _compose([f"{group}={option}", *EXTRA.get((group, option), [])])
+    config = parse_grid([point])[0]
+    assert getattr(config, group).name == option
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in shared_dir("experiments").glob("*.yaml")))
+def test_every_experiment_composes(name):
+    cells = parse_grid(_compose([f"experiment={name}"]))
+    offline = parse_grid(_compose([f"experiment={name}", "model=nano", "dataset=demo"]))
+    assert cells
+    assert {cell.model.name for cell in offline} == {"nano"}
+
+
+def test_names_of_the_design_are_all_there():
+    assert set(options("quant")) >= set(
+        "none torch_int8 quanto_int8 quanto_int4 quanto_int2 quanto_fp8 quanto_int8_static quanto_int8_fp8_static "
+        "hqq_int8 hqq_int4 hqq_int3 hqq_int2 hqq_ternary hqq_int1 bnb_int8 bnb_nf4 bnb_nf4_dq bnb_fp4".split()
+    )
+    assert set(options("model")) >= set(
+        "nano tiny base small medium large_v2 large_v3 large_v3_turbo distil_large_v3".split()
+    )
+    assert set(options("dataset")) >= {"demo", "librispeech", "librispeech_dir", "manifest"}
+
+
+def test_table2_is_the_study_s_own_cells():
+    labels = [cell.label for cell in parse_grid(_compose(["experiment=paper_table2"]))]
+    assert sorted(labels) == sorted(
+        [f"small-{name}-cpu" for name in ("none", "torch_int8", "quanto_int8_static", "hqq_int4")]
+        + [f"small-{name}-cuda" for name in ("none", "quanto_int8", "bnb_nf4", "hqq_int3")]
+    )
+
+
+def test_sweep_is_the_product_in_order():
+    cells = parse_grid(_compose(["-m", "model=small,base,tiny", "quant=quanto_int8,bnb_nf4"]))
+    assert [(cell.model.name, cell.quant.name) for cell in cells] == [
+        ("small", "quanto_int8"),
+        ("small", "bnb_nf4"),
+        ("base", "quanto_int8"),
+        ("base", "bnb_nf4"),
+        ("tiny", "quanto_int8"),
+        ("tiny", "bnb_nf4"),
+    ]
+
+
+def test_glob_sweeps_a_group():
+    cells = parse_grid(_compose(["-m", "quant=glob(hqq_*)"]))
+    assert [cell.quant.name for cell in cells] == [name for name in options("quant") if name.startswith("hqq_")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["quant=hqq_int5"], "quant=hqq_int5: no such quant; did you mean 'hqq_int"),
+        (["-m", "quant=none,quanto_int9"], "quant=quanto_int9: no such quant; did you mean 'quanto_int"),
+        (["quatn=none"], "quatn: no such key; did you mean 'quant'?"),
+        (["quant.grup_size=32"], "quant.grup_size: no such key; did you mean 'quant.group_size'?"),
+        (["quant=none,torch_int8"], "to sweep over the values add -m"),
+        (["protocol.batch_size=-1"], "protocol.batch_size=-1: input should be greater than 0"),
+        (["protocol.batch_size=many"], "protocol.batch_size='many': input should be a valid integer"),
+        (["seed=true"], "seed=True: input should be a valid integer"),
+        (["+quant.speed=9"], "quant.speed: no such key"),
+        (["dataset=manifest"], "needs dataset.path="),
+        (["tracking=server"], "needs tracking.uri="),
+        (["only=*-nothing-*"], "keeps none of the 1 cells"),
+        (["protocol.batch_size=[1"], "protocol.batch_size=[1"),
+        (["experiment=demos"], "did you mean 'demo'?"),
+    ],
+)
+def test_mistakes_are_one_clear_line(arguments, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == MISUSED
+    message = capsys.readouterr().err
+    assert expected in message
+    assert len(message.strip().splitlines()) == 1
+    assert "Traceback" not in message
+    assert list(tmp_path.iterdir()) == [], "a mistake leaves nothing behind"
+
+
+def test_several_mistakes_are_all_named():
+    [point] = _compose([])
+    point["seed"] = -1
+    point["protocol"]["batch_size"] = 0
+    with pytest.raises(ConfigError) as error:
+        parse_config({key: value for key, value in point.items() if key != "only"})
+    assert "seed=-1" in str(error.value)
+    assert "protocol.batch_size=0" in str(error.value)
+
+
+def test_configuration_cannot_be_changed():
+    [config] = parse_grid(_compose([]))
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 1

@@ -1,0 +1,137 @@
+"""The grid as a user runs it: real processes, the real nano model, real failures."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from quantlab import record
+
+SMALL = ("dataset.limit=3", "protocol=quick", "tracking=off")
+
+
+def report(quantlab):
+    done = quantlab("--root", "mlruns", "--format", "json", module="quantlab.report")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_good_cells_survive_impossible_failing_and_hanging_ones(quantlab):
+    libraries = "none,raise,segfault,kill,exit,memory,lazy,hang"
+    done = quantlab("-m", f"quant.library={libraries}", "device=cpu", "timeout_s=25", *SMALL)
+    assert done.returncode == 1, done.stderr
+    cells = {cell["library"]: cell for cell in report(quantlab)}
+    assert {name: cell["status"] for name, cell in cells.items()} == {
+        "none": "ok",
+        "raise": "failed",
+        "segfault": "failed",
+        "kill": "failed",
+        "exit": "failed",
+        "memory": "oom",
+        "lazy": "failed",
+        "hang": "timeout",
+    }
+    assert cells["raise"]["reason"] == "ValueError: this library is broken"
+    assert "SIGSEGV" in cells["segfault"]["reason"]
+    assert "SIGKILL" in cells["kill"]["reason"]
+    assert "exit code 3" in cells["exit"]["reason"]
+    assert "timeout_s=25" in cells["hang"]["reason"]
+    assert "model.encoder.layers.0.self_attn.q_proj" in cells["lazy"]["reason"]
+    assert "Segmentation fault" in record.read(quantlab.folder / "mlruns", cells["segfault"]["cell_id"]).traceback
+    for name in set(cells) - {"none"}:
+        assert cells[name]["reason"].split(":")[0] in done.stdout, f"{name} is not named in the table"
+
+    again = quantlab("-m", f"quant.library={libraries}", "device=cpu", "timeout_s=3", "only=*", *SMALL)
+    assert again.stderr.count("recorded before") == 1, "failed cells are tried again, good ones are not"
+
+
+def test_impossible_combination_is_a_row_and_no_failure(quantlab):
+    done = quantlab("-m", "quant=none,torch_int8", "device=cpu,cuda", *SMALL)
+    cells = {(cell["quant"], cell["device"]): cell for cell in report(quantlab)}
+    assert len(cells) == 4
+    assert cells["torch_int8", "cuda"]["status"] == "unsupported"
+    assert cells["torch_int8", "cuda"]["reason"]
+    assert cells["none", "cpu"]["status"] == cells["torch_int8", "cpu"]["status"] == "ok"
+    assert done.returncode == 0, done.stderr
+
+
+def test_second_run_measures_nothing_again(quantlab):
+    command = ("-m", "quant=none,torch_int8", "device=cpu", *SMALL)
+    assert quantlab(*command).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in (quantlab.folder / "mlruns").rglob("*.json*")}
+    start = time.monotonic()
+    again = quantlab(*command)
+    assert time.monotonic() - start < 15
+    assert again.stderr.count("recorded before") == 2
+    assert before == {path: path.stat().st_mtime_ns for path in (quantlab.folder / "mlruns").rglob("*.json*")}
+
+
+@pytest.mark.parametrize("moment_s", [6.0, 9.0, 12.0])
+def test_kill_minus_nine_at_any_moment(quantlab, moment_s):
+    command = ("-m", "quant=none,torch_int8,bnb_nf4", "device=cpu", *SMALL)
+    process = quantlab.start(*command)
+    time.sleep(moment_s)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = quantlab(*command)
+    assert done.returncode == 0, done.stderr
+    cells = report(quantlab)
+    assert sorted(cell["quant"] for cell in cells) == ["bnb_nf4", "none", "torch_int8"]
+    assert all(cell["status"] == "ok" for cell in cells)
+    left = [path.name for path in (quantlab.folder / "mlruns" / "cells").iterdir() if path.name.startswith(".")]
+    assert not left, f"half records left: {left}"
+
+
+def test_no_cell_outlives_a_killed_grid(quantlab):
+    process = quantlab.start("quant.library=hang", "device=cpu", *SMALL)
+    deadline = time.monotonic() + 60
+    log_folder = quantlab.folder / "mlruns" / "logs"
+    while not list(log_folder.glob("*.log")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    cell = _processes_with(str(log_folder))
+    assert cell, "the cell never started"
+    process.kill()
+    process.wait()
+    time.sleep(2)
+    assert not _processes_with(str(log_folder))
+
+
+def test_interrupt_keeps_finished_cells_and_says_how_to_go_on(quantlab):
+    process = quantlab.start("-m", "quant.library=none,hang", "device=cpu", *SMALL)
+    cells = quantlab.folder / "mlruns" / "cells"
+    deadline = time.monotonic() + 100
+    while not list(cells.glob("[!.]*/record.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "1 of 2 cells are recorded" in output
+    assert "the same command does the rest" in output
+
+
+def test_in_process_gives_the_same_words(quantlab):
+    assert quantlab("device=cpu", *SMALL).returncode == 0
+    isolated = report(quantlab)[0]
+    assert quantlab("device=cpu", "isolate=false", "output_dir=other", *SMALL).returncode == 0
+    shared = json.loads(quantlab("--root", "other", "--format", "json", module="quantlab.report").stdout)[0]
+    assert isolated["cell_id"] == shared["cell_id"]
+    words = [
+        [(item.id, item.hypothesis) for item in record.read_utterances(quantlab.folder / root, shared["cell_id"])]
+        for root in ("mlruns", "other")
+    ]
+    assert words[0] == words[1]
+
+
+def _processes_with(open_file):
+    """Processes that hold a file below this folder open."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            names = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if any(name.startswith(open_file) for name in names):
+            found.append(int(pid))
+    return found
