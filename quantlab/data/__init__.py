@@ -1,0 +1,16 @@
+"""Speech: corpora, features, and the utterances that calibrate."""
+
+from quantlab.data.calibration import calibration_ids
+from quantlab.data.corpus import Corpus, Utterance, open_corpus
+from quantlab.data.mel import Features, SplitFeatures, cache_dir, features
+
+__all__ = [
+    "Corpus",
+    "Features",
+    "SplitFeatures",
+    "Utterance",
+    "cache_dir",
+    "calibration_ids",
+    "features",
+    "open_corpus",
+]

@@ -1,0 +1,27 @@
+"""Which utterances calibrate static quantization: a seeded random share of the evaluation data.
+
+Source: arXiv 2511.08093, which takes 10 %.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from quantlab.config import CalibrationConfig
+from quantlab.data.mel import Features
+
+
+def calibration_ids(features: Features, calibration: CalibrationConfig, seed: int) -> tuple[str, ...]:
+    """A random `calibration.fraction` of the measurable utterances, at least one, in corpus order.
+
+    Drawn over all splits together. The same for `source=eval` and `source=disjoint`, on every machine and in
+    every version: utterances are ranked by a hash of seed and id, not drawn by a generator.
+    """
+    ids = [id for split in features.splits.values() for id in split.ids]
+    count = max(1, round(calibration.fraction * len(ids)))
+    chosen = set(sorted(ids, key=lambda id: _rank(seed, id))[:count])
+    return tuple(id for id in ids if id in chosen)
+
+
+def _rank(seed: int, id: str) -> bytes:
+    return hashlib.sha256(f"{seed} {id}".encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,175 @@
+"""A corpus as a listing: which utterances, their references, where the audio lies. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from quantlab.config import ConfigError, DatasetConfig, did_you_mean
+from quantlab.record import to_json
+
+ENTRY_POINTS = "quantlab.datasets"
+SAMPLE_BYTES = 16 * 1024  # of an audio file that its digest reads, at the start and in the middle
+
+
+class Audio(Protocol):
+    """Where the audio of one utterance is; called when it is decoded."""
+
+    def __call__(self) -> bytes | Path:
+        """The encoded audio: a file, or its bytes."""
+
+
+@dataclass(frozen=True)
+class File:
+    """Audio in a file of its own."""
+
+    path: Path
+
+    def __call__(self) -> Path:
+        return self.path
+
+
+@dataclass(frozen=True)
+class Utterance:
+    id: str  # unique in the corpus
+    split: str
+    text: str  # the reference, as it was written
+    speaker: str | None
+    audio: Audio
+    digest: str  # changes with the audio, not with where it lies
+
+
+@dataclass(frozen=True)
+class Corpus:
+    name: str
+    fingerprint: str  # of every utterance selected: id, reference, speaker, audio; hex
+    splits: Mapping[str, tuple[Utterance, ...]]
+
+
+Listing = Mapping[str, Sequence[Utterance]]
+Reader = Callable[[DatasetConfig], Listing]
+
+
+def open_corpus(dataset: DatasetConfig) -> Corpus:
+    """List the utterances of a corpus: the splits asked for, the first `limit` of each.
+
+    Raises:
+        ConfigError: the path, the source, a split or a line of a manifest is wrong.
+        Unavailable: a hub corpus that is neither cached nor within reach.
+    """
+    listing = reader(dataset.source)(dataset)
+    splits = {name: tuple(listing[name])[: dataset.limit] for name in chosen_splits(dataset, listing)}
+    _check_ids(dataset, [item for split in splits.values() for item in split])
+    return Corpus(
+        name=dataset.name,
+        fingerprint=_hash({name: split_digest(split) for name, split in splits.items()}),
+        splits=splits,
+    )
+
+
+def chosen_splits(dataset: DatasetConfig, available: Iterable[str]) -> tuple[str, ...]:
+    """The splits to measure, in the order asked for.
+
+    Raises:
+        ConfigError: there is no such split, or none at all.
+    """
+    names = tuple(available)
+    for name in dataset.splits or ():
+        if name not in names:
+            raise ConfigError(f"dataset.splits: {dataset.name} has no split {name!r}{did_you_mean(name, list(names))}")
+    chosen = names if dataset.splits is None else tuple(dict.fromkeys(dataset.splits))
+    if not chosen:
+        raise ConfigError(f"dataset {dataset.name!r} has no utterance: nothing to measure")
+    return chosen
+
+
+def reader(source: str) -> Reader:
+    """The function that lists the corpora of a source: quantlab's own, or another package's entry point.
+
+    Raises:
+        ConfigError: nobody provides this source.
+    """
+    from quantlab.data.hub import read_hub
+    from quantlab.data.librispeech import read_librispeech
+    from quantlab.data.manifest import read_manifest, read_shipped
+
+    own: dict[str, Reader] = {
+        "shipped": read_shipped,
+        "manifest": read_manifest,
+        "librispeech_dir": read_librispeech,
+        "hub": read_hub,
+    }
+    if source in own:
+        return own[source]
+    others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if source not in others:
+        raise ConfigError(f"dataset.source: no reader {source!r}{did_you_mean(source, [*own, *others])}")
+    return others[source].load()
+
+
+def file_utterance(path: Path, *, id: str, split: str, text: str, speaker: str | None) -> Utterance:
+    """An utterance whose audio is a file; one that is not there is named when it is decoded."""
+    return Utterance(id, split, text, speaker, File(path), digest="")
+
+
+def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
+    """Digest the audio files, of those utterances alone that will be measured.
+
+    Raises:
+        ConfigError: not one of the files exists, so the path is wrong and not the corpus.
+    """
+    splits = {
+        name: [_digested(item) for item in listing[name][: dataset.limit]] for name in chosen_splits(dataset, listing)
+    }
+    items = [item for split in splits.values() for item in split]
+    if not any(item.digest for item in items):
+        first = items[0].audio() if items else None
+        raise ConfigError(f"dataset {dataset.name!r}: none of its {len(items)} audio files is there, e.g. {first!s}")
+    return splits
+
+
+def _digested(item: Utterance) -> Utterance:
+    assert isinstance(item.audio, File)
+    return replace(item, digest=file_digest(item.audio.path))
+
+
+def file_digest(path: Path) -> str:
+    """Size and two samples of a file's content; empty when it cannot be opened.
+
+    Reading whole corpora before each grid would cost minutes on a network disk; a re-encoded, cut or denoised
+    file differs in its size or in the samples.
+    """
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            digest = hashlib.sha256(str(size).encode())
+            digest.update(file.read(SAMPLE_BYTES))
+            file.seek(max(file.tell(), size // 2))
+            digest.update(file.read(SAMPLE_BYTES))
+    except (OSError, ValueError):  # ValueError: a path that no file system can hold
+        return ""
+    return digest.hexdigest()
+
+
+def split_digest(utterances: Iterable[Utterance]) -> str:
+    """A hash of what a split's features and references depend on, independent of where its files lie."""
+    return _hash([[item.id, item.text, item.speaker, item.digest] for item in utterances])
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(to_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _check_ids(dataset: DatasetConfig, utterances: Sequence[Utterance]) -> None:
+    seen: dict[str, str] = {}
+    for item in utterances:
+        if item.id in seen:
+            raise ConfigError(
+                f"dataset {dataset.name!r} has two utterances {item.id!r} (splits {seen[item.id]}, "
+                f"{item.split}): ids must be unique; name a column that is with dataset.id_column"
+            )
+        seen[item.id] = item.split

@@ -1,0 +1,175 @@
+"""Corpora from the Hugging Face hub: the Parquet files of the splits asked for, at one revision.
+
+`datasets` reads them. It does not choose them: `load_dataset(repo, config)` would fetch every split of a
+configuration, 60 GB of training data for LibriSpeech.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantlab import hub
+from quantlab.config import ConfigError, DatasetConfig, HubSplit
+from quantlab.data.corpus import Listing, Utterance, chosen_splits
+from quantlab.errors import Unavailable
+
+WAYS_OUT = (
+    "run once where the hub is reachable, or take another corpus: "
+    "dataset=librispeech_dir dataset.path=FOLDER, dataset=manifest dataset.path=FILE, or dataset=demo"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Audio in a row of a memory-mapped table."""
+
+    table: Any  # datasets.Dataset, its audio column not decoded
+    column: str
+    index: int
+
+    def __call__(self) -> bytes | Path:
+        audio = self.table[self.index][self.column] or {}
+        if audio.get("bytes") is not None:
+            return bytes(audio["bytes"])
+        return Path(audio.get("path") or f"row {self.index} has no audio")
+
+
+def read_hub(dataset: DatasetConfig) -> Listing:
+    """Utterances by split, in the order of the files.
+
+    `dataset.path`, a local clone of the repository, wins over the hub.
+
+    Raises:
+        ConfigError: no such split, file or column.
+        Unavailable: neither cached nor within reach.
+    """
+    if not dataset.hub_splits:
+        raise ConfigError(f"dataset {dataset.name!r} names no split: set dataset.hub_splits.NAME.split")
+    listing = {}
+    for name in chosen_splits(dataset, dataset.hub_splits):
+        folder, files = _files(dataset, dataset.hub_splits[name])
+        table = _table(dataset, files)
+        _check_complete(dataset, dataset.hub_splits[name], folder, len(table))
+        listing[name] = _utterances(dataset, name, table, _source(dataset, folder, files))
+    return listing
+
+
+def _files(dataset: DatasetConfig, split: HubSplit) -> tuple[Path, list[Path]]:
+    """The Parquet files of a split, and the folder of the revision they are in."""
+    if dataset.path is not None:
+        folder = Path(dataset.path).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(f"dataset.path={folder} is no folder; expected a clone of {dataset.repo}")
+    elif dataset.repo is None:
+        raise ConfigError(f"dataset {dataset.name!r} names no hub repository: set dataset.repo, or dataset.path")
+    else:
+        folder = _snapshot(dataset.repo, dataset.revision, ["README.md"], lambda at: _whole(at, split))
+        folder = _snapshot(dataset.repo, folder.name, _patterns(folder, split), lambda at: _whole(at, split))
+    files = _matches(folder, split)
+    if not files:
+        raise ConfigError(
+            f"{dataset.repo or folder} has no Parquet file of config {split.config!r}, split {split.split!r} "
+            f"(looked for {', '.join(_patterns(folder, split))})"
+        )
+    return folder, files
+
+
+def _snapshot(repo: str, revision: str | None, patterns: Sequence[str], complete: Any) -> Path:
+    return hub.snapshot(repo, revision, "dataset", patterns, complete, WAYS_OUT)
+
+
+def _matches(folder: Path, split: HubSplit) -> list[Path]:
+    patterns = _patterns(folder, split)
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.parquet")}
+    return [files[name] for name in sorted(files) if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def _whole(folder: Path, split: HubSplit) -> bool:
+    """Whether a cached folder has all files of a split, as far as names like `test-00000-of-00002` tell."""
+    names = [path.name for path in _matches(folder, split)]
+    counts = [int(found[1]) for name in names if (found := re.search(r"-of-(\d+)", name))]
+    return len(names) >= max(counts, default=1)
+
+
+def _patterns(folder: Path, split: HubSplit) -> list[str]:
+    """Where a split's files lie: what the repository's README says, else the hub's usual layouts."""
+    for config in _card(folder).get("configs") or []:
+        if split.config in (None, config.get("config_name")):
+            files = config.get("data_files") or []
+            for entry in [files] if isinstance(files, dict) else files:
+                if isinstance(entry, dict) and entry.get("split") == split.split:
+                    path = entry["path"]
+                    return [path] if isinstance(path, str) else list(path)
+    base = f"{split.config or 'data'}/{split.split}"
+    return [f"{base}/*.parquet", f"{base}-*.parquet", f"data/{split.split}-*.parquet"]
+
+
+def _card(folder: Path) -> Mapping[str, Any]:
+    import huggingface_hub
+
+    readme = folder / "README.md"
+    return (huggingface_hub.metadata_load(readme) if readme.is_file() else None) or {}
+
+
+def _check_complete(dataset: DatasetConfig, split: HubSplit, folder: Path, rows: int) -> None:
+    """A download that broke off between two files looks whole; the README tells how many rows it has."""
+    infos = _card(folder).get("dataset_info") or []
+    for info in [infos] if isinstance(infos, dict) else infos:
+        for entry in info.get("splits") or [] if split.config in (None, info.get("config_name")) else []:
+            expected = entry.get("num_examples")
+            if entry.get("name") == split.split and dataset.path is None and expected not in (None, rows):
+                raise Unavailable(
+                    f"{dataset.repo} split {split.split}: only {rows} of {expected} rows are on this machine; "
+                    f"where there is a network, `hf download --repo-type dataset {dataset.repo}`"
+                )
+
+
+def _table(dataset: DatasetConfig, files: Sequence[Path]) -> Any:
+    import datasets
+
+    quiet = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset("parquet", data_files={"all": [str(file) for file in files]}, split="all")
+    finally:
+        if not quiet:
+            datasets.enable_progress_bars()
+    for option in ("audio_column", "text_column", "speaker_column", "id_column"):
+        column = getattr(dataset, option)
+        if column is not None and column not in table.column_names:
+            raise ConfigError(f"dataset.{option}={column}: no such column; there are {', '.join(table.column_names)}")
+    return table.cast_column(dataset.audio_column, datasets.Audio(decode=False))
+
+
+def _source(dataset: DatasetConfig, folder: Path, files: Sequence[Path]) -> str:
+    """What pins the audio: the commit, or for a local clone the files' names and sizes."""
+    if dataset.path is None:
+        return f"{dataset.repo}@{folder.name}"
+    return " ".join(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}" for file in files)
+
+
+def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str) -> list[Utterance]:
+    columns = [dataset.text_column, dataset.speaker_column, dataset.id_column]
+    rows = table.select(range(min(len(table), dataset.limit or len(table))))
+    values = rows.select_columns([column for column in columns if column is not None])[:]
+
+    def value(column: str | None, index: int) -> str | None:
+        item = None if column is None else values[column][index]
+        return None if item is None else str(item)
+
+    return [
+        Utterance(
+            id=value(dataset.id_column, index) or f"{split}-{index:06d}",
+            split=split,
+            text=value(dataset.text_column, index) or "",
+            speaker=value(dataset.speaker_column, index),
+            audio=Row(table, dataset.audio_column, index),
+            digest=f"{source} {index}",
+        )
+        for index in range(len(rows))
+    ]

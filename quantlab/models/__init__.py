@@ -1,0 +1,89 @@
+"""Checkpoints: the shipped one, a folder, the hub at a pinned revision, or random weights of an architecture.
+
+Nothing from outside is executed: safetensors only, no pickle, no code of a repository. Whatever the source, a
+checkpoint is loaded from a folder that was checked first, so there is one way in and no network in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantlab import hub
+from quantlab.config import ConfigError, ModelConfig
+from quantlab.models import folder as folders
+from quantlab.models import pretrained, random_weights
+from quantlab.record import to_json
+
+if TYPE_CHECKING:
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+
+ASSETS = Path(__file__).parents[1] / "assets"
+WAYS_OUT = (
+    "set model.path=FOLDER to a copy of it, or run once where the hub is reachable "
+    "(model=nano ships with quantlab, and model.weights=random needs no checkpoint)"
+)
+HUB_FILES = ("*.json", "merges.txt", "model.safetensors", "model-*-of-*.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A recogniser, fp32 and in eval mode on the CPU."""
+
+    model: WhisperForConditionalGeneration
+    feature_extractor: WhisperFeatureExtractor
+    tokenizer: WhisperTokenizer | None  # null when weights are random: there is no text to make
+
+
+def fingerprint(model: ModelConfig, seed: int) -> str:
+    """What weights and text depend on, without loading them: content, commit, or architecture and seed.
+
+    Raises:
+        ConfigError: the folder does not hold a checkpoint.
+    """
+    if model.weights == "random":
+        return "random:" + hashlib.sha256(to_json([random_weights.shape(model), seed]).encode()).hexdigest()
+    if model.source == "hub" and model.path is None:
+        return f"{model.repo}@{hub.commit(_repo(model), model.revision, 'model')}"
+    return "sha256:" + folders.content_hash(locate(model))
+
+
+def load(model: ModelConfig, seed: int) -> Checkpoint:
+    """Load a checkpoint, or make one.
+
+    Args:
+        model: which.
+        seed: of random weights; unused for others.
+
+    Raises:
+        ConfigError: the folder is no checkpoint of a Whisper, or its tensors are not its architecture's.
+        Unavailable: it is neither on this machine nor on a hub that can be reached.
+    """
+    if model.weights == "random":
+        return Checkpoint(*random_weights.make(model, seed), tokenizer=None)
+    recogniser, processor = pretrained.load(locate(model))
+    return Checkpoint(recogniser, processor.feature_extractor, processor.tokenizer)
+
+
+def locate(model: ModelConfig) -> Path:
+    """The folder of a pretrained checkpoint, checked; fetched from the hub if need be.
+
+    Raises: as `load`.
+    """
+    if model.path is not None:
+        folder = Path(model.path).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(f"model.path={folder} is no folder; expected one that `save_pretrained` wrote")
+    elif model.source == "shipped":
+        folder = ASSETS / model.name
+    else:
+        folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, WAYS_OUT)
+    folders.check(folder)
+    return folder
+
+
+def _repo(model: ModelConfig) -> str:
+    assert model.repo is not None  # ModelConfig sees to it
+    return model.repo

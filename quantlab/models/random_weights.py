@@ -1,0 +1,139 @@
+"""The real architecture with seeded weights: speed and size are real, the text is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantlab.config import Architecture, ConfigError, ModelConfig
+from quantlab.models.folder import whisper_config
+
+if TYPE_CHECKING:
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
+
+FRAME_RATE = 50  # encoder frames per second of audio: 16 kHz / 160 hop / stride 2
+MULTILINGUAL_VOCAB = 51_865  # of Whisper with 99 languages; large-v3 has one more of both
+TEXT_TOKENS = 50_257  # <|endoftext|> of that vocabulary, after its text tokens
+
+
+def shape(model: ModelConfig) -> dict[str, Any]:
+    """What `WhisperConfig` takes: of the folder's config.json, else of the named architecture.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    if model.path is not None:
+        return whisper_config(Path(model.path).expanduser())
+    if model.architecture is None:
+        raise ConfigError(f"model.weights=random: {model.name} has no model.architecture, and no model.path either")
+    return _whisper_shape(model.architecture)
+
+
+def _whisper_shape(shape: Architecture) -> dict[str, Any]:
+    end = TEXT_TOKENS if shape.vocab_size >= MULTILINGUAL_VOCAB else shape.vocab_size - 9
+    return {
+        "d_model": shape.d_model,
+        "encoder_layers": shape.encoder_layers,
+        "decoder_layers": shape.decoder_layers,
+        "encoder_attention_heads": shape.attention_heads,
+        "decoder_attention_heads": shape.attention_heads,
+        "encoder_ffn_dim": shape.ffn_dim,
+        "decoder_ffn_dim": shape.ffn_dim,
+        "num_mel_bins": shape.num_mel_bins,
+        "vocab_size": shape.vocab_size,
+        "max_source_positions": shape.max_source_positions,
+        "max_target_positions": shape.max_target_positions,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": end,
+        "decoder_start_token_id": end + 1,
+    }
+
+
+def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration, WhisperFeatureExtractor]:
+    """A recogniser (fp32, eval mode, CPU), the same for the same seed, and the extractor for its window.
+
+    Raises:
+        ConfigError: no architecture, or one that no Whisper can have.
+    """
+    from transformers import WhisperConfig, WhisperFeatureExtractor
+
+    try:
+        config = WhisperConfig(**shape(model))
+        recogniser = _initialised(config, seed)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model.architecture of {model.name}: {error}") from error
+    recogniser.generation_config = _generation(config, Path(model.path).expanduser() if model.path else None)
+    window_s, rest = divmod(config.max_source_positions, FRAME_RATE)
+    if rest:
+        raise ConfigError(f"max_source_positions={config.max_source_positions}: expected a multiple of {FRAME_RATE}")
+    extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=window_s)
+    return recogniser, extractor
+
+
+def build(architecture: Architecture) -> WhisperForConditionalGeneration:
+    """The architecture without weights, on the meta device: shapes and counts, no memory."""
+    from transformers import WhisperConfig
+
+    return _on_meta(WhisperConfig(**_whisper_shape(architecture)))
+
+
+def _on_meta(config: WhisperConfig) -> WhisperForConditionalGeneration:
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    with torch.device("meta"):
+        return WhisperForConditionalGeneration(config)
+
+
+def _initialised(config: WhisperConfig, seed: int) -> WhisperForConditionalGeneration:
+    """Whisper's own initialisation, once: built on meta first, torch's default one never runs."""
+    import torch
+
+    model = _on_meta(config).to_empty(device="cpu")
+    model.tie_weights()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.init_weights()
+    return model.eval()
+
+
+def _generation(config: WhisperConfig, folder: Path | None) -> GenerationConfig:
+    """The folder's own, else a multilingual Whisper's: its prompt has the usual four tokens."""
+    from transformers import GenerationConfig
+
+    if folder is not None and (folder / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    ids = _prompt_ids(config)
+    known = ids["no_timestamps_token_id"] < config.vocab_size
+    return GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
+        return_timestamps=False,
+        **(ids if known else {"is_multilingual": False}),
+    )
+
+
+def _prompt_ids(config: WhisperConfig) -> dict[str, Any]:
+    """Whisper's order: start, languages, translate, transcribe, start of LM, previous, no speech, no timestamps."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    languages = 99 + config.vocab_size - MULTILINGUAL_VOCAB if config.vocab_size >= MULTILINGUAL_VOCAB else 1
+    first = config.decoder_start_token_id + 1
+    translate = first + languages
+    return {
+        "is_multilingual": True,
+        "lang_to_id": {f"<|{code}|>": first + i for i, code in enumerate(list(LANGUAGES)[:languages])},
+        "task_to_id": {"translate": translate, "transcribe": translate + 1},
+        "prev_sot_token_id": translate + 3,
+        "no_timestamps_token_id": translate + 5,
+        "language": "en",
+        "task": "transcribe",
+    }
