@@ -104,8 +104,8 @@ class HubSplit(_Part):
 
 class DatasetConfig(_Part):
     name: str
-    source: Literal["shipped", "hub", "librispeech_dir", "manifest"]
-    path: str | None = None  # manifest file, or the corpus folder
+    source: str  # shipped, hub, librispeech_dir, manifest, or an entry point of group quantlab.datasets
+    path: str | None = None  # manifest file, corpus folder, or a local clone of the hub repository
     repo: str | None = None
     revision: str | None = None
     hub_splits: dict[str, HubSplit] = Field(default_factory=dict)
