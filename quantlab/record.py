@@ -9,6 +9,7 @@ Rates are never stored without the counts they come from, so that every figure c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,14 +18,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from quantlab.redact import redact
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "unsupported", "oom", "timeout"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # No NaN: JSON has none, it would be stored as null and the record could not be read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class ModuleReceipt(_Part):
@@ -175,23 +181,47 @@ def cells_dir(root: str | Path) -> Path:
 
 
 def write(root: str | Path, result: CellResult) -> Path:
-    """Store a result; whoever reads sees the old record or the new one, never half of one.
+    """Store a result, without credentials; whoever reads finds the old record, the new one or none, never a half.
+
+    Safe against other processes that write or clean up below the same root.
 
     Returns:
         The folder `<root>/cells/<cell_id>`.
     """
     final = cells_dir(root) / result.record.cell_id
-    fresh = _sibling(final, "tmp")
-    fresh.mkdir(parents=True)
-    try:
-        _write_lines(fresh / "utterances.jsonl", (item.model_dump_json() for item in result.utterances))
-        _write_lines(fresh / "batches.jsonl", (item.model_dump_json() for item in result.batches))
-        _write_lines(fresh / "record.json", [result.record.model_dump_json(indent=1)])
-        _fsync(fresh)
-        _swap(fresh, final)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with _locked(root):
+        fresh = _sibling(final, "tmp")
+        fresh.mkdir()
+        try:
+            _write_lines(fresh / "utterances.jsonl", map(_json, result.utterances))
+            _write_lines(fresh / "batches.jsonl", map(_json, result.batches))
+            _write_lines(fresh / "record.json", [_json(_public(result.record), indent=1)])
+            _fsync(fresh)
+            _swap(fresh, final)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     return final
+
+
+@contextlib.contextmanager
+def _locked(root: str | Path) -> Iterator[None]:
+    """Keep other processes out, so that what looks like a leftover is one; a kill frees the lock."""
+    cells_dir(root).mkdir(parents=True, exist_ok=True)
+    with FileLock(cells_dir(root) / ".lock"):
+        yield
+
+
+def _public(record: Record) -> Record:
+    free_text = ("config", "environment", "reason", "traceback")
+    return record.model_copy(update={name: redact(getattr(record, name)) for name in free_text})
+
+
+def _json(part: BaseModel, indent: int | None = None) -> str:
+    try:
+        return part.model_dump_json(indent=indent)
+    except PydanticSerializationError:  # a file name that is no UTF-8, held as lone surrogates
+        text = json.dumps(part.model_dump(), indent=indent, ensure_ascii=False)
+        return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _swap(fresh: Path, final: Path) -> None:
@@ -202,7 +232,7 @@ def _swap(fresh: Path, final: Path) -> None:
         old = _sibling(final, "old")
         final.rename(old)
         fresh.rename(final)
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
     _fsync(final.parent)
 
 
@@ -227,14 +257,17 @@ def _fsync(folder: Path) -> None:
 
 def clean_leftovers(root: str | Path) -> None:
     """Undo what a kill in the middle of `write` left: half-written folders go, a record that stepped aside returns."""
-    for path in cells_dir(root).glob(".*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in cells_dir(root).glob(".*.old"):
-        final = path.with_name(path.name.split(".")[1])
-        if final.exists():
+    if not cells_dir(root).exists():
+        return
+    with _locked(root):
+        for path in cells_dir(root).glob(".*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.rename(final)
+        for path in cells_dir(root).glob(".*.old"):
+            final = path.with_name(path.name[1:].rsplit(".", 2)[0])
+            if final.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.rename(final)
 
 
 def read(root: str | Path, cell_id: str) -> Record | None:
