@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from quantlab.data.corpus import Audio
 
 SAMPLE_RATE = 16_000  # Hz
 UNKNOWN_LENGTH = 2**62  # frames; libsndfile gives 2**63 - 1 for a stream that does not tell
+UNKNOWN_BYTES = 2**31 - 1  # a WAV that was piped declares this or more
+CUT_WAV = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)", re.M)  # libsndfile reads what is left, and logs it
 
 
 class UnreadableAudioError(ValueError):
@@ -41,20 +43,26 @@ def decode(audio: Audio, window_s: float) -> Clip:
         TooLongError: longer than `window_s` seconds.
     """
     try:
-        source = audio()
-        with soundfile.SoundFile(source if isinstance(source, Path) else io.BytesIO(source)) as file:
+        with _open(audio) as file:
             frames, rate = _read(file, window_s)
-    except (soundfile.SoundFileError, OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, UnreadableAudioError | TooLongError):
-            raise
+    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise UnreadableAudioError(_reason(error)) from error
+    if not np.isfinite(frames).all():
+        raise UnreadableAudioError("NaN or infinite samples")
     mono = np.ascontiguousarray(frames.mean(axis=1, dtype=np.float32))
     samples = mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
     if len(samples) == 0:
-        raise UnreadableAudioError(f"no samples at {SAMPLE_RATE} Hz: {len(mono)} samples at {rate} Hz")
-    if not np.isfinite(samples).all():
-        raise UnreadableAudioError("NaN or infinite samples")
-    return Clip(samples.astype(np.float32, copy=False), len(mono) / rate)
+        raise UnreadableAudioError(f"no samples at {SAMPLE_RATE} Hz: {len(mono)} at {rate} Hz")
+    return Clip(samples, len(mono) / rate)
+
+
+def _open(audio: Audio) -> soundfile.SoundFile:
+    source = audio()
+    if isinstance(source, bytes):
+        return soundfile.SoundFile(io.BytesIO(source))
+    if not source.is_file():
+        raise UnreadableAudioError("no such file")
+    return soundfile.SoundFile(source)
 
 
 def _read(file: soundfile.SoundFile, window_s: float) -> tuple[npt.NDArray[np.float32], int]:
@@ -64,9 +72,11 @@ def _read(file: soundfile.SoundFile, window_s: float) -> tuple[npt.NDArray[np.fl
         raise TooLongError(_length(file, window_s))
     if len(frames) == 0:
         raise UnreadableAudioError("no samples")
-    # MPEG files without a length header only estimate theirs
-    if len(frames) < file.frames < UNKNOWN_LENGTH and file.format != "MPEG":
+    if len(frames) < file.frames < UNKNOWN_LENGTH:
         raise UnreadableAudioError(f"truncated: {len(frames)} of {file.frames} frames")
+    cut = CUT_WAV.search(file.extra_info)
+    if cut is not None and int(cut[2]) < int(cut[1]) < UNKNOWN_BYTES:
+        raise UnreadableAudioError(f"truncated: {cut[2]} of {cut[1]} bytes of samples")
     return frames, file.samplerate
 
 
@@ -76,8 +86,10 @@ def _length(file: soundfile.SoundFile, window_s: float) -> str:
     return f"{length}; the model's window is {window_s:g} s"
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    # the prefix names the file or the buffer, which the report names better
-    return str(getattr(error, "error_string", "") or error).strip() or type(error).__name__
+def _reason(error: Exception) -> str:
+    if isinstance(error, soundfile.LibsndfileError):
+        # without the prefix, which names the file or the buffer; what is no audio at all goes through every
+        # decoder, and the last one says that the file does not exist
+        text = str(error.error_string)
+        return "format not recognised" if "does not exist" in text else text
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

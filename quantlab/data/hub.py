@@ -6,6 +6,7 @@ configuration, 60 GB of training data for LibriSpeech.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
@@ -98,31 +99,37 @@ def _whole(folder: Path, split: HubSplit) -> bool:
 
 def _patterns(folder: Path, split: HubSplit) -> list[str]:
     """Where a split's files lie: what the repository's README says, else the hub's usual layouts."""
-    for config in _card(folder).get("configs") or []:
+    for config in _entries(_card(folder).get("configs")):
         if split.config in (None, config.get("config_name")):
-            files = config.get("data_files") or []
-            for entry in [files] if isinstance(files, dict) else files:
-                if isinstance(entry, dict) and entry.get("split") == split.split:
-                    path = entry["path"]
-                    return [path] if isinstance(path, str) else list(path)
+            for files in _entries(config.get("data_files")):
+                if files.get("split") == split.split:
+                    path = files.get("path")
+                    return [str(item) for item in path] if isinstance(path, list) else [str(path)]
     base = f"{split.config or 'data'}/{split.split}"
-    return [f"{base}/*.parquet", f"{base}-*.parquet", f"data/{split.split}-*.parquet"]
+    return [f"{base}/*.parquet", f"{base}-*.parquet"]
+
+
+def _entries(value: object) -> list[Mapping[str, Any]]:
+    """The mappings of what a README may write as one mapping or as a list of them."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
 
 
 def _card(folder: Path) -> Mapping[str, Any]:
+    """The metadata at the head of the repository's README; nothing where there is none to be had."""
     import huggingface_hub
+    import yaml
 
-    readme = folder / "README.md"
-    return (huggingface_hub.metadata_load(readme) if readme.is_file() else None) or {}
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        return huggingface_hub.metadata_load(folder / "README.md") or {}
+    return {}
 
 
 def _check_complete(dataset: DatasetConfig, split: HubSplit, folder: Path, rows: int) -> None:
     """A download that broke off between two files looks whole; the README tells how many rows it has."""
-    infos = _card(folder).get("dataset_info") or []
-    for info in [infos] if isinstance(infos, dict) else infos:
-        for entry in info.get("splits") or [] if split.config in (None, info.get("config_name")) else []:
-            expected = entry.get("num_examples")
-            if entry.get("name") == split.split and dataset.path is None and expected not in (None, rows):
+    for info in _entries(_card(folder).get("dataset_info")) if dataset.path is None else []:
+        for entry in _entries(info.get("splits")) if split.config in (None, info.get("config_name")) else []:
+            expected = entry.get("num_examples", rows)
+            if entry.get("name") == split.split and expected != rows:
                 raise Unavailable(
                     f"{dataset.repo} split {split.split}: only {rows} of {expected} rows are on this machine; "
                     f"where there is a network, `hf download --repo-type dataset {dataset.repo}`"
@@ -134,8 +141,11 @@ def _table(dataset: DatasetConfig, files: Sequence[Path]) -> Any:
 
     quiet = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
-    try:
-        table = datasets.load_dataset("parquet", data_files={"all": [str(file) for file in files]}, split="all")
+    try:  # not load_dataset, which reports its use to a server first
+        table = datasets.Dataset.from_parquet([str(file) for file in files])
+    except Exception as error:  # each layer of the reader raises its own kind
+        why = str(error.__cause__ or error)
+        raise ConfigError(f"dataset {dataset.name!r}: {_named(files)} cannot be read: {why}") from error
     finally:
         if not quiet:
             datasets.enable_progress_bars()
@@ -144,6 +154,10 @@ def _table(dataset: DatasetConfig, files: Sequence[Path]) -> Any:
         if column is not None and column not in table.column_names:
             raise ConfigError(f"dataset.{option}={column}: no such column; there are {', '.join(table.column_names)}")
     return table.cast_column(dataset.audio_column, datasets.Audio(decode=False))
+
+
+def _named(files: Sequence[Path]) -> str:
+    return files[0].name if len(files) == 1 else f"{files[0].name} or another of its {len(files)} files"
 
 
 def _source(dataset: DatasetConfig, folder: Path, files: Sequence[Path]) -> str:
