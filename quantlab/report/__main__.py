@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 1 if there are no records. A misuse leaves through `SystemExit(2)`.
     """
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without "–" gets a "?", not a traceback
     found = rows.rows(options.root)
     if not found:
         rows.warn(f"no records below {options.root}; make some: python -m quantlab -m quant=none,torch_int8")

@@ -105,5 +105,5 @@ def _receipt(receipt: Receipt) -> Row:
 
 
 def to_json(found: list[Row]) -> str:
-    """One JSON list; strictly JSON, so that no NaN slips through."""
-    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    """One JSON list, in ASCII whatever the terminal's encoding, and strict: a NaN would raise."""
+    return json.dumps(found, indent=1, allow_nan=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -43,16 +43,17 @@ class Column:
     show: Callable[[Any], str] = str
     better: Callable[[Sequence[float]], float] | None = None  # None for a column of words
     drop_first: int = 0  # where the terminal is narrow; 0 = never
+    shrinks: bool = False  # a name may be cut where even that is not enough, a figure never
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns these rows fill, in reading order."""
     splits = list(dict.fromkeys(split for row in rows for split in row["splits"]))
     return [
-        *(Column((axis,), _value(axis), drop_first=_droppable(axis, rows)) for axis in _AXES),
+        *(Column((axis,), _value(axis), drop_first=_droppable(axis, rows), shrinks=True) for axis in _AXES),
         *(Column(tuple(axis.split("_")), _value(axis)) for axis in _FURTHER_AXES if _tells_apart(axis, rows)),
         *(Column(("WER %", split), _of(split, "wer"), _percent, min) for split in splits),
-        *(Column(("CER %", split), _of(split, "cer"), _percent, min, drop_first=4) for split in splits),
+        *(Column(("CER %", split), _of(split, "cer"), _percent, min, drop_first=3) for split in splits),
         Column(("RTF",), rtf, _three_digits, min),
         Column(("size", "MB"), _value("size_bytes"), _megabytes, min),
         Column(("smaller", "by %"), _value("size_reduction"), _percent_short, max, drop_first=1),
@@ -107,18 +108,18 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
     What did not end well follows below with its reason. Rows keep their order; the best of a column is bold.
     """
     console = console or Console()
-    _print(rows, console if console.is_terminal else _plain(console.file, _UNLIMITED))
+    if console.is_terminal:
+        _print(rows, console)
+    else:
+        console.file.write(text(rows))
 
 
 def text(rows: Sequence[Row], width: int = _UNLIMITED) -> str:
     """The same as plain text without colours, fitted to lines of `width` characters."""
-    stream = io.StringIO()
-    _print(rows, _plain(stream, width))
-    return stream.getvalue()
-
-
-def _plain(stream: IO[str], width: int) -> Console:
-    return Console(file=stream, width=width, color_system=None, force_terminal=False)
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        _print(rows, console)
+    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 
 def _print(rows: Sequence[Row], console: Console) -> None:
@@ -133,14 +134,14 @@ def _print(rows: Sequence[Row], console: Console) -> None:
 
 
 def _fitting(rows: Sequence[Row], console: Console) -> tuple[list[Column], list[Column]]:
-    """The columns that fit, and those that had to go: the least needed first."""
+    """The columns that fit, and those that had to go: the least needed first, all of a kind together."""
     chosen, dropped = columns(rows), []
     while _width(_table(rows, chosen), console) > console.width:
-        least = max(chosen, key=lambda column: column.drop_first)
-        if not least.drop_first:
+        level = max(column.drop_first for column in chosen)
+        if not level:
             break
-        chosen.remove(least)
-        dropped.append(least)
+        dropped += [column for column in chosen if column.drop_first == level]
+        chosen = [column for column in chosen if column.drop_first != level]
     return chosen, dropped
 
 
@@ -150,12 +151,19 @@ def _width(table: Table, console: Console) -> int:
 
 
 def _table(rows: Sequence[Row], chosen: Sequence[Column]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
+    cells = []
     for column in chosen:
-        table.add_column("\n".join(column.title), justify="left" if column.better is None else "right", no_wrap=True)
-    best = [_best(column, rows) for column in chosen]
-    for row in rows:
-        table.add_row(*(_cell(column, row, best[index]) for index, column in enumerate(chosen)))
+        best = _best(column, rows)
+        cells.append([_cell(column, row, best) for row in rows])
+        table.add_column(
+            "\n".join(column.title),
+            justify="left" if column.better is None else "right",
+            no_wrap=True,
+            min_width=None if column.shrinks else max([*map(len, column.title), *map(len, cells[-1])]),
+        )
+    for line in zip(*cells, strict=True):
+        table.add_row(*line)
     return table
 
 

@@ -1,0 +1,132 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from synthetic import grid, result
+
+from quantlab import command, record
+from quantlab.report import __main__ as report
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    grid(folder)
+    return folder
+
+
+def test_table_is_the_default(root, capsys):
+    assert report.main(["--root", str(root)]) == 0
+    assert "hqq_int4" in capsys.readouterr().out
+
+
+def test_json_is_one_list(root, capsys):
+    assert report.main(["--root", str(root), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 10
+    assert {item["status"] for item in found} == {"ok", "unsupported", "timeout", "failed"}
+
+
+def test_no_records_is_a_no_and_says_how_to_make_some(tmp_path, capsys):
+    assert report.main(["--root", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "python -m quantlab" in said.err
+    assert report.main(["--root", str(tmp_path / "nowhere"), "--format", "json"]) == 1
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_an_unknown_format_is_a_misuse_with_a_suggestion(capsys):
+    with pytest.raises(SystemExit) as caught:
+        report.main(["--format", "jsno"])
+    assert caught.value.code == 2
+    assert "did you mean 'json'?" in capsys.readouterr().err
+
+
+def test_a_broken_record_is_told_on_stderr_only(tmp_path, capsys):
+    record.write(tmp_path, result("none", "a1"))
+    (record.write(tmp_path, result("none", "b2")) / "record.json").write_text("{")
+    assert report.main(["--root", str(tmp_path), "--format", "json"]) == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 1
+    assert "b2" in said.err
+
+
+def test_help_has_an_example(capsys):
+    with pytest.raises(SystemExit) as caught:
+        report.main(["--help"])
+    assert caught.value.code == 0
+    assert "example: python -m quantlab.report" in capsys.readouterr().out
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_console_script_is_the_same_as_the_module(root):
+    arguments = ("report", "--root", str(root), "--format", "json")
+    by_script = _run("-m", "quantlab.command", *arguments)
+    by_module = _run("-m", f"quantlab.{arguments[0]}", *arguments[1:])
+    assert by_script.returncode == by_module.returncode == 0
+    assert by_script.stdout == by_module.stdout != ""
+    assert by_script.stderr == by_module.stderr == ""
+
+
+def test_the_exit_code_of_a_command_comes_through(tmp_path):
+    assert _run("-m", "quantlab.command", "report", "--root", str(tmp_path)).returncode == 1
+    assert _run("-m", "quantlab.command", "report", "--nonsense").returncode == 2
+
+
+@pytest.mark.parametrize("given", [[], ["--help"], ["-h"]])
+def test_without_a_name_the_commands_are_listed(given, capsys):
+    assert command.main(given) == 0
+    said = capsys.readouterr().out
+    assert "report" in said
+    assert "python -m quantlab -m" in said
+
+
+def test_only_commands_that_exist_are_listed(capsys):
+    command.main([])
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()[5:] if line}
+    assert listed == set(command._commands())
+
+
+def test_an_unknown_command_is_a_misuse_with_a_suggestion(capsys):
+    assert command.main(["reprot"]) == 2
+    assert "did you mean 'report'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["-m", "quant=none"], ["quant=none"]])
+def test_who_wants_the_grid_is_told_how(given, capsys):
+    assert command.main(given) == 2
+    assert f"python -m quantlab {' '.join(given)}" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error(root):
+    program = f"{sys.executable} -m quantlab.report --root {root} --format json | head -c 10"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == '[\n {\n  "ce'
+
+
+def test_neither_torch_nor_mlflow_is_imported(root):
+    program = (
+        "import sys; from quantlab.report.__main__ import main; main(['--root', sys.argv[1]]);"
+        "heavy = {'torch', 'transformers', 'mlflow', 'pandas', 'hydra', 'numpy'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    assert _run("-c", program, str(root)).stderr == ""
+
+
+def test_a_thousand_records_in_five_seconds(tmp_path):
+    for index in range(1000):
+        folder = tmp_path / "cells" / f"{index:04}"
+        folder.mkdir(parents=True)
+        found = result("hqq_int4", folder.name, minute=index).record
+        (folder / "record.json").write_text(found.model_dump_json(indent=1))
+    begin = time.perf_counter()
+    done = _run("-m", "quantlab.report", "--root", str(tmp_path), "--format", "json")
+    assert time.perf_counter() - begin < 5
+    assert len(json.loads(done.stdout)) == 1000

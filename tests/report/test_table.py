@@ -1,0 +1,114 @@
+import io
+
+import pytest
+from rich.console import Console
+from synthetic import bad_result, result
+
+from quantlab.report.rows import row
+from quantlab.report.table import columns, rtf, show, text
+
+ROWS = [row(result(quant).record) for quant in ("none", "torch_int8", "quanto_int8_static", "hqq_int3")] + [
+    row(bad_result("unsupported", "torch dynamic int8 has no CUDA kernels; use device=cpu", device="cuda").record),
+    row(bad_result("failed", "left 4 of 73 modules alone", "bnb_nf4").record),
+]
+
+
+def _terminal(width: int) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
+
+
+def test_every_figure_in_its_unit():
+    lines = text(ROWS).splitlines()
+    assert lines[0].split() == "WER % WER % CER % CER % size smaller".split()
+    assert lines[1].split() == "model quant device clean other clean other RTF MB by % status".split()
+    # WER 60/1280 and 211/1280; CER half of each; RTF (0.0219 + 0.02409) / 2; 13.1 MB × 0.29
+    assert "nano hqq_int3 cpu 4.69 16.48 2.34 8.24 0.0230 3.8 71.0 ok".split() == lines[6].split()
+    assert lines[7].split() == "nano torch_int8 cuda – – – – – – – unsupported".split()
+
+
+def test_rtf_is_total_time_over_total_audio():
+    splits = {"a": {"generate_s": 1.0, "audio_s": 10.0}, "b": {"generate_s": 9.0, "audio_s": 30.0}}
+    assert rtf({"splits": splits}) == 10 / 40
+    assert rtf({"splits": {}}) is None
+
+
+def test_what_did_not_end_well_is_explained_below():
+    lines = text(ROWS).splitlines()
+    assert "unsupported: nano-torch_int8-cuda: torch dynamic int8 has no CUDA kernels; use device=cpu" in lines
+    assert "failed: nano-bnb_nf4-cpu: left 4 of 73 modules alone" in lines
+
+
+def test_rows_keep_their_order():
+    quants = [line.split()[1] for line in text(ROWS[::-1]).splitlines()[3:9]]
+    assert quants == ["bnb_nf4", "torch_int8", "hqq_int3", "quanto_int8_static", "torch_int8", "none"]
+
+
+@pytest.mark.parametrize("width", [66, 80, 100, 120, 200])
+def test_it_fits_the_terminal_and_no_figure_is_cut(width):
+    console = _terminal(width)
+    show(ROWS, console)
+    plain = text(ROWS, width)
+    assert all(len(line) <= width for line in plain.splitlines())
+    for figure in ("4.69", "16.48", "0.0230", "3.8", "unsupported"):
+        assert figure in plain
+        assert figure in console.file.getvalue()
+    assert ("2.34" in plain) == (width >= 100)
+    assert ("too narrow: CER %" in plain) == (width < 100)
+
+
+def test_a_pipe_gets_everything_however_wide_and_no_colours():
+    stream = io.StringIO()
+    show(ROWS, Console(file=stream, width=40))
+    assert stream.getvalue() == text(ROWS)
+    assert "\x1b" not in stream.getvalue()
+    assert "2.34" in stream.getvalue()
+
+
+def test_the_best_of_a_column_is_bold_and_only_ok_rows_compete():
+    console = _terminal(120)
+    show(ROWS, console)
+    lines = [line for line in console.file.getvalue().splitlines() if line.startswith("nano")]
+    bold = {line.split()[1]: "\x1b[1m" in line for line in lines[:4]}
+    assert bold == {"none": True, "torch_int8": True, "quanto_int8_static": False, "hqq_int3": True}
+    assert "\x1b[1m 3.8" in lines[3]
+
+
+def test_a_single_row_is_no_competition():
+    console = _terminal(120)
+    show(ROWS[:1], console)
+    assert "\x1b[1m" not in console.file.getvalue()
+
+
+def test_no_colour_without_colours(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    show(ROWS, console)
+    assert "\x1b[3" not in console.file.getvalue()
+
+
+def test_what_tells_cells_apart_becomes_a_column():
+    same = [row(result("hqq_int4").record), row(result("hqq_int4", quant__group_size=16).record)]
+    titles = [" ".join(column.title) for column in columns(same)]
+    assert "group size" in titles
+    assert "seed" not in titles
+    assert "group size" not in [" ".join(column.title) for column in columns(ROWS)]
+
+
+def test_splits_of_any_name_and_number():
+    one = row(result("none").record)
+    one["splits"] = {"test-noisy": one["splits"]["clean"]}
+    assert "test-noisy" in text([one])
+    titles = [" ".join(column.title) for column in columns([one, ROWS[0]])]
+    assert titles[3:6] == ["WER % test-noisy", "WER % clean", "WER % other"]
+
+
+def test_brackets_in_a_reason_are_no_markup():
+    odd = row(bad_result("failed", "shape [64, 64] [/nonsense] [red]").record)
+    assert "shape [64, 64] [/nonsense] [red]" in text([odd])
+
+
+def test_random_weights_have_no_wer_but_a_speed():
+    record = result("none").record
+    splits = {name: split.model_copy(update={"wer": None, "cer": None}) for name, split in record.splits.items()}
+    line = text([row(record.model_copy(update={"splits": splits}))]).splitlines()[3]
+    assert line.split() == "nano none cpu – – – – 0.0127 13.1 0.0 ok".split()
