@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import soxr
-from scipy.signal import fftconvolve, lfilter
 
 from quantlab.nano.voices import SAMPLE_RATE_HZ
 
 NOISES = ("white", "pink", "brown", "babble")
 LEAD_S, TAIL_S = 0.05, 0.10  # silence left around trimmed speech
+LOW_PASS_TAPS = 64  # of a one-pole filter; what is left out is below 1e-9
 _SPECTRAL_SLOPE = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # power falls as 1 / f^slope
 
 
@@ -63,15 +63,21 @@ def room_response(decay_s: float, direct_to_reverberant_db: float, rng: np.rando
     length = round(decay_s * SAMPLE_RATE_HZ)
     tail = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
     tail[: rng.integers(16, 200)] = 0
-    tail = lfilter([1.0], [1.0, -rng.uniform(0.0, 0.7)], tail)
+    tail = convolve(tail, rng.uniform(0.0, 0.7) ** np.arange(LOW_PASS_TAPS))[:length]
     tail *= 10 ** (-direct_to_reverberant_db / 20) / np.sqrt(np.sum(tail**2))
     tail[0] = 1.0
     return tail.astype(np.float32)
 
 
+def convolve(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Linear convolution by way of the spectrum, of length len(samples) + len(response) - 1."""
+    length = len(samples) + len(response) - 1
+    return np.fft.irfft(np.fft.rfft(samples, length) * np.fft.rfft(response, length), length)
+
+
 def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Speech in a room, at the same peak and of the same length (the last of the tail is cut)."""
-    wet = fftconvolve(samples, response)[: len(samples)]
+    wet = convolve(samples, response)[: len(samples)]
     return (wet * (np.abs(samples).max() / np.abs(wet).max())).astype(np.float32)
 
 

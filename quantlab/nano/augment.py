@@ -6,8 +6,8 @@ All randomness is drawn on the CPU from one generator, so that a batch is the sa
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from quantlab.nano.features import DYNAMIC_RANGE, MAX_FRAMES, MEL_BINS, POWER_FLOOR
 
@@ -82,14 +82,14 @@ def stretch_and_warp(batch: Batch, dice: Dice, chosen: Tensor) -> Batch:
     x = (2 * bins / (MEL_BINS - 1) - 1)[:, None, :].expand(-1, new_frames, -1)
     y = (2 * time / max(frames - 1, 1) - 1)[:, :, None].expand(-1, -1, MEL_BINS)
     grid = torch.stack([x, y], -1)
-    sampled = F.grid_sample(batch.log_power[:, None], grid, padding_mode="border", align_corners=True)
+    sampled = functional.grid_sample(batch.log_power[:, None], grid, padding_mode="border", align_corners=True)
     return Batch(sampled[:, 0], lengths)
 
 
 def _tilt(dice: Dice, size: int) -> Tensor:
     """A smooth random equaliser for half the utterances, (size, 1, 80)."""
     knots = TILT_DECADES * dice.normal(size, 1, TILT_KNOTS) * (dice.uniform(0, 1, size, 1, 1) < 0.5)
-    return F.interpolate(knots, MEL_BINS, mode="linear", align_corners=True)
+    return functional.interpolate(knots, MEL_BINS, mode="linear", align_corners=True)
 
 
 def add_noise(batch: Batch, noise_bank: Tensor, dice: Dice, level: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def finish(batch: Batch, dice: Dice, frames: int, strength: float) -> Tensor:
     Returns:
         float32 (batch, 80, frames), as `WhisperFeatureExtractor` gives it for audio padded with zeros.
     """
-    padded = F.pad(batch.log_power[:, :frames], (0, 0, 0, max(0, frames - batch.log_power.shape[1])))
+    padded = functional.pad(batch.log_power[:, :frames], (0, 0, 0, max(0, frames - batch.log_power.shape[1])))
     inside = (torch.arange(frames, device=dice.device) < batch.lengths[:, None])[:, :, None]
     loudest = torch.where(inside, padded, -torch.inf).amax((1, 2), keepdim=True)
     quiet = loudest - DYNAMIC_RANGE

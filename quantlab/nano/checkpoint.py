@@ -21,8 +21,8 @@ def save_atomically(state: Any, path: Path) -> None:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    Path(file.name).chmod(0o644)  # temporary files are private to their maker
+    Path(file.name).replace(path)
 
 
 def load_state(path: Path) -> dict[str, Any]:

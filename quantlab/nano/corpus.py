@@ -1,7 +1,8 @@
 """Make the speech: `python -m quantlab.nano.corpus --out DIR [--split train|dev|demo] [--seed N]`.
 
 train  shards of log-mel features, each utterance dry and in a room:
-       `<shard>.npy` float16 (frames, 80), `<shard>.reverb.npy` likewise, `<shard>.jsonl` with text, speaker, start, frames
+       `<shard>.npy` float16 (frames, 80), `<shard>.reverb.npy` likewise, and `<shard>.jsonl` with text, speaker,
+       start, frames
 dev    a folder of audio and a manifest like the demo's, for choosing checkpoints
 demo   what quantlab ships: the splits `clean` and `other`
 
@@ -51,13 +52,19 @@ class Item:
 
 def make_train(out: Path, utterances: int, seed: int, workers: int) -> None:
     """Write the training shards that are not there yet; each appears whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
+    prepared(out)
     sentences = text.sentences("train", utterances, seed)
     starts = range(0, utterances, SHARD_UTTERANCES)
     jobs = [(out, index, sentences[start : start + SHARD_UTTERANCES], seed) for index, start in enumerate(starts)]
     with ProcessPoolExecutor(workers) as pool:
         for shard, kept in pool.map(_make_shard, *zip(*jobs, strict=True)):
             print(f"{shard}: {kept} utterances", flush=True)
+
+
+def prepared(folder: Path) -> Path:
+    """The folder, made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _make_shard(out: Path, index: int, sentences: Sequence[str], seed: int) -> tuple[str, int]:
@@ -105,7 +112,7 @@ def make_split(out: Path, split: str, voice_split: str, utterances: int, seed: i
     `voice_split` names the sentences and speakers of `roster` to use; the speakers take turns. Noisy ones get noise,
     a room, or both (a quarter each for the last two); the others a noise floor that nobody would call noise.
     """
-    (out / split).mkdir(parents=True, exist_ok=True)
+    prepared(out / split)
     rng, noise_rng = random.Random(f"{split}-{seed}"), np.random.default_rng([seed, len(split), noisy])
     spoken = _spoken_sentences(voice_split, utterances, seed, rng)
     crowd = [samples for _, _, samples in spoken]
@@ -142,12 +149,12 @@ def _spoken_sentences(split: str, count: int, seed: int, rng: random.Random) -> 
     """Sentences that are part of no training sentence, with the speakers of `split` taking turns."""
     training = "\n".join(text.sentences("train", TRAINING_UTTERANCES, TRAINING_SEED))
     candidates = [s for s in text.sentences(split, 2 * count, seed) if s not in training and not _only_digits(s)]
-    speakers = roster.test_voices(split)
+    speakers = roster.split_voices(split)
     requests = [
         voices.Request(sentence, speakers[i % len(speakers)], rate=rng.uniform(0.9, 1.1), pitch=rng.uniform(0.92, 1.08))
         for i, sentence in enumerate(candidates)
     ]
-    spoken = []
+    spoken: list[tuple[str, Voice, np.ndarray]] = []
     for request, samples in zip(requests, voices.synthesize(requests), strict=True):
         trimmed = _presentable(samples, 1.0, MIN_TEST_S, MAX_TEST_S)
         if trimmed is not None and len(spoken) < count:
@@ -180,9 +187,8 @@ def make_manifest(out: Path, items: Sequence[Item]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, rest = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
-        prog="python -m quantlab.nano.corpus", description=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m quantlab.nano.corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--split", choices=("train", "dev", "demo"), default="train")

@@ -66,7 +66,7 @@ def string(recordings: Sequence[Recording], rng: random.Random, longest: int = 7
     return " ".join(spoken), (samples + floor).astype(np.float32)
 
 
-def test_strings(
+def held_back_strings(
     recordings: Sequence[Recording], speaker: str, count: int, seed: int = 0
 ) -> list[tuple[str, np.ndarray]]:
     """`count` strings of up to six digits from the test part of one speaker's recordings."""

@@ -85,8 +85,11 @@ def breakdown(rows: Sequence[dict], hypotheses: Sequence[str]) -> dict[str, dict
 
 def main() -> None:
     """Entry point."""
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(prog="python -m quantlab.nano.evaluate", description=rest)
+    parser = argparse.ArgumentParser(
+        prog="python -m quantlab.nano.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, help="a manifest such as the demo's")
     parser.add_argument("--digits", type=Path, help="folder of <digit>_<speaker>_<index>.wav; each speaker apart")
@@ -104,7 +107,7 @@ def main() -> None:
     if args.digits:
         recordings = digits.load(args.digits)
         wers = {
-            speaker: round(wer_of(model, processor, digits.test_strings(recordings, speaker, 150)), 2)
+            speaker: round(wer_of(model, processor, digits.held_back_strings(recordings, speaker, 150)), 2)
             for speaker in digits.speakers(recordings)
         }
         print(json.dumps({"digits": wers}))

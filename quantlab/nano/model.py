@@ -1,8 +1,8 @@
 """The architecture (a Whisper, made of transformers' own classes) and what only training needs around it."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 from quantlab.nano.features import MAX_FRAMES, MEL_BINS
@@ -29,7 +29,7 @@ def build(processor: WhisperProcessor) -> WhisperForConditionalGeneration:
         max_source_positions=MAX_FRAMES // 2, max_target_positions=MAX_TOKENS, dropout=0.0,
         suppress_tokens=None, begin_suppress_tokens=None, **special,
     )  # fmt: skip
-    # Eager attention: at 300 frames its bf16 products are several times as fast on a CPU as the fused kernel's backward.
+    # For training on a CPU: at 300 frames bf16 products are several times as fast as the fused kernel's backward.
     config._attn_implementation = "eager"
     model = WhisperForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
@@ -75,23 +75,16 @@ def encode(model: WhisperForConditionalGeneration, features: Tensor) -> Tensor:
     """Whisper's encoder on fewer frames than its window.
 
     Args:
+        model: its weights and layers.
         features: (batch, 80, frames), frames even and at most 600.
 
     Returns:
         (batch, frames / 2, d_model). With all 600 frames it equals `model.model.encoder(features)`.
     """
     encoder = model.model.encoder
-    hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features)))).transpose(1, 2)
+    hidden = functional.gelu(encoder.conv2(functional.gelu(encoder.conv1(features)))).transpose(1, 2)
     hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
     for layer in encoder.layers:
         hidden = layer(hidden, None)
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
     return encoder.layer_norm(hidden)
-
-
-def flat_targets(characters: list[list[int]], lengths: Tensor, width: int) -> Tensor:
-    """Characters spread evenly over each utterance's encoder frames, int64 (batch, width), -100 after its end."""
-    targets = torch.full((len(characters), width), -100)
-    for row, (spelled, length) in enumerate(zip(characters, lengths.tolist(), strict=True)):
-        targets[row, :length] = torch.tensor(spelled)[torch.arange(length) * len(spelled) // length]
-    return targets

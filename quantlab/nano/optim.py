@@ -1,7 +1,7 @@
 """Muon for the layers' matrices, in bfloat16 products and shared out over processes; the learning-rate schedule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ def orthogonalize(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
 
     Args:
         matrix: (rows, columns) float32.
+        steps: Newton-Schulz iterations.
 
     Returns:
         float32 of the same shape; the products run in bfloat16, which is what a CPU with AMX or AVX512-BF16 is fast at.
@@ -43,8 +44,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(params), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Update all parameters in place."""
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update all parameters in place; every one must have a gradient, and a closure is not used."""
         for group in self.param_groups:
             updates = _shared([self._direction(p, group["momentum"]) for p in group["params"]])
             for parameter, update in zip(group["params"], updates, strict=True):
@@ -52,6 +53,7 @@ class Muon(torch.optim.Optimizer):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
     def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state["average"] = torch.zeros_like(parameter)

@@ -59,7 +59,7 @@ def training_voice(rng: random.Random) -> Voice:
     return choice or _espeak(rng.choice(ACCENTS), rng.choice(TRAIN_VARIANTS))
 
 
-def test_voices(split: str) -> tuple[Voice, ...]:
+def split_voices(split: str) -> tuple[Voice, ...]:
     """The speakers of a test split, seen ones first."""
     return SEEN_NATURAL[split] + SEEN_ESPEAK[split] + UNSEEN[split]
 

@@ -8,6 +8,7 @@ splits can never share one, whatever seeds made them.
 """
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def _expand(template: str, rng: random.Random) -> str:
 
 def _fix_articles(sentence: str) -> str:
     spelled = sentence.split()
-    for i, (word, following) in enumerate(zip(spelled, spelled[1:], strict=False)):
+    for i, (word, following) in enumerate(itertools.pairwise(spelled)):
         if word == "a" and _VOWEL_SOUND.match(following):
             spelled[i] = "an"
     return " ".join(spelled)

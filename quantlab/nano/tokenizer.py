@@ -23,11 +23,13 @@ def train_processor(sentences: Iterable[str], size: int = VOCABULARY_SIZE) -> Wh
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner.decoder = decoders.ByteLevel()
-    plain_size = size - len(SPECIAL_TOKENS)
-    trainer = trainers.BpeTrainer(vocab_size=plain_size, initial_alphabet=_ALPHABET, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - len(SPECIAL_TOKENS), initial_alphabet=_ALPHABET, show_progress=False
+    )
     learner.train_from_iterator((f" {sentence}" for sentence in sentences), trainer)
     learned = json.loads(learner.to_str())["model"]
-    vocabulary = learned["vocab"] | {token: plain_size + i for i, token in enumerate(SPECIAL_TOKENS)}
+    plain = learned["vocab"]  # smaller than asked for if there is little text
+    vocabulary = plain | {token: len(plain) + i for i, token in enumerate(SPECIAL_TOKENS)}
     tokenizer = WhisperTokenizer(
         vocab=vocabulary,
         merges=[tuple(pair) for pair in learned["merges"]],

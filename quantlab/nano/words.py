@@ -165,13 +165,15 @@ WEATHER = _split(
     "rain snow wind sun storm fog moon thunder sky sea fire smoke mist hail frost lightning sunlight darkness dust sand"
 )
 WEATHER_ADJECTIVES = _split("cold warm sunny cloudy rainy windy foggy stormy dry hot wet cool icy mild humid")
-BODY = _split(
-    "hand arm leg foot head eye ear nose mouth face hair neck shoulder knee finger thumb elbow back chest stomach heart tooth tongue cheek chin"
-)
+BODY = _split("""
+    hand arm leg foot head eye ear nose mouth face hair neck shoulder knee finger thumb elbow back chest stomach heart
+    tooth tongue cheek chin
+""")
 PARTS = _split("door window wall floor ceiling gate stairs roof entrance chimney fence curtain lock handle key")
-SUBJECTS = _split(
-    "mathematics physics chemistry biology geography history grammar music medicine law philosophy economics english french"
-)
+SUBJECTS = _split("""
+    mathematics physics chemistry biology geography history grammar music medicine law philosophy economics english
+    french
+""")
 SPORTS = _split("football tennis chess cricket baseball basketball golf hockey rugby cards")
 PLANTS = _split("tree rose tulip oak pine willow daisy lily bush grass ivy fern maple cactus weed")
 METALS = _split(
