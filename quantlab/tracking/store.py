@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sqlite3
 import urllib.error
 import urllib.request
@@ -64,7 +65,12 @@ def store_uri(root: str | Path, tracking: TrackingConfig) -> str:
     if tracking.name == "server":
         assert tracking.uri is not None  # validated by TrackingConfig
         return tracking.uri
-    return f"sqlite:///{_database(root)}"
+    return _sqlite_uri(_database(root))
+
+
+def _sqlite_uri(path: Path) -> str:
+    """SQLAlchemy's form: the path as it is, but for the two characters that mean something in it."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def _database(root: str | Path) -> Path:
@@ -77,7 +83,7 @@ def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
         return None
     if tracking.name == "server":
         return str(redact(tracking.uri))
-    return f"mlflow ui --backend-store-uri sqlite:///{Path(root) / 'mlflow.db'}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(_sqlite_uri(Path(root) / 'mlflow.db'))}"
 
 
 def ui_url(root: str | Path, tracking: TrackingConfig) -> str | None:
@@ -100,12 +106,14 @@ def opened(root: str | Path, tracking: TrackingConfig) -> Iterator[Store]:
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(root) / ".mlflow.lock", timeout=_LOCK_S), _translated(root, tracking):
+            if tracking.name == "local":
+                _ensure_database(_database(root))
             client = _client(store_uri(root, tracking))
             yield Store(client, _experiment(client, root, tracking))
     except Timeout as error:
         raise TrackingError(f"MLflow: another process held {error.lock_file} for {_LOCK_S:g} s") from None
-    except OSError as error:
-        raise TrackingError(f"MLflow: cannot write below {root}: {error}") from None
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(f"MLflow: cannot write {_database(root)}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -120,6 +128,24 @@ def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
         if "out-of-date database schema" in text:
             text = f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
         raise TrackingError(f"MLflow: {place}: {text}") from error
+
+
+def _ensure_database(path: Path) -> None:
+    """Make the database if it is not there; see that it can be written, as MLflow would try that for minutes.
+
+    It is made under another name and renamed, so that a kill leaves no half-migrated one.
+
+    Raises:
+        sqlite3.Error: it is no database, or cannot be written.
+    """
+    if not path.exists():
+        fresh = path.with_name(".mlflow.db.new")
+        fresh.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(fresh)):
+            _client(_sqlite_uri(fresh)).search_experiments(max_results=1)
+        fresh.replace(path)
+    with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_S)) as database:
+        database.execute("BEGIN IMMEDIATE")
 
 
 def _client(uri: str) -> Any:

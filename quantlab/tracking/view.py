@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 VIEW = "quantlab"
 _NOTE = """\
-**[Table]({table})** · **[Charts]({charts})** · one run per cell (model × quantizer × device × …), one summary run per sweep
+**[Table]({table})** · **[Charts]({charts})** · one run per cell (model × quantizer × device × …), one more per sweep
 
 WER, CER and size/reduction are fractions; RTF is generation time / audio time, so that lower is faster; `_s` are
 seconds. A figure that does not exist is absent, never 0. Filter, for example: `tags.status = 'failed'`,

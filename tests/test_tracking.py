@@ -1,0 +1,428 @@
+import ast
+import json
+import multiprocessing
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic import bad_result, grid, result
+
+import quantlab
+from quantlab import record, tracking
+from quantlab.config import TrackingConfig
+from quantlab.record import CellResult
+from quantlab.tracking import store
+
+LOCAL = TrackingConfig()
+SWEEP = "sweep1"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """One store for the whole file, set up in a thread while this one imports, as the grid does."""
+    folder = tmp_path_factory.mktemp("runs")
+    thread = threading.Thread(target=tracking.prepare, args=(folder, LOCAL))
+    thread.start()
+    import pandas  # noqa: F401
+    import transformers  # noqa: F401
+
+    thread.join(120)
+    assert (folder / "mlflow.db").exists()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(root):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db")
+
+
+def _runs(client, cell_id):
+    return client.search_runs(["1"], f"tags.`quantlab.cell_id` = '{cell_id}'")
+
+
+def _log(root, written: CellResult) -> str:
+    record.write(root, written)
+    return tracking.log_cell(root, LOCAL, written.record.cell_id, SWEEP)
+
+
+def test_a_record_reads_back_from_mlflow(root, client):
+    written = result("hqq_int4", "full", quant__skip=["*.k_proj", "*.v_proj"]).record
+    run = client.get_run(_log(root, result("hqq_int4", "full", quant__skip=["*.k_proj", "*.v_proj"])))
+    assert (run.info.run_name, run.info.status) == ("nano-hqq_int4-cpu", "FINISHED")
+    assert run.info.end_time - run.info.start_time == round(1000 * written.stages.total_s)
+    clean = written.splits["clean"]
+    expected = {
+        "quality/wer_clean": clean.wer,
+        "quality/cer_clean": clean.cer,
+        "quality/wer_other": written.splits["other"].wer,
+        "speed/rtf_clean": clean.rtf,
+        "speed/tokens_per_s_clean": clean.tokens_per_s,
+        "speed/latency_p50_s_clean": clean.latency_p50_s,
+        "size/bytes": written.receipt.size_bytes,
+        "size/reduction": written.size_reduction,
+        "memory/peak_bytes": written.peak_memory_bytes,
+        "time/load_s": written.stages.load_s,
+        "time/total_s": written.stages.total_s,
+    }
+    assert expected.items() <= run.data.metrics.items()
+    params = {
+        "model": "nano", "quant": "hqq_int4", "device": "cpu", "runtime": "eager", "dataset": "demo",
+        "protocol": "paper", "seed": "0", "weights": "pretrained", "library": "hqq", "bits": "4", "format": "int4", "scheme": "weight-only",
+        "group_size": "64", "target": "all", "skip": "*.k_proj,*.v_proj", "head": "False", "threads": "2",
+        "batch_size": "16",
+    }  # fmt: skip
+    assert params.items() <= run.data.params.items()
+    tags = {
+        "status": "ok", "verified": "true", "quantlab.cell_id": "full", "quantlab.sweep": SWEEP,
+        "quantlab.kind": "cell", "version.torch": "2.15.0", "processor": "a processor",
+    }  # fmt: skip
+    assert tags.items() <= run.data.tags.items()
+
+
+def test_figures_that_do_not_exist_are_absent(root, client):
+    plain = client.get_run(_log(root, result("none", "plain")))
+    assert "time/calibrate_s" not in plain.data.metrics
+    assert "memory/peak_reserved_bytes" not in plain.data.metrics
+    assert not [name for name in plain.data.metrics if "p90" in name or "p99" in name]
+    assert not {"bits", "group_size", "format", "skip", "calibration_source"} & set(plain.data.params)
+    failed = client.get_run(_log(root, bad_result("failed", "no", cell_id="nothing")))
+    assert failed.data.metrics == {}
+    random = result("none", "random").record
+    splits = {name: split.model_copy(update={"wer": None, "cer": None}) for name, split in random.splits.items()}
+    run = client.get_run(_log(root, CellResult(record=random.model_copy(update={"splits": splits}))))
+    assert "quality/wer_clean" not in run.data.metrics
+    assert "speed/rtf_clean" in run.data.metrics
+
+
+def test_zero_is_a_figure(root, client):
+    metrics = client.get_run(_log(root, result("none", "zero"))).data.metrics
+    assert metrics["size/reduction"] == 0
+    assert metrics["quality/loop_share_clean"] == 0
+
+
+def test_static_schemes_tell_where_they_calibrated(root, client):
+    run = client.get_run(_log(root, result("quanto_int8_static", "static")))
+    assert run.data.params["calibration_source"] == "eval"
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [("failed", "FAILED"), ("oom", "FAILED"), ("timeout", "FAILED"), ("unsupported", "FINISHED")]
+)
+def test_what_did_not_end_well_has_a_status_and_a_reason(root, client, status, shown):
+    run = client.get_run(_log(root, bad_result(status, "because\nof this", cell_id=f"bad-{status}")))
+    assert run.info.status == shown
+    assert (run.data.tags["status"], run.data.tags["reason"]) == (status, "because\nof this")
+
+
+def test_a_very_long_reason_is_cut(root, client):
+    run = client.get_run(_log(root, bad_result("failed", "x" * 20_000, cell_id="long")))
+    assert run.data.tags["reason"] == "x" * 500
+
+
+def test_artifacts_are_the_record_and_its_configuration(root, client, tmp_path):
+    written = result("hqq_int3", "files")
+    run_id = _log(root, written)
+    names = {item.path for item in client.list_artifacts(run_id)}
+    assert names == {"record.json", "config.yaml", "utterances.jsonl", "batches.jsonl"}
+    folder = Path(client.download_artifacts(run_id, "", str(tmp_path)))
+    assert json.loads((folder / "record.json").read_text())["cell_id"] == "files"
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == written.record.config
+    assert len((folder / "utterances.jsonl").read_text().splitlines()) == 320
+    assert (root / "artifacts" / run_id).is_dir()
+
+
+def test_a_failure_has_its_traceback_as_a_file(root, client):
+    run_id = _log(root, bad_result("failed", "no", cell_id="trace"))
+    assert "traceback.txt" in {item.path for item in client.list_artifacts(run_id)}
+
+
+def test_the_corpus_is_the_run_s_input(root, client):
+    (used,) = client.get_run(_log(root, result("none", "corpus"))).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("demo", "d" * 36)
+    assert json.loads(used.dataset.source) == {"source": "shipped"}
+    assert json.loads(used.dataset.profile)["clean"]["utterances"] == 160
+
+
+def test_a_record_is_logged_once_with_and_without_its_marker(root, client):
+    run_id = _log(root, result("none", "once"))
+    assert tracking.log_cell(root, LOCAL, "once", "another sweep") == run_id
+    (root / "cells" / "once" / "mlflow.json").unlink()
+    assert tracking.log_cell(root, LOCAL, "once", "another sweep") == run_id
+    assert len(_runs(client, "once")) == 1
+
+
+def test_a_marker_that_is_no_json_is_no_marker(root, client):
+    run_id = _log(root, result("none", "marker"))
+    (root / "cells" / "marker" / "mlflow.json").write_text("{")
+    assert tracking.log_cell(root, LOCAL, "marker", SWEEP) == run_id
+    assert len(_runs(client, "marker")) == 1
+
+
+def test_a_new_record_of_a_cell_replaces_its_run(root, client):
+    first = _log(root, bad_result("failed", "once", cell_id="again"))
+    second = _log(root, result("none", "again"))
+    assert first != second
+    (run,) = _runs(client, "again")
+    assert (run.info.run_id, run.data.tags["status"]) == (second, "ok")
+
+
+def test_a_run_that_a_kill_left_half_logged_is_replaced(root, client):
+    written = result("none", "killed")
+    record.write(root, written)
+    tags = {"quantlab.cell_id": "killed", "quantlab.created_at": written.record.created_at}
+    half = client.create_run("1", tags=tags).info.run_id
+    run_id = tracking.log_cell(root, LOCAL, "killed", SWEEP)
+    assert run_id != half
+    assert [run.info.run_id for run in _runs(client, "killed")] == [run_id]
+
+
+def test_a_run_that_the_user_deleted_stays_deleted(root, client):
+    run_id = _log(root, result("none", "deleted"))
+    client.delete_run(run_id)
+    assert tracking.log_cell(root, LOCAL, "deleted", SWEEP) == run_id
+    assert _runs(client, "deleted") == []
+
+
+def test_a_cell_without_a_record_is_an_error(root):
+    with pytest.raises(FileNotFoundError, match="ghost"):
+        tracking.log_cell(root, LOCAL, "ghost", SWEEP)
+
+
+def _log_in_process(root: Path, cell_ids: list[str]) -> None:
+    for cell_id in cell_ids:
+        tracking.log_cell(root, LOCAL, cell_id, SWEEP)
+
+
+def test_eight_processes_at_once_log_every_record_once(root, client):
+    cell_ids = [f"many{index}" for index in range(4)]
+    for cell_id in cell_ids:
+        record.write(root, result("none", cell_id))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "quantlab.tracking"])
+    workers = [context.Process(target=_log_in_process, args=(root, cell_ids[k % 4 :] + cell_ids)) for k in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    assert [len(_runs(client, cell_id)) for cell_id in cell_ids] == [1] * 4
+
+
+def test_no_credential_reaches_mlflow(root, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrst")
+    config = {"tracking__uri": "http://me:geheim@host:5000", "dataset__repo": "https://me:geheim@host/corpus"}
+    leaky = result("none", "leaky", **config).record
+    reason = "401 at http://me:geheim@host for hf_abcdefghijklmnopqrst"
+    record.write(root, CellResult(record=leaky))
+    path = root / "cells" / "leaky" / "record.json"  # as an older version may have left it
+    path.write_text(
+        leaky.model_copy(update={"reason": reason, "traceback": reason, "status": "failed"}).model_dump_json()
+    )
+    tracking.log_cell(root, LOCAL, "leaky", SWEEP)
+    tracking.log_sweep(root, LOCAL, "leaky", ["leaky"], reason)
+    everything = b"".join(
+        p.read_bytes() for p in [root / "mlflow.db", *(root / "artifacts").rglob("*.*")] if p.is_file()
+    )
+    assert b"nano-none-cpu" in everything
+    assert b"geheim" not in everything
+    assert b"hf_abcdef" not in everything
+
+
+def test_a_sweep_has_one_summary_run_with_the_table(root, client):
+    cell_ids = [f"{SWEEP}-{cell_id}" for cell_id in ("a", "b", "c")]
+    runs = [
+        _log(root, written)
+        for written in (
+            result("none", cell_ids[0]),
+            result("hqq_int3", cell_ids[1]),
+            bad_result("unsupported", "no", cell_id=cell_ids[2]),
+        )
+    ]
+    first = tracking.log_sweep(root, LOCAL, "s1", cell_ids, "model  quant\nnano  none")
+    run = client.get_run(first)
+    assert (run.info.run_name, run.info.status) == ("sweep-s1", "FINISHED")
+    expected = {"cells": 3, "cells_ok": 2, "cells_unsupported": 1, "best_bytes": round(13_100_000 * 0.29)}
+    assert {f"summary/{name}": value for name, value in expected.items()}.items() <= run.data.metrics.items()
+    assert run.data.metrics["summary/best_wer_clean"] == record.read(root, cell_ids[0]).splits["clean"].wer
+    assert Path(client.download_artifacts(first, "table.txt")).read_text().startswith("model  quant")
+    assert all(run_id in run.data.tags["mlflow.note.content"] for run_id in runs)
+    assert tracking.log_sweep(root, LOCAL, "s1", cell_ids, "the same") == first
+
+
+def test_a_sweep_that_goes_on_updates_its_summary(root, client):
+    _log(root, result("none", "on-a"))
+    first = tracking.log_sweep(root, LOCAL, "s2", ["on-a"], "one")
+    _log(root, result("hqq_int4", "on-b"))
+    assert tracking.log_sweep(root, LOCAL, "s2", ["on-a", "on-b"], "two") == first
+    assert client.get_run(first).data.metrics["summary/cells"] == 2
+    assert Path(client.download_artifacts(first, "table.txt")).read_text() == "two"
+    assert len(client.search_runs(["1"], "tags.`quantlab.sweep` = 's2'")) == 1
+
+
+def test_a_sweep_without_a_good_cell_has_a_summary(root, client):
+    _log(root, bad_result("failed", "no", cell_id="none-good"))
+    run = client.get_run(tracking.log_sweep(root, LOCAL, "s3", ["none-good", "never-recorded"], "nothing"))
+    assert run.data.metrics == {"summary/cells": 1, "summary/cells_failed": 1}
+
+
+def test_the_experiment_explains_itself_and_offers_a_view_with_metrics(root, client):
+    experiment = client.get_experiment_by_name("quantlab")
+    assert experiment.artifact_location == (root / "artifacts").as_uri()
+    assert "viewStateShareKey=quantlab" in experiment.tags["mlflow.note.content"].splitlines()[0]
+    view = json.loads(experiment.tags["mlflow.sharedViewState.quantlab"])
+    assert "metrics.`quality/wer_clean`" in json.loads(view["state"])["selectedColumns"]
+    assert view["selectedColumns"] == json.loads(view["state"])["selectedColumns"]
+
+
+def test_where_to_look(root):
+    assert tracking.ui_command("mlruns", LOCAL) == "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
+    assert tracking.ui_url(root, LOCAL).startswith("http://127.0.0.1:5000/#/experiments/1/runs?")
+    assert tracking.ui_url(root / "nowhere", LOCAL) is None
+    server = TrackingConfig(name="server", uri="http://me:geheim@host:5000")
+    assert tracking.ui_command("mlruns", server) == "http://***@host:5000"
+    assert tracking.ui_command("mlruns", TrackingConfig(name="off")) is None
+
+
+def test_rebuild_makes_the_view_from_the_records_alone(tmp_path):
+    from mlflow import MlflowClient
+
+    cell_ids = grid(tmp_path)
+    assert tracking.rebuild(tmp_path, LOCAL) == len(cell_ids)
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert {run.data.tags["quantlab.cell_id"] for run in client.search_runs(["1"])} == set(cell_ids)
+    shutil.rmtree(tmp_path / "cells" / cell_ids[0])
+    assert tracking.rebuild(tmp_path, LOCAL) == len(cell_ids) - 1
+    assert {run.data.tags["quantlab.cell_id"] for run in client.search_runs(["1"])} == set(cell_ids[1:])
+
+
+def test_records_moved_together_with_their_store_are_known(root, tmp_path):
+    run_id = _log(root, result("none", "moved"))
+    (tmp_path / "cells").mkdir()
+    shutil.copytree(root / "cells" / "moved", tmp_path / "cells" / "moved")
+    marker = store.cell_marker(tmp_path, "moved")
+    assert store.logged_run(marker, tmp_path, LOCAL) is None
+    shutil.copy(root / "mlflow.db", tmp_path)
+    assert store.logged_run(marker, tmp_path, LOCAL) == run_id
+
+
+def test_a_folder_with_an_odd_name(tmp_path):
+    name = "my runs 100%25 #1? ü'"
+    run_id = _log(tmp_path / name, result("none", "a1"))
+    assert (tmp_path / name / "artifacts" / run_id / "artifacts" / "record.json").exists()
+    assert store.logged_run(store.cell_marker(tmp_path / name, "a1"), tmp_path / name, LOCAL) == run_id
+    assert (tmp_path / name / "mlflow.db").exists()
+
+
+def test_off_does_nothing(tmp_path):
+    off = TrackingConfig(name="off")
+    record.write(tmp_path, result("none", "a1"))
+    tracking.prepare(tmp_path, off)
+    assert tracking.log_cell(tmp_path, off, "a1", SWEEP) is None
+    assert tracking.log_sweep(tmp_path, off, SWEEP, ["a1"], "") is None
+    assert tracking.rebuild(tmp_path, off) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["cells"]
+
+
+def test_a_finished_grid_does_not_import_mlflow(root):
+    run_id = _log(root, result("none", "resumed"))
+    summary = tracking.log_sweep(root, LOCAL, "resumed", ["resumed"], "table")
+    program = (
+        "import sys; from quantlab import tracking; from quantlab.config import TrackingConfig as T;"
+        "print(tracking.log_cell(sys.argv[1], T(), 'resumed', 'x'),"
+        " tracking.log_sweep(sys.argv[1], T(), 'resumed', ['resumed'], 'table'), 'mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [run_id, summary, "False"]
+    assert done.stderr == ""
+
+
+def test_setting_up_says_nothing(tmp_path):
+    program = (
+        "import sys; from quantlab import tracking; from quantlab.config import TrackingConfig as T;"
+        "tracking.prepare(sys.argv[1], T())"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    assert [process.communicate(timeout=120)[0] for process in both] == [b"", b""]
+    assert [process.returncode for process in both] == [0, 0]
+
+
+def test_a_store_of_another_version_says_what_to_do(root, tmp_path):
+    shutil.copy(root / "mlflow.db", tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(tracking.TrackingError, match="mlflow db upgrade"):
+        tracking.prepare(tmp_path, LOCAL)
+
+
+def test_a_file_that_is_no_database_is_named_at_once(tmp_path):
+    (tmp_path / "mlflow.db").write_text("not a database, " * 100)
+    with pytest.raises(tracking.TrackingError, match=r"mlflow\.db: file is not a database"):
+        tracking.prepare(tmp_path, LOCAL)
+
+
+def test_a_kill_while_the_database_is_made_leaves_no_half_one(root, tmp_path):
+    (tmp_path / ".mlflow.db.new").write_bytes((root / "mlflow.db").read_bytes()[:50_000])
+    assert not (tmp_path / "mlflow.db").exists()
+    tracking.prepare(tmp_path, LOCAL)
+    assert tracking.ui_url(tmp_path, LOCAL) is not None
+    assert not (tmp_path / ".mlflow.db.new").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_a_tracking_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(tracking.TrackingError, match="file"):
+        tracking.prepare(tmp_path / "file" / "runs", LOCAL)
+
+
+def _dead(uri: str) -> TrackingConfig:
+    return TrackingConfig(name="server", uri=uri)
+
+
+def test_a_server_that_is_down_is_given_up_at_once(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://me:geheim@127.0.0.1:{taken.getsockname()[1]}"
+        record.write(tmp_path, result("none", "a1"))
+        begin = time.perf_counter()
+        with pytest.raises(tracking.TrackingError, match="no server answers") as caught:
+            tracking.log_cell(tmp_path, _dead(uri), "a1", SWEEP)
+    assert time.perf_counter() - begin < 5
+    assert "geheim" not in str(caught.value)
+    assert record.read(tmp_path, "a1") is not None
+
+
+def test_a_server_that_never_answers_is_given_up_within_ten_seconds(tmp_path):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        begin = time.perf_counter()
+        with pytest.raises(tracking.TrackingError, match="no server answers"):
+            tracking.prepare(tmp_path, _dead(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+    assert time.perf_counter() - begin < 10
+
+
+def test_nothing_else_imports_mlflow():
+    package = Path(quantlab.__file__).parent
+    importers = {
+        path.relative_to(package).parts[0]
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if any(name.split(".")[0] == "mlflow" for name in _imported(node))
+    }
+    assert importers == {"tracking"}
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
