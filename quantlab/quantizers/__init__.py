@@ -87,7 +87,7 @@ def get(library: str) -> Quantizer:
         raise ConfigError(f"quant.library={library!r}: no such quantizer{hint}")
     parts = ["DISTRIBUTIONS", "why_unsupported", "setup", "is_quantized", "kernel"]
     if missing := [part for part in parts if not hasattr(module, part)]:
-        raise ConfigError(f"quantizer {library!r} ({module.__name__}) has no {', '.join(missing)}")
+        raise ConfigError(f"quantizer {library!r} has no {', '.join(missing)}")
     return cast(Quantizer, module)
 
 
