@@ -1,7 +1,9 @@
 import ast
 import json
 import multiprocessing
+import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -76,7 +78,8 @@ def test_a_record_reads_back_from_mlflow(root, client):
     assert expected.items() <= run.data.metrics.items()
     params = {
         "model": "nano", "quant": "hqq_int4", "device": "cpu", "runtime": "eager", "dataset": "demo",
-        "protocol": "paper", "seed": "0", "weights": "pretrained", "library": "hqq", "bits": "4", "format": "int4", "scheme": "weight-only",
+        "protocol": "paper", "seed": "0", "weights": "pretrained", "library": "hqq", "bits": "4", "format": "int4",
+        "scheme": "weight-only",
         "group_size": "64", "target": "all", "skip": "*.k_proj,*.v_proj", "head": "False", "threads": "2",
         "batch_size": "16",
     }  # fmt: skip
@@ -409,6 +412,58 @@ def test_a_server_that_never_answers_is_given_up_within_ten_seconds(tmp_path):
         with pytest.raises(tracking.TrackingError, match="no server answers"):
             tracking.prepare(tmp_path, _dead(f"http://127.0.0.1:{silent.getsockname()[1]}"))
     assert time.perf_counter() - begin < 10
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real MLflow server on a free port of this machine; its address with a password that it does not ask for."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
+        "--artifacts-destination",
+        str(folder / "files"),
+    ]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quiet, start_new_session=True) as process,
+    ):
+        yield f"http://me:geheim@127.0.0.1:{port}"
+        os.killpg(process.pid, signal.SIGTERM)
+
+
+def _wait_for(uri: str, tmp_path: Path) -> TrackingConfig:
+    config = TrackingConfig(name="server", uri=uri)
+    for _ in range(120):
+        try:
+            tracking.prepare(tmp_path, config)
+            return config
+        except tracking.TrackingError:
+            time.sleep(0.5)
+    pytest.fail("the server did not come up in a minute")
+
+
+def test_a_server_gets_every_record_once_and_no_password_is_shown(server, tmp_path, capfd):
+    from mlflow import MlflowClient
+
+    config = _wait_for(server, tmp_path)
+    record.write(tmp_path, result("none", "a1"))
+    run_id = tracking.log_cell(tmp_path, config, "a1", SWEEP)
+    tracking.log_sweep(tmp_path, config, SWEEP, ["a1"], "table")
+    assert tracking.log_cell(tmp_path, config, "a1", SWEEP) == run_id
+    (tmp_path / "cells" / "a1" / "mlflow.json").unlink()
+    assert tracking.log_cell(tmp_path, config, "a1", SWEEP) == run_id
+    client = MlflowClient(tracking_uri=server)
+    assert len(client.search_runs(["1"])) == 2
+    assert "utterances.jsonl" in {item.path for item in client.list_artifacts(run_id)}
+    assert not (tmp_path / "mlflow.db").exists()
+    assert "geheim" not in "".join(capfd.readouterr())
+    assert "geheim" not in (tmp_path / "cells" / "a1" / "mlflow.json").read_text()
 
 
 def test_nothing_else_imports_mlflow():

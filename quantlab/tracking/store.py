@@ -30,6 +30,7 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default blocks for minutes on a dead server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -112,22 +113,27 @@ def opened(root: str | Path, tracking: TrackingConfig) -> Iterator[Store]:
             yield Store(client, _experiment(client, root, tracking))
     except Timeout as error:
         raise TrackingError(f"MLflow: another process held {error.lock_file} for {_LOCK_S:g} s") from None
-    except (OSError, sqlite3.Error) as error:
-        raise TrackingError(f"MLflow: cannot write {_database(root)}: {error}") from None
+    except (OSError, sqlite3.Error) as error:  # requests' errors are OSErrors too
+        raise TrackingError(f"MLflow: {_place(root, tracking)}: {redact(str(error))}") from None
 
 
 @contextlib.contextmanager
 def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
-        text = str(redact(str(error).splitlines()[0]))
-        place = redact(store_uri(root, tracking))
+    except (MlflowException, SQLAlchemyError) as error:
+        text = str(redact(str(error).strip().split("\n")[0]))
+        place = _place(root, tracking)
         if "out-of-date database schema" in text:
             text = f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
-        raise TrackingError(f"MLflow: {place}: {text}") from error
+        raise TrackingError(f"MLflow: {place}: {text}") from None
+
+
+def _place(root: str | Path, tracking: TrackingConfig) -> str:
+    return str(redact(store_uri(root, tracking)))
 
 
 def _ensure_database(path: Path) -> None:
