@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quantlab.config import ConfigError, did_you_mean, nearest_key, parse_grid
+from quantlab.config import ConfigError, RunConfig, did_you_mean, nearest_key, parse_grid
 from quantlab.grid import run_grid
 
 MISUSED = 2  # exit code: the command line or a YAML is wrong, nothing was run
@@ -29,12 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if a cell failed, 2 if the configuration is wrong (nothing was run then).
     """
     try:
-        raw = _compose(sys.argv[1:] if arguments is None else arguments)
-        configs = parse_grid(raw)
+        configs = compose(sys.argv[1:] if arguments is None else arguments)
         return run_grid(configs) if configs else 0
     except ConfigError as error:
         print(f"quantlab: {error}", file=sys.stderr)
         return MISUSED
+
+
+def compose(arguments: Sequence[str]) -> list[RunConfig]:
+    """The cells that a command line asks for, validated; `["quant=hqq_int4"]` is one, `["-m", …]` a grid.
+
+    Raises:
+        ConfigError: a name or a value is wrong; the message says which, and what is allowed.
+    """
+    return parse_grid(_compose(arguments))
 
 
 def _compose(arguments: Sequence[str]) -> list[dict[str, Any]]:

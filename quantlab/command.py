@@ -5,20 +5,12 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from quantlab.config import did_you_mean
 
 MISUSED = 2  # exit code
-# Offered once its module is there.
 COMMANDS = {
     "report": "print the cells measured so far: a table, or JSON",
-    "recommend": "say which quantization to deploy, and why not the others",
-    "rescore": "compute every score again from the raw hypotheses",
-    "verify": "compute every figure of the records again and compare",
-    "status": "say what of a grid is done, failed or left",
-    "sync": "bring records into MLflow that it does not show yet",
-    "fetch": "download a checkpoint or a corpus ahead of time",
 }
 GRID = "python -m quantlab -m model=nano quant=none,torch_int8"
 
@@ -35,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     name, *rest = given
-    if name not in _commands():
+    if name not in COMMANDS:
         print(f"quantlab: {_no_such(name, given)}", file=sys.stderr)
         return MISUSED
     sys.argv = [f"quantlab {name}", *rest]
@@ -43,14 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _commands() -> dict[str, str]:
-    return {name: line for name, line in COMMANDS.items() if find_spec(f"quantlab.{name}") is not None}
-
-
 def _help() -> str:
-    found = _commands()
-    width = max(map(len, found))
-    lines = [f"  {name:{width}}  {line}" for name, line in found.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {line}" for name, line in COMMANDS.items()]
     return "\n".join(
         [
             "Measure a grid of quantized speech recognisers:",
@@ -66,7 +53,7 @@ def _help() -> str:
 def _no_such(name: str, given: Sequence[str]) -> str:
     if name.startswith("-") or "=" in name:
         return f"the grid is run by: python -m quantlab {' '.join(given)}"
-    return f"no command {name!r}{did_you_mean(name, list(_commands()))}"
+    return f"no command {name!r}{did_you_mean(name, list(COMMANDS))}"
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ milliseconds; a cell that segfaults, hangs or is killed takes nothing with it.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -26,7 +26,6 @@ from quantlab.record import CellResult, Receipt, Status
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
 LOG_TAIL_CHARS = 4000  # of a dead cell's output, kept as its traceback
 Progress = Callable[[str, int, int], None]
 
@@ -161,7 +160,7 @@ def _nothing() -> None:
 def _work(config: RunConfig, log: str, pipe: Connection) -> None:
     """What the cell's process does."""
     _become_a_group()
-    _die_with_parent()
+    _die_with_the_grid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -177,10 +176,20 @@ def _become_a_group() -> None:
     os.setsid()
 
 
-def _die_with_parent() -> None:
-    """So that `kill -9` of the grid leaves no cell behind that would spoil the next one's timings (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with_the_grid() -> None:
+    """So that `kill -9` of the grid leaves no cell behind, which would spoil the timings of the next one.
+
+    The kernel's own signal for this (prctl PR_SET_PDEATHSIG) tells of the fork server's death alone, and the server
+    lives as long as a cell does. A thread that sleeps on a pipe costs nothing.
+    """
+    grid = multiprocessing.parent_process()
+    assert grid is not None
+
+    def watch() -> None:
+        wait([grid.sentinel])
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _throttled(send: Callable[..., Any], interval_s: float = 0.5) -> Progress:

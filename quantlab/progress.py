@@ -49,7 +49,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that is about no cell."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, label: str) -> None:
         self._number += 1
@@ -75,7 +75,10 @@ class Display:
             self._bar.refresh()
         mark = MARKS.get(record.status, "[red]✗[/]")
         self.console.print(
-            f"{self._count()} {mark} {self._label}", f"[dim]{note or _outcome(record)}[/]", highlight=False
+            f"{self._count()} {mark} {self._label}",
+            f"[dim]{note or _outcome(record)}[/]",
+            highlight=False,
+            soft_wrap=True,
         )
 
     def _count(self) -> str:
