@@ -39,36 +39,45 @@ def snapshot(
         Unavailable: not cached, and the hub did not answer.
         ConfigError: the hub answered that there is no such repository or revision.
     """
-    cached = _cached(repo, revision, kind)
-    if cached is not None and complete(cached):
-        return cached
-    commit = _ask(repo, revision, kind, ways_out)
-    return _fetch(repo, commit, kind, patterns, ways_out)
+    folder, whole = _cached(repo, revision, kind, patterns)
+    usable = folder is not None and complete(folder)
+    if folder is not None and usable and whole:
+        return folder
+    try:
+        return _fetch(repo, _ask(repo, revision, kind, ways_out), kind, patterns, ways_out)
+    except Unavailable:
+        if folder is None or not usable:
+            raise
+        return folder  # another program cached it and left out what it had no use for
 
 
 def commit(repo: str, revision: str | None, kind: Kind) -> str:
     """The commit that `snapshot` would take: pinned, else cached, else the hub's newest, else unknown."""
     if revision is not None:
         return revision
-    cached = _cached(repo, revision, kind)
-    if cached is not None:
-        return cached.name
+    folder, _ = _cached(repo, revision, kind, patterns=())
+    if folder is not None:
+        return folder.name
     try:
         return _ask(repo, revision, kind, ways_out="")
     except Unavailable:
         return "unknown"
 
 
-def _cached(repo: str, revision: str | None, kind: Kind) -> Path | None:
+def _cached(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str]) -> tuple[Path | None, bool]:
+    """The folder that this machine has of a revision, and whether it has every file that `patterns` match there."""
     import huggingface_hub
 
     try:
-        folder = huggingface_hub.snapshot_download(repo, revision=revision, repo_type=kind, local_files_only=True)
-    except FileNotFoundError:  # LocalEntryNotFoundError
-        return None
+        folder = huggingface_hub.snapshot_download(
+            repo, revision=revision, repo_type=kind, local_files_only=True, allow_patterns=list(patterns)
+        )
+    except FileNotFoundError as error:  # IncompleteSnapshotError of huggingface_hub 2 tells where
+        path = getattr(error, "snapshot_path", None)
+        return (Path(path) if path else None), False
     except huggingface_hub.errors.HFValidationError as error:
         raise ConfigError(f"{repo!r} is no hub repository: {error}") from None
-    return Path(folder)
+    return Path(folder), True
 
 
 def _ask(repo: str, revision: str | None, kind: Kind, ways_out: str) -> str:

@@ -1,0 +1,294 @@
+"""The hub's own client and `datasets`, on a server of this process that answers as the hub does."""
+
+import contextlib
+import hashlib
+import http.server
+import json
+import shutil
+import socket
+import threading
+import time
+from urllib.parse import unquote, urlparse
+
+import huggingface_hub.constants
+import pytest
+
+from quantlab import models
+from quantlab.config import ConfigError, DatasetConfig, HubSplit, ModelConfig
+from quantlab.data import features, open_corpus
+from quantlab.data.audio import decode
+from quantlab.errors import Unavailable
+
+from .conftest import write_librispeech_parquet
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def config(**keys):
+    splits = {name: HubSplit(config=name, split="test") for name in ("clean", "other")}
+    columns = {"speaker_column": "speaker_id", "id_column": "id"}
+    return DatasetConfig(name="librispeech", source="hub", hub_splits=splits, **columns, **keys)
+
+
+def pinned(**keys):
+    return config(repo="openslr/librispeech_asr", revision=COMMIT, **keys)
+
+
+def listed(corpus):
+    return {name: [item.id for item in split] for name, split in corpus.splits.items()}
+
+
+EVERYTHING = {"clean": ["61-7-0000", "61-7-0001", "1089-7-0000"], "other": ["367-7-0000", "367-7-0001"]}
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    use_server(monkeypatch, "http://127.0.0.1:9")  # refuses
+
+
+def use_server(monkeypatch, url):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", url)
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Repository information and files of one folder, at one commit."""
+
+    protocol_version = "HTTP/1.1"
+    root, requested = None, []
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = unquote(urlparse(self.path).path)
+        if path.startswith("/api/"):
+            known = f"/{COMMIT}" in path
+            answer = self.tree() if "/tree/" in path else self.info()
+            self.answer(200, json.dumps(answer).encode()) if known else self.answer(404, b"")
+            return
+        file = self.root / path.partition(f"/resolve/{COMMIT}/")[2]
+        if not file.is_file():
+            self.answer(404, b"")
+            return
+        if self.command == "GET":
+            self.requested.append(file.relative_to(self.root).as_posix())
+        self.answer(200, file.read_bytes())
+
+    def info(self):
+        return {"id": "o/r", "_id": "1", "sha": COMMIT, "private": False, "tags": [], "downloads": 0}
+
+    def tree(self):
+        files = {path.relative_to(self.root).as_posix(): path for path in self.root.rglob("*") if path.is_file()}
+        return [
+            {"type": "file", "path": name, "size": path.stat().st_size, "oid": "0" * 40} for name, path in files.items()
+        ]
+
+    def answer(self, status, content):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        if status == 404:
+            self.send_header("X-Error-Code", "RevisionNotFound")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def hub_with(folder, monkeypatch):
+    """The names of the files that are fetched, in order."""
+    requested = []
+    handler = type("Handler", (Hub,), {"root": folder, "requested": requested})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    with monkeypatch.context() as patched:
+        use_server(patched, f"http://127.0.0.1:{server.server_port}")
+        yield requested
+    server.shutdown()
+    server.server_close()
+
+
+# corpora
+
+
+def test_a_local_clone(hub_clone):
+    corpus = open_corpus(config(path=str(hub_clone)))
+    assert listed(corpus) == EVERYTHING
+    first = corpus.splits["clean"][0]
+    assert (first.text, first.speaker) == ("MISTER QUILTER IS THE APOSTLE", "61")
+    assert decode(corpus.splits["clean"][2].audio, 30).seconds == pytest.approx(0.6)
+
+
+def test_limit_and_splits(hub_clone):
+    corpus = open_corpus(config(path=str(hub_clone), splits=["clean"], limit=2))
+    assert listed(corpus) == {"clean": EVERYTHING["clean"][:2]}
+
+
+def test_without_a_readme_the_usual_layouts_are_tried(hub_clone):
+    (hub_clone / "README.md").unlink()
+    assert listed(open_corpus(config(path=str(hub_clone)))) == EVERYTHING
+    for name in ("clean", "other"):
+        (hub_clone / name / "test" / "0000.parquet").rename(hub_clone / name / "test-00000-of-00001.parquet")
+    assert listed(open_corpus(config(path=str(hub_clone)))) == EVERYTHING
+
+
+def test_an_unreadable_readme_is_none(hub_clone):
+    (hub_clone / "README.md").write_text("---\n: [\n---\n")
+    assert listed(open_corpus(config(path=str(hub_clone)))) == EVERYTHING
+
+
+def test_the_audio_of_another_configuration_is_never_taken(hub_clone):
+    shutil.rmtree(hub_clone / "other")
+    with pytest.raises(ConfigError, match="no Parquet file of config 'other', split 'test'"):
+        open_corpus(config(path=str(hub_clone)))
+
+
+def test_fingerprint_follows_the_files(hub_clone, tmp_path):
+    before = open_corpus(config(path=str(hub_clone))).fingerprint
+    moved = shutil.copytree(hub_clone, tmp_path / "moved")
+    assert open_corpus(config(path=str(moved))).fingerprint == before
+    write_librispeech_parquet(moved / "other/test/0000.parquet", ["367-7-0000", "367-7-0002"])
+    assert open_corpus(config(path=str(moved))).fingerprint != before
+
+
+def test_unreadable_rows_are_problems(hub_clone, tmp_path):
+    from transformers import WhisperFeatureExtractor
+
+    write_librispeech_parquet(hub_clone / "other/test/0000.parquet", ["1-1-1", "1-1-2"], [b"no audio", None])
+    corpus = open_corpus(config(path=str(hub_clone)))
+    found = features(corpus, WhisperFeatureExtractor(chunk_length=6), tmp_path / "cache")
+    assert [(item.utterance, item.kind) for item in found.problems] == [
+        ("1-1-1", "unreadable"),
+        ("1-1-2", "unreadable"),
+    ]
+    assert list(found.splits) == ["clean"]
+
+
+def test_wrong_column_and_split(hub_clone):
+    with pytest.raises(
+        ConfigError, match=r"dataset\.text_column=sentence: no such column; there are file, audio, text"
+    ):
+        open_corpus(config(path=str(hub_clone), text_column="sentence"))
+    with pytest.raises(ConfigError, match="no split 'clear'; did you mean 'clean'"):
+        open_corpus(config(path=str(hub_clone), splits=["clear"]))
+    with pytest.raises(ConfigError, match="names no split"):
+        open_corpus(DatasetConfig(name="x", source="hub", path=str(hub_clone)))
+    with pytest.raises(ConfigError, match="names no hub repository"):
+        open_corpus(config())
+
+
+def test_broken_parquet(hub_clone):
+    (hub_clone / "clean/test/0000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=r"0000\.parquet cannot be read"):
+        open_corpus(config(path=str(hub_clone)))
+
+
+def test_only_the_splits_asked_for_are_fetched_and_once(hub_clone, monkeypatch):
+    with hub_with(hub_clone, monkeypatch) as fetched:
+        corpus = open_corpus(pinned(splits=["other"]))
+        assert listed(corpus) == {"other": EVERYTHING["other"]}
+        assert fetched == ["README.md", "other/test/0000.parquet"]
+        mark = open_corpus(pinned()).fingerprint
+        assert sorted(fetched) == ["README.md", "clean/test/0000.parquet", "other/test/0000.parquet"]
+    assert open_corpus(pinned()).fingerprint == mark  # the server is gone
+
+
+def test_a_broken_off_download_is_no_corpus(hub_clone, monkeypatch):
+    write_librispeech_parquet(hub_clone / "other/test/0000.parquet", ["367-7-0000"])
+    with (
+        hub_with(hub_clone, monkeypatch),
+        pytest.raises(Unavailable, match="only 1 of 2 rows are on this machine"),
+    ):
+        open_corpus(pinned())
+
+
+def test_unknown_revision(hub_clone, monkeypatch):
+    with hub_with(hub_clone, monkeypatch), pytest.raises(ConfigError, match="no dataset o/r at revision v7"):
+        open_corpus(config(repo="o/r", revision="v7"))
+
+
+# neither hub nor cache
+
+
+@contextlib.contextmanager
+def silent_server():
+    """Takes connections and never says a word, as a firewall does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+SMALL = ModelConfig(name="small", source="hub", repo="openai/whisper-small", revision=COMMIT)
+
+
+@pytest.mark.parametrize("trouble", ["refused", "silent", "offline"])
+def test_one_sentence_within_seconds(monkeypatch, trouble):
+    with silent_server() as url:
+        if trouble == "silent":
+            use_server(monkeypatch, url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", trouble == "offline")
+        for ask, ways in (
+            (lambda: open_corpus(pinned()), ["dataset=librispeech_dir dataset.path=", "dataset=demo"]),
+            (lambda: models.load(SMALL, 0), ["model.path=FOLDER", "model=nano", "model.weights=random"]),
+        ):
+            start = time.monotonic()
+            with pytest.raises(Unavailable) as caught:
+                ask()
+            assert time.monotonic() - start < (8 if trouble == "silent" else 3)
+            assert "\n" not in str(caught.value)
+            assert "is not on this machine" in str(caught.value)
+            assert all(way in str(caught.value) for way in ways)
+
+
+def test_no_network_leaves_the_fingerprint_of_what_is_pinned():
+    assert models.fingerprint(SMALL, 0) == f"openai/whisper-small@{COMMIT}"
+    assert models.fingerprint(SMALL.model_copy(update={"revision": None}), 0) == "openai/whisper-small@unknown"
+
+
+# checkpoints
+
+
+def test_checkpoint_from_the_hub(monkeypatch, tmp_path):
+    """The shipped checkpoint, served as a hub repository beside what must not be fetched."""
+    root = shutil.copytree(models.ASSETS / "nano", tmp_path / "served")
+    (root / "pytorch_model.bin").write_bytes(b"a pickle")
+    (root / "modeling_evil.py").write_text("raise SystemExit")
+    with hub_with(root, monkeypatch) as fetched:
+        checkpoint = models.load(SMALL, 0)
+        assert models.fingerprint(SMALL, 0) == f"openai/whisper-small@{COMMIT}"
+    assert checkpoint.tokenizer is not None
+    assert "model.safetensors" in fetched
+    assert not {"pytorch_model.bin", "modeling_evil.py"} & set(fetched)
+    again = models.load(SMALL, 0)  # the server is gone
+    assert again.model.config.d_model == checkpoint.model.config.d_model
+
+
+@pytest.mark.network
+def test_the_real_hub(monkeypatch):
+    use_server(monkeypatch, "https://huggingface.co")
+    try:
+        checkpoint = models.load(
+            ModelConfig(
+                name="tiny",
+                source="hub",
+                repo="openai/whisper-tiny",
+                revision="169d4a4341b33bc18d8881c4b69c2e104e1cc0af",
+            ),
+            0,
+        )
+    except Unavailable as error:
+        pytest.skip(str(error))
+    assert checkpoint.model.num_parameters() == 37_760_640
