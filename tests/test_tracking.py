@@ -75,7 +75,7 @@ def test_a_record_reads_back_from_mlflow(root, client):
         "time/load_s": written.stages.load_s,
         "time/total_s": written.stages.total_s,
     }
-    assert expected.items() <= run.data.metrics.items()
+    assert {name: run.data.metrics[name] for name in expected} == pytest.approx(expected)
     params = {
         "model": "nano", "quant": "hqq_int4", "device": "cpu", "runtime": "eager", "dataset": "demo",
         "protocol": "paper", "seed": "0", "weights": "pretrained", "library": "hqq", "bits": "4", "format": "int4",
@@ -104,6 +104,15 @@ def test_figures_that_do_not_exist_are_absent(root, client):
     run = client.get_run(_log(root, CellResult(record=random.model_copy(update={"splits": splits}))))
     assert "quality/wer_clean" not in run.data.metrics
     assert "speed/rtf_clean" in run.data.metrics
+
+
+def test_figures_are_rounded_to_be_read_and_bytes_are_exact(root, client):
+    written = result("none", "digits").record
+    splits = {"clean": written.splits["clean"].model_copy(update={"wer": 25 / 29})}
+    written = written.model_copy(update={"splits": splits, "peak_memory_bytes": 12_345_678_901})
+    metrics = client.get_run(_log(root, CellResult(record=written))).data.metrics
+    assert metrics["quality/wer_clean"] == 0.862069
+    assert metrics["memory/peak_bytes"] == 12_345_678_901
 
 
 def test_zero_is_a_figure(root, client):
@@ -255,7 +264,8 @@ def test_a_sweep_has_one_summary_run_with_the_table(root, client):
     assert (run.info.run_name, run.info.status) == ("sweep-s1", "FINISHED")
     expected = {"cells": 3, "cells_ok": 2, "cells_unsupported": 1, "best_bytes": round(13_100_000 * 0.29)}
     assert {f"summary/{name}": value for name, value in expected.items()}.items() <= run.data.metrics.items()
-    assert run.data.metrics["summary/best_wer_clean"] == record.read(root, cell_ids[0]).splits["clean"].wer
+    best = record.read(root, cell_ids[0]).splits["clean"].wer
+    assert run.data.metrics["summary/best_wer_clean"] == pytest.approx(best)
     assert Path(client.download_artifacts(first, "table.txt")).read_text().startswith("model  quant")
     assert all(run_id in run.data.tags["mlflow.note.content"] for run_id in runs)
     assert tracking.log_sweep(root, LOCAL, "s1", cell_ids, "the same") == first

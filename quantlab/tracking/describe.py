@@ -70,7 +70,7 @@ def metrics(record: Record) -> dict[str, float]:
     """Figures that exist, in groups (the part before `/` is a section of MLflow's chart view).
 
     WER, CER, shares and reductions are fractions; `_s` seconds, `_bytes` bytes. A figure that is null in the
-    record is absent.
+    record is absent. Rounded to be read: the record, which is an artifact of the run, holds all digits.
     """
     found: dict[str, float | None] = {}
     for split, result in record.splits.items():
@@ -96,7 +96,12 @@ def metrics(record: Record) -> dict[str, float]:
         "memory/peak_reserved_bytes": record.peak_reserved_bytes,
     }
     found |= {f"time/{stage}": getattr(record.stages, stage) for stage in STAGES}
-    return {plain_name(name): float(v) for name, v in found.items() if v is not None and math.isfinite(v)}
+    return {plain_name(name): _readable(v) for name, v in found.items() if v is not None and math.isfinite(v)}
+
+
+def _readable(value: float) -> float:
+    """Seven significant digits, as MLflow prints all there are; whole numbers, such as bytes, stay exact."""
+    return float(value) if float(value).is_integer() else float(f"{value:.7g}")
 
 
 def headline(cells: Sequence[Record]) -> dict[str, float]:

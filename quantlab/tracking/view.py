@@ -18,8 +18,8 @@ WER, CER and size/reduction are fractions; RTF is generation time / audio time, 
 seconds. A figure that does not exist is absent, never 0. Filter, for example: `tags.status = 'failed'`,
 `params.quant LIKE 'hqq%'`, ``tags.`quantlab.sweep` = '…'``.
 """
-_WIDTHS_PX = {"params.`model`": 90, "params.`quant`": 170, "params.`device`": 75, "tags.`status`": 110}
-_WIDTH_PX = 150  # of a metric: the whole name is readable
+_WIDTHS_PX = {"params.`quant`": 160, "tags.`status`": 100, "tags.`reason`": 400}
+_WIDTH_PX = 130  # of a metric: the name is readable, and those that matter most fit a screen
 
 
 def link(experiment_id: str, charts: bool = False) -> str:
@@ -52,10 +52,10 @@ def saved_view(splits: Sequence[str]) -> tuple[str, str]:
 
 
 def _columns(splits: Sequence[str]) -> list[str]:
-    metrics = [f"{group}_{split}" for group in ("quality/wer", "speed/rtf") for split in splits]
-    metrics += ["size/bytes", "size/reduction", "memory/peak_bytes"]
-    params = [f"params.`{name}`" for name in ("model", "quant", "device")]
-    return [*params, "tags.`status`", *(f"metrics.`{name}`" for name in metrics), "tags.`reason`"]
+    """Model and device are in the name of the run, which MLflow shows first."""
+    wer, rtf = ([f"metrics.`{group}_{split}`" for split in splits] for group in ("quality/wer", "speed/rtf"))
+    rest = [f"metrics.`{name}`" for name in ("size/reduction", "size/bytes", "memory/peak_bytes")]
+    return ["params.`quant`", "tags.`status`", *wer, *rtf[:1], *rest, *rtf[1:], "tags.`reason`"]
 
 
 def summary_note(table: str, runs: Sequence[str], experiment_id: str) -> str:
