@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 import time
@@ -80,7 +81,11 @@ class Grid:
     def _known(self, cell: Cell) -> Record | None:
         if not self.resume:
             return None
-        found = record.read(self.root, cell.id)
+        try:
+            found = record.read(self.root, cell.id)
+        except ValueError as error:
+            self.display.say(f"measured again: {error}")
+            return None
         return found if found is not None and found.status in SETTLED else None
 
     def _warm_start(self) -> None:
@@ -93,11 +98,11 @@ class Grid:
             prepared.result()
 
     def _track(self, action: Callable[[], object]) -> None:
-        """MLflow is a view: when it cannot be reached the records are there all the same, so the grid goes on."""
+        """MLflow is a view: when it cannot be reached the records are on disk all the same, so the grid goes on."""
         try:
             action()
-        except tracking.TrackingError as error:
-            self.display.say(f"not in MLflow (the record is on disk): {error}")
+        except (tracking.TrackingError, FileNotFoundError) as error:
+            self.display.say(f"not in MLflow: {error}")
 
     def _run(self, cell: Cell) -> Record:
         start = time.perf_counter()
@@ -108,8 +113,17 @@ class Grid:
             outcome = self.workers.run(cell.config, log, self.display.update)
         else:
             outcome = attempt(cell.config, self.display.update)
-        result = _finished(outcome, cell, time.perf_counter() - start)
-        record.write(self.root, result)
+        return self._store(_finished(outcome, cell, time.perf_counter() - start), cell)
+
+    def _store(self, result: CellResult, cell: Cell) -> Record:
+        """On disk, or failed: a cell without a record was not measured."""
+        try:
+            record.write(self.root, result)
+        except OSError as error:
+            failure = Failure("failed", f"its record could not be written: {error}")
+            result = _finished(failure, cell, result.record.stages.total_s or 0.0)
+            with contextlib.suppress(OSError):  # a row of the table all the same
+                record.write(self.root, result)
         return result.record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
@@ -68,7 +69,7 @@ def synchronise(device: torch.device) -> None:
 def use_threads(count: int) -> None:
     """Give torch `count` intra-op threads and one inter-op thread: a decoder has no branches to run side by side."""
     torch.set_num_threads(count)
-    if torch.get_num_interop_threads() != 1:  # may be set once in a process's life
+    with contextlib.suppress(RuntimeError):  # too late in a notebook that has worked before; the record tells
         torch.set_num_interop_threads(1)
 
 
