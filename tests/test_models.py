@@ -281,8 +281,15 @@ def test_random_weights_are_initialised_as_whisper_does():
     assert positions[0, 32:].eq(1).all()
 
 
-@pytest.mark.parametrize("vocab", [51_865, 51_866, 384])
-@pytest.mark.parametrize("options", [{}, {"language": "en", "task": "transcribe"}, {"num_beams": 2}])
+@pytest.mark.parametrize(
+    ("vocab", "options"),
+    [
+        (51_865, {}),
+        (51_865, {"language": "de", "task": "translate"}),
+        (51_866, {"num_beams": 2}),
+        (384, {"language": "en", "task": "transcribe"}),
+    ],
+)
 def test_exactly_the_tokens_asked_for(vocab, options):
     architecture = TINY.model_copy(update={"vocab_size": vocab, "num_mel_bins": 80 if vocab != 51_866 else 128})
     checkpoint = models.load(tiny().model_copy(update={"architecture": architecture}), 0)

@@ -68,6 +68,8 @@ def _named(folder: Path) -> Iterator[None]:
     """Whatever the libraries make of a broken file, the message names the folder."""
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:
         raise ConfigError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
 

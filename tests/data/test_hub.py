@@ -277,18 +277,14 @@ def test_checkpoint_from_the_hub(monkeypatch, tmp_path):
 
 
 @pytest.mark.network
-def test_the_real_hub(monkeypatch):
+def test_the_real_hub(monkeypatch, request):
+    if "network" not in request.config.getoption("markexpr"):
+        pytest.skip("downloads 150 MB: run with -m network")
     use_server(monkeypatch, "https://huggingface.co")
+    revision = "169d4a4341b33bc18d8881c4b69c2e104e1cc0af"  # conf/model/tiny.yaml's
+    config = ModelConfig(name="tiny", source="hub", repo="openai/whisper-tiny", revision=revision)
     try:
-        checkpoint = models.load(
-            ModelConfig(
-                name="tiny",
-                source="hub",
-                repo="openai/whisper-tiny",
-                revision="169d4a4341b33bc18d8881c4b69c2e104e1cc0af",
-            ),
-            0,
-        )
+        checkpoint = models.load(config, 0)
     except Unavailable as error:
         pytest.skip(str(error))
     assert checkpoint.model.num_parameters() == 37_760_640
