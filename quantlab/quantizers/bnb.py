@@ -130,8 +130,8 @@ def _bitsandbytes() -> Any:
 
     Its loggers say at every single call that fp32 is rounded to fp16, and that the hub's kernel is missing.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if "bitsandbytes" not in sys.modules:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         with _hidden("kernels"):
             import bitsandbytes
     import bitsandbytes

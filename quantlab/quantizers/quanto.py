@@ -2,6 +2,7 @@
 
 8-bit weights are symmetric with one scale per output channel. int4 and int2 are affine in groups of 128
 weights, or of the next smaller multiple of 32 that divides `in_features` (96 for 192): the library chooses.
+They run under `torch.no_grad`, not under `torch.inference_mode`, which cannot make views of these tensor classes.
 Source: https://github.com/huggingface/optimum-quanto
 """
 

@@ -53,7 +53,9 @@ def test_fp8_keeps_three_bits_of_mantissa(quantized):
 
 @pytest.mark.parametrize(("name", "bits"), [("quanto_int4", 4), ("quanto_int2", 2)])
 def test_quanto_rounds_to_a_step_per_group(name, bits, quantized):
-    weight, off = (groups(item, 96) for item in error(quantized(name)))
+    result = quantized(name)
+    size = result.model.get_submodule(LAYER).weight_group_size
+    weight, off = (groups(item, size) for item in error(result))
     step = (weight.amax(1, keepdim=True) - weight.amin(1, keepdim=True)) / (2**bits - 1)
     assert (off <= step / 2 * ROUNDING + 1e-7).all()
 
