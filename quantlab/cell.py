@@ -70,19 +70,19 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
     """
     config = resolve(config)
     device = _prepare(config)
-    clocks, memory = Clocks(device), Memory(device)
+    clocks, memory = Clocks(device, lambda stage: progress(stage, 0, 0)), Memory(device)
 
-    with clocks.load.running():
+    with clocks.stage("load"):
         checkpoint = models.load(config.model, config.seed)
-    with clocks.features.running():
+    with clocks.stage("features"):
         corpus = open_corpus(config.dataset)
         speech = _speech(config, corpus, checkpoint)
-    with clocks.quantize.running():
+    with clocks.stage("quantize"):
         model, evidence = _quantize(config, checkpoint.model, device, speech, clocks)
     if not evidence.verified:
         raise NotQuantizedError(evidence)
     decoder = engine(model, device, config)
-    with clocks.warmup.running():
+    with clocks.stage("warm up"):
         _run_through(decoder, speech.measured, config.protocol.warmup_batches)
     memory.reset()
     timed = list(_measure(decoder, speech.measured, progress))
@@ -132,7 +132,7 @@ def _quantize(
     """Quantize in place or not, and read the receipt off what came out; calibration is timed apart."""
 
     def calibrate(half_quantized: nn.Module) -> None:
-        with clocks.calibrate.running():
+        with clocks.stage("calibrate"):
             _run_through(engine(half_quantized, device, config), speech.calibration)
 
     quantizer = quantizers.get(config.quant.library)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantlab.config import RunConfig
 from quantlab.record import CellResult, Receipt, Status
@@ -165,7 +165,7 @@ def _work(config: RunConfig, log: str, pipe: Connection) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable()
-    pipe.send(attempt(config, _throttled(lambda *message: pipe.send(message))))
+    pipe.send(attempt(config, _throttled(lambda stage, done, total: pipe.send((stage, done, total)))))
     pipe.close()
     sys.stdout.flush()
     os._exit(0)  # tearing torch down costs half a second and nothing is left to save
@@ -192,14 +192,15 @@ def _die_with_the_grid() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _throttled(send: Callable[..., Any], interval_s: float = 0.5) -> Progress:
-    last = -interval_s
+def _throttled(send: Progress, interval_s: float = 0.5) -> Progress:
+    """At most one message per interval and stage: each wakes the parent beside the cell."""
+    last_stage, last_s = "", 0.0
 
     def report(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= interval_s:
-            last = now
+        nonlocal last_stage, last_s
+        now_s = time.monotonic()
+        if stage != last_stage or now_s - last_s >= interval_s:
+            last_stage, last_s = stage, now_s
             send(stage, done, total)
 
     return report

@@ -6,7 +6,7 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,23 +37,33 @@ class Stopwatch:
 
 
 class Clocks:
-    """One stopwatch for each untimed stage of a cell."""
+    """Wall seconds of a cell's untimed stages, told to whoever watches as they begin."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.load = Stopwatch(device)
-        self.features = Stopwatch(device)
-        self.quantize = Stopwatch(device)  # calibration included while it runs, see `stages`
-        self.calibrate = Stopwatch(device)
-        self.warmup = Stopwatch(device)
+    def __init__(self, device: torch.device, begins: Callable[[str], None] = lambda stage: None) -> None:
+        self._device = device
+        self._begins = begins
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as stage `name`, whatever stage it is part of."""
+        self._begins(name)
+        watch = Stopwatch(self._device)
+        try:
+            with watch.running():
+                yield
+        finally:
+            self._seconds[name] = watch.seconds
 
     def stages(self, measure_s: float) -> Stages:
-        """The stages apart from each other; calibration runs inside quantization and is taken out of it."""
+        """The stages apart from each other; calibration is part of quantization and is taken out of it."""
+        seconds = self._seconds
         return Stages(
-            load_s=self.load.seconds,
-            features_s=self.features.seconds,
-            quantize_s=self.quantize.seconds - self.calibrate.seconds,
-            calibrate_s=self.calibrate.seconds or None,
-            warmup_s=self.warmup.seconds,
+            load_s=seconds["load"],
+            features_s=seconds["features"],
+            quantize_s=seconds["quantize"] - seconds.get("calibrate", 0.0),
+            calibrate_s=seconds.get("calibrate"),
+            warmup_s=seconds["warm up"],
             measure_s=measure_s,
         )
 
