@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from quantlab.nano.model import Heads
 
 STATE_FILE = "state.pt"
-HEADS_FILE = "ctc_heads.pt"
+HEADS_FILE = "training_heads.safetensors"
 
 
 def save_atomically(state: Any, path: Path) -> None:
@@ -34,7 +34,7 @@ def export(model: WhisperForConditionalGeneration, processor: WhisperProcessor, 
     """Write a folder that `from_pretrained` reads, and beside it the heads that only more training needs."""
     model.save_pretrained(out)
     processor.save_pretrained(out)
-    save_atomically(heads.state_dict(), out / HEADS_FILE)
+    save_file(heads.state_dict(), out / HEADS_FILE)
 
 
 def load_weights(folder: Path, model: WhisperForConditionalGeneration, heads: Heads) -> None:
@@ -49,4 +49,4 @@ def load_weights(folder: Path, model: WhisperForConditionalGeneration, heads: He
     if unexpected or set(missing) - {"proj_out.weight"}:
         raise RuntimeError(f"{folder} holds another model: missing {missing}, unexpected {unexpected}")
     if (folder / HEADS_FILE).exists():
-        heads.load_state_dict(torch.load(folder / HEADS_FILE, map_location="cpu", weights_only=True))
+        heads.load_state_dict(load_file(folder / HEADS_FILE))

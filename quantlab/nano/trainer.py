@@ -20,7 +20,7 @@ MUON_RATE, ADAMW_RATE = 6e-3, 2e-3
 GRADIENT_NORM = 2.0
 SHORT_FIRST_STEPS = 600  # epochs that begin before this step hold short utterances only
 GENTLE_STEPS = 1500  # until then the augmentation grows to its full strength
-FULL_WINDOW_SHARE = (0.08, 0.25)  # of the batches padded to 6 s, at the start and at the end
+FULL_WINDOW_SHARE = (0.08, 0.3)  # of the batches padded to 6 s, at the start and at the end
 LONGEST_PADDING = 60  # frames
 ROOM_SHARE = 0.3
 LOG_STEPS = 50
@@ -95,7 +95,13 @@ class Trainer:
         for optimizer, rate in zip(self.optimizers, (MUON_RATE, ADAMW_RATE), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * optim.rate_factor(self.progress.step, share)
-        features, lengths = self._features(indices, share)
+        dice = self._dice()
+        full = float(dice.uniform(0, 1, 1)) < FULL_WINDOW_SHARE[0] + share * (
+            FULL_WINDOW_SHARE[1] - FULL_WINDOW_SHARE[0]
+        )
+        if full:  # as many as cost what a cropped batch costs
+            indices = indices[: max(1, self.options.batch_frames // MAX_FRAMES)]
+        features, lengths = self._features(indices, dice, full=full)
         utterances = [self.speech.utterances[i] for i in indices]
         values = losses.all_losses(self.model, self.heads, self.processor, features, lengths, utterances)
         flat_weight = 0.0 if self.options.init else losses.flat_start_weight(self.progress.step)
@@ -110,20 +116,22 @@ class Trainer:
         self.progress.seen += seen
         return {k: v.item() for k, v in values.items()} if self.progress.step % LOG_STEPS == 0 else {}
 
-    def _features(self, indices: list[int], share: float) -> tuple[Tensor, Tensor]:
-        """Augmented features (batch, 80, frames) and the number of encoder frames that hold speech."""
-        # Every step's randomness follows from its number, so that a resumed run repeats the uninterrupted one.
-        seed = random.Random(f"{self.options.seed}-{self.progress.step}-{self.rank}").getrandbits(62)
-        dice = augment.Dice(seed, self.device)
+    def _dice(self) -> augment.Dice:
+        """Randomness that follows from the step's number, so that a resumed run repeats the uninterrupted one."""
+        key = f"{self.options.seed}-{self.progress.step}-{self.rank}"
+        return augment.Dice(random.Random(key).getrandbits(62), self.device)
+
+    def _features(self, indices: list[int], dice: augment.Dice, *, full: bool) -> tuple[Tensor, Tensor]:
+        """Augmented features (batch, 80, frames) and the number of encoder frames that hold speech.
+
+        The frames end soon after the longest utterance, or with the window if `full`, as they do in inference.
+        """
         strength = 1.0 if self.options.init else min(1.0, 0.2 + 0.8 * self.progress.step / GENTLE_STEPS)
         in_room = (dice.uniform(0, 1, len(indices)) < ROOM_SHARE * strength).tolist()
         batch = self.speech.batch(indices, in_room)
         batch = augment.Batch(batch.log_power.to(self.device), batch.lengths.to(self.device))
         batch = augment.augment(batch, self.noise, dice, strength)
-        full_share = FULL_WINDOW_SHARE[0] + share * (FULL_WINDOW_SHARE[1] - FULL_WINDOW_SHARE[0])
-        frames = min(MAX_FRAMES, int(batch.lengths.max()) + int(dice.whole(LONGEST_PADDING, 1)))
-        if float(dice.uniform(0, 1, 1)) < full_share:
-            frames = MAX_FRAMES
+        frames = MAX_FRAMES if full else min(MAX_FRAMES, int(batch.lengths.max()) + int(dice.whole(LONGEST_PADDING, 1)))
         frames += frames % 2  # the encoder halves them
         return augment.finish(batch, dice, frames, strength), (batch.lengths + 1) // 2
 

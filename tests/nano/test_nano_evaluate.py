@@ -8,7 +8,8 @@ from quantlab.nano import evaluate
 def row(split, text, speaker, snr_db=None):
     noise = None if snr_db is None else "white"
     return {
-        "split": split, "text": text, "speaker": speaker, "seen_voice": True, "noise": noise, "snr_db": snr_db, "reverb": None,
+        "split": split, "text": text, "speaker": speaker, "seen_voice": True,
+        "noise": noise, "snr_db": snr_db, "reverb": None,
     }  # fmt: skip
 
 
