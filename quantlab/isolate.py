@@ -26,7 +26,7 @@ from quantlab.record import CellResult, Receipt, Status
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
-LOG_TAIL_CHARS = 4000  # of a dead cell's output, kept as its traceback
+LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; Python's own post mortem takes 10,000
 Progress = Callable[[str, int, int], None]
 
 
@@ -65,9 +65,9 @@ class Workers:
         ours, theirs = self._context.Pipe()
         oom_kills = _oom_kills()
         process = self._context.Process(target=_work, args=(config, str(log), theirs))
-        process.start()
-        theirs.close()
         try:
+            process.start()
+            theirs.close()
             outcome = _listen(process, ours, config.timeout_s, progress)
         finally:
             _kill(process)
@@ -126,7 +126,9 @@ def _listen(
 
 def _kill(process: ForkServerProcess) -> None:
     """End the cell and what it started: it leads a process group of its own."""
-    if process.is_alive() and process.pid:
+    if process.pid is None:
+        return  # interrupted before it began
+    if process.is_alive():
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):

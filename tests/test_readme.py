@@ -36,12 +36,13 @@ def folder(tmp_path_factory):
     clips = [json.loads(line) for line in (ROOT / "quantlab/assets/demo/manifest.jsonl").open()][:2]
     lines = [{"audio": str(ROOT / "quantlab/assets/demo" / clip["audio"]), "text": clip["text"]} for clip in clips]
     (folder / "my.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for split in ("test-clean", "test-other"):
-        chapter = folder / "LibriSpeech" / split / "1089" / "134686"
+    for split, speaker in (("test-clean", "1089"), ("test-other", "1688")):
+        chapter = folder / "LibriSpeech" / split / speaker / "134686"
         chapter.mkdir(parents=True)
         samples, rate = soundfile.read(lines[0]["audio"])
-        soundfile.write(chapter / "1089-134686-0000.flac", samples, rate)
-        (chapter / "1089-134686.trans.txt").write_text(f"1089-134686-0000 {lines[0]['text'].upper()}\n")
+        soundfile.write(chapter / f"{speaker}-134686-0000.flac", samples, rate)
+        transcript = f"{speaker}-134686-0000 {lines[0]['text'].upper()}\n"
+        (chapter / f"{speaker}-134686.trans.txt").write_text(transcript)
     return folder
 
 
