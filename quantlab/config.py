@@ -227,7 +227,7 @@ def nearest_key(dotted: str) -> str:
     except KeyError:
         return nearest_key(".".join(parents))
     extra = [] if parents else ["experiment", "only"]
-    return did_you_mean(last, [".".join([*parents, field]) for field in fields + extra])
+    return did_you_mean(last, fields + extra, prefix=".".join([*parents, ""]))
 
 
 def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
@@ -237,7 +237,9 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
     return list(getattr(part, "model_fields", {}))
 
 
-def did_you_mean(name: str, allowed: list[str]) -> str:
-    """`; did you mean 'x'?` for a near miss, else the allowed names."""
+def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
+    """`; did you mean 'x'?` for a near miss, else the allowed names; `prefix` goes before each."""
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(sorted(allowed))}"
+    if near:
+        return f"; did you mean '{prefix}{near[0]}'?"
+    return f"; allowed: {', '.join(prefix + item for item in sorted(allowed))}"

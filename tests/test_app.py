@@ -76,6 +76,7 @@ def test_glob_sweeps_a_group():
         (["-m", "quant=none,quanto_int9"], "quant=quanto_int9: no such quant; did you mean 'quanto_int"),
         (["quatn=none"], "quatn: no such key; did you mean 'quant'?"),
         (["quant.grup_size=32"], "quant.grup_size: no such key; did you mean 'quant.group_size'?"),
+        (["dataset.limt=3"], "dataset.limt: no such key; did you mean 'dataset.limit'?"),
         (["quant=none,torch_int8"], "to sweep over the values add -m"),
         (["protocol.batch_size=-1"], "protocol.batch_size=-1: input should be greater than 0"),
         (["protocol.batch_size=many"], "protocol.batch_size='many': input should be a valid integer"),
