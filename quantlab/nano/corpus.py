@@ -30,7 +30,7 @@ MIN_TEST_S, MAX_TEST_S = 1.5, 5.5
 WARPS = (0.85, 0.9, 0.95, 1.0, 1.0, 1.0, 1.05, 1.1, 1.15, 1.22)
 TRAINING_SEED = 0  # of the shipped model: no test sentence may be part of one of its training sentences
 TRAINING_UTTERANCES = 40_000
-SNRS_DB = (5, 10, 15, 20)
+SNRS_DB = (0, 5, 10, 15)
 TEST_PEAK = 0.8
 BABBLE_TALKERS = 5
 
