@@ -24,7 +24,7 @@ format: $(READY) ## let the linter mend what it can
 
 lock: $(READY) ## take up newer versions of the dependencies
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
-	  --group dev --group nano pyproject.toml -o requirements.lock
+	  --group dev pyproject.toml -o requirements.lock
 
 wheel: $(READY) ## what PyPI gets: dist/*.whl
 	$(BIN)/uv build --wheel
