@@ -36,12 +36,17 @@ def quantize_input(x, levels):
 
 def test_weights_are_symmetric_int8_with_one_scale(quantized):
     result = quantized("torch_int8")
-    codes, scale = quantize_weight(result.original.get_submodule(LAYER).weight.detach())
+    weight = result.original.get_submodule(LAYER).weight.detach()
+    codes, scale = quantize_weight(weight)
     stored = result.model.get_submodule(LAYER).weight()
     assert stored.qscheme() is torch.per_tensor_affine
     assert stored.q_zero_point() == 0
     assert stored.q_scale() == pytest.approx(scale.item(), rel=1e-6)
-    assert torch.equal(stored.int_repr(), codes.to(torch.int8))
+    # torch multiplies by the reciprocal in fp32: what lies on a rounding boundary may fall either way
+    on_boundary = ((weight.double() / stored.q_scale()).frac().abs() - 0.5).abs() < 1e-4
+    assert torch.equal(stored.int_repr()[~on_boundary], codes.to(torch.int8)[~on_boundary])
+    assert on_boundary.float().mean() < 1e-3
+    assert (stored.int_repr() - codes).abs().max() <= 1
 
 
 # The engines of x86 leave one bit of the activations unused, so that 16-bit sums cannot overflow; qnnpack does not.
