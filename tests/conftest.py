@@ -1,6 +1,7 @@
 """Shared by several test files: a runner of the real command line, and a third party's quantizers that fail."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,8 @@ def quantlab(tmp_path, faults, shared_cache):
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # a job that a script put into the background ignores Ctrl-C, and would hand that down to its children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     run.start = start
