@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -23,11 +22,12 @@ from typing import TYPE_CHECKING
 from quantlab.config import RunConfig
 from quantlab.record import CellResult, Receipt, Status
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # quantlab.cell imports torch, which is not for the parent
     from multiprocessing.context import ForkServerProcess
 
+    from quantlab.cell import Progress
+
 LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; Python's own post mortem takes 10,000
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
