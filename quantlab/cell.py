@@ -99,7 +99,7 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
         fingerprints=marks,
         environment=describe(config, device),
         receipt=evidence,
-        stages=clocks.stages(measure_s=sum(batch.generate_s for batch in batches)),
+        stages=clocks.stages(measure_s=sum(batch.elapsed_s for batch in batches)),
         peak_memory_bytes=memory.peak_bytes,
         peak_reserved_bytes=memory.reserved_bytes,
         calibration_ids=speech.calibration_ids if config.quant.scheme == "static" else (),
@@ -153,21 +153,22 @@ def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[
     total = sum(len(split.ids) for split in speech.splits.values())
     done = 0
     for name, split in speech.splits.items():
-        for batch in split.batches(decoder.batch_size):
+        for index, batch in enumerate(split.batches(decoder.batch_size)):
             progress(name, done, total)
             tokens, seconds = decoder.generate(batch.mel)
             done += len(batch.ids)
-            yield Timed(_timing(name, batch, tokens, seconds), tokens)
+            yield Timed(_timing(name, index, batch, tokens, seconds), tokens)
     progress("score", done, total)
 
 
-def _timing(name: str, batch: SplitFeatures, tokens: list[list[int]], seconds: float) -> Batch:
+def _timing(name: str, index: int, batch: SplitFeatures, tokens: list[list[int]], seconds: float) -> Batch:
     return Batch(
         split=name,
+        index=index,
         utterances=len(batch.ids),
         audio_s=float(sum(batch.audio_s)),
         tokens=sum(map(len, tokens)),
-        generate_s=seconds,
+        elapsed_s=seconds,
     )
 
 

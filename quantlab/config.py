@@ -89,6 +89,7 @@ class QuantConfig(_Part):
 class DeviceConfig(_Part):
     name: Literal["cpu", "cuda", "mps", "auto"] = "auto"
     threads: int | None = Field(default=None, gt=0)  # intra-op threads; null = every core this process may use
+    pin: bool = True  # keep the process on as many cores as it has threads, where the system can
 
 
 class RuntimeConfig(_Part):
@@ -133,6 +134,11 @@ class ProtocolConfig(_Part):
     warmup_batches: int = Field(default=2, ge=0)  # untimed batches before the first timed one
     max_new_tokens: int | None = Field(default=None, gt=0)  # null = what the model's positions allow
     num_beams: int = Field(default=1, gt=0)
+    interleave: bool = False  # time the cell against a resident baseline, A B B A, until `rel_ci` or `budget_s`
+    rel_ci: float = Field(default=0.02, gt=0, lt=1)  # width of the ratio's 95 % interval / the ratio
+    budget_s: float = Field(default=120.0, gt=0)  # wall seconds for the timing against the baseline
+    forced_tokens: int = Field(default=32, gt=1)  # tokens per utterance where the work is fixed
+    residency: Literal["auto", "together", "alternate"] = "auto"  # both models in one process, or one at a time
 
 
 class CalibrationConfig(_Part):
@@ -140,6 +146,13 @@ class CalibrationConfig(_Part):
 
     fraction: float = Field(default=0.1, gt=0, le=1)
     source: Literal["eval", "disjoint"] = "eval"  # disjoint keeps those utterances out of the score
+
+
+class StatsConfig(_Part):
+    """How a cell is compared with its baseline, once both are recorded; no figure of a record depends on it."""
+
+    margin: float = Field(default=0.5, gt=0)  # percentage points of WER that do not matter (non-inferiority)
+    resamples: int = Field(default=10_000, ge=1000)  # of the bootstrap
 
 
 class TrackingConfig(_Part):
@@ -165,6 +178,7 @@ class RunConfig(_Part):
     protocol: ProtocolConfig
     calibration: CalibrationConfig
     tracking: TrackingConfig
+    stats: StatsConfig = StatsConfig()
     seed: int = Field(default=0, ge=0)
     isolate: bool = True  # a process of its own for the cell; false to step through it in a debugger
     timeout_s: float = Field(default=3600.0, gt=0)  # the whole cell

@@ -20,9 +20,9 @@ def split_result(utterances: Sequence[Utterance], batches: Sequence[Batch]) -> S
         batches: its timed batches, at least one.
     """
     audio_s = sum(batch.audio_s for batch in batches)
-    generate_s = sum(batch.generate_s for batch in batches)
+    generate_s = sum(batch.elapsed_s for batch in batches)
     tokens = sum(batch.tokens for batch in batches)
-    latencies_s = sorted(batch.generate_s for batch in batches)
+    latencies_s = sorted(batch.elapsed_s for batch in batches)
     return SplitResult(
         utterances=len(utterances),
         audio_s=audio_s,

@@ -20,6 +20,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "isolate": True,
     "timeout_s": True,
     "tracking": True,
+    "stats": True,
     "model": {"path"},
     "dataset": {"path"},
 }

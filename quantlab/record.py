@@ -2,7 +2,7 @@
 
     <output_dir>/cells/<cell_id>/record.json        everything but the utterances
     <output_dir>/cells/<cell_id>/utterances.jsonl   raw references and hypotheses, one utterance a line
-    <output_dir>/cells/<cell_id>/batches.jsonl      raw timings, one timed batch a line
+    <output_dir>/cells/<cell_id>/batches.jsonl      raw timings, one timed call a line, in the order measured
 
 Rates are never stored without the counts they come from, so that every figure can be computed again.
 """
@@ -10,6 +10,7 @@ Rates are never stored without the counts they come from, so that every figure c
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from quantlab.redact import redact
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "unsupported", "oom", "timeout"]
+Work = Literal["natural", "encoder", "forced"]
 
 
 class _Part(BaseModel):
@@ -81,13 +83,50 @@ class Utterance(_Part):
 
 
 class Batch(_Part):
-    """One timed call of `generate`."""
+    """One timed call: `generate` as it comes, the encoder alone, or decoding a forced number of tokens."""
 
     split: str
+    index: int  # which batch of the split
     utterances: int
     audio_s: float
-    tokens: int
-    generate_s: float
+    tokens: int  # generated; 0 for the encoder
+    elapsed_s: float
+    of: Literal["cell", "baseline"] = "cell"
+    work: Work = "natural"
+    block: int | None = None  # calls of one A B B A block share it; null where nothing was interleaved
+
+
+class Speed(_Part):
+    """Time of the cell / time of its baseline, from calls that took turns on the same batches."""
+
+    ratio: float
+    ci95: tuple[float, float]
+    converged: bool  # the interval is as narrow as the protocol asks
+    verdict: Literal["faster", "slower", "no difference", "not converged"]
+    blocks: int  # of A B B A
+
+
+class FixedWork(_Part):
+    """What the same work costs, as quantization changes how many tokens come out."""
+
+    batch_size: int  # utterances
+    forced_tokens: int  # per utterance
+    encoder_s: float  # median of one batch
+    encoder_rtf: float  # encoder time / audio time
+    token_s: float  # median of one decoding step of a batch, the encoder left out
+    encoder: Speed | None = None  # against the baseline
+    token: Speed | None = None
+
+
+class Noise(_Part):
+    """What else went on in the machine while the cell was timed; null where the system does not tell."""
+
+    steal_share: float | None = None  # of the time of the cores used, taken by the hypervisor
+    other_load_share: float | None = None  # of the time of the cores used, spent on other processes
+    frequency_mhz: tuple[float, float] | None = None  # lowest and highest seen
+    gpu_clock_mhz: tuple[float, float] | None = None
+    gpu_throttled: tuple[str, ...] = ()  # reasons that the driver gave
+    flags: tuple[str, ...] = ()  # what a reader of the figures should know, in words
 
 
 class SplitResult(_Part):
@@ -99,6 +138,7 @@ class SplitResult(_Part):
     tokens: int
     rtf: float
     tokens_per_s: float
+    rtf_ci95: tuple[float, float] | None = None  # from three passes over the split
     latency_p50_s: float | None  # per batch
     latency_p90_s: float | None = None  # from 64 samples
     latency_p99_s: float | None = None  # from 662 samples
@@ -122,6 +162,7 @@ class Stages(_Part):
     features_s: float | None = None  # near zero when the corpus's features are cached
     quantize_s: float | None = None
     calibrate_s: float | None = None
+    first_inference_s: float | None = None  # the first batch that the model ever decodes, part of the warm-up
     warmup_s: float | None = None
     measure_s: float | None = None  # the timed `generate` calls together
     total_s: float | None = None  # the whole cell, process start included
@@ -150,9 +191,25 @@ class Record(_Part):
     stages: Stages = Stages()
     peak_memory_bytes: int | None = None
     peak_reserved_bytes: int | None = None  # CUDA only
+    speed: Speed | None = None  # natural work against the baseline, where the protocol interleaves
+    fixed_work: FixedWork | None = None
+    noise: Noise | None = None
+    energy_j: float | None = None  # of the timed region, where it can be read
+    energy_source: str | None = None  # what was read: NVML, RAPL
+    normaliser: str = "whisper"  # the one behind the counts of the utterances
+    digests: dict[str, str] = Field(default_factory=dict)  # raw file → SHA-256, set by `write`
     calibration_ids: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     splits: dict[str, SplitResult] = Field(default_factory=dict)
+
+    @property
+    def cold_start_s(self) -> float | None:
+        """Load, quantize, calibrate and the first inference; imports are left out. Null where one is missing."""
+        stages = self.stages
+        parts = (stages.load_s, stages.quantize_s, stages.first_inference_s)
+        if any(part is None for part in parts):
+            return None
+        return sum(part for part in parts if part is not None) + (stages.calibrate_s or 0.0)
 
     @property
     def size_reduction(self) -> float | None:
@@ -195,12 +252,19 @@ def write(root: str | Path, result: CellResult) -> Path:
         try:
             _write_lines(fresh / "utterances.jsonl", map(_json, result.utterances))
             _write_lines(fresh / "batches.jsonl", map(_json, result.batches))
-            _write_lines(fresh / "record.json", [_json(_public(result.record), indent=1)])
+            record = _public(result.record).model_copy(update={"digests": digests(fresh)})
+            _write_lines(fresh / "record.json", [_json(record, indent=1)])
             _fsync(fresh)
             _swap(fresh, final)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     return final
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each raw file of a record, in hexadecimal, by file name."""
+    names = ("utterances.jsonl", "batches.jsonl")
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
 
 
 @contextlib.contextmanager

@@ -108,8 +108,8 @@ def result(quant: str = "none", cell_id: str | None = None, minute: int = 0, **c
         splits={"clean": split_result(clean, rtf), "other": split_result(other, rtf * 1.1)},
     )  # fmt: skip
     batches = tuple(
-        Batch(split=split, utterances=16, audio_s=48.0, tokens=192, generate_s=48 * rtf)
-        for split in ("clean", "other") for _ in range(10)
+        Batch(split=split, index=index, utterances=16, audio_s=48.0, tokens=192, elapsed_s=48 * rtf)
+        for split in ("clean", "other") for index in range(10)
     )  # fmt: skip
     return CellResult(record=record, utterances=utterances(320), batches=batches)
 

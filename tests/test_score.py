@@ -94,7 +94,7 @@ def scored(reference, hypothesis):
 
 
 def timed(seconds, utterances=1, audio_s=2.0, tokens=10):
-    return Batch(split="clean", utterances=utterances, audio_s=audio_s, tokens=tokens, generate_s=seconds)
+    return Batch(split="clean", utterances=utterances, audio_s=audio_s, tokens=tokens, elapsed_s=seconds, index=0)
 
 
 def test_error_rate_is_of_the_corpus_not_the_mean_of_utterances():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab import record as records
-from quantlab.record import Receipt, Record, SplitResult
+from quantlab.record import Receipt, Record
 
 Row = dict[str, Any]
 
@@ -84,8 +84,14 @@ def row(record: Record) -> Row:
         "size_bytes": None if receipt is None else receipt.size_bytes,
         "size_reduction": record.size_reduction,
         "params": None if receipt is None else receipt.params,
-        "splits": {name: _split(result) for name, result in record.splits.items()},
+        "splits": {name: result.model_dump(mode="json") for name, result in record.splits.items()},
         **record.stages.model_dump(),
+        "cold_start_s": record.cold_start_s,
+        "speed": None if record.speed is None else record.speed.model_dump(mode="json"),
+        "fixed_work": None if record.fixed_work is None else record.fixed_work.model_dump(mode="json"),
+        "noise": None if record.noise is None else record.noise.model_dump(mode="json"),
+        "energy_j": record.energy_j,
+        "energy_source": record.energy_source,
         "peak_memory_bytes": record.peak_memory_bytes,
         "peak_reserved_bytes": record.peak_reserved_bytes,
         "receipt": None if receipt is None else _receipt(receipt),
@@ -94,10 +100,6 @@ def row(record: Record) -> Row:
         "problems": len(record.problems),
         "created_at": record.created_at,
     }
-
-
-def _split(result: SplitResult) -> Row:
-    return result.model_dump() | {"rtf_ci95": None}  # an interval needs more than one pass over the split
 
 
 def _receipt(receipt: Receipt) -> Row:
