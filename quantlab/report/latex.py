@@ -1,0 +1,76 @@
+"""The report's tables in LaTeX, to be \\input into a paper: booktabs, in ASCII but for accented letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantlab.report import document
+from quantlab.report.document import Cell, Section, Table
+from quantlab.report.rows import Row
+
+_PROSE = r"p{0.4\textwidth}"
+_HEAD = "% needs \\usepackage{booktabs,graphicx}; written by python -m quantlab.report --format latex"
+_ESCAPED = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "≈": r"$\approx$",
+    "±": r"$\pm$",
+    "≤": r"$\leq$",
+    "→": r"$\rightarrow$",
+    "…": r"\ldots{}",
+    "“": "``",
+    "”": "''",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+_TRANSLATION = str.maketrans(_ESCAPED)
+
+
+def render(root: Path, rows: Sequence[Row]) -> str:
+    """One `table*` for each table of the report; it ends with a line break."""
+    parts = [_HEAD]
+    parts += [_table(section, section.table) for section in document.sections(rows) if section.table is not None]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(section: Section, table: Table) -> str:
+    body = [" & ".join(map(_cell, line)) + r" \\" for line in table.lines]
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"  \centering",
+            rf"  \caption{{{escape(table.caption)}}}",
+            r"  \resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+            rf"  \begin{{tabular}}{{{table.align.replace('p', _PROSE)}}}",
+            r"    \toprule",
+            "    " + " & ".join(map(escape, table.header)) + r" \\",
+            r"    \midrule",
+            *(f"    {line}" for line in body),
+            r"    \bottomrule",
+            r"  \end{tabular}}",
+            *(rf"  \par\smallskip\footnotesize {escape(note)}" for note in (*section.bullets, *section.notes)),
+            r"\end{table*}",
+        ]
+    )
+
+
+def _cell(cell: Cell) -> str:
+    text = escape(cell.text)
+    return {"best": rf"\textbf{{{text}}}", "level": rf"$\approx$ {text}", "": text}[cell.mark]
+
+
+def escape(text: str) -> str:
+    """As text: every character that means something to TeX, or that its standard fonts lack, is written out."""
+    return " ".join(text.split()).translate(_TRANSLATION)

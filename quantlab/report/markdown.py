@@ -1,0 +1,48 @@
+"""The report as Markdown, with the tables of GitHub's dialect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from quantlab.report import document
+from quantlab.report.document import Cell, Section, Table
+from quantlab.report.rows import Row
+
+# An underscore within a word is one, and brackets are a link only before a parenthesis.
+_SPECIAL = re.compile(r"[\\`*<>|]|(?<!\w)_|_(?!\w)|(?<=\])\(")
+
+
+def render(root: Path, rows: Sequence[Row]) -> str:
+    """The whole document; it ends with a line break."""
+    parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells recorded below `{root}`."]
+    for section in document.sections(rows):
+        parts += _section(section)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield f"{'#' * section.level} {escape(section.heading)}"
+    if section.bullets:
+        yield "\n".join(f"- {escape(text)}" for text in section.bullets)
+    if section.table is not None:
+        yield _table(section.table)
+    if section.notes:
+        yield "\n".join(f"- {escape(text)}" for text in section.notes)
+
+
+def _table(table: Table) -> str:
+    rule = ["---:" if letter == "r" else "---" for letter in table.align]
+    lines = [[escape(title) for title in table.header], rule, *([_cell(cell) for cell in line] for line in table.lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: Cell) -> str:
+    text = escape(cell.text)
+    return {"best": f"**{text}**", "level": f"≈ {text}", "": text}[cell.mark]
+
+
+def escape(text: str) -> str:
+    """As text: nothing in it is markup, and a line break does not end the table's line."""
+    return _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))

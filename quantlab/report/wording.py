@@ -1,0 +1,95 @@
+"""How a figure is written wherever a person reads it: the terminal, a document, a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from quantlab.report.rows import Row
+
+ABSENT = "–"
+MB = 1_000_000  # bytes
+MINUS = "−"
+Interval = tuple[float, float]
+
+# What may tell apart cells that agree in model, quantizer and device, and what each is by default.
+FURTHER_AXES = (
+    "dataset",
+    "weights",
+    "runtime",
+    "protocol",
+    "batch_size",
+    "threads",
+    "target",
+    "group_size",
+    "seed",
+)
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """`0.0312` → `3.12`."""
+    return f"{100 * fraction:.{digits}f}"
+
+
+def points(fraction: float, digits: int = 2) -> str:
+    """A difference of two rates in percentage points, with its sign: `-0.002` → `−0.20`."""
+    text = f"{100 * fraction:+.{digits}f}"
+    return "0." + "0" * digits if float(text) == 0 else text.replace("-", MINUS)
+
+
+def megabytes(size_bytes: float) -> str:
+    return f"{size_bytes / MB:.1f}"
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits, as an RTF needs them."""
+    return f"{value:#.3g}" if value >= 1e-4 else f"{value:.2e}"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def half_width(value: float, ci95: Sequence[float]) -> str:
+    """`0.84 ±0.01`: half of the 95 % interval, rounded up to what is shown; never ±0.00."""
+    half = max((ci95[1] - ci95[0]) / 2, 0.005)
+    return f"{value:.2f} ±{half:.2f}"
+
+
+def between(ci95: Sequence[float] | None, show: Any) -> str:
+    """` [2.40, 3.91]`, with a space before it, or nothing where there is no interval."""
+    return "" if ci95 is None else f" [{show(ci95[0])}, {show(ci95[1])}]"
+
+
+def cell_name(row: Row) -> str:
+    """What a person calls the cell, e.g. `nano-hqq_int4-cpu`."""
+    return f"{row['model']}-{row['quant']}-{row['device']}"
+
+
+def names(rows: Sequence[Row]) -> dict[str, str]:
+    """Cell id → `cell_name`, with as many further settings as it takes to tell these cells apart."""
+    return _told_apart(rows, {row["cell_id"]: cell_name(row) for row in rows})
+
+
+def methods(rows: Sequence[Row]) -> dict[str, str]:
+    """Cell id → quantizer, with as many further settings as it takes to tell the cells of a device apart."""
+    found: dict[str, str] = {}
+    for device in {row["device"] for row in rows}:
+        some = [row for row in rows if row["device"] == device]
+        found |= _told_apart(some, {row["cell_id"]: str(row["quant"]) for row in some})
+    return found
+
+
+def _told_apart(rows: Sequence[Row], plain: dict[str, str]) -> dict[str, str]:
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(plain[row["cell_id"]], []).append(row)
+    return {cell_id: name + settings for name, some in alike.items() for cell_id, settings in _settings(some).items()}
+
+
+def _settings(alike: Sequence[Row]) -> dict[str, str]:
+    differing = [axis for axis in FURTHER_AXES if len({str(row[axis]) for row in alike}) > 1]
+    shown = {row["cell_id"]: ", ".join(f"{axis}={row[axis]}" for axis in differing) for row in alike}
+    if len(set(shown.values())) < len(alike):  # they differ in something that is no column
+        shown = {cell_id: f"{text}, {cell_id[:8]}".removeprefix(", ") for cell_id, text in shown.items()}
+    return {cell_id: f" ({text})" if len(alike) > 1 else "" for cell_id, text in shown.items()}

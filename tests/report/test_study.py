@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from compared import careful_grid, compared, uncompared
+from synthetic import bad_result
+
+from quantlab.report import study
+from quantlab.report.rows import row
+from quantlab.report.study import Change, minus
+
+
+def test_one_group_per_model_corpus_and_protocol():
+    rows = [
+        compared("none"),
+        compared("none", model="small"),
+        compared("none", dataset__name="librispeech"),
+        compared("none", protocol__name="careful"),
+        compared("torch_int8"),
+        compared("torch_int8", device="cuda"),
+        row(bad_result("failed", "no").record),
+    ]
+    found = study.groups(rows)
+    assert [len(group.rows) for group in found] == [3, 1, 1, 1]
+    assert found[0].title == "nano on demo, protocol paper"
+    assert found[0].splits == ("clean", "other")
+    assert {device: len(some) for device, some in found[0].by_device().items()} == {"cpu": 2, "cuda": 1}
+
+
+def test_random_weights_are_a_group_of_their_own():
+    found = study.groups([compared("none"), compared("none", model__weights="random")])
+    assert [group.title for group in found][1] == "nano (random weights) on demo, protocol paper"
+
+
+def test_methods_of_a_device_are_told_apart_by_what_differs():
+    rows = [
+        compared("hqq_int4", cell_id="a"),
+        compared("hqq_int4", cell_id="b", quant__group_size=16),
+        compared("hqq_int4", cell_id="c", device="cuda"),
+        compared("torch_int8", cell_id="d0123456789"),
+        compared("torch_int8", cell_id="e0123456789"),
+    ]
+    assert study.groups(rows)[0].methods == {
+        "a": "hqq_int4 (group_size=64)",
+        "b": "hqq_int4 (group_size=16)",
+        "c": "hqq_int4",
+        "d0123456789": "torch_int8 (d0123456)",
+        "e0123456789": "torch_int8 (e0123456)",
+    }
+
+
+def test_figure_1_is_the_difference_to_the_baseline_in_each_split():
+    [group] = study.groups(careful_grid())
+    changes = {row["quant"]: change for row, change in study.increases(group)}
+    assert "none" not in changes
+    # 60 and 211 errors against 40 and 159, of 1280 words
+    assert changes["hqq_int3"]["clean"].value == pytest.approx(20 / 1280)
+    assert changes["hqq_int3"]["other"].value == pytest.approx(52 / 1280)
+    assert changes["hqq_int3"]["other"].ci95 == pytest.approx((52 / 1280 - 0.004, 52 / 1280 + 0.004))
+
+
+def test_the_gap_is_other_minus_clean_and_its_change_is_against_the_baseline():
+    [group] = study.groups(careful_grid())
+    found = {gap.row["quant"]: gap for gap in study.gaps(group)}
+    assert found["hqq_int3"].gap.value == pytest.approx((211 - 60) / 1280)
+    assert found["hqq_int3"].change.value == pytest.approx((211 - 159 - 60 + 40) / 1280)
+    assert found["none"].change == Change(None, None)
+    # equal half-widths of independent estimates: √2 times one
+    low, high = found["hqq_int3"].change.ci95
+    assert high - low == pytest.approx(2 * 0.004 * 2**0.5)
+
+
+def test_the_interval_of_a_difference_covers_as_often_as_it_says():
+    """Against a simulation of two independent proportions, their Wilson intervals put in."""
+    chance = np.random.default_rng(0)
+    n, p, q = 400, 0.12, 0.03
+    covered = 0
+    for a, b in zip(chance.binomial(n, p, 2000) / n, chance.binomial(n, q, 2000) / n, strict=True):
+        low, high = minus(Change(a, _wilson(a, n)), Change(b, _wilson(b, n))).ci95
+        covered += low <= p - q <= high
+    assert 0.93 < covered / 2000 < 0.97
+
+
+def _wilson(p: float, n: int) -> tuple[float, float]:
+    z = 1.96
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return (middle - half, middle + half)
+
+
+def test_a_difference_of_what_is_absent_is_absent():
+    assert minus(Change(None, None), Change(0.1, (0.0, 0.2))) == Change(None, None)
+    assert minus(Change(0.3, None), Change(0.1, (0.0, 0.2))) == Change(pytest.approx(0.2), None)
+
+
+def test_one_split_has_no_gap_and_others_are_measured_against_the_first():
+    rows = [compared("none")]
+    rows[0]["splits"] = {"far": rows[0]["splits"]["clean"], "near": rows[0]["splits"]["other"]}
+    [gap] = study.gaps(study.groups(rows)[0])
+    assert (gap.easy, gap.hard) == ("far", "near")
+    del rows[0]["splits"]["near"]
+    assert study.gaps(study.groups(rows)[0]) == []
+
+
+def test_priorities_of_each_device():
+    [group] = study.groups([*careful_grid(), uncompared("none", device="cuda", protocol__name="careful")])
+    found = {choice.name: choice for choice in study.priorities(group)}
+    assert set(found) == {"fastest", "most accurate", "smallest"}
+    assert {choice.device for choice in found.values()} == {"cpu"}  # a single cell is no competition
+    assert not found["fastest"].ranking.shown
+    assert found["smallest"].ranking.leader["quant"] == "hqq_int3"
+    assert found["smallest"].ranking.shown
+
+
+def test_random_weights_have_no_most_accurate_cell():
+    rows = [uncompared(quant, model__weights="random") for quant in ("none", "torch_int8")]
+    for item in rows:
+        for split in item["splits"].values():
+            split["wer"] = split["cer"] = None
+    [group] = study.groups(rows)
+    assert {choice.name for choice in study.priorities(group)} == {"fastest", "smallest"}
+    assert study.increases(group) == study.gaps(group) == []
