@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_info
 
+from quantlab import gpu
 from quantlab.config import RunConfig
 from quantlab.identity import library_versions
-from quantlab.machine import memory_bytes, processor, usable_cores
+from quantlab.machine import (
+    ROOT,
+    affinity,
+    is_virtual,
+    max_frequency_mhz,
+    memory_bytes,
+    processor,
+    read_text,
+    usable_cores,
+)
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND")
 
 
 def describe(config: RunConfig, device: torch.device) -> dict[str, Any]:
-    """Versions, machine and threads as they are now, in the process that measures."""
+    """Versions, machine and threads as they are now, in the process that measures.
+
+    Call it once the libraries are loaded, as each brings its thread pool, and before the clock runs: after it the
+    load average is the cell's own.
+    """
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -24,12 +42,34 @@ def describe(config: RunConfig, device: torch.device) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "usable_cores": usable_cores(),
         "memory_bytes": memory_bytes(),
+        "virtual_machine": is_virtual(),
+        **_frequency(affinity()),
+        "load_average": [round(load, 2) for load in os.getloadavg()],  # over 1, 5 and 15 minutes
+        "affinity": list(affinity()),  # cores; empty where the system does not tell
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
+        "thread_pools": _thread_pools(),
+        "thread_variables": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "device": str(device),
         **(_cuda(device) if device.type == "cuda" else {}),
         "commit": _commit(),
     }
+
+
+def _frequency(cores: tuple[int, ...], root: Path = ROOT) -> dict[str, Any]:
+    """What the cores may do, one value where they agree; None where the system does not tell."""
+    governors = {read_text(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor") for core in cores}
+    told_mhz = [mhz for core in cores if (mhz := max_frequency_mhz(core, root)) is not None]
+    return {
+        "governor": ", ".join(sorted(name for name in governors if name)) or None,
+        "max_frequency_mhz": max(told_mhz, default=None),
+    }
+
+
+def _thread_pools() -> list[dict[str, Any]]:
+    """Each native library's own pool, without the place of its file."""
+    kept = ("user_api", "internal_api", "version", "num_threads")
+    return [{key: pool.get(key) for key in kept} for pool in threadpool_info()]
 
 
 def _cuda(device: torch.device) -> dict[str, Any]:
@@ -37,6 +77,7 @@ def _cuda(device: torch.device) -> dict[str, Any]:
     return {
         "gpu": properties.name,
         "gpu_memory_bytes": properties.total_memory,
+        "gpu_driver": gpu.driver_version(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+ROOT = Path("/")  # above /proc and /sys; the tests put trees of their own here
+LOOK_S = 0.1  # seconds that `pin` looks at the cores: 10 ticks of the kernel's clock
+FREE_SHARE = 0.25  # a core less busy than this is taken as free: two ticks of ten are no more than a daemon's wake-up
 
 
 def usable_cores() -> int:
@@ -78,3 +86,155 @@ def processor() -> str:
 def memory_bytes() -> int:
     """Physical memory of the machine, bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@dataclass(frozen=True)
+class CoreTimes:
+    """What cores did since boot, seconds, summed over them; resolution one tick of the kernel's clock (10 ms)."""
+
+    busy_s: float  # processes and interrupts
+    steal_s: float  # wanted to run, while the hypervisor ran somebody else
+
+
+def core_times(root: Path = ROOT) -> dict[int, CoreTimes]:
+    """What each core did since boot, by its number; empty where the system does not tell (proc(5), /proc/stat).
+
+    psutil has the same figures, but as a list: behind a core that is offline the places are no core numbers.
+    """
+    try:
+        lines = (root / "proc/stat").read_text().splitlines()
+    except OSError:
+        return {}
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    found = {}
+    for line in lines:
+        name, *fields = line.split()
+        if name.startswith("cpu") and name != "cpu":
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])  # user holds guests' time
+            found[int(name[3:])] = CoreTimes((user + nice + system + irq + softirq) * tick_s, steal * tick_s)
+    return found
+
+
+def affinity() -> tuple[int, ...]:
+    """The cores that this process may run on, in order; empty where the system does not tell."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def pin(threads: int) -> tuple[int, ...]:
+    """Keep this process on as many cores as it computes with, the idlest ones.
+
+    A thread that wanders between cores loses its caches, and two threads on the two halves of one core share it. The
+    idlest are chosen, and not the first, so that two measurements on one machine do not meet on the same cores. They
+    still can when both look within the same tenth of a second, and nobody keeps other processes off: `noise.Watch`
+    tells.
+
+    All threads that the process has are moved, and those it starts later inherit it. Still call it before a library
+    makes its thread pool, as some size it, or bind it, by the cores that they find.
+
+    Args:
+        threads: how many compute at a time; with as many as there are usable cores, or more, nothing changes.
+
+    Returns:
+        The cores that the process may now use, in order; empty where the system has no such thing (macOS).
+    """
+    usable = affinity()
+    if threads < len(usable):
+        before = core_times()
+        time.sleep(LOOK_S)
+        after = core_times()
+        untold = CoreTimes(0.0, 0.0)
+        spent = {core: after.get(core, untold).busy_s - before.get(core, untold).busy_s for core in usable}
+        _move(idlest(threads, {core: busy_s / LOOK_S for core, busy_s in spent.items()}))
+    return affinity()
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[tuple[int, ...]]:
+    """`pin` for the length of the block: where the process outlives the cell, the next one finds all cores again."""
+    before = affinity()
+    try:
+        yield pin(threads)
+    finally:
+        if before:
+            _move(before)
+
+
+def idlest(count: int, loads: Mapping[int, float], root: Path = ROOT) -> tuple[int, ...]:
+    """Which cores to compute on.
+
+    Args:
+        count: how many, fewer than there are.
+        loads: usable core → share of its time that it was busy.
+        root: above /sys.
+
+    Returns:
+        Cores in order: free ones first of all; then on different physical cores as far as there are, then of one
+        processor where it has enough (its memory is nearest), then the fastest.
+    """
+    packages = {core: _topology(core, "physical_package_id", root) for core in loads}
+    ranked = _ranked(loads, root)
+    choices = [ranked[:count]]
+    for package in set(packages.values()):
+        inside = [core for core in ranked if packages[core] == package]
+        if len({_physical(core, root) for core in inside}) >= count:
+            choices.append(inside[:count])
+
+    def cost(choice: Iterable[int]) -> tuple[int, int, float]:
+        cores = list(choice)
+        busy = sum(loads[core] > FREE_SHARE for core in cores)
+        return busy, len({packages[core] for core in cores}), sum(loads[core] for core in cores)
+
+    return tuple(sorted(min(choices, key=cost)))
+
+
+def _ranked(loads: Mapping[int, float], root: Path) -> list[int]:
+    """Cores, best first."""
+    halves: dict[str, list[int]] = {}  # of each physical core, the idler first
+    for core in sorted(loads, key=lambda core: (loads[core], core)):
+        halves.setdefault(_physical(core, root), []).append(core)
+
+    def rank(core: int) -> tuple[bool, bool, bool, float, float, int]:
+        together = halves[_physical(core, root)]
+        load = sum(loads[half] for half in together)
+        slowness = -(max_frequency_mhz(core, root) or 0.0)
+        return loads[core] > FREE_SHARE, core != together[0], load > FREE_SHARE, slowness, load, core
+
+    return sorted(loads, key=rank)
+
+
+def _physical(core: int, root: Path) -> str:
+    """What the halves of one physical core have in common: the list of them."""
+    return _topology(core, "thread_siblings_list", root) or str(core)
+
+
+def _topology(core: int, name: str, root: Path) -> str:
+    return read_text(root / f"sys/devices/system/cpu/cpu{core}/topology/{name}") or ""
+
+
+def max_frequency_mhz(core: int, root: Path = ROOT) -> float | None:
+    """The highest frequency that a core is made for; None where the system does not tell, as in a virtual machine."""
+    khz = read_text(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq")
+    return None if khz is None else int(khz) / 1000
+
+
+@functools.cache
+def is_virtual(root: Path = ROOT) -> bool | None:
+    """Whether a hypervisor runs this machine, by the processor's flag; None where there is no such flag (Arm)."""
+    text = read_text(root / "proc/cpuinfo") or ""
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), None)
+    return None if flags is None else "hypervisor" in flags.split()
+
+
+def read_text(path: Path) -> str | None:
+    """A file of /proc or /sys without its line end; None where it is absent or not for us."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _move(cores: Collection[int]) -> None:
+    """Let every thread of this process run on these cores alone; where it is forbidden, `affinity` tells."""
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or a sandbox forbids it
+            os.sched_setaffinity(int(thread.name), cores)

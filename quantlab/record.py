@@ -124,6 +124,8 @@ class Noise(_Part):
     steal_share: float | None = None  # of the time of the cores used, taken by the hypervisor
     other_load_share: float | None = None  # of the time of the cores used, spent on other processes
     frequency_mhz: tuple[float, float] | None = None  # lowest and highest seen
+    cgroup_throttled: int | None = None  # times that the CPU quota of a container stopped it
+    thermal_throttled: int | None = None  # times that the processor slowed down for heat
     gpu_clock_mhz: tuple[float, float] | None = None
     gpu_throttled: tuple[str, ...] = ()  # reasons that the driver gave
     flags: tuple[str, ...] = ()  # what a reader of the figures should know, in words

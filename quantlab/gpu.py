@@ -1,0 +1,123 @@
+"""What the NVIDIA driver tells of a GPU while it works, through NVML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+IDLE = 0x1  # clocks rest as there is no work: no limit
+SET_BY_USER = 0x2  # a choice, and usually one for the sake of steady timings
+# NVML API reference, clocks event reasons; what a driver names beyond these is given as its number.
+REASONS = {
+    SET_BY_USER: "clocks set by the user",
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "heat (software)",
+    0x40: "heat (hardware)",
+    0x80: "power brake",
+    0x100: "display clocks",
+}
+# NVML API reference, nvmlPerfPolicyType_t: nanoseconds below the application clocks, counted by the driver.
+POLICIES = {0: "power cap", 1: "heat", 3: "board limit"}
+
+
+def nvml() -> ModuleType | None:
+    """The bindings, ready to be asked; None where there is no NVIDIA driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def driver_version() -> str | None:
+    library = nvml()
+    return library.nvmlSystemGetDriverVersion() if library else None
+
+
+def watch(device: torch.device) -> GpuWatch | None:
+    """A watch of the GPU behind a CUDA device, or None where NVML does not know it."""
+    import torch
+
+    library = nvml()
+    if library is None:
+        return None
+    uuid = torch.cuda.get_device_properties(device).uuid  # CUDA's numbers are not NVML's: CUDA_VISIBLE_DEVICES
+    try:
+        return GpuWatch(library, library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+    except library.NVMLError:
+        return None
+
+
+class GpuWatch:
+    """Clock, limits and company of a GPU between `start` and the questions after it.
+
+    Args:
+        library: pynvml.
+        handle: the GPU, as pynvml names it.
+    """
+
+    def __init__(self, library: ModuleType, handle: Any) -> None:
+        self._nvml = library
+        self._handle = handle
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew."""
+        self._clocks_mhz: list[int] = []  # under work
+        self._resting_mhz: list[int] = []
+        self._reasons = 0
+        self._limited_ns = self._limits_ns()
+
+    def sample(self) -> None:
+        """See the SM clock and what limits it now."""
+        reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksEventReasons)
+        if reasons is None:  # the name in drivers before 535
+            reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons) or 0
+        self._reasons |= reasons
+        clock_mhz = self._ask(self._nvml.nvmlDeviceGetClockInfo, self._nvml.NVML_CLOCK_SM)
+        if clock_mhz is not None:
+            (self._resting_mhz if reasons & IDLE else self._clocks_mhz).append(clock_mhz)
+
+    @property
+    def clock_mhz(self) -> tuple[float, float] | None:
+        """Lowest and highest SM clock seen, under work if it was seen working."""
+        seen = self._clocks_mhz or self._resting_mhz
+        return (min(seen), max(seen)) if seen else None
+
+    def throttled(self) -> tuple[str, ...]:
+        """What limited the clock since `start`, by the samples and by the driver's own counters."""
+        return tuple(dict.fromkeys([*words(self._reasons), *self._counted()]))
+
+    def _counted(self) -> list[str]:
+        """What a sample can miss, as it is taken between the timed calls."""
+        now_ns = self._limits_ns()
+        return [POLICIES[policy] for policy, before in self._limited_ns.items() if now_ns.get(policy, before) > before]
+
+    def _limits_ns(self) -> dict[int, int]:
+        asked = {policy: self._ask(self._nvml.nvmlDeviceGetViolationStatus, policy) for policy in POLICIES}
+        return {policy: status.violationTime for policy, status in asked.items() if status is not None}
+
+    def other_processes(self) -> int:
+        """Processes that compute on the GPU beside this one, which is not looked up: a container has its own ids."""
+        return max(0, len(self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses) or ()) - 1)
+
+    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+        """The answer, or None where this GPU or its driver has none."""
+        try:
+            return question(self._handle, *arguments)
+        except self._nvml.NVMLError:
+            return None
+
+
+def words(reasons: int) -> list[str]:
+    """The clocks event reasons of a bit mask; resting is none."""
+    bits = [1 << place for place in range(reasons.bit_length()) if reasons & 1 << place]
+    return [REASONS.get(bit, f"reason {bit:#x}") for bit in bits if bit != IDLE]
