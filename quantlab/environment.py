@@ -24,6 +24,7 @@ from quantlab.machine import (
     read_text,
     usable_cores,
 )
+from quantlab.record import to_json
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND")
 
@@ -67,9 +68,9 @@ def _frequency(cores: tuple[int, ...], root: Path = ROOT) -> dict[str, Any]:
 
 
 def _thread_pools() -> list[dict[str, Any]]:
-    """Each native library's own pool, without the place of its file."""
+    """Each native library's own pool, without the place of its file; in an order of ours, as theirs changes."""
     kept = ("user_api", "internal_api", "version", "num_threads")
-    return [{key: pool.get(key) for key in kept} for pool in threadpool_info()]
+    return sorted(({key: pool.get(key) for key in kept} for pool in threadpool_info()), key=to_json)
 
 
 def _cuda(device: torch.device) -> dict[str, Any]:

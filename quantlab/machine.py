@@ -173,17 +173,15 @@ def idlest(count: int, loads: Mapping[int, float], root: Path = ROOT) -> tuple[i
     """
     packages = {core: _topology(core, "physical_package_id", root) for core in loads}
     ranked = _ranked(loads, root)
-    choices = [ranked[:count]]
-    for package in set(packages.values()):
-        inside = [core for core in ranked if packages[core] == package]
-        if len({_physical(core, root) for core in inside}) >= count:
-            choices.append(inside[:count])
+    inside = [[core for core in ranked if packages[core] == package] for package in sorted(set(packages.values()))]
 
-    def cost(choice: Iterable[int]) -> tuple[int, int, float]:
+    def cost(choice: Iterable[int]) -> tuple[int, int, int, float]:
         cores = list(choice)
         busy = sum(loads[core] > FREE_SHARE for core in cores)
-        return busy, len({packages[core] for core in cores}), sum(loads[core] for core in cores)
+        shared = len(cores) - len({_physical(core, root) for core in cores})
+        return busy, shared, len({packages[core] for core in cores}), sum(loads[core] for core in cores)
 
+    choices = [ranked[:count], *(cores[:count] for cores in inside if len(cores) >= count)]
     return tuple(sorted(min(choices, key=cost)))
 
 
@@ -228,7 +226,7 @@ def is_virtual(root: Path = ROOT) -> bool | None:
 def read_text(path: Path) -> str | None:
     """A file of /proc or /sys without its line end; None where it is absent or not for us."""
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return None
 

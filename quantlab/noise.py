@@ -157,8 +157,9 @@ def _cpuinfo_mhz(cores: Sequence[int], root: Path) -> list[float]:
         fields = {
             name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())
         }
-        if "cpu MHz" in fields and int(fields.get("processor", -1)) in cores:
-            found.append(float(fields["cpu MHz"]))
+        told = fields.get("cpu MHz", "")  # the kernel may also write Unknown
+        if told.replace(".", "", 1).isdigit() and int(fields.get("processor", -1)) in cores:
+            found.append(float(told))
     return found
 
 

@@ -205,11 +205,12 @@ def test_the_frequency_is_that_of_the_core_at_work(tmp_path):
     assert frequency_mhz([0], tmp_path) == 800
 
 
-@pytest.mark.parametrize(("flag", "found"), [("", 3100.5), ("hypervisor", None)])
-def test_the_frequency_of_cpuinfo_unless_a_hypervisor_wrote_it(tmp_path, flag, found):
-    blocks = [
-        f"processor\t: {core}\ncpu MHz\t\t: {mhz}\nflags\t\t: fpu {flag}" for core, mhz in enumerate((3100.5, 4000.0))
-    ]
+@pytest.mark.parametrize(
+    ("mhz", "flag", "found"), [("3100.500", "", 3100.5), ("3100.500", "hypervisor", None), ("Unknown", "", None)]
+)
+def test_the_frequency_of_cpuinfo_unless_a_hypervisor_wrote_it(tmp_path, mhz, flag, found):
+    told = enumerate((mhz, "4000.000"))
+    blocks = [f"processor\t: {core}\ncpu MHz\t\t: {text}\nflags\t\t: fpu {flag}" for core, text in told]
     put(tmp_path, **{"proc/cpuinfo": "\n\n".join(blocks)})
     assert frequency_mhz([0], tmp_path) == found
 
