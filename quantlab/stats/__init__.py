@@ -1,0 +1,1 @@
+"""Statistics of accuracy and of speed: numbers in, numbers out."""
