@@ -36,9 +36,9 @@ def compared(
 
     `ratio` is (low, value, high) of the time against the baseline; None is protocol=paper.
     """
-    cell_id = baseline if quant == "none" else changes.pop("cell_id", quant)
-    found = uncompared(quant, cell_id=cell_id, **changes)
     is_baseline = quant == "none"
+    cell_id = changes.pop("cell_id", quant)
+    found = uncompared(quant, cell_id=baseline if is_baseline else cell_id, **changes)
     for name, split in found["splits"].items():
         split |= _evidence(split["wer"], split["cer"], _baseline_wer(name), half, is_baseline)
     clean, other = (found["splits"][name]["wer"] for name in ("clean", "other"))

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from compared import careful_grid
 from synthetic import bad_result, grid, result
 
 import quantlab
 from quantlab import record, tracking
 from quantlab.config import TrackingConfig
 from quantlab.record import CellResult
+from quantlab.report import plots
 from quantlab.tracking import store
 
 LOCAL = TrackingConfig()
@@ -269,6 +271,23 @@ def test_a_sweep_has_one_summary_run_with_the_table(root, client):
     assert Path(client.download_artifacts(first, "table.txt")).read_text().startswith("model  quant")
     assert all(run_id in run.data.tags["mlflow.note.content"] for run_id in runs)
     assert tracking.log_sweep(root, LOCAL, "s1", cell_ids, "the same") == first
+
+
+def test_a_sweep_s_plots_are_drawn_once_and_can_be_looked_at(root, client, tmp_path):
+    calls = []
+
+    def draw():
+        calls.append(1)
+        return plots.figures(careful_grid())
+
+    _log(root, result("none", "plots"))
+    first = tracking.log_sweep(root, LOCAL, "plots", ["plots"], "table", draw)
+    assert tracking.log_sweep(root, LOCAL, "plots", ["plots"], "table", draw) == first
+    assert len(calls) == 1
+    folder = Path(client.download_artifacts(first, "plots", str(tmp_path)))
+    drawn = {path.name: path.read_bytes() for path in folder.rglob("*.png")}
+    assert set(drawn) == {"wer_against_speed.png", "wer_increase.png", "verdicts.png"}
+    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
 
 
 def test_a_sweep_that_goes_on_updates_its_summary(root, client):

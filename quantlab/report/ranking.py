@@ -24,12 +24,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The cell with the best figure, and what stands between it and being the best."""
+    """Cells by a figure, and what stands between the one that leads and being the best."""
 
-    leader: Row
+    order: tuple[Row, ...]  # best figure first
     level: tuple[Row, ...]  # cannot be told from the leader
     unknown: tuple[Row, ...]  # no interval on one side: measured once
     others: tuple[Row, ...]  # shown to be worse
+
+    @property
+    def leader(self) -> Row:
+        """The cell with the best figure."""
+        return self.order[0]
 
     @property
     def shown(self) -> bool:
@@ -42,14 +47,13 @@ def rank(rows: Sequence[Row], metric: Metric) -> Ranking | None:
     found = [(value, row) for row in rows if (value := metric.value(row)) is not None]
     if not found:
         return None
-    ordered = [row for _, row in sorted(found, key=lambda item: item[0])]
-    leader, *rest = ordered
-    verdicts = [metric.apart(leader, row) for row in rest]
+    order = tuple(row for _, row in sorted(found, key=lambda item: item[0]))
+    verdicts = [metric.apart(order[0], row) for row in order[1:]]
 
     def having(verdict: bool | None) -> tuple[Row, ...]:
-        return tuple(row for row, found in zip(rest, verdicts, strict=True) if found is verdict)
+        return tuple(row for row, one in zip(order[1:], verdicts, strict=True) if one is verdict)
 
-    return Ranking(leader, level=having(False), unknown=having(None), others=having(True))
+    return Ranking(order, level=having(False), unknown=having(None), others=having(True))
 
 
 def size() -> Metric:

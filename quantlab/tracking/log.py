@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,11 +129,17 @@ def _stage_artifacts(folder: Path, root: str | Path, record: Record) -> None:
 
 
 def log_sweep(
-    root: str | Path, tracking: TrackingConfig, sweep: str, cell_ids: Sequence[str], table: str
+    root: str | Path,
+    tracking: TrackingConfig,
+    sweep: str,
+    cell_ids: Sequence[str],
+    table: str,
+    plots: Callable[[], Mapping[str, bytes]] = dict,
 ) -> str | None:
     """Show a whole grid as one summary run with its table; the run of an earlier call for this sweep is updated.
 
-    `table` is plain text, as `quantlab.report.table.text` makes it.
+    `table` is plain text, as `quantlab.report.table.text` makes it. `plots` draws the figures (file name → PNG), and
+    is called only if there is something new to show.
 
     Returns:
         The id of the run; None if tracking is off.
@@ -147,14 +153,26 @@ def log_sweep(
     marker = sweep_marker(root, sweep, _fingerprint(cells))
     if run_id := logged_run(marker, root, tracking):
         return run_id
+    drawn = plots()
     with opened(root, tracking) as store:
         run_id = _summary_run(store, sweep)
+        _log_plots(store, run_id, drawn)
         runs = [run for cell in cells if (run := logged_run(cell_marker(root, cell.cell_id), root, tracking))]
         _fill_summary(store, run_id, cells, runs, str(redact(table)))
         for old in marker.parent.glob(f"{sweep}.*.json"):
             old.unlink()
         remember(marker, tracking, run_id)
     return run_id
+
+
+def _log_plots(store: Store, run_id: str, plots: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory(prefix="quantlab-") as folder:
+        for name, content in plots.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        if plots:
+            store.client.log_artifacts(run_id, folder, "plots")
 
 
 def _fingerprint(cells: Sequence[Record]) -> str:
