@@ -49,6 +49,7 @@ class Workers:
 
     def start(self) -> None:
         """Start the server and wait until it has imported everything."""
+        _let_threads_sleep()
         process = self._context.Process(target=_nothing)
         process.start()
         process.join()
@@ -153,6 +154,15 @@ def _oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _let_threads_sleep() -> None:
+    """OpenMP's threads spin while they wait for each other; on a shared core that holds up the one waited for.
+
+    Read once, when torch is imported, so the server has to be started with it. `OMP_WAIT_POLICY=ACTIVE` in the
+    caller's environment wins; the record tells which it was.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _nothing() -> None:

@@ -63,6 +63,7 @@ class Clocks:
             features_s=seconds["features"],
             quantize_s=seconds["quantize"] - seconds.get("calibrate", 0.0),
             calibrate_s=seconds.get("calibrate"),
+            first_inference_s=seconds.get("first inference"),
             warmup_s=seconds["warm up"],
             measure_s=measure_s,
         )

@@ -2,11 +2,12 @@
 
 from quantlab.data.calibration import calibration_ids
 from quantlab.data.corpus import Corpus, Utterance, open_corpus
-from quantlab.data.mel import Features, SplitFeatures, cache_dir, features
+from quantlab.data.mel import Features, Mel, SplitFeatures, cache_dir, features
 
 __all__ = [
     "Corpus",
     "Features",
+    "Mel",
     "SplitFeatures",
     "Utterance",
     "cache_dir",

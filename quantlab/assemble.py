@@ -1,0 +1,125 @@
+"""From a configuration to a recogniser that decodes: load → features → quantize → calibrate → verify."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from quantlab import machine, models, quantizers, receipt
+from quantlab.config import RunConfig
+from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
+from quantlab.engines.pytorch import Engine, engine
+from quantlab.measure import Clocks, use_threads
+from quantlab.record import Receipt
+
+
+class NotQuantizedError(RuntimeError):
+    """The library left modules alone that it was told to quantize; the receipt names them."""
+
+    def __init__(self, evidence: Receipt) -> None:
+        super().__init__("not quantized as asked: " + "; ".join(evidence.problems))
+        self.receipt = evidence
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The features a cell works on."""
+
+    measured: Features
+    calibration: Features
+    calibration_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A recogniser as its configuration asks for, proven by its receipt, and what it is measured on."""
+
+    decoder: Engine
+    checkpoint: models.Checkpoint
+    corpus: Corpus
+    speech: Speech
+    receipt: Receipt
+
+
+@contextlib.contextmanager
+def prepared(config: RunConfig) -> Iterator[torch.device]:
+    """Seeds, cores and threads of this process, for the length of the block.
+
+    Args:
+        config: resolved, see `identity.resolve`.
+    """
+    threads = config.device.threads or 1
+    with machine.pinned(threads) if config.device.pin else contextlib.nullcontext():
+        use_threads(threads)
+        random.seed(config.seed)
+        np.random.seed(config.seed)
+        torch.manual_seed(config.seed)
+        yield torch.device(config.device.name)
+
+
+def assemble(config: RunConfig, device: torch.device, clocks: Clocks) -> Assembled:
+    """Load a checkpoint, quantize it and prove it; each stage is timed by `clocks`.
+
+    Raises:
+        NotQuantizedError: the model is not what the configuration asked for.
+        Unavailable: the checkpoint or the corpus is neither here nor on a hub that can be reached.
+        ConfigError: a name in the configuration does not exist in the model or the corpus.
+    """
+    with clocks.stage("load"):
+        checkpoint = models.load(config.model, config.seed)
+    with clocks.stage("features"):
+        corpus = open_corpus(config.dataset)
+        speech = _speech(config, corpus, checkpoint)
+    with clocks.stage("quantize"):
+        model, evidence = _quantize(config, checkpoint.model, device, speech, clocks)
+    if not evidence.verified:
+        raise NotQuantizedError(evidence)
+    return Assembled(engine(model, device, config), checkpoint, corpus, speech, evidence)
+
+
+def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
+    """Features of the corpus, and which utterances calibrate; `disjoint` keeps those out of every cell's score."""
+    everything = features(corpus, checkpoint.feature_extractor)
+    chosen = calibration_ids(everything, config.calibration, config.seed)
+    disjoint = config.calibration.source == "disjoint"
+    measured = everything.without(chosen) if disjoint else everything
+    return Speech(measured, everything.only(chosen), chosen)
+
+
+def _quantize(
+    config: RunConfig, model: nn.Module, device: torch.device, speech: Speech, clocks: Clocks
+) -> tuple[nn.Module, Receipt]:
+    """Quantize in place or not, and read the receipt off what came out; calibration is timed apart."""
+
+    def calibrate(half_quantized: nn.Module) -> None:
+        with clocks.stage("calibrate"):
+            run_through(engine(half_quantized, device, config), speech.calibration)
+
+    quantizer = quantizers.get(config.quant.library)
+    names, skipped = quantizers.select(model, config.quant)
+    before = receipt.snapshot(model)
+    model = quantizer.setup(model, config.quant, names, device, calibrate)
+    return model, receipt.read(before, model, names, skipped, quantizer)
+
+
+def warm_up(decoder: Engine, speech: Features, batches: int, clocks: Clocks) -> None:
+    """Decode untimed; the first batch that the model ever sees is a figure of its own, the rest makes it warm."""
+    with clocks.stage("warm up"):
+        if batches:
+            with clocks.stage("first inference"):
+                run_through(decoder, speech, 1)
+            run_through(decoder, speech, batches - 1, skip=1)
+
+
+def run_through(decoder: Engine, speech: Features, most: int | None = None, skip: int = 0) -> None:
+    """Decode untimed, `most` batches or all, after leaving out `skip`."""
+    batches = (batch for split in speech.splits.values() for batch in split.batches(decoder.batch_size))
+    for batch in itertools.islice(batches, skip, None if most is None else skip + most):
+        decoder.generate(batch.mel)

@@ -1,0 +1,63 @@
+"""One timed call: a batch goes in, its raw timing comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from quantlab.data import Features, Mel
+from quantlab.engines.pytorch import Engine
+from quantlab.record import Batch, Work
+
+Side = Literal["cell", "baseline"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One batch of one split."""
+
+    split: str
+    index: int  # of the batch
+    ids: tuple[str, ...]
+    audio_s: float
+    mel: Mel
+
+
+def pieces(speech: Features, batch_size: int) -> Iterator[Piece]:
+    """Every batch of every split, in corpus order."""
+    for name, split in speech.splits.items():
+        for index, batch in enumerate(split.batches(batch_size)):
+            yield Piece(name, index, batch.ids, float(sum(batch.audio_s)), batch.mel)
+
+
+def natural(
+    decoder: Engine, piece: Piece, side: Side = "cell", block: int | None = None
+) -> tuple[Batch, list[list[int]]]:
+    """`generate` as it comes: the timing and the token ids of each utterance."""
+    rows, elapsed_s = decoder.generate(piece.mel)
+    return _call(piece, "natural", sum(map(len, rows)), elapsed_s, side, block), rows
+
+
+def timed(decoder: Engine, piece: Piece, work: Work, side: Side, block: int | None = None) -> Batch:
+    """One call at natural work, or of the encoder alone, or of decoding a forced number of tokens."""
+    if work == "natural":
+        return natural(decoder, piece, side, block)[0]
+    if work == "encoder":
+        return _call(piece, work, 0, decoder.encode(piece.mel), side, block)
+    tokens = decoder.forced_tokens * len(piece.ids)
+    return _call(piece, work, tokens, decoder.decode(piece.mel), side, block)
+
+
+def _call(piece: Piece, work: Work, tokens: int, elapsed_s: float, side: Side, block: int | None) -> Batch:
+    return Batch(
+        split=piece.split,
+        index=piece.index,
+        utterances=len(piece.ids),
+        audio_s=piece.audio_s,
+        tokens=tokens,
+        elapsed_s=elapsed_s,
+        of=side,
+        work=work,
+        block=block,
+    )
