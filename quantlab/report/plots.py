@@ -135,7 +135,7 @@ def _label(axes: Axes, cells: Sequence[Row], group: Group, front: set[str]) -> N
     from matplotlib.patheffects import withStroke
 
     devices = len(group.by_device()) > 1
-    shown = [row for row in cells if len(cells) <= 20 or row["cell_id"] in front or row["verdict"] == "baseline"]
+    shown = [row for row in cells if len(cells) <= 20 or row["cell_id"] in front or ranking.is_baseline(row)]
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # so that places on the page are known
     taken: list[tuple[float, float]] = []
     for row in sorted(shown, key=lambda item: _place(item)[1]):
@@ -170,10 +170,10 @@ def _legend(axes: Axes, cells: Sequence[Row], title: str) -> None:
 
 def wer_increase(group: Group) -> Figure | None:
     """The study's Figure 1: WER increase against the baseline, a bar for each split."""
-    found = study.increases(group)
+    found = [item for item in study.increases(group) if study.increase(item[0]).value is not None]
     if not found:
         return None
-    found = sorted(found, key=lambda item: item[0]["comparison"]["wer_difference"])[-_MOST:]
+    found = sorted(found, key=lambda item: study.increase(item[0]).value or 0.0)[-_MOST:]
     figure, axes = _axes(group, _title("WER increase against the baseline", found, group), _height(len(found)))
     thick = 0.8 / len(group.splits)
     for index, split in enumerate(group.splits):
@@ -193,10 +193,10 @@ def wer_increase(group: Group) -> Figure | None:
 
 def verdicts(group: Group) -> Figure | None:
     """The pooled WER difference of every cell with its interval, the margin, and the verdict."""
-    found = [row for row in group.rows if row["comparison"] is not None]
+    found = [row for row in group.rows if study.increase(row).value is not None]
     if not found:
         return None
-    found = sorted(found, key=lambda row: row["comparison"]["wer_difference"])[-_MOST:]
+    found = sorted(found, key=lambda row: study.increase(row).value or 0.0)[-_MOST:]
     figure, axes = _axes(group, _title("Is it worse than its baseline?", found, group), _height(len(found)))
     for name, (colour, marker) in _VERDICTS.items():
         lines = [line for line, row in enumerate(found) if row["verdict"] == name]

@@ -87,7 +87,7 @@ def _part(row: Row, split: str | None) -> Row | None:
 
 def difference_ci95(row: Row, rate: str, split: str | None) -> Interval | None:
     """95 % interval of the cell's rate minus its baseline's; [0, 0] for the baseline itself."""
-    if row["verdict"] == "baseline":
+    if is_baseline(row):
         return (0.0, 0.0)
     part = row["comparison"] if split is None else row["splits"].get(split)
     found = None if part is None else part[f"{rate}_difference_ci95"]
@@ -106,16 +106,21 @@ def same_baseline(rows: Sequence[Row]) -> bool:
     return len(found) == 1 and None not in found
 
 
+def is_baseline(row: Row) -> bool:
+    """Whether others are compared with it."""
+    return bool(row["baseline"] == row["cell_id"])
+
+
 def ratio(row: Row) -> float | None:
     """Time of the cell / time of its baseline; 1 for the baseline; None where they did not take turns."""
-    if row["verdict"] == "baseline":
+    if is_baseline(row):
         return 1.0
     return None if row["speed"] is None else float(row["speed"]["ratio"])
 
 
 def ratio_ci95(row: Row) -> Interval | None:
     """95 % interval of `ratio`; [1, 1] for the baseline."""
-    if row["verdict"] == "baseline":
+    if is_baseline(row):
         return (1.0, 1.0)
     return None if row["speed"] is None else (row["speed"]["ci95"][0], row["speed"]["ci95"][1])
 
