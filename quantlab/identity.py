@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 from quantlab import models, quantizers
 from quantlab.config import RunConfig
@@ -69,12 +70,22 @@ def cell_id(config: RunConfig, marks: Mapping[str, str]) -> str:
         config: resolved, see `resolve`.
         marks: see `fingerprints`.
     """
-    facts = {
-        "config": config.model_dump(mode="json", exclude=NOT_IDENTITY),
-        "fingerprints": dict(marks),
-        "versions": library_versions(config),
-    }
+    return hashed(config.model_dump(mode="json"), marks, library_versions(config))
+
+
+def hashed(config: Mapping[str, Any], marks: Mapping[str, str], library_versions: Mapping[str, str]) -> str:
+    """The id that follows from what a record holds: its configuration, fingerprints and versions."""
+    facts = {"config": identity(config), "fingerprints": dict(marks), "versions": dict(library_versions)}
     return hashlib.sha256(to_json(facts).encode()).hexdigest()[:ID_LENGTH]
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a dumped configuration makes the cell what it is: all but NOT_IDENTITY."""
+    kept = {name: part for name, part in config.items() if NOT_IDENTITY.get(name) is not True}
+    for name, keys in NOT_IDENTITY.items():
+        if isinstance(keys, set) and isinstance(kept.get(name), Mapping):
+            kept[name] = {key: value for key, value in kept[name].items() if key not in keys}
+    return kept
 
 
 def library_versions(config: RunConfig) -> dict[str, str]:

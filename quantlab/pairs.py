@@ -1,0 +1,143 @@
+"""Which records are compared with which, and on which utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic_core import from_json
+
+from quantlab.identity import LIBRARIES, identity
+from quantlab.record import Record, cells_dir, to_json
+from quantlab.stats.rates import Counts, Sample
+
+Warn = Callable[[str], None]
+
+
+class Scores(NamedTuple):
+    """What was counted in one cell."""
+
+    sample: Sample
+    counts: Counts
+
+
+class Pair(NamedTuple):
+    """A cell and its baseline on the utterances that both have, in the same order."""
+
+    sample: Sample
+    cell: Counts
+    baseline: Counts
+
+
+def find_baselines(records: Iterable[Record]) -> dict[str, str]:
+    """Cell id → the id of its baseline, for those that have one: quant=none and everything else equal.
+
+    "Everything" is what a cell id is made of, apart from the quantizer and the versions of its libraries, and the
+    normaliser. How a static scheme is calibrated is left out too, unless it takes utterances out of the score
+    (`disjoint`). Of several baselines the latest counts.
+    """
+    families: dict[str, list[Record]] = {}
+    for item in records:
+        families.setdefault(_family(item), []).append(item)
+    found: dict[str, str] = {}
+    for family in families.values():
+        candidates = [item for item in family if is_baseline(item) and item.status == "ok"]
+        if candidates:
+            latest = max(candidates, key=lambda item: item.created_at)
+            found |= {item.cell_id: latest.cell_id for item in family}
+        found |= {item.cell_id: item.cell_id for item in family if is_baseline(item)}
+    return found
+
+
+def is_baseline(record: Record) -> bool:
+    """Whether the cell is one that others are compared with."""
+    return bool(record.setting("quant.name") == "none")
+
+
+def _family(record: Record) -> str:
+    config = identity(record.config)
+    config.pop("quant", None)
+    if record.setting("calibration.source") != "disjoint":
+        config.pop("calibration", None)
+    versions = record.environment.get("versions") or {}
+    common = {name: versions.get(name) for name in LIBRARIES}
+    return to_json([config, record.fingerprints, common, record.normaliser])
+
+
+def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict[str, Scores]:
+    """The counts of every cell that ended well and has text, by cell id; `warn` is told of what cannot be read."""
+    found = {}
+    for item in records:
+        path = cells_dir(root) / item.cell_id / "utterances.jsonl"
+        try:
+            scores = _scores(path) if item.status == "ok" else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            warn(f"{path} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
+        else:
+            if scores is not None:
+                found[item.cell_id] = scores
+    return found
+
+
+def _scores(path: Path) -> Scores | None:
+    """Read without the schema of an utterance, which takes several times as long; None where there is no text."""
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
+    if not rows or any(row["hypothesis"] is None for row in rows):
+        return None
+    substitutions, deletions, insertions, hits, char_errors, ref_chars = (
+        np.array([row[key] for row in rows], dtype=np.int64)
+        for key in ("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
+    )
+    sample = Sample(
+        splits=tuple(row["split"] for row in rows),
+        ids=tuple(row["id"] for row in rows),
+        speakers=tuple(row["speaker"] for row in rows),
+        words=tuple((substitutions + deletions + hits).tolist()),
+        chars=tuple(ref_chars.tolist()),
+    )
+    return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
+
+
+def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Warn) -> dict[str, Pair]:
+    """The pair of each cell that is no baseline and has one, by cell id.
+
+    Where one of the two lacks utterances, the common ones are compared and `warn` is told; where they differ in
+    the references themselves they were not measured on the same corpus, and there is no pair.
+    """
+    found = {}
+    for cell_id, cell in scores.items():
+        baseline_id = baselines.get(cell_id, cell_id)
+        if baseline_id == cell_id or baseline_id not in scores:
+            continue
+        pair = _align(cell, scores[baseline_id])
+        if pair is None:
+            warn(f"cell {cell_id} and its baseline {baseline_id} have no references in common, so are not compared")
+            continue
+        missing = max(len(cell.sample.ids), len(scores[baseline_id].sample.ids)) - len(pair.sample.ids)
+        if missing:
+            warn(f"cell {cell_id} and its baseline {baseline_id}: {missing} utterances of one are missing in the other")
+        found[cell_id] = pair
+    return found
+
+
+def _align(cell: Scores, baseline: Scores) -> Pair | None:
+    if cell.sample == baseline.sample:
+        return Pair(cell.sample, cell.counts, baseline.counts)
+    theirs = {key: index for index, key in enumerate(_keys(baseline.sample))}
+    mine = [index for index, key in enumerate(_keys(cell.sample)) if key in theirs]
+    theirs_too = [theirs[key] for key in _keys(cell.sample) if key in theirs]
+    sample = cell.sample.only(mine)
+    if not mine or sample != baseline.sample.only(theirs_too):
+        return None
+    return Pair(sample, _only(cell.counts, mine), _only(baseline.counts, theirs_too))
+
+
+def _keys(sample: Sample) -> list[tuple[str, str]]:
+    return list(zip(sample.splits, sample.ids, strict=True))
+
+
+def _only(counts: Counts, kept: Sequence[int]) -> Counts:
+    return Counts(counts.words[kept], counts.chars[kept])

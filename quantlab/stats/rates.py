@@ -1,0 +1,125 @@
+"""Error rates of many systems on one corpus, or differences of error rates, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from quantlab.stats.bootstrap import Floats, Units, choose_units, interval, resampled_sums
+
+_AT_ONCE = 2**23  # resampled sums in memory, 64 MiB
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The utterances that systems are compared on; hashable, as many systems share one."""
+
+    splits: tuple[str, ...]  # of each utterance, as all that follows
+    ids: tuple[str, ...]
+    speakers: tuple[str | None, ...]
+    words: tuple[int, ...]  # of the reference, normalised
+    chars: tuple[int, ...]
+
+    @cached_property
+    def units(self) -> Units:
+        """What a resample of this corpus draws."""
+        return choose_units(self.splits, self.speakers)
+
+    def only(self, kept: Sequence[int]) -> Sample:
+        """The utterances at these positions, in that order."""
+        return Sample(
+            splits=tuple(self.splits[index] for index in kept),
+            ids=tuple(self.ids[index] for index in kept),
+            speakers=tuple(self.speakers[index] for index in kept),
+            words=tuple(self.words[index] for index in kept),
+            chars=tuple(self.chars[index] for index in kept),
+        )
+
+
+class Counts(NamedTuple):
+    """Errors of one system, or how many more it has than another, of each utterance."""
+
+    words: npt.NDArray[np.int64]  # S + D + I
+    chars: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Errors / reference length, a fraction."""
+
+    value: float | None  # None without reference words
+    ci95: tuple[float, float] | None  # None from too few units
+    samples: Floats  # (resamples,)
+
+
+class Rates(NamedTuple):
+    wer: Rate
+    cer: Rate
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """One system on one corpus."""
+
+    splits: dict[str, Rates]
+    pooled: Rates  # all errors / all reference words
+
+
+def resample(sample: Sample, systems: Sequence[Counts], resamples: int) -> Iterator[Resampled]:
+    """The rates of each system in turn.
+
+    Every system meets the same resamples, so that the rate of differences is the paired difference of rates.
+    """
+    names = tuple(dict.fromkeys(sample.splits))
+    lengths = _by_split(names, sample, [Counts(np.array(sample.words), np.array(sample.chars))])
+    resampled_lengths = _resampled(sample, lengths, resamples)
+    block = max(1, _AT_ONCE // (2 * (len(names) + 1) * resamples))
+    for start in range(0, len(systems), block):
+        errors = _by_split(names, sample, systems[start : start + block])
+        with np.errstate(divide="ignore", invalid="ignore"):  # no reference words, no rate
+            values = _with_pooled(errors.sum(axis=0)) / _with_pooled(lengths.sum(axis=0))
+            samples = _resampled(sample, errors, resamples) / resampled_lengths
+        intervals = interval(samples)
+        for index in range(errors.shape[-1]):
+            rates = [
+                Rates(*(
+                    _rate(sample.units, values[kind, place, index], intervals[kind, place, index],
+                          samples[kind, place, index])
+                    for kind in (0, 1)
+                ))
+                for place in range(len(names) + 1)
+            ]  # fmt: skip
+            yield Resampled(dict(zip(names, rates[:-1], strict=True)), rates[-1])
+
+
+def _by_split(names: Sequence[str], sample: Sample, systems: Sequence[Counts]) -> Floats:
+    """(utterances, words and characters, splits, systems): a count stands in its utterance's split, else 0."""
+    of_split = np.array([[split == name for name in names] for split in sample.splits], dtype=np.float64)
+    counts = np.array([[system.words, system.chars] for system in systems], dtype=np.float64)
+    return np.einsum("us,tku->ukst", of_split, counts)
+
+
+def _resampled(sample: Sample, columns: Floats, resamples: int) -> Floats:
+    """(words and characters, splits and all of them, systems, resamples)."""
+    shape = columns.shape[1:]
+    sums = resampled_sums(sample.units, columns.reshape(len(columns), -1), resamples)
+    return _with_pooled(sums.reshape(*shape, resamples))
+
+
+def _with_pooled(sums: Floats) -> Floats:
+    """The sum over the splits, axis 1, as one more of them."""
+    return np.concatenate([sums, sums.sum(axis=1, keepdims=True)], axis=1)
+
+
+def _rate(units: Units, value: float, bounds: Floats, samples: Floats) -> Rate:
+    found = bool(units.enough and np.isfinite(bounds).all())
+    return Rate(
+        value=float(value) if np.isfinite(value) else None,
+        ci95=(float(bounds[0]), float(bounds[1])) if found else None,
+        samples=samples,
+    )
