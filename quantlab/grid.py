@@ -19,7 +19,7 @@ from quantlab.isolate import Failure, Workers, attempt
 from quantlab.plan import Cell, plan
 from quantlab.progress import Display
 from quantlab.record import CellResult, Record, Stages
-from quantlab.report.rows import row
+from quantlab.report.rows import rows_of
 from quantlab.report.table import show, text
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
@@ -74,7 +74,7 @@ class Grid:
             self._track(partial(tracking.log_cell, self.root, self.tracking, cell.id, sweep))
             records.append(result)
         ids = [item.cell_id for item in records]
-        table = text([row(item) for item in records])
+        table = text(rows_of(self.root, records, on_unreadable=self.display.say))
         self._track(partial(tracking.log_sweep, self.root, self.tracking, sweep, ids, table))
         return records
 
@@ -154,7 +154,7 @@ def _sweep_id(cells: Sequence[Cell]) -> str:
 
 
 def _summarise(records: Sequence[Record], grid: Grid, display: Display) -> None:
-    show([row(item) for item in records])
+    show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
     display.say(f"records  {record.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from quantlab import record as records
-from quantlab.record import Receipt, Record
+from quantlab.evidence import Evidence, SplitEvidence, evidence
+from quantlab.pairs import find_baselines
+from quantlab.record import Receipt, Record, SplitResult
 
 Row = dict[str, Any]
 
@@ -41,24 +44,67 @@ def warn(message: str) -> None:
     print(f"quantlab: {message}", file=sys.stderr)
 
 
-def rows(root: str | Path, on_unreadable: Callable[[str], None] = warn) -> list[Row]:
-    """One row per record below `root`, baseline first within each model, dataset and device.
+def rows(
+    root: str | Path,
+    ids: Sequence[str] | None = None,
+    margin: float | None = None,
+    on_unreadable: Callable[[str], None] = warn,
+) -> list[Row]:
+    """One row per record below `root`, each compared with its baseline.
 
-    A figure that does not exist is None, never 0. A record that cannot be read is left out, and `on_unreadable`
-    is told.
+    A figure that does not exist is None, never 0. A record that cannot be read is left out; so is the evidence of
+    one whose raw files cannot be read. Holm's correction is over the cells returned.
+
+    Args:
+        root: the grid's output_dir.
+        ids: only these cells, in this order; None is all, baseline first within each model, dataset and device.
+            A baseline that is not among them is still looked for below `root`.
+        margin: percentage points of WER that do not matter; None is each record's own `stats.margin`.
+        on_unreadable: told about every file that could not be read, and cells that could not be paired in full.
     """
-    return sorted(map(row, _readable(root, on_unreadable)), key=_order)
+    found = _readable(root, _recorded(root) if ids is None else ids, on_unreadable)
+    compared = rows_of(root, found, margin, on_unreadable)
+    return sorted(compared, key=_order) if ids is None else compared
 
 
-def _readable(root: str | Path, on_unreadable: Callable[[str], None]) -> Iterator[Record]:
-    for folder in sorted(path.parent for path in records.cells_dir(root).glob("[!.]*/record.json")):
+def rows_of(
+    root: str | Path,
+    found: Sequence[Record],
+    margin: float | None = None,
+    on_unreadable: Callable[[str], None] = warn,
+) -> list[Row]:
+    """As `rows`, of records that were read already, in their order."""
+    known = evidence(root, [*found, *_baselines_elsewhere(root, found)], margin, on_unreadable)
+    return [row(item, known[item.cell_id]) for item in found]
+
+
+def _recorded(root: str | Path) -> list[str]:
+    return sorted(path.parent.name for path in records.cells_dir(root).glob("[!.]*/record.json"))
+
+
+def _readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str], None]) -> list[Record]:
+    found = []
+    for cell_id in ids:
         try:
-            found = records.read(root, folder.name)
+            item = records.read(root, cell_id)
         except (ValueError, OSError) as error:
             on_unreadable(str(error))
         else:
-            if found is not None:
-                yield found
+            if item is not None:
+                found.append(item)
+    return found
+
+
+def _baselines_elsewhere(root: str | Path, found: Sequence[Record]) -> list[Record]:
+    """Recorded baselines of cells whose own is not among `found`; reading every record takes its time."""
+    known = find_baselines(found)
+    if all(item.cell_id in known for item in found):
+        return []
+    here = {item.cell_id for item in found}
+    others = _readable(root, (cell_id for cell_id in _recorded(root) if cell_id not in here), lambda message: None)
+    baselines = find_baselines([*found, *others])
+    wanted = {baselines.get(item.cell_id) for item in found}
+    return [item for item in others if item.cell_id in wanted]
 
 
 def _order(row: Row) -> tuple[Any, ...]:
@@ -73,8 +119,14 @@ def _order(row: Row) -> tuple[Any, ...]:
     )
 
 
-def row(record: Record) -> Row:
-    """The record's figures; WER, CER, shares and reductions are fractions, `_s` seconds, `_bytes` bytes."""
+def row(record: Record, compared: Evidence | None = None) -> Row:
+    """The record's figures; WER, CER, shares and reductions are fractions, `_s` seconds, `_bytes` bytes.
+
+    Args:
+        record: the cell.
+        compared: see `quantlab.evidence`; without it what rests on a comparison or a resample is None.
+    """
+    compared = compared or Evidence()
     receipt = record.receipt
     return {
         "cell_id": record.cell_id,
@@ -84,7 +136,15 @@ def row(record: Record) -> Row:
         "size_bytes": None if receipt is None else receipt.size_bytes,
         "size_reduction": record.size_reduction,
         "params": None if receipt is None else receipt.params,
-        "splits": {name: result.model_dump(mode="json") for name, result in record.splits.items()},
+        "splits": {name: _split(result, compared.splits.get(name)) for name, result in record.splits.items()},
+        "wer": _pooled(record, ("substitutions", "deletions", "insertions"), "ref_words"),
+        "wer_ci95": _listed(compared.wer_ci95),
+        "cer": _pooled(record, ("char_errors",), "ref_chars"),
+        "cer_ci95": _listed(compared.cer_ci95),
+        "baseline": compared.baseline,
+        "verdict": compared.verdict,
+        "comparison": compared.comparison and _with_lists(asdict(compared.comparison)),
+        "normaliser": record.normaliser,
         **record.stages.model_dump(),
         "cold_start_s": record.cold_start_s,
         "speed": None if record.speed is None else record.speed.model_dump(mode="json"),
@@ -100,6 +160,28 @@ def row(record: Record) -> Row:
         "problems": len(record.problems),
         "created_at": record.created_at,
     }
+
+
+def _split(result: SplitResult, compared: SplitEvidence | None) -> Row:
+    return result.model_dump(mode="json") | _with_lists(asdict(compared or SplitEvidence()))
+
+
+def _pooled(record: Record, errors: Sequence[str], length: str) -> float | None:
+    """All errors of all splits / all reference words or characters; None where a split has no counts."""
+    splits = [split.model_dump() for split in record.splits.values()]
+    if not splits or any(split[length] is None for split in splits):
+        return None
+    total = sum(split[length] for split in splits)
+    return sum(split[name] for split in splits for name in errors) / total if total else None
+
+
+def _with_lists(part: dict[str, Any]) -> Row:
+    return {key: _listed(value) for key, value in part.items()}
+
+
+def _listed(value: Any) -> Any:
+    """As JSON will have it, so that rows are the same before and after."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _receipt(receipt: Receipt) -> Row:

@@ -102,7 +102,7 @@ def resampled_sums(units: Units, columns: Floats, resamples: int) -> Floats:
     sums = np.empty((columns.shape[1], resamples))
     start = 0
     for weights in _draws(units.strata, resamples):
-        sums[:, start : start + len(weights)] = (weights @ totals).T
+        sums[:, start : start + len(weights)] = totals.T @ weights.T
         start += len(weights)
     return sums
 

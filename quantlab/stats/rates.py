@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from quantlab.stats.bootstrap import Floats, Units, choose_units, interval, resampled_sums
 
-_AT_ONCE = 2**23  # resampled sums in memory, 64 MiB
+_AT_ONCE = 2**22  # resampled sums in memory, 32 MiB
 
 
 @dataclass(frozen=True)

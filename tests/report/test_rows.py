@@ -65,7 +65,7 @@ def test_an_unreadable_record_is_named_and_the_rest_shown(tmp_path):
     record.write(tmp_path, result("none", "a1"))
     (record.write(tmp_path, result("hqq_int4", "b2")) / "record.json").write_text("{")
     problems: list[str] = []
-    assert [item["cell_id"] for item in rows(tmp_path, problems.append)] == ["a1"]
+    assert [item["cell_id"] for item in rows(tmp_path, on_unreadable=problems.append)] == ["a1"]
     assert len(problems) == 1
     assert "b2" in problems[0]
 
