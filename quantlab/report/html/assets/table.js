@@ -1,0 +1,50 @@
+// The table of all cells: sorted by a click on a heading, filtered with the charts.
+
+function readyTable() {
+  const heads = [...$("cells").tHead.rows[0].cells];
+  heads.forEach((head, index) => head.querySelector("button").addEventListener("click", () => sortBy(heads, index)));
+}
+
+// Lowest first, then highest first; what is absent stays last.
+function sortBy(heads, index) {
+  const down = heads[index].getAttribute("aria-sort") === "ascending";
+  heads.forEach((head, other) => head.setAttribute("aria-sort", other !== index ? "none" : down ? "descending" : "ascending"));
+  const body = $("cells").tBodies[0];
+  const key = (row) => row.cells[index].dataset.v;
+  const number = heads[index].classList.contains("w") ? () => NaN : Number;
+  const compare = (a, b) => {
+    const [x, y] = [key(a), key(b)];
+    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
+    const order = Number.isNaN(number(x)) ? x.localeCompare(y, undefined, { numeric: true }) : number(x) - number(y);
+    return down ? -order : order;
+  };
+  body.append(...[...body.rows].sort(compare));
+}
+
+function filterTable() {
+  const rows = [...$("cells").tBodies[0].rows];
+  for (const row of rows) row.hidden = !passes(row.dataset.cell);
+  const left = rows.filter((row) => !row.hidden).length;
+  $("count").textContent = left === rows.length ? `${left} cells` : `${left} of ${rows.length} cells`;
+  $("f-clear").hidden = left === rows.length;
+}
+
+// `changed` is called after each choice.
+function readyFilters(changed) {
+  for (const name of Object.keys(chosen)) {
+    const field = $(`f-${name}`);
+    if (field) field.addEventListener("input", () => { chosen[name] = field.value; filterTable(); changed(name); });
+  }
+  $("f-clear").addEventListener("click", () => {
+    for (const name of Object.keys(chosen)) {
+      chosen[name] = "";
+      if ($(`f-${name}`)) $(`f-${name}`).value = "";
+    }
+    filterTable();
+    changed("all");
+  });
+  $("filters").addEventListener("submit", (event) => event.preventDefault());
+  $("filters").hidden = false;
+  for (const hint of document.querySelectorAll(".script-only")) hint.hidden = false;
+  filterTable();
+}

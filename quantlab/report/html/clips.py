@@ -1,0 +1,44 @@
+"""Where the audio of a corpus lies on this machine, for the players of the page."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from quantlab.config import ConfigError, DatasetConfig
+from quantlab.errors import Unavailable
+
+# Sources with a file per utterance. The hub's audio is in Parquet files, which a browser cannot play.
+_OF_FILES = ("shipped", "manifest", "librispeech_dir")
+
+
+def uris(dataset: Mapping[str, Any], fingerprint: str | None) -> dict[str, str]:
+    """Utterance id → `file:` URI of its clip.
+
+    Args:
+        dataset: the part `dataset` of a record's configuration.
+        fingerprint: of the corpus that was measured; where another one lies at that place now, or none, there is
+            nothing to play.
+    """
+    if dataset.get("source") not in _OF_FILES or fingerprint is None:
+        return {}
+    try:
+        config = DatasetConfig.model_validate(dict(dataset))
+        return _listed(config.model_dump_json(), fingerprint)
+    except (ValidationError, ConfigError, Unavailable, OSError):
+        return {}
+
+
+@functools.lru_cache(maxsize=8)
+def _listed(config: str, fingerprint: str) -> dict[str, str]:
+    from quantlab.data import open_corpus
+
+    corpus = open_corpus(DatasetConfig.model_validate_json(config))
+    if corpus.fingerprint != fingerprint:
+        return {}
+    places = {item.id: item.audio() for split in corpus.splits.values() for item in split}
+    return {name: path.resolve().as_uri() for name, path in places.items() if isinstance(path, Path)}

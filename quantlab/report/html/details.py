@@ -1,0 +1,88 @@
+"""What a cell's own sheet shows beside its texts: timing, receipt, configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantlab import record as records
+from quantlab.record import Batch, Receipt, Record
+
+_BINS = 24
+_STAGES = (  # in the order in which they run
+    ("load_s", "load"),
+    ("quantize_s", "quantize"),
+    ("calibrate_s", "calibrate"),
+    ("features_s", "audio features"),
+    ("first_inference_s", "first batch"),
+    ("warmup_s", "warm-up"),
+    ("measure_s", "timed batches"),
+    ("total_s", "the whole cell"),
+)
+
+
+def details(root: Path, record: Record) -> dict[str, Any]:
+    """Everything of a record but its environment and its texts, as JSON."""
+    return {
+        "created": record.created_at,
+        "traceback": record.traceback,
+        "stages": [[name, value] for key, name in _STAGES if (value := getattr(record.stages, key)) is not None],
+        "cold": record.cold_start_s,
+        "memory": record.peak_memory_bytes,
+        "energy": None if record.energy_j is None else [record.energy_j, record.energy_source],
+        "fixed": None if record.fixed_work is None else record.fixed_work.model_dump(mode="json"),
+        "noise": None if record.noise is None else record.noise.model_dump(mode="json"),
+        "latency": _latencies(root, record.cell_id),
+        "receipt": None if record.receipt is None else _receipt(record.receipt),
+        "problems": [[item.split, item.utterance, item.kind, item.detail] for item in record.problems],
+        "calibration": len(record.calibration_ids),
+        "config": record.config,
+        "fingerprints": record.fingerprints,
+    }
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "total": receipt.modules_total,
+        "quantized": receipt.modules_quantized,
+        "verified": receipt.verified,
+        "problems": receipt.problems,
+        "bytes": receipt.bytes_by_dtype,
+        "modules": [
+            [
+                module.name,
+                module.class_before,
+                module.class_after,
+                ", ".join(f"{name} {dtype}" for name, dtype in module.dtypes.items()),
+                module.bytes_before,
+                module.bytes_after,
+                module.kernel,
+                module.skipped or ("" if module.quantized else "left alone"),
+            ]
+            for module in receipt.modules
+        ],
+    }
+
+
+def _latencies(root: Path, cell_id: str) -> dict[str, Any] | None:
+    """A histogram of the seconds that each timed batch took, and those of the baseline that took turns with it."""
+    try:
+        batches = [batch for batch in records.read_batches(root, cell_id) if batch.work == "natural"]
+    except (OSError, ValueError):
+        return None
+    if not batches:
+        return None
+    edges = np.histogram_bin_edges([batch.elapsed_s for batch in batches], bins=_BINS)
+    return {
+        "edges": [float(f"{edge:.5g}") for edge in edges],
+        "cell": _counts(batches, "cell", edges),
+        "baseline": _counts(batches, "baseline", edges),
+    }
+
+
+def _counts(batches: Sequence[Batch], of: str, edges: np.ndarray) -> list[int]:
+    found = [batch.elapsed_s for batch in batches if batch.of == of]
+    return [int(count) for count in np.histogram(found, edges)[0]] if found else []

@@ -1,0 +1,231 @@
+"""The parts of the page that stand still: what was measured, in short, what disturbed it, tables, environment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from quantlab.report import document, ranking
+from quantlab.report.html.grid import VERDICTS, badge, status
+from quantlab.report.html.markup import Html, join, tag
+from quantlab.report.html.summary import Group, groups, labels
+from quantlab.report.ranking import Metric
+from quantlab.report.rows import Row
+from quantlab.report.wording import names, percent
+
+_MOST = 5  # names in a sentence
+
+
+def title(rows: Sequence[Row]) -> str:
+    """What the page is about, e.g. `18 ways to run nano on demo, cpu`."""
+    return f"Quantized {_listed(rows, 'model')} on {_listed(rows, 'dataset')}, {_listed(rows, 'device')}"
+
+
+def _listed(rows: Sequence[Row], key: str) -> str:
+    found = sorted({str(row[key]) for row in rows})
+    return ", ".join(found[:_MOST]) + (f" and {len(found) - _MOST} more" if len(found) > _MOST else "")
+
+
+def measured(rows: Sequence[Row]) -> Html:
+    """One line: how much was measured, how, when, on what."""
+    first, last = min(row["created_at"][:10] for row in rows), max(row["created_at"][:10] for row in rows)
+    when = first if first == last else f"{first} to {last}"
+    audio_s = max(sum(split["audio_s"] for split in row["splits"].values()) for row in rows)
+    count = max(sum(split["utterances"] for split in row["splits"].values()) for row in rows)
+    parts = [
+        f"{count:,} utterances, {audio_s / 60:,.1f} min of speech" if count else None,
+        f"protocol {_listed(rows, 'protocol')}",
+        *environment_words(rows),
+        when,
+    ]
+    return tag("p", " · ".join(filter(None, parts)), class_="sub")
+
+
+def environment_words(rows: Sequence[Row]) -> Iterator[str]:
+    """Processor and threads, in short."""
+    found = Counter(
+        str(row["environment"].get("gpu") or row["environment"].get("processor") or "")
+        for row in rows
+        if row["environment"]
+    )
+    found.pop("", None)
+    if found:
+        yield found.most_common(1)[0][0] + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+    threads = sorted({str(row["threads"]) for row in rows if row["threads"]})
+    if threads:
+        yield f"{' or '.join(threads)} threads"
+
+
+def chips(rows: Sequence[Row]) -> Html:
+    """How many cells ended how."""
+    counts = Counter(row["status"] for row in rows)
+    order = sorted(counts, key=lambda word: (word != "ok", word))
+    return tag("ul", (tag("li", tag("b", counts[word]), " ", status(word)) for word in order), class_="chips")
+
+
+def in_short(rows: Sequence[Row]) -> Html:
+    """The answer in a sentence, and three cells to start from."""
+    group = groups(rows)[0]
+    return join(_verdicts(group), tag("div", _cards(group, labels(rows)), class_="cards"))
+
+
+def _verdicts(group: Group) -> Html:
+    counts = Counter(row["verdict"] for row in group.measured if row["verdict"] not in (None, "baseline"))
+    if not counts:
+        return tag(
+            "p",
+            "No cell could be compared with its fp32 baseline: the baseline (quant=none) is not recorded, or there is "
+            "no text to score.",
+        )
+    shared = next(row["comparison"] for row in group.measured if row["comparison"] is not None)
+    ordered = sorted(counts, key=lambda word: VERDICTS[word][1])
+    return join(
+        tag(
+            "p",
+            f"Of {sum(counts.values())} quantized cells ({group.label}), by WER against fp32: ",
+            [(tag("b", counts[word]), " ", badge(word), " ") for word in ordered],
+            class_="lead",
+        ),
+        tag(
+            "p",
+            "Better and worse: shown by a paired test, corrected for the number of cells. Tied: not shown, and the "
+            f"95 % interval of the difference ends below +{percent(shared['margin'], 1)} points. "
+            "Underpowered: neither; it takes more speech to tell.",
+            class_="note",
+        ),
+    )
+
+
+def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Html | None]:
+    rows = group.measured
+    harmless = [row for row in rows if row["verdict"] in ("better", "tied")]
+    if harmless:
+        yield _card("Smallest without loss of accuracy", harmless, ranking.size(), "smallest", named)
+        yield _card("Fastest without loss of accuracy", harmless, ranking.speed(harmless), "fastest", named)
+    yield _card("Lowest WER", rows, ranking.accuracy(), "most accurate", named)
+
+
+def _card(heading: str, rows: Sequence[Row], metric: Metric, priority: str, named: Mapping[str, str]) -> Html | None:
+    found = ranking.rank(rows, metric)
+    if found is None:
+        return None
+    unsure = [named[row["cell_id"]] for row in (*found.level, *found.unknown)]
+    why = "The data cannot tell it from " if found.level else "Measured once, so not shown to differ from "
+    rest = f" and {len(unsure) - 3} more" if len(unsure) > 3 else ""
+    return tag(
+        "article",
+        tag("h3", heading),
+        tag("a", named[found.leader["cell_id"]], href=f"#cell={found.leader['cell_id']}", class_="pick"),
+        (tag("p", part) for part in document.trade_off(found.leader, priority).split("; ")),
+        tag("p", f"{why}{', '.join(unsure[:3])}{rest}.", class_="note") if unsure else None,
+    )
+
+
+def noise(rows: Sequence[Row]) -> Html | None:
+    """What disturbed the machine while cells were timed; never collapsed."""
+    named = names(rows)
+    flagged: dict[str, list[str]] = {}
+    for row in rows:
+        for flag in (row["noise"] or {}).get("flags") or ():
+            flagged.setdefault(flag, []).append(named[row["cell_id"]])
+    if not flagged:
+        return None
+    lines = (
+        tag("li", tag("b", flag), ": ", ", ".join(cells[:_MOST]),
+            f" and {len(cells) - _MOST} more" if len(cells) > _MOST else None)
+        for flag, cells in flagged.items()
+    )  # fmt: skip
+    heading = tag("h2", "⚠ The machine was disturbed while cells were timed")
+    return tag("section", heading, tag("ul", lines), class_="warning", id="noise")
+
+
+def not_measured(rows: Sequence[Row]) -> Html | None:
+    """Cells that did not end well, with their reasons."""
+    bad = [row for row in rows if row["status"] != "ok"]
+    if not bad:
+        return None
+    named = names(rows)
+    lines = (
+        tag("li", status(row["status"]), " ", tag("a", named[row["cell_id"]], href=f"#cell={row['cell_id']}"), ": ",
+            row["reason"] or "no reason recorded")
+        for row in bad
+    )  # fmt: skip
+    return tag("section", tag("h2", "Not measured"), tag("ul", lines, class_="reasons"), id="not-measured")
+
+
+def study(rows: Sequence[Row]) -> Html:
+    """The study's tables, and published figures beside measured ones."""
+    found = [section for section in document.sections(rows) if section.heading != "Not measured"]
+    return join(_section(section) for section in found)
+
+
+def _section(section: document.Section) -> Html:
+    return tag(
+        "details",
+        tag("summary", section.heading),
+        tag("ul", (tag("li", text) for text in section.bullets)) if section.bullets else None,
+        tag("div", _table(section.table), class_="box", tabindex="0", role="region", aria_label=section.table.caption)
+        if section.table is not None
+        else None,
+        (tag("p", text, class_="note") for text in section.notes),
+        open=section.heading.startswith("Published"),
+        class_="inner" if section.level > 2 else None,
+    )
+
+
+_CLASSES = {"l": "w", "p": "w prose", "r": ""}  # by the letter of a column
+_SIGNS = {"best": "★ ", "level": "≈ ", "": ""}
+
+
+def _table(table: document.Table) -> Html:
+    kinds = [_CLASSES[letter] for letter in table.align]
+    head = (tag("th", text, scope="col", class_=kind) for text, kind in zip(table.header, kinds, strict=True))
+    body = (
+        tag("tr", (
+            tag("td", _SIGNS[cell.mark], cell.text, class_=f"{kind} {cell.mark}".strip())
+            for cell, kind in zip(line, kinds, strict=True)
+        ))
+        for line in table.lines
+    )  # fmt: skip
+    return tag("table", tag("thead", tag("tr", head)), tag("tbody", body))
+
+
+def filters(rows: Sequence[Row]) -> Html:
+    """The fields that choose cells, for the charts and the table alike."""
+    made = groups(rows)
+    verdicts = [word for word in VERDICTS if any(row["verdict"] == word for row in rows)]
+    return join(
+        _field("text", "Find", tag("input", id="f-text", type="search", placeholder="e.g. int4", autocomplete="off")),
+        _choice("group", "Corpus and device", [(str(i), group.label) for i, group in enumerate(made)])
+        if len(made) > 1
+        else None,
+        _choice("library", "Library", _values(rows, "library")),
+        _choice("verdict", "Verdict", [(word, word) for word in verdicts]) if verdicts else None,
+        _choice("status", "Status", _values(rows, "status")) if len({row["status"] for row in rows}) > 1 else None,
+    )
+
+
+def _values(rows: Sequence[Row], key: str) -> list[tuple[str, str]]:
+    return [(word, word) for word in dict.fromkeys(str(row[key]) for row in rows)]
+
+
+def _choice(name: str, label: str, options: Sequence[tuple[str, str]]) -> Html:
+    every = tag("option", "all", value="")
+    chosen = (tag("option", text, value=value) for value, text in options)
+    return _field(name, label, tag("select", every, chosen, id=f"f-{name}"))
+
+
+def _field(name: str, label: str, control: Html) -> Html:
+    return tag("div", tag("label", label, for_=f"f-{name}"), control, class_="field")
+
+
+def environments(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Every environment once, and which one each cell was measured in."""
+    found: list[dict[str, Any]] = []
+    index = {}
+    for row in rows:
+        if row["environment"] not in found:
+            found.append(row["environment"])
+        index[row["cell_id"]] = found.index(row["environment"])
+    return found, index

@@ -1,0 +1,214 @@
+"""What the charts need of every cell: figures with intervals, words for them, and the fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from quantlab.report import ranking, wording
+from quantlab.report.html.front import Candidate, Estimate, Front, front
+from quantlab.report.rows import Row
+from quantlab.report.wording import between, megabytes, percent, points, three_digits
+
+POOLED = "all"  # name of "all splits together" among the splits; in `Row` it is the row itself
+COSTS = {  # what the scatter may have as its x → how it is found, with its interval
+    "rtf": lambda row: _estimate(ranking.rtf(row), ranking.rtf_ci95(row)),
+    "ratio": lambda row: _estimate(ranking.ratio(row), ranking.ratio_ci95(row)),
+    "size": lambda row: _estimate(row["size_bytes"], None),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells whose WER and time may be compared: the same corpus, the same device."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+    @property
+    def measured(self) -> list[Row]:
+        return [row for row in self.rows if row["status"] == "ok"]
+
+    @property
+    def baseline(self) -> str | None:
+        """The one that all of them share; with it, the luck of the corpus is the same for all and drops out."""
+        found = {row["baseline"] for row in self.measured}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(split for row in self.rows for split in row["splits"]))
+
+
+def groups(rows: Sequence[Row]) -> list[Group]:
+    """The groups, the one with most good cells first.
+
+    Corpora of one name that differ (`dataset.limit=40`, an edited manifest) are told apart by their fingerprint.
+    """
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        key = (str(row["dataset"]), str(row["device"]), str(row["fingerprints"].get("corpus", "")))
+        found.setdefault(key, []).append(row)
+    names = [key[:2] for key in found]
+    made = [Group(_group_label(key, some, names.count(key[:2]) > 1), tuple(some)) for key, some in found.items()]
+    return sorted(made, key=lambda group: -len(group.measured))
+
+
+def _group_label(key: tuple[str, str, str], rows: Sequence[Row], ambiguous: bool) -> str:
+    dataset, device, fingerprint = key
+    if not ambiguous:
+        return f"{dataset}, {device}"
+    counts = [sum(split["utterances"] for split in row["splits"].values()) for row in rows if row["splits"]]
+    size = f"{counts[0]:,} utterances, " if counts else ""
+    return f"{dataset}, {device} ({size}corpus {fingerprint[:6] or 'unknown'})"
+
+
+def labels(rows: Sequence[Row]) -> dict[str, str]:
+    """Cell id → the shortest name that tells the cell from the others of its group."""
+    models = list(dict.fromkeys((row["model"], row["weights"]) for row in rows))
+    found: dict[str, str] = {}
+    for group in groups(rows):
+        for model, weights in models:
+            some = [row for row in group.rows if (row["model"], row["weights"]) == (model, weights)]
+            named = wording.methods(some)
+            found |= {cell: _label_of(model if len(models) > 1 else "", text) for cell, text in named.items()}
+    return found
+
+
+def _label_of(model: str, method: str) -> str:
+    """`none` says little beside the names of quantizers."""
+    text = method.replace("none", "fp32", 1) if method.split(" ")[0] == "none" else method
+    return f"{model} {text}".strip()
+
+
+def state(rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything the charts show, as JSON."""
+    by_id = {row["cell_id"]: row for row in rows}
+    named, full = labels(rows), wording.names(rows)
+    made = groups(rows)
+    bars = {row["cell_id"]: _bars(row, group, by_id) for group in made for row in group.rows}
+    margins = [row["comparison"]["margin"] for row in rows if row["comparison"] is not None]
+    return {
+        "pooled": POOLED,
+        "margin": margins[0] if margins else None,
+        "libraries": list(dict.fromkeys(row["library"] for row in rows)),
+        "groups": [
+            {
+                "label": group.label,
+                "cells": [row["cell_id"] for row in group.rows],
+                "splits": group.splits,
+                "paired": group.baseline is not None,
+                "fronts": dict(_fronts(group, by_id)),
+            }
+            for group in made
+        ],
+        "cells": {cell: _cell(row, named[cell], full[cell]) | {"bars": bars[cell]} for cell, row in by_id.items()},
+    }
+
+
+def _cell(row: Row, label: str, name: str) -> dict[str, Any]:
+    return {
+        "label": label,
+        "name": name,
+        "library": row["library"],
+        "status": row["status"],
+        "reason": row["reason"],
+        "verdict": row["verdict"],
+        "baseline": row["baseline"],
+        "size": row["size_bytes"],
+        "speed": None if row["speed"] is None else row["speed"]["verdict"],
+        "cost": {name: _triple(find(row)) for name, find in COSTS.items()} if row["status"] == "ok" else {},
+        "wer": {split: _triple(wer(row, split)) for split in (POOLED, *row["splits"])},
+        "difference": {split: _triple(difference(row, split)) for split in (POOLED, *row["splits"])},
+        "facts": list(facts(row)),
+    }
+
+
+def _triple(estimate: Estimate | None) -> list[float | None] | None:
+    if estimate is None:
+        return None
+    low, high = (None, None) if estimate.ci95 is None else estimate.ci95
+    return [estimate.value, low, high]
+
+
+def _estimate(value: float | None, ci95: Sequence[float] | None) -> Estimate | None:
+    return None if value is None else Estimate(value, ci95)
+
+
+def wer(row: Row, split: str) -> Estimate | None:
+    """WER of a split or of all (`POOLED`)."""
+    part = row if split == POOLED else row["splits"][split]
+    return _estimate(part["wer"], part["wer_ci95"])
+
+
+def difference(row: Row, split: str) -> Estimate | None:
+    """WER − the baseline's, of a split or of all; None for a baseline and where there is none."""
+    part = row["comparison"] if split == POOLED else row["splits"][split]
+    return None if part is None else _estimate(part["wer_difference"], part["wer_difference_ci95"])
+
+
+def _bars(row: Row, group: Group, by_id: dict[str, Row]) -> dict[str, list[float | None] | None]:
+    """WER as the scatter shows it: with the interval of the comparison where all cells share a baseline."""
+    found: dict[str, list[float | None] | None] = {}
+    for split in (POOLED, *row["splits"]):
+        pairing, change = _pairing(row, split, by_id)
+        if group.baseline is None or pairing is None:
+            found[split] = _triple(wer(row, split))
+        elif change is None or change.ci95 is None:
+            found[split] = [pairing[1].value if change is None else pairing[1].value + change.value, None, None]
+        else:
+            found[split] = [pairing[1].value + value for value in (change.value, *change.ci95)]
+    return found
+
+
+def facts(row: Row) -> Iterator[tuple[str, str]]:
+    """What is to be read of a cell at a glance: name, figure in words."""
+    if row["status"] != "ok":
+        yield row["status"], row["reason"] or "no reason recorded"
+    if row["wer"] is not None:
+        yield "WER", f"{percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+    found = difference(row, POOLED)
+    if found is not None:
+        yield "against fp32", f"{points(found.value)} points{between(found.ci95, points)}"
+    time = ranking.rtf(row)
+    if time is not None:
+        yield "RTF", f"{three_digits(time)}{between(ranking.rtf_ci95(row), three_digits)}"
+    if row["speed"] is not None:
+        speed = row["speed"]
+        yield "time / fp32", f"{speed['ratio']:.2f}{between(speed['ci95'], wording.ratio)}, {speed['verdict']}"
+    if row["size_bytes"] is not None:
+        smaller = f", {percent(row['size_reduction'], 0)} % smaller" if row["size_reduction"] else ""
+        yield "size", f"{megabytes(row['size_bytes'])} MB{smaller}"
+
+
+def _fronts(group: Group, by_id: dict[str, Row]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for cost in COSTS:
+        for split in (POOLED, *group.splits):
+            found = _front(group, cost, split, by_id)
+            if found is not None:
+                yield f"{cost} {split}", asdict(found)
+
+
+def _front(group: Group, cost: str, split: str, by_id: dict[str, Row]) -> Front | None:
+    candidates = []
+    for row in group.measured:
+        if split == POOLED or split in row["splits"]:
+            x, y = COSTS[cost](row), wer(row, split)
+            if x is not None and y is not None:
+                pairing, change = _pairing(row, split, by_id)
+                if pairing is not None and group.baseline is not None:
+                    pairing = (pairing[0], Estimate(pairing[1].value))
+                candidates.append(Candidate(row["cell_id"], x, y, pairing, change))
+    return front(candidates)
+
+
+def _pairing(row: Row, split: str, by_id: dict[str, Row]) -> tuple[tuple[str, Estimate] | None, Estimate | None]:
+    """The cell of the baseline and its WER, and the difference; None and None where there is no comparison."""
+    baseline = by_id.get(row["baseline"] or "")
+    if baseline is None or (split != POOLED and split not in baseline["splits"]):
+        return None, None
+    base, change = wer(baseline, split), difference(row, split)
+    if base is None or (change is None and baseline is not row):
+        return None, None
+    return (row["baseline"], base), change

@@ -1,0 +1,145 @@
+"""As much of what was heard as a page can hold, word by word.
+
+A reference is stored once, however many cells were measured on it; a hypothesis only where the baseline's differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantlab.record import Record
+from quantlab.report.html.align import alignments
+from quantlab.report.html.heard import Cell, Corpus, Heard, Key, heard
+from quantlab.report.html.payload import packed
+
+# Hypotheses per cell, tried in this order; "the worst 500" is easier to read on the page than an exact limit.
+STEPS = (1_000_000, 5000, 2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
+# A first guess, so that what is far too much is not aligned; then it is measured.
+_PER_LETTER = 0.3  # letters of page for a letter of English, compressed and in base64
+_PER_ENTRY = 8
+
+Normaliser = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The blocks of a page: utterances once for all cells, and the hypotheses of every cell."""
+
+    utterances: str
+    cells: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """Letters that the page carries."""
+        return len(self.utterances) + sum(map(len, self.cells.values()))
+
+
+def texts(root: Path, found: Sequence[tuple[Record, str | None]], budget: int) -> Texts:
+    """The texts of some cells, in at most `budget` letters of page: the worst utterances of each, as many as fit.
+
+    Args:
+        root: the folder of the records.
+        found: records that ended well, each with the cell id of its baseline, its own if it is one.
+        budget: letters of the page that texts may take.
+    """
+    corpus = Corpus()
+    cells = list(heard(root, found, corpus))
+    scored = _Scored()
+    for most in STEPS:
+        if _guess(cells, most) <= budget:
+            made = _build(cells, corpus, most, scored)
+            if made.size <= budget:
+                break
+    return made
+
+
+def _guess(cells: Sequence[Cell], most: int) -> float:
+    shown = [item.text for cell in cells if cell.baseline for item in cell.heard[:most]]
+    return sum(map(len, shown)) * _PER_LETTER + len(shown) * _PER_ENTRY
+
+
+def _build(cells: Sequence[Cell], corpus: Corpus, most: int, scored: _Scored) -> Texts:
+    shown = _shown(cells, most)
+    keys = dict.fromkeys(item.key for items in shown.values() for item in items)
+    index = {key: number for number, key in enumerate(keys)}
+    return Texts(
+        utterances=packed([_utterance(key, corpus, scored) for key in keys]),
+        cells={cell.id: packed(_cell(cell, shown[cell.id], index, scored)) for cell in cells},
+    )
+
+
+def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Heard, ...]]:
+    """The worst of each cell; of a baseline, also what others are to be compared with."""
+    shown = {cell.id: cell.heard[:most] for cell in cells}
+    needed: dict[str, set[Key]] = {}
+    for cell in cells:
+        if cell.baseline is not None:
+            needed.setdefault(cell.baseline, set()).update(item.key for item in shown[cell.id])
+    for cell in cells:
+        if cell.id in needed:
+            worst = {item.key for item in shown[cell.id]}
+            shown[cell.id] = tuple(item for item in cell.heard if item.key in worst | needed[cell.id])
+    return shown
+
+
+def _cell(cell: Cell, shown: Sequence[Heard], index: dict[Key, int], scored: _Scored) -> dict[str, Any]:
+    marks = scored.alignments(shown)
+    return {
+        "baseline": cell.baseline,
+        "utterances": cell.utterances,
+        "differing": sum(cell.baseline is not None or item.errors > 0 for item in cell.heard),
+        "worse": cell.worse,
+        "better": cell.better,
+        # utterance, words as they were scored, as they were written where that differs, alignment
+        "heard": [
+            [index[item.key], *_scored_and_written(scored.text(item.key, item.text), item.text), mark]
+            for item, mark in zip(shown, marks, strict=True)
+        ],
+    }
+
+
+def _utterance(key: Key, corpus: Corpus, scored: _Scored) -> list[object]:
+    known = corpus.known[key]
+    return [
+        key.id,
+        key.split,
+        known.speaker,
+        round(known.audio_s, 2),
+        corpus.audio.get(key),
+        *_scored_and_written(scored.text(key, key.reference), key.reference),
+    ]
+
+
+def _scored_and_written(scored: str, written: str) -> tuple[str, str | None]:
+    return scored, None if scored == written else written
+
+
+class _Scored:
+    """Texts and alignments as they were scored, each computed once: cells of a grid hear much the same."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, str, str], str] = {}
+        self._marks: dict[tuple[str, str], str] = {}
+
+    def text(self, key: Key, text: str) -> str:
+        """The text normalised as the utterance's was for scoring."""
+        found = (key.normaliser, key.language, text)
+        if found not in self._texts:
+            self._texts[found] = _normaliser(key)(text).strip()
+        return self._texts[found]
+
+    def alignments(self, items: Sequence[Heard]) -> list[str]:
+        """See `align.alignments`."""
+        pairs = [(self.text(item.key, item.key.reference), self.text(item.key, item.text)) for item in items]
+        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._marks]
+        self._marks |= dict(zip(missing, alignments(missing), strict=True))
+        return [self._marks[pair] for pair in pairs]
+
+
+def _normaliser(key: Key) -> Normaliser:
+    from quantlab import score
+
+    return score.normaliser(key.language)
