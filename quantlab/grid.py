@@ -19,6 +19,7 @@ from quantlab.isolate import Failure, Workers, attempt
 from quantlab.plan import Cell, plan
 from quantlab.progress import Display
 from quantlab.record import CellResult, Record, Stages
+from quantlab.report.plots import figures
 from quantlab.report.rows import rows_of
 from quantlab.report.table import show, text
 
@@ -74,8 +75,9 @@ class Grid:
             self._track(partial(tracking.log_cell, self.root, self.tracking, cell.id, sweep))
             records.append(result)
         ids = [item.cell_id for item in records]
-        table = text(rows_of(self.root, records, on_unreadable=self.display.say))
-        self._track(partial(tracking.log_sweep, self.root, self.tracking, sweep, ids, table))
+        compared = rows_of(self.root, records, on_unreadable=self.display.say)
+        plots = partial(figures, compared)
+        self._track(partial(tracking.log_sweep, self.root, self.tracking, sweep, ids, text(compared), plots))
         return records
 
     def _known(self, cell: Cell) -> Record | None:

@@ -1,4 +1,4 @@
-"""`python -m quantlab.report`: the records below a folder, as a table or for a program."""
+"""`python -m quantlab.report`: the records below a folder, for a person or for a program."""
 
 from __future__ import annotations
 
@@ -10,50 +10,83 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantlab.config import did_you_mean
-from quantlab.report import rows, table
+from quantlab.report import flat, latex, markdown, rows, table
+from quantlab.report.rows import Row
 
-NOTHING = 1  # exit code: there are no records
-
-
-def _print_json(found: list[rows.Row]) -> None:
-    print(rows.to_json(found))
+NOTHING, MISUSED = 1, 2  # exit codes: there are no records; the file cannot be written
+_PAGE = "report.html"  # below the root
 
 
-FORMATS: dict[str, Callable[[list[rows.Row]], None]] = {"table": table.show, "json": _print_json}
+def _html(root: Path, found: list[Row]) -> str:
+    from quantlab.report.html import page  # a charting library, which no other format needs
+
+    return page(root, found)
+
+
+FORMATS: dict[str, Callable[[Path, list[Row]], str]] = {
+    "table": lambda root, found: table.text(found),
+    "markdown": markdown.render,
+    "latex": latex.render,
+    "csv": flat.render,
+    "json": lambda root, found: rows.to_json(found) + "\n",
+    "html": _html,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report.
+    """Print the report, or write it to a file.
 
     Returns:
-        The exit code: 0, or 1 if there are no records. A misuse leaves through `SystemExit(2)`.
+        The exit code: 0, 1 if there are no records, 2 if the file cannot be written. A misuse of an option leaves
+        through `SystemExit(2)`.
     """
     options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without "–" gets a "?", not a traceback
-    found = rows.rows(options.root)
+    found = rows.rows(options.root, margin=options.margin)
     if not found:
         rows.warn(f"no records below {options.root}; make some: python -m quantlab -m quant=none,torch_int8")
-    if found or options.format == "json":
-        _print(FORMATS[options.format], found)
-    return 0 if found else NOTHING
+        if options.format != "json":
+            return NOTHING
+    code = _deliver(options, found)
+    return code if found else NOTHING
 
 
-def _print(show: Callable[[list[rows.Row]], None], found: list[rows.Row]) -> None:
+def _deliver(options: argparse.Namespace, found: list[Row]) -> int:
+    out = options.out
+    if out is None and options.format == "html" and sys.stdout.isatty():
+        out = options.root / _PAGE  # nobody reads a page of megabytes in a terminal
+    if out is not None:
+        return _write(out, FORMATS[options.format](options.root, found))
     try:
-        show(found)
+        if options.format == "table":
+            table.show(found)
+        else:
+            sys.stdout.write(FORMATS[options.format](options.root, found))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (head, less) has gone; without this the interpreter complains when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _write(path: Path, text: str) -> int:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        rows.warn(f"{path} cannot be written: {error.strerror}")
+        return MISUSED
+    rows.warn(f"wrote {path}")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m quantlab.report",
         description="Print the cells measured so far. WER and CER in %, size in MB (10^6 bytes), RTF = generation "
-        "time / audio time over all splits. In JSON: fractions, bytes, seconds; what does not exist is null.",
-        epilog="example: python -m quantlab.report --root mlruns --format json",
+        "time / audio time over all splits. In JSON and CSV: fractions, bytes, seconds; what does not exist is null "
+        "or empty.",
+        epilog="example: python -m quantlab.report --root mlruns --format markdown --out report.md",
     )
     parser.add_argument(
         "--root",
@@ -65,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", type=_format, default="table", metavar="|".join(FORMATS), help="default: %(default)s"
     )
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"write to a file (html in a terminal: DIR/{_PAGE})")
+    parser.add_argument(
+        "--margin",
+        type=_margin,
+        metavar="POINTS",
+        help="percentage points of WER that do not matter (default: stats.margin of each record)",
+    )
     return parser
 
 
@@ -72,6 +112,16 @@ def _format(name: str) -> str:
     if name not in FORMATS:
         raise argparse.ArgumentTypeError(f"no format {name!r}{did_you_mean(name, list(FORMATS))}")
     return name
+
+
+def _margin(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: a number of percentage points above 0")
+    return value
 
 
 if __name__ == "__main__":

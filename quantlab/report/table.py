@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +14,31 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from quantlab.report.ranking import rtf
 from quantlab.report.rows import Row
-
-ABSENT = "–"
-_MB = 1_000_000  # bytes
-_UNLIMITED = 400  # columns; a file or a pipe has no width
-_STYLES = {"ok": "green", "unsupported": "yellow", "failed": "red", "oom": "red", "timeout": "red"}
-_AXES = ("model", "quant", "device")
-# What may tell apart cells that agree in those; a column only where it does.
-_FURTHER_AXES = (
-    "dataset",
-    "weights",
-    "runtime",
-    "protocol",
-    "batch_size",
-    "threads",
-    "target",
-    "group_size",
-    "seed",
+from quantlab.report.wording import (
+    ABSENT,
+    FURTHER_AXES,
+    between,
+    cell_name,
+    half_width,
+    megabytes,
+    percent,
+    ratio,
+    three_digits,
 )
+
+__all__ = ["Column", "columns", "rtf", "show", "text"]
+
+_UNLIMITED = 400  # columns; a file or a pipe has no width
+_STYLES = {
+    **{"ok": "green", "unsupported": "yellow", "failed": "red", "oom": "red", "timeout": "red"},
+    **{"better": "green", "tied": "green", "worse": "red", "underpowered": "yellow", "baseline": "dim"},
+    **{"faster": "green", "slower": "red", "not converged": "yellow"},
+}
+_NAMED = 3  # cells by name in a line about several
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_AXES = ("model", "quant", "device")
 
 
 @dataclass(frozen=True)
@@ -41,29 +48,66 @@ class Column:
     title: tuple[str, ...]  # lines
     figure: Callable[[Row], Any]
     show: Callable[[Any], str] = str
-    better: Callable[[Sequence[float]], float] | None = None  # None for a column of words
-    drop_first: int = 0  # where the terminal is narrow; 0 = never
+    better: Callable[[Sequence[float]], float] | None = None  # None where none is marked as the best
+    drop_first: int = 0  # where the terminal is narrow, the highest first; 0 = never
     shrinks: bool = False  # a name may be cut where even that is not enough, a figure never
+    words: bool = False
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns these rows fill, in reading order."""
     splits = list(dict.fromkeys(split for row in rows for split in row["splits"]))
     return [
-        *(Column((axis,), _value(axis), drop_first=_droppable(axis, rows), shrinks=True) for axis in _AXES),
-        *(Column(tuple(axis.split("_")), _value(axis)) for axis in _FURTHER_AXES if _tells_apart(axis, rows)),
-        *(Column(("WER %", split), _of(split, "wer"), _percent, min) for split in splits),
-        *(Column(("CER %", split), _of(split, "cer"), _percent, min, drop_first=3) for split in splits),
-        Column(("RTF",), rtf, _three_digits, min),
-        Column(("size", "MB"), _value("size_bytes"), _megabytes, min),
-        Column(("smaller", "by %"), _value("size_reduction"), _percent_short, max, drop_first=1),
-        Column(("status",), _value("status")),
+        *(Column((axis,), _value(axis), drop_first=_droppable(axis, rows), shrinks=True, words=True) for axis in _AXES),
+        *(
+            Column(tuple(axis.split("_")), _value(axis), words=True)
+            for axis in FURTHER_AXES
+            if _tells_apart(axis, rows)
+        ),
+        *(Column(("WER %", split), _of(split, "wer"), percent, min) for split in splits),
+        *(Column(("CER %", split), _of(split, "cer"), percent, min, drop_first=4) for split in splits),
+        Column(("RTF",), rtf, three_digits, min),
+        *_compared(rows),
+        Column(("size", "MB"), _value("size_bytes"), megabytes, min),
+        Column(("smaller", "by %"), _value("size_reduction"), _percent_short, max, drop_first=2),
+        *([Column(("WER", "verdict"), _value("verdict"), words=True)] if _any(rows, "verdict") else []),
+        Column(("status",), _value("status"), drop_first=_status_droppable(rows), words=True),
     ]
+
+
+def _status_droppable(rows: Sequence[Row]) -> int:
+    """It may go where it says the same in every row, and before figures: whatever failed is listed below as well."""
+    if _all_ok(rows):
+        return 4
+    return 2 if _any(rows, "verdict") else 0
+
+
+def _compared(rows: Sequence[Row]) -> list[Column]:
+    """Time against the baseline, where cells took turns with it."""
+    if not _any(rows, "speed"):
+        return []
+    return [
+        Column(("time", "×base"), _value("speed"), _ratio, drop_first=1),
+        Column(("speed",), lambda row: row["speed"] and row["speed"]["verdict"], drop_first=5, words=True),
+    ]
+
+
+def _any(rows: Sequence[Row], key: str) -> bool:
+    return any(row[key] is not None for row in rows)
+
+
+def _all_ok(rows: Sequence[Row]) -> bool:
+    return all(row["status"] == "ok" for row in rows)
+
+
+def _ratio(speed: Row) -> str:
+    """`0.84 ±0.01`, with a question mark where the interval stayed wider than the protocol asks."""
+    return half_width(speed["ratio"], speed["ci95"]) + ("" if speed["converged"] else " ?")
 
 
 def _droppable(axis: str, rows: Sequence[Row]) -> int:
     """The quantizer always stays; the model and the device may go if they are the same in every row."""
-    return 0 if axis == "quant" or len({row[axis] for row in rows}) > 1 else 2
+    return 0 if axis == "quant" or len({row[axis] for row in rows}) > 1 else 3
 
 
 def _tells_apart(axis: str, rows: Sequence[Row]) -> bool:
@@ -79,33 +123,15 @@ def _of(split: str, key: str) -> Callable[[Row], Any]:
     return lambda row: row["splits"].get(split, {}).get(key)
 
 
-def rtf(row: Row) -> float | None:
-    """Real-time factor over all splits: total timed generation time / total audio duration."""
-    audio_s = sum(split["audio_s"] for split in row["splits"].values())
-    generate_s = sum(split["generate_s"] for split in row["splits"].values())
-    return generate_s / audio_s if audio_s else None
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
-
-
 def _percent_short(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
-
-
-def _megabytes(size_bytes: float) -> str:
-    return f"{size_bytes / _MB:.1f}"
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:#.3g}" if value >= 1e-4 else f"{value:.2e}"
+    return percent(fraction, 1)
 
 
 def show(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print the table, fitted to the terminal; in a file or a pipe it is as wide as it needs to be.
 
-    What did not end well follows below with its reason. Rows keep their order; the best of a column is bold.
+    What did not end well follows below with its reason, and what a reader of the speeds should know. Rows keep their
+    order; the best of a column is bold.
     """
     console = console or Console()
     if console.is_terminal:
@@ -128,9 +154,8 @@ def _print(rows: Sequence[Row], console: Console) -> None:
     if dropped:
         titles = dict.fromkeys(" ".join(column.title) for column in dropped)
         console.print(f"Left out, the terminal is too narrow: {', '.join(titles)}", style="dim", highlight=False)
-    for row in rows:
-        if row["status"] != "ok":
-            console.print(_why(row))
+    for line in (*_failures(rows), *_unsettled(rows), *_noise(rows)):
+        console.print(line)
 
 
 def _fitting(rows: Sequence[Row], console: Console) -> tuple[list[Column], list[Column]]:
@@ -158,7 +183,7 @@ def _table(rows: Sequence[Row], chosen: Sequence[Column]) -> Table:
         cells.append([_cell(column, row, best) for row in rows])
         table.add_column(
             "\n".join(column.title),
-            justify="left" if column.better is None else "right",
+            justify="left" if column.words else "right",
             no_wrap=True,
             min_width=None if column.shrinks else max([*map(len, column.title), *map(len, cells[-1])]),
         )
@@ -180,11 +205,48 @@ def _cell(column: Column, row: Row, best: str | None) -> Text:
     if figure is None:
         return Text(ABSENT, style="dim")
     shown = column.show(figure)
-    if column.title == ("status",):
-        return Text(shown, style=_STYLES[shown])
+    if column.words:
+        return Text(shown, style=_STYLES.get(shown, ""))
     return Text(shown, style="bold" if row["status"] == "ok" and shown == best else "")
 
 
-def _why(row: Row) -> Text:
-    label = f"{row['model']}-{row['quant']}-{row['device']}"
-    return Text.assemble((f"{row['status']}: ", _STYLES[row["status"]]), (f"{label}: ", "bold"), row["reason"] or "")
+def _failures(rows: Sequence[Row]) -> Iterator[Text]:
+    for row in rows:
+        if row["status"] != "ok":
+            yield _line(row["status"], _STYLES[row["status"]], cell_name(row), row["reason"] or "")
+
+
+def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:
+    """Cells whose time did not settle within the protocol's budget."""
+    for row in rows:
+        speed = row["speed"]
+        if speed is not None and not speed["converged"]:
+            reach = f"{ratio(speed['ratio'])}{between(speed['ci95'], ratio)} × base after {speed['blocks']} blocks"
+            yield _line("not converged", "yellow", cell_name(row), reach)
+
+
+def _noise(rows: Sequence[Row]) -> Iterator[Text]:
+    """What else went on while cells were timed; one line for those that differ in no more than a number."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in rows:
+        for flag in row["noise"]["flags"] if row["noise"] is not None else ():
+            found.setdefault(_NUMBER.sub("#", flag), []).append((flag, cell_name(row)))
+    for flags in found.values():
+        yield _line("noise", "yellow", _listed([name for _, name in flags]), _joined([flag for flag, _ in flags]))
+
+
+def _listed(names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
+    return ", ".join(names) if len(names) <= _NAMED else f"{len(names)} cells"
+
+
+def _joined(flags: Sequence[str]) -> str:
+    """The same words with each number, or the smallest and the largest of them."""
+    columns = zip(*(_NUMBER.findall(flag) for flag in flags), strict=True)
+    ranges = [sorted(set(column), key=float) for column in columns]
+    shown = iter(found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}" for found in ranges)
+    return _NUMBER.sub(lambda match: next(shown), flags[0])
+
+
+def _line(word: str, style: str, label: str, text: str) -> Text:
+    return Text.assemble((f"{word}: ", style), (f"{label}: ", "bold"), text)

@@ -30,6 +30,53 @@ def test_json_is_one_list(root, capsys):
     assert {item["status"] for item in found} == {"ok", "unsupported", "timeout", "failed"}
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("markdown", "# Quantized"), ("latex", "% needs"), ("csv", "cell_id,status"), ("html", "<!doctype html>")],
+)
+def test_every_other_format_is_printed(name, start, root, capsys):
+    assert report.main(["--root", str(root), "--format", name]) == 0
+    assert capsys.readouterr().out.lower().startswith(start.lower())
+
+
+@pytest.mark.parametrize("name", [*report.FORMATS])
+def test_a_file_holds_what_would_be_printed(name, root, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert report.main(["--root", str(root), "--format", name]) == 0
+    printed = capsys.readouterr().out
+    assert report.main(["--root", str(root), "--format", name, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"quantlab: wrote {out}\n")
+    if name != "html":  # its ids are drawn anew
+        assert out.read_text() == printed
+
+
+def test_a_page_is_not_poured_into_a_terminal(root, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert report.main(["--root", str(root), "--format", "html"]) == 0
+    assert f"wrote {root / 'report.html'}" in capsys.readouterr().err
+    assert (root / "report.html").read_text().lower().startswith("<!doctype html>")
+
+
+def test_a_file_that_cannot_be_written_is_a_misuse(root, tmp_path, capsys):
+    assert report.main(["--root", str(root), "--out", str(tmp_path / "no" / "such" / "folder")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("margin", ["0", "-1", "nan", "much"])
+def test_a_margin_is_a_number_of_points(margin, capsys):
+    with pytest.raises(SystemExit) as caught:
+        report.main(["--margin", margin])
+    assert caught.value.code == 2
+    assert "--margin" in capsys.readouterr().err
+
+
+def test_the_margin_reaches_the_comparison(root, capsys):
+    assert report.main(["--root", str(root), "--format", "json", "--margin", "2.5"]) == 0
+    margins = {item["comparison"]["margin"] for item in json.loads(capsys.readouterr().out) if item["comparison"]}
+    assert margins == {0.025}
+
+
 def test_no_records_is_a_no_and_says_how_to_make_some(tmp_path, capsys):
     assert report.main(["--root", str(tmp_path)]) == 1
     said = capsys.readouterr()

@@ -15,7 +15,7 @@ from quantlab.report import document, flat, latex, markdown
 from quantlab.report.rows import row
 
 ROOT = Path("mlruns")
-UNSUPPORTED = dict.fromkeys(uncompared("none")) | row(bad_result("unsupported", "no | [CUDA](x) *kernels*_").record)
+UNSUPPORTED = row(bad_result("unsupported", "no | [CUDA](x) *kernels*_").record)
 
 
 def _tables(text: str) -> dict[str, list[list[str]]]:

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from compared import careful_grid, paper_grid
 from rich.console import Console
 from synthetic import bad_result, result
 
@@ -112,3 +113,68 @@ def test_random_weights_have_no_wer_but_a_speed():
     splits = {name: split.model_copy(update={"wer": None, "cer": None}) for name, split in record.splits.items()}
     line = text([row(record.model_copy(update={"splits": splits}))]).splitlines()[3]
     assert line.split() == "nano none cpu – – – – 0.0127 13.1 0.0 ok".split()
+
+
+CAREFUL = careful_grid()
+
+
+def _line(plain, quant):
+    return next(line for line in plain.splitlines() if quant in line.split())
+
+
+def test_a_verdict_and_the_time_against_the_baseline_with_its_reach():
+    plain = text(CAREFUL)
+    assert plain.splitlines()[0].split()[-4:] == "time size smaller WER".split()
+    assert _line(plain, "torch_int8").split()[-7:] == "0.84 ±0.01 faster 5.6 57.0 tied ok".split()
+    assert "1.00 ±0.01  no difference" in plain
+    assert _line(plain, "bnb_nf4").split()[-2:] == ["underpowered", "ok"]
+
+
+def test_what_was_timed_once_has_no_such_columns():
+    plain = text(paper_grid())
+    assert "×base" not in plain
+    assert "verdict" in plain
+
+
+def test_a_time_that_did_not_settle_is_marked_and_told_below():
+    plain = text(CAREFUL)
+    assert "1.70 ±0.20 ?" in _line(plain, "hqq_int3")
+    assert "not converged: nano-hqq_int3-cpu: 1.70 [1.50, 1.90] × base after 12 blocks" in plain.splitlines()
+    assert "?" not in _line(plain, "torch_int8")
+
+
+def test_noise_is_told_below_once_for_cells_that_differ_in_a_number_alone():
+    rows = [item | {"noise": {"flags": [f"other processes took {60 + index} % of the cores"]}}
+            for index, item in enumerate(careful_grid())]  # fmt: skip
+    rows[0]["noise"] = {"flags": ["throttled"]}
+    lines = [line for line in text(rows).splitlines() if line.startswith("noise")]
+    assert lines == [
+        "noise: nano-none-cpu: throttled",
+        "noise: 6 cells: other processes took 61 to 66 % of the cores",
+    ]
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, "±0.01"), (100, "smaller"), (120, "nano "), (140, "no difference")])
+def test_what_matters_most_stays_where_it_is_narrow(width, shown):
+    plain = text(CAREFUL, width)
+    assert all(len(line) <= width for line in plain.splitlines())
+    for figure in ("underpowered", "0.84 ±0.01", "12.42", "0.00976", "13.1", shown):
+        assert figure in plain
+    assert ("no difference" in plain) == (width >= 140)
+
+
+def test_with_cells_that_failed_the_verdict_outlives_the_status_column():
+    rows = [*CAREFUL, row(bad_result("unsupported", "no kernels", device="cuda").record)]
+    plain = text(rows, 80)
+    assert all(len(line) <= 80 for line in plain.splitlines())
+    assert "underpowered" in plain
+    assert "unsupported: nano-torch_int8-cuda: no kernels" in plain
+
+
+def test_words_are_coloured_by_what_they_mean():
+    console = _terminal(160)
+    show(CAREFUL, console)
+    said = console.file.getvalue()
+    assert "\x1b[31mworse" in said
+    assert "\x1b[33mnot converged" in said
+    assert "\x1b[32mfaster" in said
