@@ -56,11 +56,11 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
                 module.name,
                 module.class_before,
                 module.class_after,
-                ", ".join(f"{name} {dtype}" for name, dtype in module.dtypes.items()),
                 module.bytes_before,
                 module.bytes_after,
                 module.kernel,
-                module.skipped or ("" if module.quantized else "left alone"),
+                module.skipped or ("" if module.quantized else "no reason recorded"),
+                ", ".join(f"{name} {dtype}" for name, dtype in module.dtypes.items()),
             ]
             for module in receipt.modules
         ],

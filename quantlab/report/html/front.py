@@ -29,8 +29,8 @@ class Estimate:
     ci95: Sequence[float] | None = None
 
     def draws(self, random: np.random.Generator, count: int) -> Array:
-        """(count,) values that could have been measured instead, none below 0."""
-        return np.maximum(self.value + self.errors(random, count), 0.0)
+        """(count,) values that could have been measured instead."""
+        return self.value + self.errors(random, count)
 
     def errors(self, random: np.random.Generator, count: int) -> Array:
         """(count,) errors that the estimate could have, around 0."""
@@ -94,7 +94,7 @@ def _draws(candidates: Sequence[Candidate], random: np.random.Generator) -> tupl
         if candidate.difference is None:
             return shared[name]
         error = candidate.difference.errors(random, count)
-        return np.maximum(shared[name] + candidate.y.value - estimate.value + error, 0.0)
+        return shared[name] + candidate.y.value - estimate.value + error
 
     x = np.stack([candidate.x.draws(random, count) for candidate in candidates], axis=1)
     return x, np.stack([wer(candidate) for candidate in candidates], axis=1)
@@ -122,6 +122,6 @@ def _band(x: Array, y: Array, centres: Array) -> dict[str, tuple[float, ...]]:
     there = np.isfinite(high)  # left of that, some draws have no cell as cheap as this
     return {
         "x": tuple(map(float, at[there])),
-        "low": tuple(map(float, low[there])),
+        "low": tuple(map(float, np.maximum(low[there], 0.0))),  # a normal distribution knows no 0, WER does
         "high": tuple(map(float, high[there])),
     }

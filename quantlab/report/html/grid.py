@@ -104,9 +104,10 @@ def _columns(rows: Sequence[Row]) -> Iterator[Column]:
     splits = tuple(dict.fromkeys(split for row in rows for split in row["splits"]))
     yield _wer(ALL, "WER")
     yield Column("against fp32", "points", _value(lambda row: difference(row, ALL)), _change)
-    yield Column("verdict", "", lambda row: _rank(row), lambda row: badge(row["verdict"]), words=True)
+    yield Column("verdict", "", _rank, lambda row: badge(row["verdict"]), words=True)
     yield Column("RTF", "", ranking.rtf, _rtf, _speed_of("rtf"))
-    yield Column("time / fp32", "", ranking.ratio, _ratio, _speed_of("ratio"))
+    if any(row["speed"] is not None for row in rows):
+        yield Column("time / fp32", "", ranking.ratio, _ratio, _speed_of("ratio"))
     yield Column("size", "MB", lambda row: row["size_bytes"], _size, lambda rows: ranking.size())
     for split in splits if len(splits) > 1 else ():
         yield _wer(split, f"WER {split}")
@@ -157,7 +158,7 @@ def _rtf(row: Row) -> object:
 
 
 def _ratio(row: Row) -> object:
-    if row["speed"] is None:
+    if row["verdict"] == "baseline":
         return "1"
     speed = row["speed"]
     low, high = map(ratio, speed["ci95"])

@@ -47,9 +47,11 @@ def groups(rows: Sequence[Row]) -> list[Group]:
     Corpora of one name that differ (`dataset.limit=40`, an edited manifest) are told apart by their fingerprint.
     """
     found: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: "corpus" not in row["fingerprints"]):
         key = (str(row["dataset"]), str(row["device"]), str(row["fingerprints"].get("corpus", "")))
-        found.setdefault(key, []).append(row)
+        near = [other for other in found if other[:2] == key[:2]]
+        # a cell that failed before its corpus was read belongs to any of that name
+        found.setdefault(near[0] if near and not key[2] else key, []).append(row)
     names = [key[:2] for key in found]
     made = [Group(_group_label(key, some, names.count(key[:2]) > 1), tuple(some)) for key, some in found.items()]
     return sorted(made, key=lambda group: -len(group.measured))

@@ -103,10 +103,10 @@ function about(cell, known) {
 
 const part = (title, open, ...children) => el("details", { class: "part", open }, el("summary", {}, title), ...children);
 
-function lines(heads, rows) {
+function lines(heads, rows, kind = "box") {
   const table = el("table", {}, el("thead", {}, el("tr", {}, heads.map((text) => el("th", { scope: "col", class: "w" }, text)))));
   table.append(el("tbody", {}, rows.map((row) => el("tr", {}, row.map((text) => el("td", { class: typeof text === "number" ? null : "w" }, text === null ? "–" : typeof text === "number" ? text.toLocaleString("en") : text))))));
-  return el("div", { class: "box", tabindex: "0" }, table);
+  return el("div", { class: kind, tabindex: "0", role: "region", "aria-label": heads.join(", ") }, table);
 }
 
 function timing(known) {
@@ -140,8 +140,8 @@ async function histogram(latency) {
 function receipt(known) {
   if (!known) return null;
   const sizes = Object.entries(known.bytes).map(([dtype, count]) => `${dtype} ${bytes(count)}`).join(", ");
-  const proof = known.verified ? "verified: read off the model itself" : `not verified: ${known.problems.join("; ")}`;
+  const proof = known.verified ? "Verified: read off the model itself" : `Not verified: ${known.problems.join("; ")}`;
   return part(`Receipt: ${known.quantized} of ${known.total} linear layers quantized`, false,
     el("p", {}, `${proof}. Stored as ${sizes}.`),
-    lines(["module", "class before", "after", "stored as", "bytes before", "after", "kernel", "left alone because"], known.modules));
+    lines(["module", "class before", "after", "bytes before", "after", "kernel", "left alone because", "stored as"], known.modules, "box modules"));
 }

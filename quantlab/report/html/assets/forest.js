@@ -45,7 +45,8 @@ function edge(triples) {
   const ends = triples.map(([value, low, high]) => 100 * Math.max(Math.abs(low ?? value), Math.abs(high ?? value))).sort((a, b) => a - b);
   const margin = page.margin === null ? 0.5 : 100 * page.margin;
   if (!ends.length) return 3 * margin;
-  return 1.08 * Math.max(3 * margin, Math.min(ends.at(-1), 4 * ends[Math.floor((ends.length - 1) / 2)]));
+  const most = Math.max(3 * margin, 4 * ends[Math.floor((ends.length - 1) / 2)]);
+  return 1.08 * (ends.at(-1) > 2 * most ? most : Math.max(3 * margin, ends.at(-1)));
 }
 
 function forestTrace(ids, found, limit, [shade, symbol]) {

@@ -45,9 +45,9 @@ function readySheet() {
 
 function readyChoices() {
   const { splits: names, cells } = group();
-  const some = (cost) => cells.filter((id) => page.cells[id].cost[cost]).length > 1;
+  const some = (cost) => cells.some((id) => page.cells[id].verdict !== "baseline" && page.cells[id].cost[cost]);
   const costs = Object.keys(COSTS).filter(some);
-  view.x = costs.includes(view.x) ? view.x : costs[0];
+  view.x = costs.includes(view.x) ? view.x : costs[0] || "rtf";
   view.split = againstSplit = page.pooled;
   const options = [[page.pooled, "all splits"], ...(names.length > 1 ? names.map((split) => [split, split]) : [])];
   for (const id of ["x", "y", "against-split"]) $(id).querySelectorAll("label").forEach((old) => old.remove());

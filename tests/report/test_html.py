@@ -1,0 +1,248 @@
+"""What goes into the page: fronts with their uncertainty, alignments, as many texts as fit, no markup of others."""
+
+import base64
+import gzip
+import json
+import re
+
+import numpy as np
+import pages
+import pytest
+from synthetic import bad_result, grid, result, split_result
+
+from quantlab import record, score
+from quantlab.report import html
+from quantlab.report.html import clips, sections, summary
+from quantlab.report.html.align import alignments
+from quantlab.report.html.front import Candidate, Estimate, front, on_front
+from quantlab.report.html.markup import Html, join, tag
+from quantlab.report.html.payload import asset, packed, policy
+from quantlab.report.rows import rows
+
+HOSTILE = '</script><img src=x onerror="document.title=`taken`"> & \u2028 <!--texts--> $title {{7*7}}'
+
+
+def block(page, name):
+    """A data block of the page, as the browser reads it."""
+    found = re.search(rf'<script type="application/octet-stream" id="{name}">([^<]*)</script>', page)
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
+# Pareto front
+
+
+def test_on_front_by_hand():
+    x, y = np.array([[1.0, 2.0, 3.0, 2.5]]), np.array([[3.0, 2.0, 1.0, 2.5]])
+    assert on_front(x, y).tolist() == [[True, True, True, False]]
+
+
+def test_on_front_agrees_with_comparing_all_pairs():
+    random = np.random.default_rng(1)
+    x, y = random.random((50, 12)), random.random((50, 12))
+    beaten = [
+        [any(a[j] < a[i] and b[j] < b[i] for j in range(12)) for i in range(12)] for a, b in zip(x, y, strict=True)
+    ]
+    assert (on_front(x, y) == ~np.array(beaten)).all()
+
+
+def test_equal_cells_one_is_on_the_front():
+    assert on_front(np.ones((1, 2)), np.ones((1, 2))).tolist() == [[True, False]]
+
+
+def test_exact_estimates_have_a_front_without_a_band():
+    found = front([Candidate("a", Estimate(1), Estimate(0.2)), Candidate("b", Estimate(2), Estimate(0.1))])
+    assert found.cells == ("a", "b")
+    assert found.share == {"a": 1.0, "b": 1.0}
+    assert found.low == found.high
+    assert (found.x[0], found.low[0]) == (1, 0.2)
+    assert (found.x[-1], found.low[-1]) == (2, 0.1)
+
+
+def test_share_is_the_probability_of_a_normal_difference():
+    # b costs more and is on the front where its WER is below a's: P(N(0.1, 0.1) > 0) = Φ(1) = 0.841
+    half = 1.959964 * 0.1
+    a = Candidate("a", Estimate(1), Estimate(0.5), ("a", Estimate(0.5)))
+    b = Candidate("b", Estimate(2), Estimate(0.4), ("a", Estimate(0.5)), Estimate(-0.1, (-0.1 - half, -0.1 + half)))
+    assert front([a, b]).share["b"] == pytest.approx(0.841, abs=0.04)
+
+
+def test_luck_that_cells_share_does_not_change_who_is_on_the_front():
+    wide = Estimate(0.5, (0.1, 0.9))
+    a = Candidate("a", Estimate(1), Estimate(0.5), ("a", wide))
+    b = Candidate("b", Estimate(2), Estimate(0.45), ("a", wide), Estimate(-0.05, (-0.06, -0.04)))
+    assert front([a, b]).share["b"] == 1.0
+    assert front([a, Candidate("b", Estimate(2), Estimate(0.45, (0.05, 0.85)))]).share["b"] < 0.7
+
+
+def test_the_same_page_twice(tmp_path):
+    grid(tmp_path)
+    assert html.page(tmp_path, rows(tmp_path)) == html.page(tmp_path, rows(tmp_path))
+
+
+# alignment
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "marks"),
+    [
+        ("a b c", "a b c", "e3"),
+        ("a b c", "a x c", "e1s1e1"),
+        ("a b c", "a c", "e1d1e1"),
+        ("a c", "a b c", "e1i1e1"),
+        ("a b", "", "d2"),
+        ("", "a b", "i2"),
+        ("", "", ""),
+    ],
+)
+def test_alignment_by_hand(reference, hypothesis, marks):
+    assert alignments([(reference, hypothesis)]) == [marks]
+
+
+def test_alignment_counts_what_was_scored():
+    said = pages.spoken(40)
+    heard = [pages.counted(pages.heard(item, 0.3, "x")) for item in said]
+    normalise = score.normaliser()
+    pairs = [(normalise(item.reference).strip(), normalise(item.hypothesis).strip()) for item in heard]
+    for item, marks in zip(heard, alignments(pairs), strict=True):
+        counts = {kind: sum(int(n) for k, n in re.findall(r"([esdi])(\d+)", marks) if k == kind) for kind in "esdi"}
+        assert (counts["s"], counts["d"], counts["i"]) == (item.substitutions, item.deletions, item.insertions)
+
+
+# texts
+
+
+def test_worst_regressions_first_and_only_what_differs(tmp_path):
+    said = pages.spoken(60)
+    counts = {}
+    record.write(tmp_path, pages.cell("none", said, "cell0", counts))
+    record.write(tmp_path, pages.cell("hqq_int3", said, "cell1", counts))
+    page = html.page(tmp_path, rows(tmp_path))
+    found, known = block(page, "heard-cell1"), block(page, "utterances")
+    base = {u.id: u for u in record.read_utterances(tmp_path, "cell0")}
+    own = {u.id: u for u in record.read_utterances(tmp_path, "cell1")}
+    errors = lambda u: u.substitutions + u.deletions + u.insertions  # noqa: E731
+    shown = [known[number][0] for number, *_ in found["heard"]]
+    assert set(shown) == {name for name in own if own[name].hypothesis != base[name].hypothesis}
+    more = [errors(own[name]) - errors(base[name]) for name in shown]
+    assert more == sorted(more, reverse=True)
+    assert more[0] > 0
+    assert found["worse"] == sum(change > 0 for change in more)
+    assert found["baseline"] == "cell0"
+
+
+def test_a_page_of_too_much_text_holds_the_worst_and_says_so(tmp_path):
+    pages.large_grid(tmp_path, cells=6, utterances=300)
+    found = rows(tmp_path)
+    whole = html.page(tmp_path, found)
+    limit = len(whole) - 20_000
+    small = html.page(tmp_path, found, most_bytes=limit)
+    assert len(small.encode()) <= limit
+    cell = block(small, "heard-cell005")
+    assert 0 < len(cell["heard"]) < cell["differing"]
+    assert cell["heard"] == _renumbered(block(whole, "heard-cell005")["heard"][: len(cell["heard"])], whole, small)
+
+
+def _renumbered(heard, whole, small):
+    before, after = (block(page, "utterances") for page in (whole, small))
+    return [[after.index(before[number]), *rest] for number, *rest in heard]
+
+
+def test_what_was_scored_and_what_was_written(tmp_path):
+    said = pages.spoken(2)[0].model_copy(
+        update={"reference": "Mr. Brown's colour!", "hypothesis": "mister brown s color"}
+    )
+    item = result("none", cell_id="cell0").model_copy(update={"utterances": (pages.counted(said),)})
+    record.write(tmp_path, item)
+    page = html.page(tmp_path, rows(tmp_path))
+    [[*_, scored, written]] = block(page, "utterances") or [[None, None]]
+    assert written == "Mr. Brown's colour!"
+    assert scored == score.normaliser()("Mr. Brown's colour!").strip()
+
+
+# what others wrote
+
+
+def test_markup_escapes_by_default():
+    made = tag("p", HOSTILE, Html("<b>ours</b>"), [None, 3], title=HOSTILE, data_x="1", hidden=True, open=False)
+    assert "<img" not in made
+    assert made.count("<b>ours</b>3") == 1
+    assert ' data-x="1" hidden>' in made
+    assert join("a", None, "<") == "a&lt;"
+
+
+def test_packed_data_cannot_leave_its_block():
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", packed({"text": HOSTILE, "lone": "\ud800"}))
+
+
+def test_hostile_names_and_reasons_stay_text(tmp_path):
+    record.write(tmp_path, bad_result("failed", HOSTILE, model__name=HOSTILE, dataset__name=HOSTILE))
+    record.write(tmp_path, result("none", cell_id="cell0", quant__library=HOSTILE))
+    page = html.page(tmp_path, rows(tmp_path))
+    assert "<img" not in page
+    assert page.count("<script") == page.count("</script>")
+    assert "{{7*7}}" in page  # it is there, as text
+
+
+def test_the_policy_allows_the_two_scripts_and_no_network():
+    rules = dict(rule.strip().split(" ", 1) for rule in policy().split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["script-src"].count("sha256-") == 2
+    assert "unsafe" not in rules["script-src"]
+    assert "http" not in policy()
+
+
+def test_nothing_of_ours_points_to_the_network():
+    for name in ("page.html", "page.css", "main.js", "base.js", "cell.js", "scatter.js", "forest.js", "table.js"):
+        assert not re.search(r"https?://|//cdn|@import|url\(", asset(name))
+
+
+# audio, groups, what is told
+
+
+def test_audio_is_offered_where_the_measured_corpus_lies():
+    from quantlab.config import DatasetConfig
+    from quantlab.data import open_corpus
+
+    dataset = {"name": "demo", "source": "shipped", "limit": 2}
+    corpus = open_corpus(DatasetConfig.model_validate(dataset))
+    found = clips.uris(dataset, corpus.fingerprint)
+    assert len(found) == 4
+    assert all(uri.startswith("file:///") and uri.endswith(".ogg") for uri in found.values())
+    assert clips.uris(dataset, "another corpus") == {}
+    assert clips.uris({"name": "librispeech", "source": "hub"}, corpus.fingerprint) == {}
+    assert clips.uris({"name": "x", "source": "manifest", "path": "/nowhere.jsonl"}, corpus.fingerprint) == {}
+    assert clips.uris({"name": "x", "unknown": 1, "source": "manifest"}, corpus.fingerprint) == {}
+
+
+def test_cells_of_other_corpora_and_devices_are_apart(tmp_path):
+    grid(tmp_path)
+    record.write(tmp_path, result("none", cell_id="gpu", device="cuda"))
+    record.write(tmp_path, bad_result("failed", "no corpus", cell_id="lost", model__name="base"))
+    made = summary.groups(rows(tmp_path))
+    assert [group.label for group in made] == ["demo, cpu", "demo, cuda"]
+    assert "lost" in [row["cell_id"] for row in made[0].rows]
+
+
+def test_every_flag_and_every_reason_is_told(tmp_path):
+    grid(tmp_path)
+    found = rows(tmp_path)
+    found[0]["noise"] = {"flags": ["another process took 30 % of the cores"]}
+    assert "another process took 30 % of the cores" in sections.noise(found)
+    told = sections.not_measured(found)
+    for row in found:
+        assert row["status"] == "ok" or row["reason"] in told.replace("&#x27;", "'")
+
+
+def test_random_weights_have_a_page_too(tmp_path):
+    item = result("none", cell_id="cell0", model__weights="random")
+    splits = {name: split_result(None, 0.01) for name in item.record.splits}
+    mute = tuple(u.model_copy(update={"hypothesis": None}) for u in item.utterances)
+    changed = item.record.model_copy(update={"splits": splits})
+    record.write(tmp_path, item.model_copy(update={"record": changed, "utterances": mute}))
+    page = html.page(tmp_path, rows(tmp_path))
+    assert block(page, "state")["cells"]["cell0"]["wer"]["all"] is None
+    assert "heard-cell0" not in page.replace("`heard-", "")
+
+
+def test_no_records():
+    assert "python -m quantlab" in html.page(None, [])
