@@ -44,12 +44,12 @@ class Workers:
     """Runs cells one at a time, each in a process of its own."""
 
     def __init__(self) -> None:
+        _let_threads_sleep()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["quantlab.preload"])
 
     def start(self) -> None:
         """Start the server and wait until it has imported everything."""
-        _let_threads_sleep()
         process = self._context.Process(target=_nothing)
         process.start()
         process.join()

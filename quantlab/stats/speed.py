@@ -62,8 +62,9 @@ def ratio_of_sums(numerators: Sequence[float], denominators: Sequence[float]) ->
         denominators: positive, one a pair; at least two pairs.
     """
     above, below = np.asarray(numerators), np.asarray(denominators)
-    value = float(above.sum() / below.sum())
-    error = math.sqrt(len(above)) * float(np.std(above - value * below, ddof=1) / below.sum())
+    total = float(below.sum())
+    value = float(above.sum()) / total
+    error = math.sqrt(len(above)) * float(np.std(above - value * below, ddof=1)) / total
     half = _t_quantile(len(above) - 1) * error
     return Ratio(value, max(0.0, value - half), value + half)
 
