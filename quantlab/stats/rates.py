@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from quantlab.stats.bootstrap import Floats, Units, choose_units, interval, resampled_sums
 
-_AT_ONCE = 2**22  # resampled sums in memory, 32 MiB
+_AT_ONCE = 2**23  # resampled sums in memory, 64 MiB
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def resample(sample: Sample, systems: Sequence[Counts], resamples: int) -> Itera
         for index in range(errors.shape[-1]):
             rates = [
                 Rates(*(
-                    _rate(sample.units, values[kind, place, index], intervals[kind, place, index],
-                          samples[kind, place, index])
+                    _rate(sample.units, values[place, kind, index], intervals[place, kind, index],
+                          samples[place, kind, index])
                     for kind in (0, 1)
                 ))
                 for place in range(len(names) + 1)
@@ -98,22 +98,22 @@ def resample(sample: Sample, systems: Sequence[Counts], resamples: int) -> Itera
 
 
 def _by_split(names: Sequence[str], sample: Sample, systems: Sequence[Counts]) -> Floats:
-    """(utterances, words and characters, splits, systems): a count stands in its utterance's split, else 0."""
+    """(utterances, splits, words and characters, systems): a count stands in its utterance's split, else 0."""
     of_split = np.array([[split == name for name in names] for split in sample.splits], dtype=np.float64)
     counts = np.array([[system.words, system.chars] for system in systems], dtype=np.float64)
-    return np.einsum("us,tku->ukst", of_split, counts)
+    return np.einsum("us,tku->uskt", of_split, counts)
 
 
 def _resampled(sample: Sample, columns: Floats, resamples: int) -> Floats:
-    """(words and characters, splits and all of them, systems, resamples)."""
-    shape = columns.shape[1:]
-    sums = resampled_sums(sample.units, columns.reshape(len(columns), -1), resamples)
-    return _with_pooled(sums.reshape(*shape, resamples))
+    """(splits and all of them, words and characters, systems, resamples)."""
+    utterances, splits, *rest = columns.shape
+    sums = resampled_sums(sample.units, columns.reshape(utterances, splits, -1), resamples)
+    return _with_pooled(sums.reshape(splits, *rest, resamples))
 
 
 def _with_pooled(sums: Floats) -> Floats:
-    """The sum over the splits, axis 1, as one more of them."""
-    return np.concatenate([sums, sums.sum(axis=1, keepdims=True)], axis=1)
+    """The sum over the splits as one more of them."""
+    return np.concatenate([sums, sums.sum(axis=0, keepdims=True)])
 
 
 def _rate(units: Units, value: float, bounds: Floats, samples: Floats) -> Rate:
