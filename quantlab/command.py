@@ -11,6 +11,8 @@ from quantlab.config import did_you_mean
 MISUSED = 2  # exit code
 COMMANDS = {
     "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
+    "rescore": "score the recorded hypotheses again with another normaliser",
+    "verify": "compute every figure of the records again from their raw data, and say what differs",
     "recommend": "say which of them to deploy within limits of size, accuracy and speed",
 }
 GRID = "python -m quantlab -m model=nano quant=none,torch_int8"

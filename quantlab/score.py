@@ -7,12 +7,15 @@ import importlib.resources
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 import jiwer
-from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
+from quantlab.config import did_you_mean
 from quantlab.record import Utterance
 
+Normaliser = Literal["whisper", "basic", "none"]
+NORMALISERS: tuple[Normaliser, ...] = get_args(Normaliser)
 LOOP_REPEATS = 3  # an n-gram that ends the output this often in a row is a loop
 
 
@@ -40,13 +43,26 @@ class Heard:
 
 
 @functools.cache
-def normaliser(language: str = "en") -> Callable[[str], str]:
-    """Whisper's text normaliser as `transformers` has it (Radford et al. 2022, appendix C).
+def normaliser(name: str = "whisper", language: str = "en") -> Callable[[str], str]:
+    """A text normaliser by its name.
 
-    Its table of British and American spellings comes with OpenAI's checkpoints and not with `transformers`;
-    the package `whisper-normalizer` carries the same file, so that every model is scored alike.
+    `whisper` is Whisper's as `transformers` has it (Radford et al. 2022, appendix C): for English with its numbers,
+    contractions and spellings, for any other language the basic one. `basic` lower-cases and drops punctuation and
+    what is in brackets, `none` leaves the text as it is.
+
+    The table of British and American spellings comes with OpenAI's checkpoints and not with `transformers`; the
+    package `whisper-normalizer` carries the same file, so that every model is scored alike.
+
+    Raises:
+        ValueError: there is none of that name.
     """
-    if language != "en":
+    if name not in NORMALISERS:
+        raise ValueError(f"no normaliser {name!r}{did_you_mean(name, list(NORMALISERS))}")
+    if name == "none":
+        return str
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+    if name == "basic" or language != "en":
         return BasicTextNormalizer()
     table = importlib.resources.files("whisper_normalizer") / "normalizers" / "english.json"
     return EnglishTextNormalizer(json.loads(table.read_text(encoding="utf-8")))
@@ -72,12 +88,26 @@ def utterance(heard: Heard, tokens: Sequence[int], text: str | None, limit: int,
     )
 
 
-def count(reference: str, hypothesis: str, language: str = "en") -> Counts:
+def recount(item: Utterance, name: str, language: str) -> Utterance:
+    """The utterance with its counts by a normaliser, from its raw text; as it is where there is none."""
+    if item.hypothesis is None:
+        return item
+    return item.model_copy(update=asdict(count(item.reference, item.hypothesis, language, name)))
+
+
+@functools.lru_cache(maxsize=2**16)  # cells of a grid hear much of a corpus alike
+def count(reference: str, hypothesis: str, language: str = "en", name: str = "whisper") -> Counts:
     """Align one hypothesis with its reference.
 
     A reference that is empty once normalised ("hmm") has no words: whatever was said then is inserted.
+
+    Args:
+        reference: raw.
+        hypothesis: raw.
+        language: of the corpus, a code of Whisper's.
+        name: of the normaliser.
     """
-    normalise = normaliser(language)
+    normalise = normaliser(name, language)
     reference, hypothesis = normalise(reference).strip(), normalise(hypothesis).strip()
     if not reference:
         return Counts(0, 0, len(hypothesis.split()), 0, len(hypothesis), 0)

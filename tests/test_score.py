@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from quantlab.figures import split_result
 from quantlab.record import Batch
-from quantlab.score import Heard, count, is_loop, normaliser, utterance
+from quantlab.score import Heard, count, is_loop, normaliser, recount, utterance
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,29 @@ def test_counts_are_a_shortest_edit(reference, hypothesis):
 
 
 def test_normaliser_of_another_language_keeps_its_words():
-    assert normaliser("de")("Guten Tag!").strip() == "guten tag"
+    assert normaliser("whisper", "de")("Guten Tag!").strip() == "guten tag"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),  # substitutions, deletions, insertions, hits
+    [("whisper", (0, 0, 0, 4)), ("basic", (2, 0, 0, 2)), ("none", (4, 0, 0, 0))],
+)
+def test_normalisers_by_name(name, words):
+    counts = count("The colour, Mr. Smith", "the color mister smith", name=name)
+    assert (counts.substitutions, counts.deletions, counts.insertions, counts.hits) == words
+
+
+def test_counted_again_by_another_normaliser_the_text_and_the_rest_stay():
+    item = scored("The colour", "the color")
+    again = recount(item, "none", "en")
+    assert (item.substitutions, again.substitutions, again.hits) == (0, 2, 0)
+    assert recount(again, "whisper", "en") == item
+    assert recount(scored("a", None), "none", "en") == scored("a", None)
+
+
+def test_a_normaliser_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match="no normaliser 'whispr'; did you mean 'whisper'"):
+        normaliser("whispr")
 
 
 @pytest.mark.parametrize(
@@ -93,8 +115,8 @@ def scored(reference, hypothesis):
     return utterance(heard, [1, 2, 3], hypothesis, limit=60)
 
 
-def timed(seconds, utterances=1, audio_s=2.0, tokens=10):
-    return Batch(split="clean", utterances=utterances, audio_s=audio_s, tokens=tokens, elapsed_s=seconds, index=0)
+def timed(seconds, index=0, audio_s=2.0, tokens=10):
+    return Batch(split="clean", index=index, utterances=1, audio_s=audio_s, tokens=tokens, elapsed_s=seconds)
 
 
 def test_error_rate_is_of_the_corpus_not_the_mean_of_utterances():
@@ -105,7 +127,7 @@ def test_error_rate_is_of_the_corpus_not_the_mean_of_utterances():
 
 
 def test_speed_figures_by_hand():
-    figures = split_result([scored("a", "a")], [timed(1.0), timed(3.0), timed(2.0, audio_s=4.0, tokens=40)])
+    figures = split_result([scored("a", "a")], [timed(1.0), timed(3.0, 1), timed(2.0, 2, audio_s=4.0, tokens=40)])
     assert figures.rtf == 6 / 8
     assert figures.tokens_per_s == 60 / 6
     assert figures.latency_p50_s == 2.0

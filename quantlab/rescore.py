@@ -1,0 +1,153 @@
+"""`python -m quantlab.rescore`: every score again, from the raw hypotheses, with another normaliser.
+
+No model is loaded and nothing is decoded. The records that are read stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from quantlab import record
+from quantlab.config import did_you_mean
+from quantlab.figures import split_result
+from quantlab.record import CellResult
+from quantlab.report import __main__ as report
+from quantlab.report.rows import warn
+from quantlab.score import NORMALISERS, Normaliser, recount
+
+NOTHING, MISUSED = 1, 2  # exit codes
+_EXAMPLE = "python -m quantlab.rescore --root mlruns --normaliser basic"
+
+
+class SameFolderError(ValueError):
+    """The output is the root itself, whose records must stay as they are."""
+
+
+def rescore(root: str | Path, normaliser: Normaliser) -> Iterator[CellResult]:
+    """Every record below `root`, scored by another normaliser; what did not end well or has no text comes as it is.
+
+    A record that cannot be read is left out, and said on stderr.
+    """
+    for path in sorted(record.cells_dir(root).glob("[!.]*/record.json")):
+        try:
+            result = _read(root, path.parent.name)
+        except (ValueError, OSError) as error:
+            warn(f"{path.parent} cannot be read, so it is not rescored: {error}")
+        else:
+            if result is not None:
+                yield _rescored(result, normaliser)
+
+
+def write(root: str | Path, output: str | Path, normaliser: Normaliser) -> int:
+    """Store the rescored records below `output`, complete, so that report, recommend and verify can read them.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        SameFolderError: `output` is `root`.
+    """
+    if Path(output).resolve() == Path(root).resolve():
+        raise SameFolderError(f"--output {output} is the root itself, whose records stay as they are; name another")
+    return _store(output, rescore(root, normaliser))
+
+
+def _store(output: str | Path, results: Iterable[CellResult]) -> int:
+    return len([record.write(output, result) for result in results])
+
+
+def _read(root: str | Path, cell_id: str) -> CellResult | None:
+    found = record.read(root, cell_id)
+    if found is None:
+        return None
+    utterances = tuple(record.read_utterances(root, cell_id))
+    return CellResult(record=found, utterances=utterances, batches=tuple(record.read_batches(root, cell_id)))
+
+
+def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:
+    found = result.record
+    language = found.setting("dataset.language") or "en"
+    utterances = tuple(recount(item, normaliser, language) for item in result.utterances)
+    splits = {
+        name: split_result(
+            [item for item in utterances if item.split == name],
+            [item for item in result.batches if item.split == name],
+        )
+        for name in found.splits
+    }
+    changed = found.model_copy(update={"normaliser": normaliser, "splits": splits})
+    return result.model_copy(update={"record": changed, "utterances": utterances})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report of the rescored cells, or store them.
+
+    Returns:
+        The exit code: 0, 1 if there are no records, 2 if the output is the root. A misuse of an option leaves
+        through `SystemExit(2)`.
+    """
+    options = _parser().parse_args(arguments)
+    if options.output is None:
+        return _report(options)
+    try:
+        count = write(options.root, options.output, options.normaliser)
+    except SameFolderError as error:
+        print(f"quantlab: {error}", file=sys.stderr)
+        return MISUSED
+    if not count:
+        return _nothing(options.root)
+    print(
+        f"{count} records scored by normaliser {options.normaliser}: python -m quantlab.report --root {options.output}"
+    )
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    """Of records that are forgotten again."""
+    with tempfile.TemporaryDirectory(prefix="quantlab-rescore-") as folder:
+        if not _store(folder, rescore(options.root, options.normaliser)):
+            return _nothing(options.root)
+        return report.main(["--root", folder, "--format", options.format])
+
+
+def _nothing(root: Path) -> int:
+    warn(f"no records below {root}; make some: python -m quantlab -m quant=none,torch_int8")
+    return NOTHING
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m quantlab.rescore",
+        description="Score the recorded hypotheses again with another text normaliser, without inference. whisper: "
+        "Whisper's, English with numbers and spellings; basic: lower case, no punctuation; none: the text as it is.",
+        epilog=f"example: {_EXAMPLE}",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("mlruns"),
+        metavar="DIR",
+        help="the grid's output_dir (default: %(default)s); it stays as it is",
+    )
+    parser.add_argument("--normaliser", type=_normaliser, required=True, metavar="|".join(NORMALISERS))
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="store full records here instead of printing a report"
+    )
+    parser.add_argument(
+        "--format", default="table", choices=[*report.FORMATS], help="of the report (default: %(default)s)"
+    )
+    return parser
+
+
+def _normaliser(name: str) -> str:
+    if name not in NORMALISERS:
+        raise argparse.ArgumentTypeError(f"no normaliser {name!r}{did_you_mean(name, list(NORMALISERS))}")
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
