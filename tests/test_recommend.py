@@ -328,3 +328,17 @@ def test_random_weights_alone_are_no_recommendation():
     found = recommend(mute)
     assert found.best is None
     assert len(found.undecided) == 2
+
+
+def test_an_upper_end_a_hair_above_the_limit_is_not_rounded_onto_it():
+    rows = careful_grid()
+    low, _ = rows[1]["comparison"]["wer_difference_ci95"]
+    rows[1]["comparison"]["wer_difference_ci95"] = [low, 0.00502]
+    [finding] = [one for one in recommend(rows, Limits()).underpowered if "torch" in one.cell.name]
+    assert "+0.502], allowed +0.5" in finding.reasons[0]
+
+
+def test_a_time_that_did_not_settle_is_marked():
+    plain = show.text(recommend(careful_grid(), Limits(max_wer_increase=5)))
+    [line] = [line for line in plain.splitlines() if "nano-hqq_int3-cpu" in line]
+    assert "1.70 ±0.20 ?" in line

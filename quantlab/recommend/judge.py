@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ DEVICES = ("cpu", "cuda", "mps")
 Standing = Literal["qualifies", "falls out", "underpowered", "undecided"]
 STANDINGS: tuple[Standing, ...] = ("falls out", "undecided", "underpowered", "qualifies")  # what decides first
 _HALF_WIDTH_TO_MDE = (1.959964 + 0.841621) / 1.959964  # 80 % power / half of a 95 % interval, in standard deviations
+_HUNDREDTH = 0.0001  # of a percentage point
 _HOPELESS = 100  # times as many utterances
 
 
@@ -54,6 +56,7 @@ class Candidate:
     rtf_ci95: Interval | None
     speed_ratio: float | None  # time / time of the baseline
     speed_ci95: Interval | None
+    speed_converged: bool | None  # the interval is as narrow as the protocol asks
     wer_increase: float | None
     wer_increase_ci95: Interval | None
     peak_memory_bytes: int | None
@@ -91,6 +94,7 @@ def candidate(row: Row, name: str, split: str | None = None) -> Candidate:
         rtf_ci95=ranking.rtf_ci95(row),
         speed_ratio=ranking.ratio(row),
         speed_ci95=ranking.ratio_ci95(row),
+        speed_converged=None if row["speed"] is None else row["speed"]["converged"],
         wer_increase=change.value,
         wer_increase_ci95=change.ci95,
         peak_memory_bytes=row["peak_memory_bytes"],
@@ -169,8 +173,9 @@ def _wer(row: Row, limits: Limits, output_dir: str) -> _Check:
         return _incomparable(row, limits.split, output_dir)
     low, high = change.ci95
     where = "" if limits.split is None else f" in {limits.split}"
-    interval = between(change.ci95, points)
-    reason = f"WER {points(change.value)} points{interval}{where}, allowed +{limits.max_wer_increase:g}"
+    close = any(0 < abs(end - allowed) < _HUNDREDTH for end in change.ci95)
+    show = functools.partial(points, digits=3 if close else 2)  # not "0.50, allowed 0.5" of what is a hair above
+    reason = f"WER {show(change.value)} points{between(change.ci95, show)}{where}, allowed +{limits.max_wer_increase:g}"
     if high <= allowed:
         return _Check("qualifies", reason)
     over = (change.value - allowed) / max(allowed, 0.001)  # of a limit of 0, in tenths of a point

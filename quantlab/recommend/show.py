@@ -83,12 +83,14 @@ def _figures(cell: Candidate) -> str:
         parts.append(f"RTF {three_digits(cell.rtf)}")
     if _was_timed(cell):
         parts.append(f"{_ratio(cell)} of the time of fp32")
+        parts += ["not converged"] if cell.speed_converged is False else []
     if cell.size_bytes is not None:
         parts.append(f"{megabytes(cell.size_bytes)} MB")
     return ", ".join(parts)
 
 
 def _was_timed(cell: Candidate) -> bool:
+    """The baseline was not timed against itself: its ratio is 1."""
     return cell.speed_ci95 is not None and cell.speed_ci95 != (1.0, 1.0)
 
 
@@ -119,7 +121,7 @@ def _fields(cell: Candidate, timed: bool) -> Iterator[str]:
     yield "0" if exact else points(cell.wer_increase or 0.0) + between(cell.wer_increase_ci95, points)
     yield ABSENT if cell.rtf is None else three_digits(cell.rtf)
     if timed:
-        yield _ratio(cell)
+        yield _ratio(cell) + (" ?" if cell.speed_converged is False and _was_timed(cell) else "")
     yield ABSENT if cell.size_bytes is None else megabytes(cell.size_bytes)
 
 
