@@ -20,7 +20,7 @@ from synthetic import bad_result, grid, result
 import quantlab
 from quantlab import record, tracking
 from quantlab.config import TrackingConfig
-from quantlab.record import CellResult
+from quantlab.record import CellResult, FixedWork, Noise, Speed, Stages
 from quantlab.report import plots
 from quantlab.tracking import store
 
@@ -121,6 +121,21 @@ def test_zero_is_a_figure(root, client):
     metrics = client.get_run(_log(root, result("none", "zero"))).data.metrics
     assert metrics["size/reduction"] == 0
     assert metrics["quality/loop_share_clean"] == 0
+
+
+def test_what_the_timing_found_is_there(root, client):
+    speed = Speed(ratio=0.84, ci95=(0.83, 0.85), converged=True, verdict="faster", blocks=12)
+    work = FixedWork(batch_size=16, forced_tokens=32, encoder_s=0.2, encoder_rtf=0.01, token_s=0.004)
+    noise = Noise(flags=("other processes took 34 % of the cores", "throttled once by the cgroup's CPU quota"))
+    stages = Stages(load_s=0.3, quantize_s=0.4, first_inference_s=0.1)
+    changes = {"speed": speed, "fixed_work": work, "noise": noise, "stages": stages, "energy_j": 31.5}
+    written = result("none", "timed").record.model_copy(update=changes)
+    run = client.get_run(_log(root, CellResult(record=written)))
+    found = run.data.metrics
+    assert (found["speed/ratio"], found["speed/encoder_s"], found["speed/token_s"]) == (0.84, 0.2, 0.004)
+    assert (found["time/cold_start_s"], found["energy/joules"]) == (0.8, 31.5)
+    assert run.data.tags["speed"] == "faster"
+    assert run.data.tags["noise"] == "; ".join(noise.flags)
 
 
 def test_static_schemes_tell_where_they_calibrated(root, client):

@@ -95,7 +95,12 @@ def metrics(record: Record) -> dict[str, float]:
         "memory/peak_bytes": record.peak_memory_bytes,
         "memory/peak_reserved_bytes": record.peak_reserved_bytes,
     }
+    if record.speed is not None:
+        found["speed/ratio"] = record.speed.ratio  # time of the cell / time of the baseline
+    if record.fixed_work is not None:
+        found |= {"speed/encoder_s": record.fixed_work.encoder_s, "speed/token_s": record.fixed_work.token_s}
     found |= {f"time/{stage}": getattr(record.stages, stage) for stage in STAGES}
+    found |= {"time/cold_start_s": record.cold_start_s, "energy/joules": record.energy_j}
     return {plain_name(name): _readable(v) for name, v in found.items() if v is not None and math.isfinite(v)}
 
 
@@ -126,6 +131,8 @@ def tags(record: Record, sweep: str) -> dict[str, str]:
     found: dict[str, Any] = {
         "status": record.status,
         "reason": record.reason,
+        "speed": None if record.speed is None else record.speed.verdict,
+        "noise": None if record.noise is None else "; ".join(record.noise.flags),
         "verified": None if record.receipt is None else str(record.receipt.verified).lower(),
         "processor": record.environment.get("processor"),
         "checkpoint": record.fingerprints.get("checkpoint"),
