@@ -15,6 +15,7 @@ from quantlab.report.wording import (
     between,
     cell_name,
     megabytes,
+    noise,
     percent,
     points,
     ratio,
@@ -24,7 +25,7 @@ from quantlab.report.wording import (
 Mark = Literal["best", "level", ""]
 _READING = (
     "WER and CER in percent over a whole split, differences in percentage points, RTF = generation time / audio time.",
-    "[low, high] is a 95 % interval; without one a figure was measured once.",
+    "[low, high] is a 95 % interval; an RTF without one was measured once.",
     "Bold: the best figure of the column; ≈: the intervals cannot tell it from the best.",
 )
 
@@ -173,9 +174,8 @@ def _notes_of_results(group: Group) -> Iterator[str]:
     measured = [row for row in group.rows if ranking.rtf(row) is not None]
     if len(measured) > 1 and all(row["speed"] is None and ranking.rtf_ci95(row) is None for row in measured):
         yield "Speed was measured once: which cell is faster is not shown. protocol=careful shows it."
-    for row in group.rows:
-        if row["noise"] is not None and row["noise"]["flags"]:
-            yield f"{row['device']} {group.methods[row['cell_id']]}, while timed: {'; '.join(row['noise']['flags'])}."
+    for cells, what in noise(group.rows, group.methods):
+        yield f"While timed, {cells}: {what}."
 
 
 # Table 4

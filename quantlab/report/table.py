@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from quantlab.report.wording import (
     cell_name,
     half_width,
     megabytes,
+    noise,
     percent,
     ratio,
     three_digits,
@@ -36,8 +36,6 @@ _STYLES = {
     **{"better": "green", "tied": "green", "worse": "red", "underpowered": "yellow", "baseline": "dim"},
     **{"faster": "green", "slower": "red", "not converged": "yellow"},
 }
-_NAMED = 3  # cells by name in a line about several
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _AXES = ("model", "quant", "device")
 
 
@@ -226,26 +224,8 @@ def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:
 
 
 def _noise(rows: Sequence[Row]) -> Iterator[Text]:
-    """What else went on while cells were timed; one line for those that differ in no more than a number."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for row in rows:
-        for flag in row["noise"]["flags"] if row["noise"] is not None else ():
-            found.setdefault(_NUMBER.sub("#", flag), []).append((flag, cell_name(row)))
-    for flags in found.values():
-        yield _line("noise", "yellow", _listed([name for _, name in flags]), _joined([flag for flag, _ in flags]))
-
-
-def _listed(names: Sequence[str]) -> str:
-    names = list(dict.fromkeys(names))
-    return ", ".join(names) if len(names) <= _NAMED else f"{len(names)} cells"
-
-
-def _joined(flags: Sequence[str]) -> str:
-    """The same words with each number, or the smallest and the largest of them."""
-    columns = zip(*(_NUMBER.findall(flag) for flag in flags), strict=True)
-    ranges = [sorted(set(column), key=float) for column in columns]
-    shown = iter(found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}" for found in ranges)
-    return _NUMBER.sub(lambda match: next(shown), flags[0])
+    for cells, what in noise(rows, {row["cell_id"]: cell_name(row) for row in rows}):
+        yield _line("noise", "yellow", cells, what)
 
 
 def _line(word: str, style: str, label: str, text: str) -> Text:

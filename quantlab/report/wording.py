@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from quantlab.report.rows import Row
@@ -10,6 +11,8 @@ from quantlab.report.rows import Row
 ABSENT = "–"
 MB = 1_000_000  # bytes
 MINUS = "−"
+_NAMED = 3  # cells by name in a line about several
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 Interval = tuple[float, float]
 
 # What may tell apart cells that agree in model, quantizer and device, and what each is by default.
@@ -93,3 +96,31 @@ def _settings(alike: Sequence[Row]) -> dict[str, str]:
     if len(set(shown.values())) < len(alike):  # they differ in something that is no column
         shown = {cell_id: f"{text}, {cell_id[:8]}".removeprefix(", ") for cell_id, text in shown.items()}
     return {cell_id: f" ({text})" if len(alike) > 1 else "" for cell_id, text in shown.items()}
+
+
+def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What else went on while cells were timed: cells, flag; once for those that differ in no more than a number.
+
+    Args:
+        rows: the cells.
+        called: cell id → name.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in rows:
+        for flag in row["noise"]["flags"] if row["noise"] is not None else ():
+            found.setdefault(_NUMBER.sub("#", flag), []).append((called[row["cell_id"]], flag))
+    for told in found.values():
+        yield _some([name for name, _ in told]), _joined([flag for _, flag in told])
+
+
+def _some(called: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(called))
+    return ", ".join(distinct) if len(distinct) <= _NAMED else f"{len(distinct)} cells"
+
+
+def _joined(flags: Sequence[str]) -> str:
+    """The same words with each number, or the smallest and the largest of them."""
+    columns = zip(*(_NUMBER.findall(flag) for flag in flags), strict=True)
+    spans = [sorted(set(column), key=float) for column in columns]
+    shown = iter(span[0] if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans)
+    return _NUMBER.sub(lambda match: next(shown), flags[0])
