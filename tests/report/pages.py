@@ -80,7 +80,7 @@ def cell(
     ]  # fmt: skip
     splits = {
         split: split_result([u for u in utterances if u.split == split], [b for b in batches if b.split == split])
-        for split in ("clean", "other")
+        for split in dict.fromkeys(item.split for item in said)
     }
     size = {name: round(getattr(made.receipt, name) * larger) for name in ("size_bytes", "baseline_bytes", "params")}
     receipt = made.receipt.model_copy(update=size)

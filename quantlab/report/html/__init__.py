@@ -7,11 +7,9 @@ from string import Template
 
 from quantlab import record as records
 from quantlab.record import Record
-from quantlab.report.html import grid, sections, summary
-from quantlab.report.html.details import details
+from quantlab.report.html import details, grid, sections, summary, texts
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, data_block, packed, plotly, policy, script
-from quantlab.report.html.texts import texts
 from quantlab.report.rows import Row
 
 PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens at once
@@ -33,7 +31,7 @@ def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES) -> str:
     without_texts = _filled(rows, _blocks(root, rows, found))
     baselines = {row["cell_id"]: row["baseline"] for row in rows}
     scored = [(record, baselines[cell]) for cell, record in found.items() if record.status == "ok"]
-    heard = texts(root, scored, most_bytes - len(without_texts.encode("utf-8", "replace")))
+    heard = texts.fitted(root, scored, most_bytes - len(without_texts.encode("utf-8", "replace")))
     blocks = [data_block("utterances", heard.utterances)]
     blocks += [data_block(f"heard-{cell}", text) for cell, text in heard.cells.items()]
     return without_texts.replace("<!--texts-->", join(blocks))
@@ -52,7 +50,7 @@ def _blocks(root: Path, rows: list[Row], found: dict[str, Record]) -> Html:
     for cell, number in of_cell.items():
         state["cells"][cell]["environment"] = number
     blocks = [data_block("state", packed(state))]
-    blocks += [data_block(f"cell-{cell}", packed(details(root, record))) for cell, record in found.items()]
+    blocks += [data_block(f"cell-{cell}", packed(details.of_record(root, record))) for cell, record in found.items()]
     return join(blocks)
 
 

@@ -24,7 +24,7 @@ _STAGES = (  # in the order in which they run
 )
 
 
-def details(root: Path, record: Record) -> dict[str, Any]:
+def of_record(root: Path, record: Record) -> dict[str, Any]:
     """Everything of a record but its environment and its texts, as JSON."""
     return {
         "created": record.created_at,

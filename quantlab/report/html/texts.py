@@ -16,10 +16,10 @@ from quantlab.report.html.heard import Cell, Corpus, Heard, Key, heard
 from quantlab.report.html.payload import packed
 
 # Hypotheses per cell, tried in this order; "the worst 500" is easier to read on the page than an exact limit.
-STEPS = (1_000_000, 5000, 2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
+STEPS = (1_000_000, 5000, 3000, 2000, 1500, 1000, 700, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
 # A first guess, so that what is far too much is not aligned; then it is measured.
-_PER_LETTER = 0.3  # letters of page for a letter of English, compressed and in base64
-_PER_ENTRY = 8
+_PER_LETTER = 0.4  # letters of page for a letter of English, compressed and in base64
+_PER_ENTRY = 12
 
 Normaliser = Callable[[str], str]
 
@@ -37,7 +37,7 @@ class Texts:
         return len(self.utterances) + sum(map(len, self.cells.values()))
 
 
-def texts(root: Path, found: Sequence[tuple[Record, str | None]], budget: int) -> Texts:
+def fitted(root: Path, found: Sequence[tuple[Record, str | None]], budget: int) -> Texts:
     """The texts of some cells, in at most `budget` letters of page: the worst utterances of each, as many as fit.
 
     Args:
@@ -80,8 +80,8 @@ def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Heard, ...]]:
             needed.setdefault(cell.baseline, set()).update(item.key for item in shown[cell.id])
     for cell in cells:
         if cell.id in needed:
-            worst = {item.key for item in shown[cell.id]}
-            shown[cell.id] = tuple(item for item in cell.heard if item.key in worst | needed[cell.id])
+            wanted = needed[cell.id] | {item.key for item in shown[cell.id]}
+            shown[cell.id] = tuple(item for item in cell.heard if item.key in wanted)
     return shown
 
 
@@ -142,4 +142,4 @@ class _Scored:
 def _normaliser(key: Key) -> Normaliser:
     from quantlab import score
 
-    return score.normaliser(key.language)
+    return score.normaliser(name=key.normaliser, language=key.language)

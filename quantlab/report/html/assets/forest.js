@@ -37,7 +37,7 @@ async function forest() {
     `either way, the margin of this report.${shown.some((id) => 100 * Math.abs(found(id)[0]) > limit) ? " ▸ lies beyond the edge." : ""}${word}${more}`;
 }
 
-const name = (id) => page.cells[id].label;
+const name = (id) => plain(page.cells[id].label);
 const lowest = (triples) => 100 * Math.min(0, ...triples.map(([value, low]) => low ?? value));
 
 // One broken cell must not squeeze all others: the axis ends where most do.
@@ -90,7 +90,7 @@ async function splits() {
     x: names.map((split) => wer(id, split)[0]).map((v) => (v === null ? null : 100 * v)), y: names.map(() => name(id)),
   }));
   const dots = names.map((split, index) => ({
-    type: "scatter", mode: "markers", name: split, x: shown.map((id) => 100 * wer(id, split)[0]), y: shown.map(name),
+    type: "scatter", mode: "markers", name: plain(split), x: shown.map((id) => 100 * wer(id, split)[0]), y: shown.map(name),
     error_x: { ...errors(shown.map((id) => wer(id, split).map((v) => (v === null ? null : 100 * v)))), color: colour(`library-${index}`) },
     marker: { size: 11, color: colour(`library-${index}`), symbol: SYMBOLS[index % SYMBOLS.length], line: { color: colour("card"), width: 1 } },
     customdata: shown.map((id) => [id, hoverText(id)]), hovertemplate: "%{customdata[1]}<extra></extra>",

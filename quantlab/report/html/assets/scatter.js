@@ -110,7 +110,7 @@ function libraryTraces(spots, front) {
     const at = own.map((id) => spots.get(id));
     const ring = library === "none";
     return {
-      type: "scatter", mode: "markers", name: ring ? "fp32" : library, showlegend: own.length > 0,
+      type: "scatter", mode: "markers", name: ring ? "fp32" : plain(library), showlegend: own.length > 0,
       x: at.map(({ x }) => x[0]), y: at.map(({ y }) => y[0]),
       error_x: { ...errors(at.map(({ x }) => x)), color: shade }, error_y: { ...errors(at.map(({ y }) => y)), color: shade },
       marker: {
