@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m quantlab.recommend",
         description="Which measured cell to deploy: the fastest of those within the limits, where the data show one. "
-        "A cell is within a limit of WER when the whole 95 %% interval of its increase is.",
+        "A cell is within a limit of WER when the whole 95 % interval of its increase is.",
         epilog=f"example: {_EXAMPLE}",
     )
     parser.add_argument("--max-wer-increase", type=_not_negative, default=0.5, metavar="POINTS",
