@@ -61,6 +61,82 @@ def test_the_baseline_comes_first_and_fewer_bits_later(tmp_path):
     assert [item["quant"] for item in rows(tmp_path)] == ["none", "hqq_int4", "hqq_int3"]
 
 
+EVIDENCE_KEYS = "baseline verdict wer wer_ci95 cer cer_ci95 comparison normaliser".split()
+COMPARISON_KEYS = (
+    "wer_difference wer_difference_ci95 cer_difference cer_difference_ci95 p p_holm p_mapsswe z_mapsswe mde "
+    "noninferior margin unit units utterances"
+).split()
+SPLIT_EVIDENCE_KEYS = "wer_ci95 cer_ci95 wer_difference wer_difference_ci95 cer_difference cer_difference_ci95".split()
+
+
+def stored(root, *quants):
+    for quant in quants:
+        record.write(root, result(quant, quant))
+    return {item["cell_id"]: item for item in rows(root)}
+
+
+def test_a_row_tells_its_evidence(tmp_path):
+    found = stored(tmp_path, "none", "hqq_int3")["hqq_int3"]
+    assert set(EVIDENCE_KEYS) <= set(found)
+    assert set(COMPARISON_KEYS) == set(found["comparison"])
+    assert (found["baseline"], found["verdict"], found["normaliser"]) == ("none", "worse", "whisper")
+    assert found["wer"] == pytest.approx((found["splits"]["clean"]["wer"] + found["splits"]["other"]["wer"]) / 2)
+    assert found["wer_ci95"][0] < found["wer"] < found["wer_ci95"][1]
+    for split in found["splits"].values():
+        assert set(SPLIT_EVIDENCE_KEYS) <= set(split)
+        assert isinstance(split["wer_difference_ci95"], list)
+
+
+def test_the_baseline_has_intervals_and_no_difference_to_itself(tmp_path):
+    found = stored(tmp_path, "none")["none"]
+    assert (found["baseline"], found["verdict"], found["comparison"]) == ("none", "baseline", None)
+    assert found["wer_ci95"] is not None
+    assert found["splits"]["clean"]["wer_ci95"] is not None
+    assert found["splits"]["clean"]["wer_difference"] is None
+
+
+def test_without_a_baseline_there_is_no_verdict(tmp_path):
+    found = stored(tmp_path, "hqq_int3")["hqq_int3"]
+    assert (found["baseline"], found["verdict"], found["comparison"]) == (None, None, None)
+    assert found["wer_ci95"] is not None
+
+
+@pytest.mark.parametrize("make", [lambda: result("hqq_int4").record, lambda: bad_result("oom", "why").record])
+def test_a_record_by_itself_has_the_same_keys_and_no_evidence(tmp_path, make):
+    alone = row(make())
+    stored(tmp_path, "none")
+    assert set(alone) == set(rows(tmp_path)[0])
+    assert (alone["baseline"], alone["verdict"], alone["comparison"], alone["wer_ci95"]) == (None,) * 4
+    for split in alone["splits"].values():
+        assert {split[key] for key in SPLIT_EVIDENCE_KEYS} == {None}
+
+
+def test_the_cells_asked_for_in_that_order_with_a_baseline_from_elsewhere(tmp_path):
+    everything = stored(tmp_path, "none", "hqq_int3", "bnb_nf4", "torch_int8")
+    few = rows(tmp_path, ["torch_int8", "hqq_int3", "gone"])
+    assert [item["cell_id"] for item in few] == ["torch_int8", "hqq_int3"]
+    assert [item["baseline"] for item in few] == ["none", "none"]
+    p_holm = [item["comparison"]["p_holm"] for item in (few[1], everything["hqq_int3"])]
+    assert p_holm[1] == pytest.approx(p_holm[0] * 3 / 2)  # the smallest of two, of three
+    assert few[1]["comparison"]["p"] == everything["hqq_int3"]["comparison"]["p"]
+
+
+def test_the_margin_can_be_given_in_points(tmp_path):
+    stored(tmp_path, "none", "torch_int8")
+    assert [item["verdict"] for item in rows(tmp_path)] == ["baseline", "tied"]
+    assert [item["verdict"] for item in rows(tmp_path, margin=0.01)] == ["baseline", "underpowered"]
+
+
+def test_raw_files_that_cannot_be_read_are_named_and_cost_the_evidence_only(tmp_path):
+    stored(tmp_path, "none", "hqq_int3")
+    (tmp_path / "cells" / "hqq_int3" / "utterances.jsonl").write_text("{")
+    problems: list[str] = []
+    found = rows(tmp_path, on_unreadable=problems.append)[1]
+    assert (found["verdict"], found["wer_ci95"], found["baseline"]) == (None, None, "none")
+    assert found["wer"] is not None
+    assert len(problems) == 1
+
+
 def test_an_unreadable_record_is_named_and_the_rest_shown(tmp_path):
     record.write(tmp_path, result("none", "a1"))
     (record.write(tmp_path, result("hqq_int4", "b2")) / "record.json").write_text("{")
