@@ -66,6 +66,15 @@ def test_share_is_the_probability_of_a_normal_difference():
     assert front([a, b]).share["b"] == pytest.approx(0.841, abs=0.04)
 
 
+def test_times_err_by_a_factor():
+    # a takes 1, b 2, each within a factor of 2: P(a slower than b) = P(N(0, 1) > ln 2 / (√2 · ln 2 / 1.96)) = 0.083
+    a = Candidate("a", Estimate(1, (0.5, 2)), Estimate(0.1))
+    b = Candidate("b", Estimate(2, (1, 4)), Estimate(0.1001))
+    found = front([a, b])
+    assert found.share["b"] == pytest.approx(0.083, abs=0.025)
+    assert found.share["a"] == 1.0
+
+
 def test_luck_that_cells_share_does_not_change_who_is_on_the_front():
     wide = Estimate(0.5, (0.1, 0.9))
     a = Candidate("a", Estimate(1), Estimate(0.5), ("a", wide))

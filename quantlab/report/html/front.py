@@ -1,8 +1,8 @@
 """The Pareto front of time or size against WER, and how sure it is.
 
-A front through estimates looks exact and is not. Here every cell is drawn again and again from the normal
-distribution that its 95 % interval stands for, and each draw has a front of its own: how often a cell is on it,
-and between which WERs it runs, is what the data show.
+A front through estimates looks exact and is not. Here every cell is drawn again and again from the distribution that
+its 95 % intervals stand for (normal for WER, log-normal for time), and each draw has a front of its own: how often a
+cell is on it, and between which WERs it runs, is what the data show.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ class Estimate:
     def draws(self, random: np.random.Generator, count: int) -> Array:
         """(count,) values that could have been measured instead."""
         return self.value + self.errors(random, count)
+
+    def multiples(self, random: np.random.Generator, count: int) -> Array:
+        """The same for a time or a ratio, which errs by a factor and has no 0: log-normal."""
+        if self.ci95 is None or self.ci95[0] <= 0:
+            return self.draws(random, count)
+        deviation = float(np.log(self.ci95[1] / self.ci95[0])) / (2 * _Z)
+        return self.value * np.exp(random.normal(0.0, deviation, count))
 
     def errors(self, random: np.random.Generator, count: int) -> Array:
         """(count,) errors that the estimate could have, around 0."""
@@ -96,7 +103,7 @@ def _draws(candidates: Sequence[Candidate], random: np.random.Generator) -> tupl
         error = candidate.difference.errors(random, count)
         return shared[name] + candidate.y.value - estimate.value + error
 
-    x = np.stack([candidate.x.draws(random, count) for candidate in candidates], axis=1)
+    x = np.stack([candidate.x.multiples(random, count) for candidate in candidates], axis=1)
     return x, np.stack([wer(candidate) for candidate in candidates], axis=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from quantlab.report.rows import Row
 from quantlab.report.wording import names, percent
 
 _MOST = 5  # names in a sentence
+_FIGURE = re.compile(r"\d+(?:\.\d+)?")
 
 
 def title(rows: Sequence[Row]) -> str:
@@ -23,8 +25,7 @@ def title(rows: Sequence[Row]) -> str:
 
 
 def _listed(rows: Sequence[Row], key: str) -> str:
-    found = sorted({str(row[key]) for row in rows})
-    return ", ".join(found[:_MOST]) + (f" and {len(found) - _MOST} more" if len(found) > _MOST else "")
+    return _some(sorted({str(row[key]) for row in rows}))
 
 
 def measured(rows: Sequence[Row]) -> Html:
@@ -128,19 +129,30 @@ def _card(heading: str, rows: Sequence[Row], metric: Metric, priority: str, name
 def noise(rows: Sequence[Row]) -> Html | None:
     """What disturbed the machine while cells were timed; never collapsed."""
     named = names(rows)
-    flagged: dict[str, list[str]] = {}
+    flagged: dict[str, dict[str, str]] = {}  # flag without its figures → cell → flag
     for row in rows:
         for flag in (row["noise"] or {}).get("flags") or ():
-            flagged.setdefault(flag, []).append(named[row["cell_id"]])
+            flagged.setdefault(_FIGURE.sub("#", flag), {})[named[row["cell_id"]]] = flag
     if not flagged:
         return None
     lines = (
-        tag("li", tag("b", flag), ": ", ", ".join(cells[:_MOST]),
-            f" and {len(cells) - _MOST} more" if len(cells) > _MOST else None)
-        for flag, cells in flagged.items()
-    )  # fmt: skip
+        tag("li", tag("b", _together(list(cells.values()))), ": ", _some(list(cells))) for cells in flagged.values()
+    )
     heading = tag("h2", "⚠ The machine was disturbed while cells were timed")
     return tag("section", heading, tag("ul", lines), class_="warning", id="noise")
+
+
+def _together(flags: Sequence[str]) -> str:
+    """Flags that differ in one figure as one: `other processes took 16 to 83 % of the cores`."""
+    found = sorted((float(figure[0]), figure[0]) for flag in flags if (figure := _FIGURE.search(flag)))
+    if len(set(flags)) == 1 or not found:
+        return flags[0]
+    return _FIGURE.sub(f"{found[0][1]} to {found[-1][1]}", flags[0], count=1)
+
+
+def _some(cells: Sequence[str]) -> str:
+    rest = f" and {len(cells) - _MOST} more" if len(cells) > _MOST else ""
+    return ", ".join(cells[:_MOST]) + rest
 
 
 def not_measured(rows: Sequence[Row]) -> Html | None:

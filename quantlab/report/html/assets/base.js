@@ -95,6 +95,7 @@ function layout(more) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("ink"), family: getComputedStyle(document.body).fontFamily, size: 13 },
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("accent"), font: { color: colour("ink") }, align: "left" },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("soft"), activecolor: colour("accent") },
     hovermode: "closest",
     dragmode: touch ? false : "zoom", // a finger scrolls the page
     showlegend: false,

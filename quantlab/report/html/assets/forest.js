@@ -30,11 +30,13 @@ async function forest() {
     ],
     annotations: [...shown.map((id) => verdictWords(id, found, narrow)), { x: 0, y: 1, xref: "x", yref: "paper", yanchor: "bottom", text: "fp32", showarrow: false, font: { color: colour("soft"), size: 12 } }],
   });
+  const held = shown.filter((id) => againstSplit === page.pooled && page.cells[id].verdict === "underpowered" && found(id)[1] > 0);
+  const holm = held.length ? ` A bar that excludes 0 is not enough for “worse” where ${all.length} cells are compared: ${held.map((id) => page.cells[id].label).join(", ")}.` : "";
   const word = againstSplit === page.pooled ? "" : " The verdict is that of all splits together.";
   const more = all.length > shown.length ? ` The ${shown.length} lowest of ${all.length} cells are shown; filter to see others.` : "";
   $("forest-note").textContent =
     `Each bar is the 95 % interval of the difference, from the same utterances on both sides. Shaded: less than ${margin} points ` +
-    `either way, the margin of this report.${shown.some((id) => 100 * Math.abs(found(id)[0]) > limit) ? " ▸ lies beyond the edge." : ""}${word}${more}`;
+    `either way, the margin of this report.${shown.some((id) => 100 * Math.abs(found(id)[0]) > limit) ? " ▸ lies beyond the edge." : ""}${word}${holm}${more}`;
 }
 
 const name = (id) => plain(page.cells[id].label);

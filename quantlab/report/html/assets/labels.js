@@ -13,7 +13,7 @@ function placed(points, width, height) {
     const w = point.text.length * LETTER;
     const free = (box) => inside(box, width, height) && !taken.some((other) => overlap(box, other));
     const near = spots(point, w, 0).find(free);
-    const spot = near || (point.strong && spots(point, w, FAR).find(free));
+    const spot = near || (point.strong && spots(point, w, FAR).find((box) => free(box) && reaches(point, box, points)));
     if (!spot) continue;
     taken.push(spot);
     const [dx, dy] = [(spot[0] + spot[2]) / 2 - point.px, (spot[1] + spot[3]) / 2 - point.py];
@@ -33,6 +33,14 @@ function spots({ px, py, r }, w, away) {
   const centres = [[far, 0], [-far, 0], [0, -up], [0, up], [far * 0.8, -up * 0.8], [far * 0.8, up * 0.8],
     [-far * 0.8, -up * 0.8], [-far * 0.8, up * 0.8]];
   return centres.map(([dx, dy]) => [px + dx - w / 2, py + dy - LINE / 2, px + dx + w / 2, py + dy + LINE / 2]);
+}
+
+// A line from a point to its label that crosses another point would seem to name that one.
+function reaches(point, box, points) {
+  const [dx, dy] = [(box[0] + box[2]) / 2 - point.px, (box[1] + box[3]) / 2 - point.py];
+  const on = ({ px, py, r }, x, y) => Math.hypot(x - px, y - py) < r + 2;
+  const steps = Array.from({ length: 20 }, (_, step) => [point.px + (dx * step) / 20, point.py + (dy * step) / 20]);
+  return points.every((other) => other === point || steps.every(([x, y]) => on(point, x, y) || !on(other, x, y)));
 }
 
 const overlap = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];

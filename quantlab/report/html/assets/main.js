@@ -47,7 +47,10 @@ function readyChoices() {
   const { splits: names, cells } = group();
   const some = (cost) => cells.some((id) => page.cells[id].verdict !== "baseline" && page.cells[id].cost[cost]);
   const costs = Object.keys(COSTS).filter(some);
-  view.x = costs.includes(view.x) ? view.x : costs[0] || "rtf";
+  // A ratio is steadier than two times on a machine that is never quite idle; but it has one baseline, not several.
+  const timed = cells.filter((id) => page.cells[id].cost.rtf);
+  const ratios = group().paired && timed.length > 1 && timed.every((id) => page.cells[id].cost.ratio);
+  view.x = ratios ? "ratio" : costs[0] || "rtf";
   view.split = againstSplit = page.pooled;
   const options = [[page.pooled, "all splits"], ...(names.length > 1 ? names.map((split) => [split, split]) : [])];
   for (const id of ["x", "y", "against-split"]) $(id).querySelectorAll("label").forEach((old) => old.remove());
