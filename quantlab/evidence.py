@@ -106,7 +106,7 @@ def _settings(record: Record, margin: float | None) -> _Settings:
 
 
 class _Intervals(NamedTuple):
-    """Of one cell by itself, or of its differences; the bulky samples stay behind."""
+    """Of one cell by itself, or of its differences."""
 
     splits: dict[str, Rates]
     pooled: Rates
@@ -117,7 +117,9 @@ def _own(scores: Mapping[str, Scores], settings: Mapping[str, _Settings]) -> dic
     found: dict[str, _Intervals] = {}
     for (sample, resamples), ids in _grouped(keys).items():
         results = resample(sample, [scores[cell_id].counts for cell_id in ids], resamples)
-        found |= {cell_id: _intervals(result) for cell_id, result in zip(ids, results, strict=True)}
+        found |= {
+            cell_id: _Intervals(result.splits, result.pooled) for cell_id, result in zip(ids, results, strict=True)
+        }
     return found
 
 
@@ -131,7 +133,7 @@ def _comparisons(
         for cell_id, result in zip(ids, results, strict=True):
             if result.pooled.wer.value is not None:
                 compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)
-                found[cell_id] = compared, _intervals(result)
+                found[cell_id] = compared, _Intervals(result.splits, result.pooled)
     corrected = holm([comparison.p for comparison, _ in found.values()])
     return {
         cell_id: (replace(comparison, p_holm=p), intervals)
@@ -150,22 +152,12 @@ def _differences(pair: Pair) -> Counts:
     return Counts(pair.cell.words - pair.baseline.words, pair.cell.chars - pair.baseline.chars)
 
 
-def _intervals(result: Resampled) -> _Intervals:
-    return _Intervals(
-        {name: _without_samples(rates) for name, rates in result.splits.items()}, _without_samples(result.pooled)
-    )
-
-
-def _without_samples(rates: Rates) -> Rates:
-    return Rates(*(replace(rate, samples=rate.samples[:0].copy()) for rate in rates))
-
-
 def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:
     """Before Holm's correction."""
     wer, cer = result.pooled
     assert wer.value is not None
     units = pair.sample.units
-    p = p_value(wer.samples, wer.value, units.count) if wer.ci95 else 1.0
+    p = p_value(result.samples, wer.value, units.count) if wer.ci95 else 1.0
     second = mapsswe(pair.cell.words, pair.baseline.words)
     return Comparison(
         wer_difference=wer.value,
@@ -176,7 +168,7 @@ def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:
         p_holm=p,
         p_mapsswe=second.p if second else None,
         z_mapsswe=second.z if second and math.isfinite(second.z) else None,
-        mde=minimum_detectable(wer.samples) if wer.ci95 else None,
+        mde=minimum_detectable(result.samples) if wer.ci95 else None,
         noninferior=noninferior(wer.ci95[1] if wer.ci95 else None, margin),
         margin=margin,
         unit=units.kind,

@@ -69,6 +69,7 @@ def _family(record: Record) -> str:
 def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict[str, Scores]:
     """The counts of every cell that ended well and has text, by cell id; `warn` is told of what cannot be read."""
     found = {}
+    samples: dict[Sample, Sample] = {}  # most cells share one, and what is derived from it
     for item in records:
         path = cells_dir(root) / item.cell_id / "utterances.jsonl"
         try:
@@ -77,7 +78,7 @@ def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict
             warn(f"{path} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
         else:
             if scores is not None:
-                found[item.cell_id] = scores
+                found[item.cell_id] = scores._replace(sample=samples.setdefault(scores.sample, scores.sample))
     return found
 
 

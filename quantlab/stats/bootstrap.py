@@ -20,10 +20,12 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 Floats = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.integer]
 
 MIN_UNITS = 10  # fewer say next to nothing about how units differ: no interval then, and speakers are no units
 SEED = 20040517  # a report says the same every time it is printed
 _CHUNK = 2**17  # weights drawn at a time; 1 MiB stays in a core's cache
+_KEPT = 2**25  # weights remembered at most, 64 MiB; also keeps each below 2^16
 _ALPHA_INVERSE = 20  # 1 / (1 - 0.95)
 _Z95 = NormalDist().inv_cdf(0.975)
 _Z_POWER = NormalDist().inv_cdf(0.80)
@@ -125,8 +127,20 @@ def _used(totals: Floats) -> slice:
     return slice(found[0], found[-1] + 1) if len(found) else slice(0, 0)
 
 
-def _draws(strata: Sequence[int], resamples: int) -> Iterator[Floats]:
+def _draws(strata: tuple[int, ...], resamples: int) -> Iterator[Floats]:
     """How often each unit was drawn, (resamples, units) in pieces that fit a processor's cache."""
+    small = sum(strata) * resamples <= _KEPT
+    for piece in _kept(strata, resamples) if small else _drawn(strata, resamples):
+        yield piece.astype(np.float64)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(strata: tuple[int, ...], resamples: int) -> tuple[Weights, ...]:
+    """The systems of one corpus come in several blocks, each of which needs the same draws."""
+    return tuple(piece.astype(np.uint16) for piece in _drawn(strata, resamples))
+
+
+def _drawn(strata: tuple[int, ...], resamples: int) -> Iterator[Weights]:
     generator = np.random.default_rng(SEED)
     piece = max(1, _CHUNK // sum(strata))
     for start in range(0, resamples, piece):
@@ -134,11 +148,11 @@ def _draws(strata: Sequence[int], resamples: int) -> Iterator[Floats]:
         yield np.concatenate([_multinomial(generator, rows, units) for units in strata], axis=1)
 
 
-def _multinomial(generator: np.random.Generator, rows: int, units: int) -> Floats:
+def _multinomial(generator: np.random.Generator, rows: int, units: int) -> Weights:
     """As `generator.multinomial(units, [1 / units] * units, rows)`, which takes far longer for so many."""
     drawn = generator.integers(units, size=(rows, units))
     drawn += (np.arange(rows) * units)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
+    return np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
 
 
 def interval(samples: Floats) -> Floats:
@@ -152,8 +166,9 @@ def interval(samples: Floats) -> Floats:
     """
     resamples = samples.shape[-1]
     index = resamples // (2 * _ALPHA_INVERSE) - 1
-    bounds = np.sort(samples, axis=-1)[..., [index, resamples - 1 - index]]
-    return np.where(np.isfinite(samples).all(axis=-1, keepdims=True), bounds, np.nan)
+    ordered = np.sort(samples, axis=-1)
+    exists = np.isfinite(ordered[..., [0, -1]]).all(axis=-1, keepdims=True)  # what is not finite is at the ends
+    return np.where(exists, ordered[..., [index, resamples - 1 - index]], np.nan)
 
 
 def p_value(differences: Floats, difference: float, units: int) -> float:

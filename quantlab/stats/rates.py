@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from quantlab.stats.bootstrap import Floats, Units, choose_units, interval, resampled_sums
 
-_AT_ONCE = 2**23  # resampled sums in memory, 64 MiB
+_AT_ONCE = 2**21  # resampled sums in memory, 16 MiB
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,6 @@ class Rate:
 
     value: float | None  # None without reference words
     ci95: tuple[float, float] | None  # None from too few units
-    samples: Floats  # (resamples,)
 
 
 class Rates(NamedTuple):
@@ -68,6 +69,7 @@ class Resampled:
 
     splits: dict[str, Rates]
     pooled: Rates  # all errors / all reference words
+    samples: Floats  # (resamples,): the pooled WER of each resample
 
 
 def resample(sample: Sample, systems: Sequence[Counts], resamples: int) -> Iterator[Resampled]:
@@ -83,18 +85,15 @@ def resample(sample: Sample, systems: Sequence[Counts], resamples: int) -> Itera
         errors = _by_split(names, sample, systems[start : start + block])
         with np.errstate(divide="ignore", invalid="ignore"):  # no reference words, no rate
             values = _with_pooled(errors.sum(axis=0)) / _with_pooled(lengths.sum(axis=0))
-            samples = _resampled(sample, errors, resamples) / resampled_lengths
+            samples = _resampled(sample, errors, resamples)
+            samples /= resampled_lengths
         intervals = interval(samples)
         for index in range(errors.shape[-1]):
             rates = [
-                Rates(*(
-                    _rate(sample.units, values[place, kind, index], intervals[place, kind, index],
-                          samples[place, kind, index])
-                    for kind in (0, 1)
-                ))
+                Rates(*map(functools.partial(_rate, sample.units), values[place, :, index], intervals[place, :, index]))
                 for place in range(len(names) + 1)
-            ]  # fmt: skip
-            yield Resampled(dict(zip(names, rates[:-1], strict=True)), rates[-1])
+            ]
+            yield Resampled(dict(zip(names, rates[:-1], strict=True)), rates[-1], samples[-1, 0, index])
 
 
 def _by_split(names: Sequence[str], sample: Sample, systems: Sequence[Counts]) -> Floats:
@@ -116,10 +115,7 @@ def _with_pooled(sums: Floats) -> Floats:
     return np.concatenate([sums, sums.sum(axis=0, keepdims=True)])
 
 
-def _rate(units: Units, value: float, bounds: Floats, samples: Floats) -> Rate:
-    found = bool(units.enough and np.isfinite(bounds).all())
-    return Rate(
-        value=float(value) if np.isfinite(value) else None,
-        ci95=(float(bounds[0]), float(bounds[1])) if found else None,
-        samples=samples,
-    )
+def _rate(units: Units, value: float, bounds: Floats) -> Rate:
+    low, high = map(float, bounds)
+    exists = units.enough and math.isfinite(low)
+    return Rate(value=float(value) if math.isfinite(value) else None, ci95=(low, high) if exists else None)
