@@ -26,7 +26,9 @@ NEEDS_HUB = [line for line in COMMANDS if "librispeech " in line or "paper_table
 SERVERS = [line for line in COMMANDS if line.startswith("mlflow ui")]
 RUN = [line for line in COMMANDS if line not in SET_UP + NEEDS_HUB + SERVERS]
 # The same command on less: what comes last wins.
-LESS = ["protocol=quick", "tracking=off", "dataset.limit=1", "model.random_tokens=2"]
+LESS = ["protocol.max_new_tokens=64", "protocol.warmup_batches=1", "protocol.budget_s=1", "tracking=off",
+        "dataset.limit=1", "model.random_tokens=2"]  # fmt: skip
+ANSWERS = (0, 1)  # of `recommend`: one utterance a split shows nothing
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,9 @@ def test_command_runs(command, folder, environment):
         timeout=280,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    expected = ANSWERS if command.startswith("python -m quantlab.recommend") else (0,)
+    assert done.returncode in expected, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", NEEDS_HUB)
