@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from quantlab.record import Batch, FixedWork, Speed, SplitResult, Utterance, Work
 from quantlab.stats.speed import converged, ratio_of_sums, typical_ratio, verdict
@@ -74,10 +74,8 @@ def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
     )
     if len(blocks) < 2:
         return None  # one block has no interval
-    cell, baseline = (
-        [sum(batch.elapsed_s for batch in group if batch.of == of) for group in blocks.values()]
-        for of in ("cell", "baseline")
-    )
+    cell = [undisturbed_s(group, work, "cell") for group in blocks.values()]
+    baseline = [undisturbed_s(group, work, "baseline") for group in blocks.values()]
     ratio = typical_ratio(cell, baseline)
     return Speed(
         ratio=ratio.value,
@@ -86,6 +84,14 @@ def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
         verdict=verdict(ratio, len(blocks), rel_ci),
         blocks=len(blocks),
     )
+
+
+def undisturbed_s(block: Iterable[Batch], work: Work, side: Literal["cell", "baseline"]) -> float:
+    """Seconds of one side in one block: of the calls on the same batch the fastest, as all else makes them slower."""
+    calls = _grouped(
+        (batch for batch in block if batch.work == work and batch.of == side), lambda batch: (batch.split, batch.index)
+    )
+    return sum(min(batch.elapsed_s for batch in group) for group in calls.values())
 
 
 def fixed_work(batches: Sequence[Batch], rel_ci: float) -> FixedWork | None:

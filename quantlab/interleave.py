@@ -16,6 +16,7 @@ from functools import partial
 from quantlab.config import ProtocolConfig
 from quantlab.data import Features
 from quantlab.engines.pytorch import Engine
+from quantlab.figures import undisturbed_s
 from quantlab.record import Batch, Work
 from quantlab.stats.speed import converged, typical_ratio
 from quantlab.timing import Piece, Side, pieces, timed
@@ -99,12 +100,8 @@ def until_narrow(blocks: Iterable[Sequence[Batch]], rel_ci: float, go_on: Callab
     for block in blocks:
         yield from block
         work = block[0].work
-        cell.append(_seconds(block, work, "cell"))
-        baseline.append(_seconds(block, work, "baseline"))
+        cell.append(undisturbed_s(block, work, "cell"))
+        baseline.append(undisturbed_s(block, work, "baseline"))
         allowed = go_on()
         if converged(typical_ratio(cell, baseline), len(cell), rel_ci) or (not allowed and len(cell) > 1):
             return
-
-
-def _seconds(calls: Iterable[Batch], work: Work, side: Side) -> float:
-    return sum(call.elapsed_s for call in calls if call.of == side and call.work == work)

@@ -97,7 +97,7 @@ class Batch(_Part):
 
 
 class Speed(_Part):
-    """Time of the cell / time of its baseline in a typical block of calls that took turns on the same batch."""
+    """Time of the cell / time of its baseline in a typical block of calls that took turns on the same batches."""
 
     ratio: float
     ci95: tuple[float, float]
