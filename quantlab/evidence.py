@@ -10,7 +10,9 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
 
 from quantlab.config import StatsConfig
 from quantlab.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
@@ -20,6 +22,7 @@ from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
 from quantlab.stats.rates import Counts, Rates, Resampled, resample
 
 Interval = tuple[float, float] | None
+RULE_OF_THREE = 3.0  # events in 95 % of cases at the most, where none was seen
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -132,6 +135,7 @@ def _comparisons(
         results = resample(sample, [_differences(pairs[cell_id]) for cell_id in ids], resamples)
         for cell_id, result in zip(ids, results, strict=True):
             if result.pooled.wer.value is not None:
+                result = _bounded(pairs[cell_id], result)
                 compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)
                 found[cell_id] = compared, _Intervals(result.splits, result.pooled)
     corrected = holm([comparison.p for comparison, _ in found.values()])
@@ -150,6 +154,31 @@ def _grouped(keys: Mapping[str, Key]) -> dict[Key, list[str]]:
 
 def _differences(pair: Pair) -> Counts:
     return Counts(pair.cell.words - pair.baseline.words, pair.cell.chars - pair.baseline.chars)
+
+
+def _bounded(pair: Pair, result: Resampled) -> Resampled:
+    """The same, with an interval for the WER of splits in which no utterance has more or fewer errors than before.
+
+    Every resample gives 0 there, and an interval of no width would claim that a rare loss is excluded, however little
+    was heard. By the rule of three (Hanley and Lippman-Hand 1983), what was not seen in n words may happen in 3 / n.
+    """
+    same, words, splits = (
+        pair.cell.words == pair.baseline.words,
+        np.array(pair.sample.words),
+        np.array(pair.sample.splits),
+    )
+
+    def bounded(rates: Rates, chosen: Any) -> Rates:
+        if rates.wer.ci95 is None or not same[chosen].all() or not words[chosen].sum():
+            return rates
+        bound = RULE_OF_THREE / float(words[chosen].sum())
+        return rates._replace(wer=replace(rates.wer, ci95=(-bound, bound)))
+
+    return replace(
+        result,
+        splits={name: bounded(rates, splits == name) for name, rates in result.splits.items()},
+        pooled=bounded(result.pooled, slice(None)),
+    )
 
 
 def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:

@@ -80,8 +80,20 @@ def test_identical_hypotheses_are_tied(tmp_path):
     same = result("torch_int8").model_copy(update={"utterances": none.utterances})
     found = compare(tmp_path, [none, same])[same.record.cell_id]
     assert found.verdict == "tied"
-    assert found.comparison.wer_difference_ci95 == (0, 0)
+    words = 320 * 8
+    assert found.comparison.wer_difference == 0
+    assert found.comparison.wer_difference_ci95 == (-3 / words, 3 / words)  # the rule of three
     assert (found.comparison.p, found.comparison.p_mapsswe, found.comparison.mde) == (1, 1, 0)
+
+
+def test_identical_hypotheses_of_few_words_show_nothing(tmp_path):
+    def shortened(quant):
+        found = result(quant)
+        return found.model_copy(update={"utterances": result("none").utterances[:40]})
+
+    found = compare(tmp_path, [shortened("none"), shortened("torch_int8")])["cell06"]
+    assert found.comparison.wer_difference_ci95[1] == 3 / 320 > 0.005
+    assert found.verdict == "underpowered"
 
 
 def test_few_utterances_are_underpowered_however_bad(tmp_path):
