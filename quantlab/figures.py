@@ -74,8 +74,8 @@ def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
     )
     if len(blocks) < 2:
         return None  # one block has no interval
-    cell = [undisturbed_s(group, work, "cell") for group in blocks.values()]
-    baseline = [undisturbed_s(group, work, "baseline") for group in blocks.values()]
+    cell = [calls_s(group, work, "cell") for group in blocks.values()]
+    baseline = [calls_s(group, work, "baseline") for group in blocks.values()]
     ratio = typical_ratio(cell, baseline)
     return Speed(
         ratio=ratio.value,
@@ -86,12 +86,12 @@ def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
     )
 
 
-def undisturbed_s(block: Iterable[Batch], work: Work, side: Literal["cell", "baseline"]) -> float:
-    """Seconds of one side in one block: of the calls on the same batch the fastest, as all else makes them slower."""
-    calls = _grouped(
+def calls_s(block: Iterable[Batch], work: Work, side: Literal["cell", "baseline"]) -> list[float]:
+    """Seconds of one side's calls in a block: first turn, second turn; over all batches where it has several."""
+    turns = _grouped(
         (batch for batch in block if batch.work == work and batch.of == side), lambda batch: (batch.split, batch.index)
     )
-    return sum(min(batch.elapsed_s for batch in group) for group in calls.values())
+    return [sum(batch.elapsed_s for batch in turn) for turn in zip(*turns.values(), strict=True)]
 
 
 def fixed_work(batches: Sequence[Batch], rel_ci: float) -> FixedWork | None:

@@ -16,7 +16,7 @@ from functools import partial
 from quantlab.config import ProtocolConfig
 from quantlab.data import Features
 from quantlab.engines.pytorch import Engine
-from quantlab.figures import undisturbed_s
+from quantlab.figures import calls_s
 from quantlab.record import Batch, Work
 from quantlab.stats.speed import converged, typical_ratio
 from quantlab.timing import Piece, Side, pieces, timed
@@ -95,13 +95,13 @@ def until_narrow(blocks: Iterable[Sequence[Batch]], rel_ci: float, go_on: Callab
 
     Whether it is known is judged by the calls at natural work where a block has several kinds.
     """
-    cell: list[float] = []
-    baseline: list[float] = []
+    cell: list[list[float]] = []
+    baseline: list[list[float]] = []
     for block in blocks:
         yield from block
         work = block[0].work
-        cell.append(undisturbed_s(block, work, "cell"))
-        baseline.append(undisturbed_s(block, work, "baseline"))
+        cell.append(calls_s(block, work, "cell"))
+        baseline.append(calls_s(block, work, "baseline"))
         allowed = go_on()
         if converged(typical_ratio(cell, baseline), len(cell), rel_ci) or (not allowed and len(cell) > 1):
             return

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import stdtrit
 
 MIN_BLOCKS = 8  # fewer give an interval that is itself a matter of luck
-TRIMMED = 0.2  # of the blocks at either end, left out of the mean
+CALM = 0.75  # of the blocks, those that were disturbed least
+TRIMMED = 0.2  # of these at either end, left out of the mean
 CONFIDENCE = 0.95
 
+Times = npt.NDArray[np.float64]
 SpeedVerdict = Literal["faster", "slower", "no difference", "not converged"]
 
 
@@ -29,18 +32,21 @@ class Ratio(NamedTuple):
         return (self.high - self.low) / self.value
 
 
-def typical_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
-    """The trimmed geometric mean of the ratios of pairs, with Student's t interval.
+def typical_ratio(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Ratio:
+    """The ratio of two times in a typical block, with Student's t interval.
 
-    On a busy machine a few calls take several times as long as the others, and an ordinary mean follows them: leaving
-    out a fifth of the ratios at either end made the interval a third as wide. Source: Tukey and McLaughlin 1963;
-    Yuen 1974, Biometrika 61. With one pair the interval is everything there is, (0, ∞).
+    Whatever disturbs a call makes it slower, so of a side's calls in a block the fastest counts. On a busy machine some
+    blocks are disturbed all the same and an ordinary mean follows them. Those whose sides disagree most with themselves
+    are left out first, which looks at no difference between the sides; of the rest the geometric mean is trimmed.
+    Source of the trimmed mean and its interval: Tukey and McLaughlin 1963; Yuen 1974, Biometrika 61. From one block the
+    interval is everything there is, (0, ∞).
 
     Args:
-        numerators: positive, one a pair; pairs are independent of each other, the two of a pair need not be.
-        denominators: positive, one a pair.
+        numerators: seconds, (blocks, calls). Blocks are independent of each other, what is in a block need not be.
+        denominators: seconds, (blocks, calls).
     """
-    logs = np.sort(np.log(numerators) - np.log(denominators))
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    logs = np.sort(np.log(above.min(axis=1) / below.min(axis=1))[_calm(above, below)])
     count = len(logs)
     trimmed = int(TRIMMED * count)
     kept = count - 2 * trimmed
@@ -52,6 +58,15 @@ def typical_ratio(numerators: Sequence[float], denominators: Sequence[float]) ->
     error = math.sqrt((count - 1) * variance / (kept * (kept - 1)))
     half = _t_quantile(kept - 1) * error
     return Ratio(value, value * math.exp(-half), value * math.exp(half))
+
+
+def _calm(above: Times, below: Times) -> npt.NDArray[np.intp]:
+    """The blocks in which each side agrees best with itself, `CALM` of them; all where there are few."""
+    count = len(above)
+    if count < MIN_BLOCKS:
+        return np.arange(count)
+    spread = sum(np.log(times.max(axis=1) / times.min(axis=1)) for times in (above, below))
+    return np.argsort(spread, kind="stable")[: math.ceil(CALM * count)]
 
 
 def ratio_of_sums(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
