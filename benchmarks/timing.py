@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repetitions", type=int, default=50)
     parser.add_argument("--slowed", type=int, default=50, help="repetitions of the slowed cell, at most --repetitions")
     parser.add_argument("--limit", type=int, default=30, help="utterances per split")
-    parser.add_argument("--budget-s", type=float, default=240)
+    parser.add_argument("--budget-s", type=float, default=480)
     parser.add_argument("--busy", type=int, default=0, help="processes that compute beside it")
     parser.add_argument("--output", type=Path, default=Path("timing.jsonl"))
     return parser

@@ -133,7 +133,8 @@ def test_one_pass_has_no_interval_and_no_ratio():
 
 
 def measured(quantlab, *arguments, **environment):
-    done = quantlab("experiment=aa_test", "dataset.limit=10", "device=cpu", "tracking=off", *arguments, **environment)
+    options = ("dataset.limit=10", "device=cpu", "tracking=off", "protocol.budget_s=180")
+    done = quantlab("experiment=aa_test", *options, *arguments, **environment)
     assert done.returncode == 0, done.stderr
     [found] = record.read_all(quantlab.folder / "mlruns")
     return found
