@@ -26,7 +26,7 @@ from quantlab.machine import (
 )
 from quantlab.record import to_json
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 def describe(config: RunConfig, device: torch.device) -> dict[str, Any]:

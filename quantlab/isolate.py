@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # quantlab.cell imports torch, which is not for the parent
 
     from quantlab.cell import Progress
 
+SPIN_COUNT = 10_000  # turns of a waiting thread, tens of µs; docs/timing.md has what others cost
 LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; Python's own post mortem takes 10,000
 
 
@@ -159,10 +160,12 @@ def _oom_kills() -> int:
 def _let_threads_sleep() -> None:
     """OpenMP's threads spin while they wait for each other; on a shared core that holds up the one waited for.
 
-    Read once, when torch is imported, so the server has to be started with it. `OMP_WAIT_POLICY=ACTIVE` in the
-    caller's environment wins; the record tells which it was.
+    They spin for less long than libgomp's 300,000 turns before they sleep: a core that is free then costs as much as
+    before. Read once, when torch is imported, so the server has to be started with it. What the caller's environment
+    says wins; the record tells which it was.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
 
 
 def _nothing() -> None:

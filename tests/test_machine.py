@@ -146,7 +146,7 @@ def test_environment_tells_threads_and_cores_and_no_name_or_path():
     found = describe(parse_config({key: point[key] for key in point if key != "only"}), torch.device("cpu"))
     assert found["affinity"] == list(machine.affinity())
     assert len(found["load_average"]) == 3
-    expected = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY"}
+    expected = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
     assert set(found["thread_variables"]) == expected
     assert found["thread_pools"], "torch brings an OpenMP runtime"
     assert {"openmp"} <= {pool["user_api"] for pool in found["thread_pools"]}
