@@ -56,7 +56,8 @@ def test_holm_by_hand(p_values, expected):
     assert holm(p_values) == pytest.approx(expected)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+# Not st.floats: a quantization library tested before sets the processor to flush subnormals, which it refuses.
+@given(st.lists(st.integers(0, 10_000).map(lambda ten_thousandths: ten_thousandths / 10_000), min_size=1, max_size=20))
 def test_holm_rejects_what_its_steps_reject(p_values):
     """As Holm wrote it: step down from the smallest, stop at the first that is not below alpha / (m - k)."""
     rejected = set()
