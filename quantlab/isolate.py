@@ -45,7 +45,7 @@ class Workers:
     """Runs cells one at a time, each in a process of its own."""
 
     def __init__(self) -> None:
-        _let_threads_sleep()
+        _spin_less_long()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["quantlab.preload"])
 
@@ -157,10 +157,10 @@ def _oom_kills() -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
-def _let_threads_sleep() -> None:
+def _spin_less_long() -> None:
     """OpenMP's threads spin while they wait for each other; on a shared core that holds up the one waited for.
 
-    They spin for less long than libgomp's 300,000 turns before they sleep: a core that is free then costs as much as
+    Fewer turns than the 300,000 of libgomp before they sleep: a core that is free then costs as much as
     before. Read once, when torch is imported, so the server has to be started with it. What the caller's environment
     says wins; the record tells which it was.
     """
