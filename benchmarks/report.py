@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from quantlab import storage
 from quantlab.record import (
     Batch,
     CellResult,
@@ -25,7 +26,6 @@ from quantlab.record import (
     SplitResult,
     Stages,
     Utterance,
-    write,
 )
 
 MODELS = 10
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = options.root or Path(scratch)
         for result in records(options.records):
-            write(root, result)
+            storage.write(root, result)
         for name, command in COMMANDS.items():
             seconds = sorted(timed([sys.executable, "-m", *command, "--root", str(root)], options.repeats))
             print(f"{name:24}{seconds[len(seconds) // 2]:6.2f} s   {' '.join(f'{one:.2f}' for one in seconds)}")

@@ -58,8 +58,7 @@ def one_at_a_time(config: RunConfig, batches: int, progress: Progress) -> Iterat
         The timed calls, in order; those of a round have the same `block`.
     """
     budget = Budget(config.protocol.budget_s, progress)
-    last_kind = list(SHARES)[-1]
-    yield from until_narrow(_rounds(config, batches), config.protocol.rel_ci, lambda: budget.left(last_kind))
+    yield from until_narrow(_rounds(config, batches), config.protocol.rel_ci, budget.left)
 
 
 def _rounds(config: RunConfig, batches: int) -> Iterator[list[Batch]]:

@@ -16,10 +16,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quantlab.commandline import MISUSED, warn
 from quantlab.config import ConfigError, RunConfig, did_you_mean, nearest_key, parse_grid
 from quantlab.grid import run_grid
-
-MISUSED = 2  # exit code: the command line or a YAML is wrong, nothing was run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configs = compose(sys.argv[1:] if arguments is None else arguments)
         return run_grid(configs) if configs else 0
     except ConfigError as error:
-        print(f"quantlab: {error}", file=sys.stderr)
+        warn(str(error))
         return MISUSED
 
 

@@ -6,9 +6,9 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+from quantlab.commandline import MISUSED, warn
 from quantlab.config import did_you_mean
 
-MISUSED = 2  # exit code
 COMMANDS = {
     "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
     "rescore": "score the recorded hypotheses again with another normaliser",
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = given
     if name not in COMMANDS:
-        print(f"quantlab: {_no_such(name, given)}", file=sys.stderr)
+        warn(_no_such(name, given))
         return MISUSED
     sys.argv = [f"quantlab {name}", *rest]
     runpy.run_module(f"quantlab.{name}", run_name="__main__", alter_sys=True)

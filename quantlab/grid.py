@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from quantlab import record, tracking
+from quantlab import storage, tracking
 from quantlab.config import RunConfig
 from quantlab.identity import ID_LENGTH, library_versions
 from quantlab.isolate import Failure, Workers, attempt
@@ -37,7 +37,7 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
         The exit code: 0, 1 if a cell failed, 130 if it was interrupted.
     """
     root = Path(configs[0].output_dir)
-    record.clean_leftovers(root)
+    storage.clean_leftovers(root)
     cells = plan(configs)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     with Display(len(cells)) as display:
@@ -84,7 +84,7 @@ class Grid:
         if not self.resume:
             return None
         try:
-            found = record.read(self.root, cell.id)
+            found = storage.read(self.root, cell.id)
         except ValueError as error:
             self.display.say(f"measured again: {error}")
             return None
@@ -120,12 +120,12 @@ class Grid:
     def _store(self, result: CellResult, cell: Cell) -> Record:
         """On disk, or failed: a cell without a record was not measured."""
         try:
-            record.write(self.root, result)
+            storage.write(self.root, result)
         except OSError as error:
             failure = Failure("failed", f"its record could not be written: {error}")
             result = _finished(failure, cell, result.record.stages.total_s or 0.0)
             with contextlib.suppress(OSError):  # a row of the table all the same
-                record.write(self.root, result)
+                storage.write(self.root, result)
         return result.record
 
 
@@ -157,7 +157,7 @@ def _sweep_id(cells: Sequence[Cell]) -> str:
 
 def _summarise(records: Sequence[Record], grid: Grid, display: Display) -> None:
     show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
-    display.say(f"records  {record.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
+    display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")
     if url := tracking.ui_url(grid.root, grid.tracking):
@@ -165,6 +165,6 @@ def _summarise(records: Sequence[Record], grid: Grid, display: Display) -> None:
 
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:
-    done = sum(record.read(root, cell.id) is not None for cell in cells)
+    done = sum(storage.read(root, cell.id) is not None for cell in cells)
     display.say(f"interrupted: {done} of {len(cells)} cells are recorded under {root}; the same command does the rest")
     return INTERRUPTED

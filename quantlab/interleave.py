@@ -81,12 +81,13 @@ class Budget:
         self._budget_s = budget_s
         self._progress = progress
 
-    def left(self, work: Work) -> bool:
-        """Whether this kind of work may go on; what an earlier kind left over is there for the later ones."""
+    def left(self, work: Work | None = None) -> bool:
+        """Whether this kind of work, or all together, may go on; what an earlier one left, later ones have."""
         kinds = list(SHARES)
-        until_s = self._budget_s * sum(SHARES[kind] for kind in kinds[: kinds.index(work) + 1])
+        so_far = kinds if work is None else kinds[: kinds.index(work) + 1]
+        until_s = self._budget_s * sum(SHARES[kind] for kind in so_far)
         spent_s = time.monotonic() - self._start_s
-        self._progress(f"against fp32, {work}", round(spent_s), round(self._budget_s))
+        self._progress(f"against fp32, {work or 'one at a time'}", round(spent_s), round(self._budget_s))
         return spent_s < until_s
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from pydantic_core import from_json
 
 from quantlab.identity import LIBRARIES, identity
-from quantlab.record import Record, cells_dir, to_json
+from quantlab.record import Record, to_json
 from quantlab.stats.rates import Counts, Sample
+from quantlab.storage import cells_dir
 
 Warn = Callable[[str], None]
 

@@ -1,29 +1,14 @@
-"""The record: a cell's result on disk, complete in itself, there whole or not at all.
-
-    <output_dir>/cells/<cell_id>/record.json        everything but the utterances
-    <output_dir>/cells/<cell_id>/utterances.jsonl   raw references and hypotheses, one utterance a line
-    <output_dir>/cells/<cell_id>/batches.jsonl      raw timings, one timed call a line, in the order measured
+"""The record: a cell's result, complete in itself.
 
 Rates are never stored without the counts they come from, so that every figure can be computed again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticSerializationError
-
-from quantlab.redact import redact
+from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "unsupported", "oom", "timeout"]
@@ -233,147 +218,6 @@ class CellResult(BaseModel):
     record: Record
     utterances: tuple[Utterance, ...] = ()
     batches: tuple[Batch, ...] = ()
-
-
-def cells_dir(root: str | Path) -> Path:
-    return Path(root) / "cells"
-
-
-def write(root: str | Path, result: CellResult) -> Path:
-    """Store a result, without credentials; whoever reads finds the old record, the new one or none, never a half.
-
-    Safe against other processes that write or clean up below the same root.
-
-    Returns:
-        The folder `<root>/cells/<cell_id>`.
-    """
-    final = cells_dir(root) / result.record.cell_id
-    with _locked(root):
-        fresh = _sibling(final, "tmp")
-        fresh.mkdir()
-        try:
-            _write_lines(fresh / "utterances.jsonl", map(_json, result.utterances))
-            _write_lines(fresh / "batches.jsonl", map(_json, result.batches))
-            record = _public(result.record).model_copy(update={"digests": digests(fresh)})
-            _write_lines(fresh / "record.json", [_json(record, indent=1)])
-            _fsync(fresh)
-            _swap(fresh, final)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    return final
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each raw file of a record, in hexadecimal, by file name."""
-    names = ("utterances.jsonl", "batches.jsonl")
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-
-
-@contextlib.contextmanager
-def _locked(root: str | Path) -> Iterator[None]:
-    """Keep other processes out, so that what looks like a leftover is one; a kill frees the lock."""
-    cells_dir(root).mkdir(parents=True, exist_ok=True)
-    with FileLock(cells_dir(root) / ".lock"):
-        yield
-
-
-def _public(record: Record) -> Record:
-    free_text = ("config", "environment", "reason", "traceback")
-    return record.model_copy(update={name: redact(getattr(record, name)) for name in free_text})
-
-
-def _json(part: BaseModel, indent: int | None = None) -> str:
-    try:
-        return part.model_dump_json(indent=indent)
-    except PydanticSerializationError:  # a file name that is no UTF-8, held as lone surrogates
-        text = json.dumps(part.model_dump(), indent=indent, ensure_ascii=False)
-        return text.encode("utf-8", errors="replace").decode("utf-8")
-
-
-def _swap(fresh: Path, final: Path) -> None:
-    """rename(2) cannot replace a folder that has files in it, so an old record steps aside first."""
-    if not final.exists():
-        fresh.rename(final)
-    else:
-        old = _sibling(final, "old")
-        final.rename(old)
-        fresh.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-    _fsync(final.parent)
-
-
-def _sibling(final: Path, suffix: str) -> Path:
-    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.{suffix}")
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def clean_leftovers(root: str | Path) -> None:
-    """Undo what a kill in the middle of `write` left: half-written folders go, a record that stepped aside returns."""
-    if not cells_dir(root).exists():
-        return
-    with _locked(root):
-        for path in cells_dir(root).glob(".*.tmp"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in cells_dir(root).glob(".*.old"):
-            final = path.with_name(path.name[1:].rsplit(".", 2)[0])
-            if final.exists():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.rename(final)
-
-
-def read(root: str | Path, cell_id: str) -> Record | None:
-    """The record of a cell, or None where there is none.
-
-    Raises:
-        ValueError: the file is there and is not a record of this schema.
-    """
-    path = cells_dir(root) / cell_id / "record.json"
-    try:
-        return Record.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(
-            f"{path} is no quantlab record: {where}: {first['msg']}; delete its folder to run the cell again"
-        ) from None
-
-
-def read_all(root: str | Path) -> Iterator[Record]:
-    """Every record below `root`, in order of cell id."""
-    for path in sorted(cells_dir(root).glob("[!.]*/record.json")):
-        record = read(root, path.parent.name)
-        if record is not None:
-            yield record
-
-
-def read_utterances(root: str | Path, cell_id: str) -> list[Utterance]:
-    return [Utterance.model_validate_json(line) for line in _lines(root, cell_id, "utterances.jsonl")]
-
-
-def read_batches(root: str | Path, cell_id: str) -> list[Batch]:
-    return [Batch.model_validate_json(line) for line in _lines(root, cell_id, "batches.jsonl")]
-
-
-def _lines(root: str | Path, cell_id: str, name: str) -> list[str]:
-    text = (cells_dir(root) / cell_id / name).read_text(encoding="utf-8")
-    return [line for line in text.split("\n") if line]  # not splitlines(): a hypothesis may hold U+2028
 
 
 def to_json(value: object) -> str:

@@ -11,15 +11,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from quantlab import record
-from quantlab.config import did_you_mean
+from quantlab import storage
+from quantlab.commandline import MISUSED, NO, add_root, no_records, one_of, warn
 from quantlab.figures import split_result
 from quantlab.record import CellResult
 from quantlab.report import __main__ as report
-from quantlab.report.rows import warn
 from quantlab.score import NORMALISERS, Normaliser, recount
 
-NOTHING, MISUSED = 1, 2  # exit codes
 _EXAMPLE = "python -m quantlab.rescore --root mlruns --normaliser basic"
 
 
@@ -32,11 +30,11 @@ def rescore(root: str | Path, normaliser: Normaliser) -> Iterator[CellResult]:
 
     A record that cannot be read is left out, and said on stderr.
     """
-    for path in sorted(record.cells_dir(root).glob("[!.]*/record.json")):
+    for cell_id in storage.recorded(root):
         try:
-            result = _read(root, path.parent.name)
+            result = _read(root, cell_id)
         except (ValueError, OSError) as error:
-            warn(f"{path.parent} cannot be read, so it is not rescored: {error}")
+            warn(f"cell {cell_id} cannot be read, so it is not rescored: {error}")
         else:
             if result is not None:
                 yield _rescored(result, normaliser)
@@ -57,15 +55,15 @@ def write(root: str | Path, output: str | Path, normaliser: Normaliser) -> int:
 
 
 def _store(output: str | Path, results: Iterable[CellResult]) -> int:
-    return len([record.write(output, result) for result in results])
+    return len([storage.write(output, result) for result in results])
 
 
 def _read(root: str | Path, cell_id: str) -> CellResult | None:
-    found = record.read(root, cell_id)
+    found = storage.read(root, cell_id)
     if found is None:
         return None
-    utterances = tuple(record.read_utterances(root, cell_id))
-    return CellResult(record=found, utterances=utterances, batches=tuple(record.read_batches(root, cell_id)))
+    utterances = tuple(storage.read_utterances(root, cell_id))
+    return CellResult(record=found, utterances=utterances, batches=tuple(storage.read_batches(root, cell_id)))
 
 
 def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:
@@ -96,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         count = write(options.root, options.output, options.normaliser)
     except SameFolderError as error:
-        print(f"quantlab: {error}", file=sys.stderr)
+        warn(str(error))
         return MISUSED
     if not count:
         return _nothing(options.root)
@@ -115,8 +113,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _nothing(root: Path) -> int:
-    warn(f"no records below {root}; make some: python -m quantlab -m quant=none,torch_int8")
-    return NOTHING
+    warn(no_records(root))
+    return NO
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,27 +124,21 @@ def _parser() -> argparse.ArgumentParser:
         "Whisper's, English with numbers and spellings; basic: lower case, no punctuation; none: the text as it is.",
         epilog=f"example: {_EXAMPLE}",
     )
+    add_root(parser, more="; it stays as it is")
     parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path("mlruns"),
-        metavar="DIR",
-        help="the grid's output_dir (default: %(default)s); it stays as it is",
+        "--normaliser", type=one_of("normaliser", NORMALISERS), required=True, metavar="|".join(NORMALISERS)
     )
-    parser.add_argument("--normaliser", type=_normaliser, required=True, metavar="|".join(NORMALISERS))
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="store full records here instead of printing a report"
     )
     parser.add_argument(
-        "--format", default="table", choices=[*report.FORMATS], help="of the report (default: %(default)s)"
+        "--format",
+        type=one_of("format", report.FORMATS),
+        default="table",
+        metavar="|".join(report.FORMATS),
+        help="of the report (default: %(default)s)",
     )
     return parser
-
-
-def _normaliser(name: str) -> str:
-    if name not in NORMALISERS:
-        raise argparse.ArgumentTypeError(f"no normaliser {name!r}{did_you_mean(name, list(NORMALISERS))}")
-    return name
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from quantlab import figures, record
+from quantlab import figures, storage
+from quantlab.commandline import MISUSED, NO, add_root, no_records, to_stdout, warn
 from quantlab.config import ProtocolConfig, did_you_mean
 from quantlab.identity import hashed
 from quantlab.record import Batch, Receipt, Record, Utterance
 from quantlab.score import NORMALISERS, count
 
-DIFFERS, MISUSED = 1, 2  # exit codes
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
 _EXAMPLE = "python -m quantlab.verify --root mlruns"
 
@@ -82,7 +82,7 @@ def check(root: str | Path, ids: Sequence[str] | None = None) -> Iterator[Checke
     Raises:
         NoSuchCellError: one of `ids` has no record.
     """
-    recorded = sorted(path.parent.name for path in record.cells_dir(root).glob("[!.]*/record.json"))
+    recorded = storage.recorded(root)
     for cell_id in ids or ():
         if cell_id not in recorded:
             raise NoSuchCellError(f"no record of cell {cell_id!r} below {root}{did_you_mean(cell_id, recorded)}")
@@ -94,7 +94,7 @@ def check(root: str | Path, ids: Sequence[str] | None = None) -> Iterator[Checke
 
 def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
     try:
-        stored = record.read(root, cell_id)
+        stored = storage.read(root, cell_id)
         assert stored is not None
     except (ValueError, OSError) as error:
         yield _Figure("record.json", "a record", f"unreadable: {error}")
@@ -102,8 +102,8 @@ def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
     yield from _of_record(stored)
     yield from _digests(root, stored)
     try:
-        utterances = record.read_utterances(root, cell_id)
-        batches = record.read_batches(root, cell_id)
+        utterances = storage.read_utterances(root, cell_id)
+        batches = storage.read_batches(root, cell_id)
     except ValidationError as error:
         first = error.errors()[0]
         yield _Figure("raw files", "readable", f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
@@ -133,7 +133,7 @@ def _receipt(stored: Receipt) -> Iterator[_Figure]:
 
 def _digests(root: Path, stored: Record) -> Iterator[_Figure]:
     try:
-        found = record.digests(record.cells_dir(root) / stored.cell_id)
+        found = storage.digests(storage.cells_dir(root) / stored.cell_id)
     except OSError as error:
         yield _Figure("digests", "of both raw files", f"unreadable: {error}")
     else:
@@ -199,17 +199,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         an option leaves through `SystemExit(2)`.
     """
     options = _parser().parse_args(arguments)
+    code = NO  # of a reader who left before the end, so at a difference
     try:
-        checked = list(_shown(check(options.root, options.ids or None)))
+        with to_stdout():
+            code = _print(check(options.root, options.ids or None), options.root)
     except NoSuchCellError as error:
-        return _say(error.args[0], MISUSED)
+        warn(error.args[0])
+        return MISUSED
+    return code
+
+
+def _print(found: Iterator[Checked], root: Path) -> int:
+    checked = list(_shown(found))
     if not checked:
-        return _say(f"no records below {options.root}; make some: python -m quantlab -m quant=none,…", DIFFERS)
+        warn(no_records(root))
+        return NO
     total, wrong = sum(item.figures for item in checked), sum(len(item.differences) for item in checked)
     if wrong:
         records = sum(bool(item.differences) for item in checked)
         print(f"{wrong} of {total} figures differ, in {records} of {len(checked)} records")
-        return DIFFERS
+        return NO
     print(f"{len(checked)} record{'s' if len(checked) > 1 else ''}, {total} figures verified")
     return 0
 
@@ -221,11 +230,6 @@ def _shown(found: Iterator[Checked]) -> Iterator[Checked]:
         yield item
 
 
-def _say(message: str, code: int) -> int:
-    print(f"quantlab: {message}", file=sys.stderr)
-    return code
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m quantlab.verify",
@@ -233,13 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"example: {_EXAMPLE}",
     )
     parser.add_argument("ids", nargs="*", metavar="CELL_ID", help="only these cells (default: every record)")
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path("mlruns"),
-        metavar="DIR",
-        help="the grid's output_dir (default: %(default)s)",
-    )
+    add_root(parser)
     return parser
 
 

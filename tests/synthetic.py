@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from quantlab import storage
 from quantlab.record import Batch, CellResult, ModuleReceipt, Receipt, Record, SplitResult, Stages, Utterance
-from quantlab.record import write as write_record
 
 MB = 1_000_000  # bytes
 FP32_BYTES = 13_100_000
@@ -153,5 +153,5 @@ def grid(root: Path) -> list[str]:
                    cell_id="bad2", model="tiny"),
     ]  # fmt: skip
     for item in results:
-        write_record(root, item)
+        storage.write(root, item)
     return [item.record.cell_id for item in results]

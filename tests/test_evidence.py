@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 from synthetic import QUANTS, bad_result, result
 
-from quantlab import record
+from quantlab import storage
 from quantlab.evidence import evidence
 from quantlab.pairs import find_baselines
 
 
 def compare(root, results, **options):
     for item in results:
-        record.write(root, item)
-    return evidence(root, list(record.read_all(root)), **options)
+        storage.write(root, item)
+    return evidence(root, list(storage.read_all(root)), **options)
 
 
 def with_utterances(found, change):
@@ -72,7 +72,7 @@ def test_a_cell_says_the_same_whatever_else_is_recorded_but_for_the_correction(t
 def test_many_cells_in_several_blocks_are_the_same_as_few(tmp_path, monkeypatch):
     few = compare(tmp_path, map(result, QUANTS))
     monkeypatch.setattr("quantlab.stats.rates._AT_ONCE", 1)
-    assert evidence(tmp_path, list(record.read_all(tmp_path))) == few
+    assert evidence(tmp_path, list(storage.read_all(tmp_path))) == few
 
 
 def test_identical_hypotheses_are_tied(tmp_path):
@@ -142,7 +142,7 @@ def test_the_margin_is_the_record_s_own_or_the_one_given_in_points(tmp_path):
     assert found["cell06"].comparison.margin == 0.005
     assert (found["cell06"].verdict, found["cell04"].verdict) == ("tied", "underpowered")
     assert found["cell04"].comparison.margin == 0.0001
-    given = evidence(tmp_path, list(record.read_all(tmp_path)), margin=1.0)
+    given = evidence(tmp_path, list(storage.read_all(tmp_path)), margin=1.0)
     assert {item.comparison.margin for item in given.values() if item.comparison} == {0.01}
     assert given["cell04"].verdict == "tied"
 
@@ -177,11 +177,11 @@ def test_random_weights_have_no_text_and_no_verdict(tmp_path):
 @pytest.mark.parametrize("content", [None, "{", '{"id": 1}\n', "[]\n[]\n", '"text"\n'])
 def test_raw_files_that_cannot_be_read_are_named(tmp_path, content):
     for quant in ("none", "bnb_nf4", "hqq_int3"):
-        record.write(tmp_path, result(quant))
+        storage.write(tmp_path, result(quant))
     broken = tmp_path / "cells" / "cell00" / "utterances.jsonl"
     broken.unlink() if content is None else broken.write_text(content)
     said: list[str] = []
-    found = evidence(tmp_path, list(record.read_all(tmp_path)), warn=said.append)
+    found = evidence(tmp_path, list(storage.read_all(tmp_path)), warn=said.append)
     assert (found["cell00"].verdict, found["cell00"].wer_ci95) == (None, None)
     assert found["cell01"].verdict == "worse"
     assert len(said) == 1
@@ -190,9 +190,9 @@ def test_raw_files_that_cannot_be_read_are_named(tmp_path, content):
 
 def test_without_the_baseline_s_raw_files_nothing_is_compared(tmp_path):
     for quant in ("none", "bnb_nf4"):
-        record.write(tmp_path, result(quant))
+        storage.write(tmp_path, result(quant))
     (tmp_path / "cells" / "cell03" / "utterances.jsonl").unlink()
-    found = evidence(tmp_path, list(record.read_all(tmp_path)))["cell00"]
+    found = evidence(tmp_path, list(storage.read_all(tmp_path)))["cell00"]
     assert (found.baseline, found.verdict, found.comparison) == ("cell03", None, None)
     assert found.wer_ci95 is not None
 

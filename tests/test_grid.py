@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from quantlab import record
+from quantlab import storage
 
 SMALL = ("dataset.limit=3", "protocol=quick", "tracking=off")
 
@@ -39,7 +39,7 @@ def test_good_cells_survive_impossible_failing_and_hanging_ones(quantlab):
     assert "exit code 3" in cells["exit"]["reason"]
     assert "timeout_s=25" in cells["hang"]["reason"]
     assert "model.encoder.layers.0.self_attn.q_proj" in cells["lazy"]["reason"]
-    assert "Segmentation fault" in record.read(quantlab.folder / "mlruns", cells["segfault"]["cell_id"]).traceback
+    assert "Segmentation fault" in storage.read(quantlab.folder / "mlruns", cells["segfault"]["cell_id"]).traceback
     for name in set(cells) - {"torch"}:
         assert cells[name]["reason"].split(":")[0] in done.stdout, f"{name} is not named in the table"
 
@@ -124,7 +124,7 @@ def test_in_process_gives_the_same_words(quantlab):
     shared = json.loads(quantlab("--root", "other", "--format", "json", module="quantlab.report").stdout)[0]
     assert isolated["cell_id"] == shared["cell_id"]
     words = [
-        [(item.id, item.hypothesis) for item in record.read_utterances(quantlab.folder / root, shared["cell_id"])]
+        [(item.id, item.hypothesis) for item in storage.read_utterances(quantlab.folder / root, shared["cell_id"])]
         for root in ("mlruns", "other")
     ]
     assert words[0] == words[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quantlab import record
+from quantlab import storage
 
 _PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "report.py"
 
@@ -20,7 +20,7 @@ def root(tmp_path_factory):
     spec.loader.exec_module(benchmark)
     folder = tmp_path_factory.mktemp("many")
     for result in benchmark.records(1000):
-        record.write(folder, result)
+        storage.write(folder, result)
     return folder
 
 

@@ -9,7 +9,7 @@ from compared import careful_grid, compared, paper_grid, uncompared
 from rich.console import Console
 from synthetic import bad_result, grid, result
 
-from quantlab import record
+from quantlab import storage
 from quantlab.recommend import Limits, NotRecordedError, SeveralCorporaError, __main__, recommend, show
 from quantlab.report.rows import row
 
@@ -255,15 +255,15 @@ def test_a_misuse_is_told_apart_from_a_no(arguments, message, capsys):
 
 
 def test_several_corpora_are_a_misuse(tmp_path, capsys):
-    record.write(tmp_path, result("none", "a"))
-    record.write(tmp_path, result("none", "b", dataset__name="librispeech"))
+    storage.write(tmp_path, result("none", "a"))
+    storage.write(tmp_path, result("none", "b", dataset__name="librispeech"))
     assert _main(root=tmp_path) == 2
     assert "--dataset" in capsys.readouterr().err
 
 
 def test_a_broken_record_is_told_once_and_left_out(tmp_path, capsys):
     grid(tmp_path)
-    (record.write(tmp_path, result("none", "b2")) / "record.json").write_text("{")
+    (storage.write(tmp_path, result("none", "b2")) / "record.json").write_text("{")
     assert _main("--max-wer-increase", "5", root=tmp_path) == 0
     assert capsys.readouterr().err.count("b2") == 1
 

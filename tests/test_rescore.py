@@ -5,7 +5,7 @@ import sys
 import pytest
 from synthetic import bad_result, result
 
-from quantlab import record, rescore
+from quantlab import rescore, storage
 from quantlab.report.rows import rows
 from quantlab.verify import verify
 
@@ -24,7 +24,7 @@ def shouting(found):
 @pytest.fixture
 def root(tmp_path):
     for item in (result("none"), shouting(result("bnb_nf4")), bad_result("failed", "why")):
-        record.write(tmp_path / "runs", item)
+        storage.write(tmp_path / "runs", item)
     return tmp_path / "runs"
 
 
@@ -58,7 +58,7 @@ def test_what_it_writes_can_be_verified(root, tmp_path):
 
 def test_timings_and_everything_else_stay(root, tmp_path):
     rescore.write(root, tmp_path / "new", "none")
-    old, new = (record.read(place, "cell00") for place in (root, tmp_path / "new"))
+    old, new = (storage.read(place, "cell00") for place in (root, tmp_path / "new"))
     assert (new.stages, new.receipt, new.config, new.created_at) == (
         old.stages,
         old.receipt,
@@ -66,7 +66,7 @@ def test_timings_and_everything_else_stay(root, tmp_path):
         old.created_at,
     )
     assert new.splits["clean"].rtf == pytest.approx(old.splits["clean"].rtf)
-    assert record.read_batches(root, "cell00") == record.read_batches(tmp_path / "new", "cell00")
+    assert storage.read_batches(root, "cell00") == storage.read_batches(tmp_path / "new", "cell00")
 
 
 def test_back_to_the_first_normaliser_the_first_figures_return(root, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from quantlab import record
+from quantlab import storage
 from quantlab.figures import fixed_work, speed, split_result
 from quantlab.record import Batch, Utterance
 from quantlab.stats.speed import MIN_BLOCKS, Ratio, converged, ratio_of_sums, typical_ratio, verdict
@@ -137,7 +137,7 @@ def measured(quantlab, *arguments, **environment):
     options = ("dataset.limit=10", "device=cpu", "tracking=off", "protocol.budget_s=180", "protocol.rel_ci=0.04")
     done = quantlab("experiment=aa_test", *options, *arguments, **environment)
     assert done.returncode == 0, done.stderr
-    [found] = record.read_all(quantlab.folder / "mlruns")
+    [found] = storage.read_all(quantlab.folder / "mlruns")
     return found
 
 
@@ -150,7 +150,7 @@ def test_fp32_against_fp32_is_no_difference(quantlab):
     assert found.fixed_work.token_s > 0
     assert found.cold_start_s > found.stages.first_inference_s > 0
     assert found.environment["thread_variables"]["GOMP_SPINCOUNT"] == "10000"
-    calls = record.read_batches(quantlab.folder / "mlruns", found.cell_id)
+    calls = storage.read_batches(quantlab.folder / "mlruns", found.cell_id)
     first = [item.of for item in calls if item.block == 0 and item.work == "natural"]
     second = [item.of for item in calls if item.block == 1 and item.work == "natural"]
     assert first == ["cell", "baseline", "baseline", "cell"]
@@ -177,7 +177,7 @@ def test_models_that_do_not_fit_together_take_turns_as_processes(quantlab):
     found = measured(
         quantlab, "quant=torch_int8", "dataset.limit=2", "protocol.residency=alternate", "protocol.budget_s=1"
     )
-    calls = [item for item in record.read_batches(quantlab.folder / "mlruns", found.cell_id) if item.block == 0]
+    calls = [item for item in storage.read_batches(quantlab.folder / "mlruns", found.cell_id) if item.block == 0]
     turns = dict.fromkeys((item.of, place // 12) for place, item in enumerate(calls))  # 4 batches, 3 kinds of work
     assert [side for side, _ in turns] == ["cell", "baseline", "baseline", "cell"]
     assert found.speed.blocks == 2
@@ -189,7 +189,7 @@ def test_the_resident_baseline_is_not_in_the_memory_of_the_cell(quantlab):
     for protocol in ("quick", "paper", "careful"):  # the first one extracts the features, which takes memory
         assert quantlab(f"protocol={protocol}", *options).returncode == 0
     peaks = {
-        item.setting("protocol.name"): item.peak_memory_bytes for item in record.read_all(quantlab.folder / "mlruns")
+        item.setting("protocol.name"): item.peak_memory_bytes for item in storage.read_all(quantlab.folder / "mlruns")
     }
     assert peaks["careful"] < 1.02 * peaks["paper"]
 

@@ -18,7 +18,7 @@ from compared import careful_grid
 from synthetic import bad_result, grid, result
 
 import quantlab
-from quantlab import record, tracking
+from quantlab import storage, tracking
 from quantlab.config import TrackingConfig
 from quantlab.record import CellResult, FixedWork, Noise, Speed, Stages
 from quantlab.report import plots
@@ -54,7 +54,7 @@ def _runs(client, cell_id):
 
 
 def _log(root, written: CellResult) -> str:
-    record.write(root, written)
+    storage.write(root, written)
     return tracking.log_cell(root, LOCAL, written.record.cell_id, SWEEP)
 
 
@@ -206,7 +206,7 @@ def test_a_new_record_of_a_cell_replaces_its_run(root, client):
 
 def test_a_run_that_a_kill_left_half_logged_is_replaced(root, client):
     written = result("none", "killed")
-    record.write(root, written)
+    storage.write(root, written)
     tags = {"quantlab.cell_id": "killed", "quantlab.created_at": written.record.created_at}
     half = client.create_run("1", tags=tags).info.run_id
     run_id = tracking.log_cell(root, LOCAL, "killed", SWEEP)
@@ -234,7 +234,7 @@ def _log_in_process(root: Path, cell_ids: list[str]) -> None:
 def test_eight_processes_at_once_log_every_record_once(root, client):
     cell_ids = [f"many{index}" for index in range(4)]
     for cell_id in cell_ids:
-        record.write(root, result("none", cell_id))
+        storage.write(root, result("none", cell_id))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "quantlab.tracking"])
     workers = [context.Process(target=_log_in_process, args=(root, cell_ids[k % 4 :] + cell_ids)) for k in range(8)]
@@ -251,7 +251,7 @@ def test_no_credential_reaches_mlflow(root, monkeypatch):
     config = {"tracking__uri": "http://me:geheim@host:5000", "dataset__repo": "https://me:geheim@host/corpus"}
     leaky = result("none", "leaky", **config).record
     reason = "401 at http://me:geheim@host for hf_abcdefghijklmnopqrst"
-    record.write(root, CellResult(record=leaky))
+    storage.write(root, CellResult(record=leaky))
     path = root / "cells" / "leaky" / "record.json"  # as an older version may have left it
     path.write_text(
         leaky.model_copy(update={"reason": reason, "traceback": reason, "status": "failed"}).model_dump_json()
@@ -281,7 +281,7 @@ def test_a_sweep_has_one_summary_run_with_the_table(root, client):
     assert (run.info.run_name, run.info.status) == ("sweep-s1", "FINISHED")
     expected = {"cells": 3, "cells_ok": 2, "cells_unsupported": 1, "best_bytes": round(13_100_000 * 0.29)}
     assert {f"summary/{name}": value for name, value in expected.items()}.items() <= run.data.metrics.items()
-    best = record.read(root, cell_ids[0]).splits["clean"].wer
+    best = storage.read(root, cell_ids[0]).splits["clean"].wer
     assert run.data.metrics["summary/best_wer_clean"] == pytest.approx(best)
     assert Path(client.download_artifacts(first, "table.txt")).read_text().startswith("model  quant")
     assert all(run_id in run.data.tags["mlflow.note.content"] for run_id in runs)
@@ -371,7 +371,7 @@ def test_a_folder_with_an_odd_name(tmp_path):
 
 def test_off_does_nothing(tmp_path):
     off = TrackingConfig(name="off")
-    record.write(tmp_path, result("none", "a1"))
+    storage.write(tmp_path, result("none", "a1"))
     tracking.prepare(tmp_path, off)
     assert tracking.log_cell(tmp_path, off, "a1", SWEEP) is None
     assert tracking.log_sweep(tmp_path, off, SWEEP, ["a1"], "") is None
@@ -439,13 +439,13 @@ def test_a_server_that_is_down_is_given_up_at_once(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         uri = f"http://me:geheim@127.0.0.1:{taken.getsockname()[1]}"
-        record.write(tmp_path, result("none", "a1"))
+        storage.write(tmp_path, result("none", "a1"))
         begin = time.perf_counter()
         with pytest.raises(tracking.TrackingError, match="no server answers") as caught:
             tracking.log_cell(tmp_path, _dead(uri), "a1", SWEEP)
     assert time.perf_counter() - begin < 5
     assert "geheim" not in str(caught.value)
-    assert record.read(tmp_path, "a1") is not None
+    assert storage.read(tmp_path, "a1") is not None
 
 
 def test_a_server_that_never_answers_is_given_up_within_ten_seconds(tmp_path):
@@ -496,7 +496,7 @@ def test_a_server_gets_every_record_once_and_no_password_is_shown(server, tmp_pa
     from mlflow import MlflowClient
 
     config = _wait_for(server, tmp_path)
-    record.write(tmp_path, result("none", "a1"))
+    storage.write(tmp_path, result("none", "a1"))
     run_id = tracking.log_cell(tmp_path, config, "a1", SWEEP)
     tracking.log_sweep(tmp_path, config, SWEEP, ["a1"], "table")
     assert tracking.log_cell(tmp_path, config, "a1", SWEEP) == run_id

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from quantlab import record
+from quantlab import storage
 from quantlab.report.rows import rows
 from quantlab.verify import main
 
@@ -63,9 +63,9 @@ def test_what_was_measured_is_verified_until_one_hypothesis_changes(root, found,
     assert main(["--root", str(root)]) == 0
     assert capsys.readouterr().out.startswith("4 records, ")
     cell_id = found["bnb_nf4"]["cell_id"]
-    path = record.cells_dir(root) / cell_id / "utterances.jsonl"
+    path = storage.cells_dir(root) / cell_id / "utterances.jsonl"
     before = path.read_bytes()
-    first, *others = record.read_utterances(root, cell_id)
+    first, *others = storage.read_utterances(root, cell_id)
     forged = first.model_copy(update={"hypothesis": f"{first.hypothesis} indeed"})
     path.write_text("".join(item.model_dump_json() + "\n" for item in (forged, *others)), encoding="utf-8")
     try:

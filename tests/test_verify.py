@@ -6,7 +6,7 @@ import sys
 import pytest
 from synthetic import QUANTS, bad_result, result
 
-from quantlab import record, verify
+from quantlab import storage, verify
 from quantlab.identity import hashed
 
 
@@ -20,14 +20,14 @@ def identified(found):
 @pytest.fixture
 def root(tmp_path):
     for quant in QUANTS:
-        record.write(tmp_path, identified(result(quant)))
-    record.write(tmp_path, identified(bad_result("failed", "why", "hqq_int3", model="tiny")))
+        storage.write(tmp_path, identified(result(quant)))
+    storage.write(tmp_path, identified(bad_result("failed", "why", "hqq_int3", model="tiny")))
     return tmp_path
 
 
 @pytest.fixture
 def cell(root):
-    return record.cells_dir(root) / identified(result("bnb_nf4")).record.cell_id
+    return storage.cells_dir(root) / identified(result("bnb_nf4")).record.cell_id
 
 
 def edit(path, change):
@@ -38,7 +38,7 @@ def edit(path, change):
 
 def with_digests(cell):
     """As a forger would leave it."""
-    edit(cell / "record.json", lambda stored: stored | {"digests": record.digests(cell)})
+    edit(cell / "record.json", lambda stored: stored | {"digests": storage.digests(cell)})
 
 
 def places(root):

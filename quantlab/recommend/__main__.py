@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from quantlab.config import did_you_mean
-from quantlab.recommend import Limits, NotRecordedError, Recommendation, SeveralCorporaError, recommend, show
+from quantlab.commandline import MISUSED, NO, add_root, not_negative, one_of, positive, to_stdout, warn
+from quantlab.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.recommend.judge import DEVICES
 
-NO, MISUSED = 1, 2  # exit codes: nothing can be recommended; the question is wrong
 _EXAMPLE = "python -m quantlab.recommend --max-size-mb 100 --max-wer-increase 0.5 --device cpu"
 
 
@@ -26,33 +22,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         misuse of an option leaves through `SystemExit(2)`.
     """
     options = _parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without "–" gets a "?", not a traceback
     try:
         found = recommend(options.root, _limits(options))
     except NotRecordedError as error:
-        return _say(f"{error.args[0]} (below {options.root}); measure some: python -m quantlab -m quant=none,…", NO)
+        warn(f"{error.args[0]} (below {options.root}); measure some: python -m quantlab -m quant=none,…")
+        return NO
     except SeveralCorporaError as error:
-        return _say(str(error), MISUSED)
-    _print(found, options)
-    return 0 if found.best is not None else NO
-
-
-def _say(message: str, code: int) -> int:
-    print(f"quantlab: {message}", file=sys.stderr)
-    return code
-
-
-def _print(found: Recommendation, options: argparse.Namespace) -> None:
-    try:
+        warn(str(error))
+        return MISUSED
+    with to_stdout():
         if options.format == "json":
             print(show.to_json(found))
         else:
             show.show(found, everything=options.all)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has gone; without this the interpreter complains when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0 if found.best is not None else NO
 
 
 def _limits(options: argparse.Namespace) -> Limits:
@@ -75,45 +58,19 @@ def _parser() -> argparse.ArgumentParser:
         "A cell is within a limit of WER when the whole 95 % interval of its increase is.",
         epilog=f"example: {_EXAMPLE}",
     )
-    parser.add_argument("--max-wer-increase", type=_not_negative, default=0.5, metavar="POINTS",
+    parser.add_argument("--max-wer-increase", type=not_negative, default=0.5, metavar="POINTS",
                         help="percentage points of WER against the fp32 baseline (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--max-size-mb", type=_positive, metavar="MB", help="of the model; MB = 10^6 bytes")
-    parser.add_argument("--max-memory-mb", type=_positive, metavar="MB", help="peak memory while it recognises")
-    parser.add_argument("--max-rtf", type=_positive, metavar="RTF", help="generation time / audio time")
-    parser.add_argument("--device", type=_device, metavar="|".join(DEVICES))
+    parser.add_argument("--max-size-mb", type=positive, metavar="MB", help="of the model; MB = 10^6 bytes")
+    parser.add_argument("--max-memory-mb", type=positive, metavar="MB", help="peak memory while it recognises")
+    parser.add_argument("--max-rtf", type=positive, metavar="RTF", help="generation time / audio time")
+    parser.add_argument("--device", type=one_of("device", DEVICES), metavar="|".join(DEVICES))
     parser.add_argument("--model", metavar="NAME", help="only this model")
     parser.add_argument("--dataset", metavar="NAME", help="needed where several corpora are recorded")
     parser.add_argument("--split", metavar="NAME", help="the WER increase in this split instead of over all")
-    parser.add_argument("--root", type=Path, default=Path("mlruns"), metavar="DIR",
-                        help="the grid's output_dir (default: %(default)s)")  # fmt: skip
+    add_root(parser)
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: %(default)s")
     parser.add_argument("--all", action="store_true", help="list every cell, however many")
     return parser
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-
-
-def _positive(text: str) -> float:
-    if not 0 < _number(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
-    return float(text)
-
-
-def _not_negative(text: str) -> float:
-    if not 0 <= _number(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: a number of percentage points, 0 or more")
-    return float(text)
-
-
-def _device(name: str) -> str:
-    if name not in DEVICES:
-        raise argparse.ArgumentTypeError(f"no device {name!r}{did_you_mean(name, list(DEVICES))}")
-    return name
 
 
 if __name__ == "__main__":

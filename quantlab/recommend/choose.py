@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quantlab import record as records
+from quantlab import storage
+from quantlab.commandline import warn
 from quantlab.recommend.judge import STANDINGS, Candidate, Finding, Limits, Standing, judge, judge_counted
-from quantlab.record import Record
 from quantlab.report import ranking
 from quantlab.report.ranking import Ranking
-from quantlab.report.rows import Row, row, rows_of, warn
+from quantlab.report.rows import Row, row, rows_of
 from quantlab.report.wording import between, names, ratio
 
 _FILTERS = ("device", "model", "dataset")
@@ -57,21 +57,9 @@ def recommend(source: str | Path | Sequence[Row], limits: Limits | None = None) 
     return _recommend(_asked_for(list(source), limits), limits, "mlruns")
 
 
-def _readable(root: str | Path) -> list[Record]:
-    found = []
-    for path in sorted(records.cells_dir(root).glob("[!.]*/record.json")):
-        try:
-            item = records.read(root, path.parent.name)
-        except (ValueError, OSError) as error:
-            warn(str(error))
-        else:
-            found += [item] if item is not None else []
-    return found
-
-
 def _compared(root: str | Path, limits: Limits) -> list[Row]:
     """Rows of the cells asked for, with evidence only where it can decide: that takes far longer than reading."""
-    found = {item.cell_id: item for item in _readable(root)}
+    found = {item.cell_id: item for item in storage.readable(root, storage.recorded(root), warn)}
     plain = _asked_for([row(item) for item in found.values()], limits)
     out = {item["cell_id"] for item in plain if judge_counted(item, "", limits) is not None}
     wanted = [item["cell_id"] for item in plain if item["cell_id"] not in out or item["quant"] == "none"]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quantlab.config import did_you_mean
+from quantlab.commandline import MISUSED, NO, add_root, no_records, one_of, positive, to_stdout, warn
 from quantlab.report import flat, latex, markdown, rows, table
 from quantlab.report.rows import Row
 
-NOTHING, MISUSED = 1, 2  # exit codes: there are no records; the file cannot be written
 _PAGE = "report.html"  # below the root
 
 
@@ -42,15 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         through `SystemExit(2)`.
     """
     options = _parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without "–" gets a "?", not a traceback
     found = rows.rows(options.root, margin=options.margin)
     if not found:
-        rows.warn(f"no records below {options.root}; make some: python -m quantlab -m quant=none,torch_int8")
+        warn(no_records(options.root))
         if options.format != "json":
-            return NOTHING
+            return NO
     code = _deliver(options, found)
-    return code if found else NOTHING
+    return code if found else NO
 
 
 def _deliver(options: argparse.Namespace, found: list[Row]) -> int:
@@ -59,15 +54,11 @@ def _deliver(options: argparse.Namespace, found: list[Row]) -> int:
         out = options.root / _PAGE  # nobody reads a page of megabytes in a terminal
     if out is not None:
         return _write(out, FORMATS[options.format](options.root, found))
-    try:
+    with to_stdout():
         if options.format == "table":
             table.show(found)
         else:
             sys.stdout.write(FORMATS[options.format](options.root, found))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (head, less) has gone; without this the interpreter complains when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -75,9 +66,9 @@ def _write(path: Path, text: str) -> int:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        rows.warn(f"{path} cannot be written: {error.strerror}")
+        warn(f"{path} cannot be written: {error.strerror}")
         return MISUSED
-    rows.warn(f"wrote {path}")
+    warn(f"wrote {path}")
     return 0
 
 
@@ -89,40 +80,22 @@ def _parser() -> argparse.ArgumentParser:
         "or empty.",
         epilog="example: python -m quantlab.report --root mlruns --format markdown --out report.md",
     )
+    add_root(parser)
     parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path("mlruns"),
-        metavar="DIR",
-        help="the grid's output_dir (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--format", type=_format, default="table", metavar="|".join(FORMATS), help="default: %(default)s"
+        "--format",
+        type=one_of("format", FORMATS),
+        default="table",
+        metavar="|".join(FORMATS),
+        help="default: %(default)s",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"write to a file (html in a terminal: DIR/{_PAGE})")
     parser.add_argument(
         "--margin",
-        type=_margin,
+        type=positive,
         metavar="POINTS",
         help="percentage points of WER that do not matter (default: stats.margin of each record)",
     )
     return parser
-
-
-def _format(name: str) -> str:
-    if name not in FORMATS:
-        raise argparse.ArgumentTypeError(f"no format {name!r}{did_you_mean(name, list(FORMATS))}")
-    return name
-
-
-def _margin(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: a number of percentage points above 0")
-    return value
 
 
 if __name__ == "__main__":

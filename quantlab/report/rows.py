@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quantlab import record as records
+from quantlab import storage
+from quantlab.commandline import warn
 from quantlab.evidence import Evidence, SplitEvidence, evidence
 from quantlab.pairs import find_baselines
 from quantlab.record import Receipt, Record, SplitResult
@@ -39,11 +39,6 @@ _SETTINGS = {
 }
 
 
-def warn(message: str) -> None:
-    """Say it on stderr, so that stdout holds the report and nothing else."""
-    print(f"quantlab: {message}", file=sys.stderr)
-
-
 def rows(
     root: str | Path,
     ids: Sequence[str] | None = None,
@@ -62,7 +57,7 @@ def rows(
         margin: percentage points of WER that do not matter; None is each record's own `stats.margin`.
         on_unreadable: told about every file that could not be read, and cells that could not be paired in full.
     """
-    found = _readable(root, _recorded(root) if ids is None else ids, on_unreadable)
+    found = storage.readable(root, storage.recorded(root) if ids is None else ids, on_unreadable)
     compared = rows_of(root, found, margin, on_unreadable)
     return sorted(compared, key=_order) if ids is None else compared
 
@@ -78,30 +73,14 @@ def rows_of(
     return [row(item, known[item.cell_id]) for item in found]
 
 
-def _recorded(root: str | Path) -> list[str]:
-    return sorted(path.parent.name for path in records.cells_dir(root).glob("[!.]*/record.json"))
-
-
-def _readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str], None]) -> list[Record]:
-    found = []
-    for cell_id in ids:
-        try:
-            item = records.read(root, cell_id)
-        except (ValueError, OSError) as error:
-            on_unreadable(str(error))
-        else:
-            if item is not None:
-                found.append(item)
-    return found
-
-
 def _baselines_elsewhere(root: str | Path, found: Sequence[Record]) -> list[Record]:
     """Recorded baselines of cells whose own is not among `found`; reading every record takes its time."""
     known = find_baselines(found)
     if all(item.cell_id in known for item in found):
         return []
     here = {item.cell_id for item in found}
-    others = _readable(root, (cell_id for cell_id in _recorded(root) if cell_id not in here), lambda message: None)
+    elsewhere = [cell_id for cell_id in storage.recorded(root) if cell_id not in here]
+    others = storage.readable(root, elsewhere, lambda message: None)
     baselines = find_baselines([*found, *others])
     wanted = {baselines.get(item.cell_id) for item in found}
     return [item for item in others if item.cell_id in wanted]

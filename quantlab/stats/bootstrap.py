@@ -166,9 +166,11 @@ def interval(samples: Floats) -> Floats:
     """
     resamples = samples.shape[-1]
     index = resamples // (2 * _ALPHA_INVERSE) - 1
-    ordered = np.partition(samples, (0, index, resamples - 1 - index, resamples - 1), axis=-1)  # sorted at these places
-    exists = np.isfinite(ordered[..., [0, -1]]).all(axis=-1, keepdims=True)  # what is not finite is at the ends
-    return np.where(exists, ordered[..., [index, resamples - 1 - index]], np.nan)
+    ordered = np.partition(samples, index, axis=-1)  # sorted at this place
+    low = ordered[..., index].copy()
+    ordered.partition(resamples - 1 - index, axis=-1)  # one place at a time: numpy is several times as fast at it
+    exists = np.isfinite(samples).all(axis=-1, keepdims=True)
+    return np.where(exists, np.stack([low, ordered[..., resamples - 1 - index]], axis=-1), np.nan)
 
 
 def p_value(differences: Floats, difference: float, units: int) -> float:

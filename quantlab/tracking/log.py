@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from quantlab import record as records
+from quantlab import storage
 from quantlab.config import TrackingConfig
-from quantlab.record import Record
+from quantlab.record import Record, to_json
 from quantlab.redact import redact
 from quantlab.tracking import describe, view
 from quantlab.tracking.store import Store, cell_marker, logged_run, opened, remember, sweep_marker
@@ -42,9 +42,9 @@ def log_cell(root: str | Path, tracking: TrackingConfig, cell_id: str, sweep: st
     marker = cell_marker(root, cell_id)
     if run_id := logged_run(marker, root, tracking):
         return run_id
-    record = records.read(root, cell_id)
+    record = storage.read(root, cell_id)
     if record is None:
-        raise FileNotFoundError(f"no record of cell {cell_id} below {records.cells_dir(root)}")
+        raise FileNotFoundError(f"no record of cell {cell_id} below {storage.cells_dir(root)}")
     with opened(root, tracking) as store:
         run_id = _find_or_replace(store, record) or _create(store, root, record, sweep)
         remember(marker, tracking, run_id)
@@ -116,7 +116,7 @@ def _log_corpus(store: Store, run_id: str, record: Record) -> None:
 
 def _stage_artifacts(folder: Path, root: str | Path, record: Record) -> None:
     """The files of the record and its configuration, in a folder that is copied in one go."""
-    stored = records.cells_dir(root) / record.cell_id
+    stored = storage.cells_dir(root) / record.cell_id
     for name in ("utterances.jsonl", "batches.jsonl"):
         if (stored / name).exists():
             shutil.copyfile(stored / name, folder / name)
@@ -149,7 +149,7 @@ def log_sweep(
     """
     if tracking.name == "off":
         return None
-    cells = [record for cell_id in cell_ids if (record := records.read(root, cell_id)) is not None]
+    cells = [record for cell_id in cell_ids if (record := storage.read(root, cell_id)) is not None]
     marker = sweep_marker(root, sweep, _fingerprint(cells))
     if run_id := logged_run(marker, root, tracking):
         return run_id
@@ -176,7 +176,7 @@ def _log_plots(store: Store, run_id: str, plots: Mapping[str, bytes]) -> None:
 
 
 def _fingerprint(cells: Sequence[Record]) -> str:
-    text = records.to_json([[cell.cell_id, cell.created_at] for cell in cells])
+    text = to_json([[cell.cell_id, cell.created_at] for cell in cells])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -216,7 +216,7 @@ def rebuild(root: str | Path, tracking: TrackingConfig) -> int:
         TrackingError: the store cannot be reached or written; call again to go on.
         ValueError: a record cannot be read.
     """
-    found = sorted(records.read_all(root), key=lambda record: record.created_at)
+    found = sorted(storage.read_all(root), key=lambda record: record.created_at)
     if tracking.name == "off":
         return len(found)
     for record in found:

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 from filelock import FileLock, Timeout
 
 from quantlab.config import TrackingConfig
-from quantlab.record import cells_dir
 from quantlab.redact import redact
+from quantlab.storage import cells_dir
 from quantlab.tracking import view
 
 _PROBE_S = 3.0  # a live server answers in milliseconds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synthetic import QUANTS, bad_result, result
 
-from quantlab import record, score
+from quantlab import score, storage
 from quantlab.figures import split_result
 from quantlab.record import Batch, CellResult, Utterance
 
@@ -93,8 +93,8 @@ def large_grid(root: Path, cells: int = 30, utterances: int = 400) -> None:
     said, counts = spoken(utterances), {}
     plan = [(model, quant) for model in MODELS for quant in QUANTS if quant != "quanto_int8_static"][:cells]
     for index, (model, quant) in enumerate(plan):
-        record.write(root, cell(quant, said, f"cell{index:03}", counts, model))
-    record.write(
+        storage.write(root, cell(quant, said, f"cell{index:03}", counts, model))
+    storage.write(
         root, bad_result("unsupported", "torch dynamic int8 has no CUDA kernels", cell_id="bad0", device="cuda")
     )
-    record.write(root, bad_result("oom", "needs 3.2 GB, has 2.0", "hqq_int3", cell_id="bad1", model__name="large_v3"))
+    storage.write(root, bad_result("oom", "needs 3.2 GB, has 2.0", "hqq_int3", cell_id="bad1", model__name="large_v3"))

@@ -7,7 +7,7 @@ import time
 import pytest
 from synthetic import grid, result
 
-from quantlab import command, record
+from quantlab import command, storage
 from quantlab.report import __main__ as report
 
 
@@ -94,8 +94,8 @@ def test_an_unknown_format_is_a_misuse_with_a_suggestion(capsys):
 
 
 def test_a_broken_record_is_told_on_stderr_only(tmp_path, capsys):
-    record.write(tmp_path, result("none", "a1"))
-    (record.write(tmp_path, result("none", "b2")) / "record.json").write_text("{")
+    storage.write(tmp_path, result("none", "a1"))
+    (storage.write(tmp_path, result("none", "b2")) / "record.json").write_text("{")
     assert report.main(["--root", str(tmp_path), "--format", "json"]) == 0
     said = capsys.readouterr()
     assert len(json.loads(said.out)) == 1

@@ -10,7 +10,7 @@ import pages
 import pytest
 from synthetic import bad_result, grid, result, split_result
 
-from quantlab import record, score
+from quantlab import score, storage
 from quantlab.report import html
 from quantlab.report.html import clips, sections, summary
 from quantlab.report.html.align import alignments
@@ -123,12 +123,12 @@ def test_alignment_counts_what_was_scored():
 def test_worst_regressions_first_and_only_what_differs(tmp_path):
     said = pages.spoken(60)
     counts = {}
-    record.write(tmp_path, pages.cell("none", said, "cell0", counts))
-    record.write(tmp_path, pages.cell("hqq_int3", said, "cell1", counts))
+    storage.write(tmp_path, pages.cell("none", said, "cell0", counts))
+    storage.write(tmp_path, pages.cell("hqq_int3", said, "cell1", counts))
     page = html.page(tmp_path, rows(tmp_path))
     found, known = block(page, "heard-cell1"), block(page, "utterances")
-    base = {u.id: u for u in record.read_utterances(tmp_path, "cell0")}
-    own = {u.id: u for u in record.read_utterances(tmp_path, "cell1")}
+    base = {u.id: u for u in storage.read_utterances(tmp_path, "cell0")}
+    own = {u.id: u for u in storage.read_utterances(tmp_path, "cell1")}
     errors = lambda u: u.substitutions + u.deletions + u.insertions  # noqa: E731
     shown = [known[number][0] for number, *_ in found["heard"]]
     assert set(shown) == {name for name in own if own[name].hypothesis != base[name].hypothesis}
@@ -161,7 +161,7 @@ def test_what_was_scored_and_what_was_written(tmp_path):
         update={"reference": "Mr. Brown's colour!", "hypothesis": "mister brown s color"}
     )
     item = result("none", cell_id="cell0").model_copy(update={"utterances": (pages.counted(said),)})
-    record.write(tmp_path, item)
+    storage.write(tmp_path, item)
     page = html.page(tmp_path, rows(tmp_path))
     [[*_, scored, written]] = block(page, "utterances") or [[None, None]]
     assert written == "Mr. Brown's colour!"
@@ -184,8 +184,8 @@ def test_packed_data_cannot_leave_its_block():
 
 
 def test_hostile_names_and_reasons_stay_text(tmp_path):
-    record.write(tmp_path, bad_result("failed", HOSTILE, model__name=HOSTILE, dataset__name=HOSTILE))
-    record.write(tmp_path, result("none", cell_id="cell0", quant__library=HOSTILE))
+    storage.write(tmp_path, bad_result("failed", HOSTILE, model__name=HOSTILE, dataset__name=HOSTILE))
+    storage.write(tmp_path, result("none", cell_id="cell0", quant__library=HOSTILE))
     page = html.page(tmp_path, rows(tmp_path))
     assert "<img" not in page
     assert page.count("<script") == page.count("</script>")
@@ -225,8 +225,8 @@ def test_audio_is_offered_where_the_measured_corpus_lies():
 
 def test_cells_of_other_corpora_and_devices_are_apart(tmp_path):
     grid(tmp_path)
-    record.write(tmp_path, result("none", cell_id="gpu", device="cuda"))
-    record.write(tmp_path, bad_result("failed", "no corpus", cell_id="lost", model__name="base"))
+    storage.write(tmp_path, result("none", cell_id="gpu", device="cuda"))
+    storage.write(tmp_path, bad_result("failed", "no corpus", cell_id="lost", model__name="base"))
     made = summary.groups(rows(tmp_path))
     assert [group.label for group in made] == ["demo, cpu", "demo, cuda"]
     assert "lost" in [row["cell_id"] for row in made[0].rows]
@@ -247,7 +247,7 @@ def test_random_weights_have_a_page_too(tmp_path):
     splits = {name: split_result(None, 0.01) for name in item.record.splits}
     mute = tuple(u.model_copy(update={"hypothesis": None}) for u in item.utterances)
     changed = item.record.model_copy(update={"splits": splits})
-    record.write(tmp_path, item.model_copy(update={"record": changed, "utterances": mute}))
+    storage.write(tmp_path, item.model_copy(update={"record": changed, "utterances": mute}))
     page = html.page(tmp_path, rows(tmp_path))
     assert block(page, "state")["cells"]["cell0"]["wer"]["all"] is None
     assert "heard-cell0" not in page.replace("`heard-", "")

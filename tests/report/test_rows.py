@@ -3,7 +3,7 @@ import json
 import pytest
 from synthetic import bad_result, result
 
-from quantlab import record
+from quantlab import storage
 from quantlab.report.rows import row, rows, to_json
 
 CELL_KEYS = (
@@ -57,7 +57,7 @@ def test_a_calibration_that_did_not_run_is_null_and_the_baseline_s_reduction_is_
 
 def test_the_baseline_comes_first_and_fewer_bits_later(tmp_path):
     for cell_id, quant in enumerate(("hqq_int3", "hqq_int4", "none")):
-        record.write(tmp_path, result(quant, str(cell_id)))
+        storage.write(tmp_path, result(quant, str(cell_id)))
     assert [item["quant"] for item in rows(tmp_path)] == ["none", "hqq_int4", "hqq_int3"]
 
 
@@ -71,7 +71,7 @@ SPLIT_EVIDENCE_KEYS = "wer_ci95 cer_ci95 wer_difference wer_difference_ci95 cer_
 
 def stored(root, *quants):
     for quant in quants:
-        record.write(root, result(quant, quant))
+        storage.write(root, result(quant, quant))
     return {item["cell_id"]: item for item in rows(root)}
 
 
@@ -138,8 +138,8 @@ def test_raw_files_that_cannot_be_read_are_named_and_cost_the_evidence_only(tmp_
 
 
 def test_an_unreadable_record_is_named_and_the_rest_shown(tmp_path):
-    record.write(tmp_path, result("none", "a1"))
-    (record.write(tmp_path, result("hqq_int4", "b2")) / "record.json").write_text("{")
+    storage.write(tmp_path, result("none", "a1"))
+    (storage.write(tmp_path, result("hqq_int4", "b2")) / "record.json").write_text("{")
     problems: list[str] = []
     assert [item["cell_id"] for item in rows(tmp_path, on_unreadable=problems.append)] == ["a1"]
     assert len(problems) == 1
@@ -147,7 +147,7 @@ def test_an_unreadable_record_is_named_and_the_rest_shown(tmp_path):
 
 
 def test_what_a_kill_left_is_no_row(tmp_path):
-    folder = record.write(tmp_path, result("none", "a1"))
+    folder = storage.write(tmp_path, result("none", "a1"))
     folder.rename(folder.with_name(".a1.0123abcd.old"))
     (tmp_path / "cells" / "logs").mkdir()
     assert rows(tmp_path) == []

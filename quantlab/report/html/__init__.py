@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from string import Template
 
-from quantlab import record as records
+from quantlab import storage
 from quantlab.record import Record
 from quantlab.report.html import details, grid, sections, summary, texts
 from quantlab.report.html.markup import Html, join, tag
@@ -39,7 +39,7 @@ def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES) -> str:
 
 def _record(root: Path, cell_id: str) -> Record | None:
     try:
-        return records.read(root, cell_id)
+        return storage.read(root, cell_id)
     except (OSError, ValueError):
         return None
 

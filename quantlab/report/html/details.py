@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from quantlab import record as records
+from quantlab import storage
 from quantlab.record import Batch, Receipt, Record
 
 _BINS = 24
@@ -70,7 +70,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 def _latencies(root: Path, cell_id: str) -> dict[str, Any] | None:
     """A histogram of the seconds that each timed batch took, and those of the baseline that took turns with it."""
     try:
-        batches = [batch for batch in records.read_batches(root, cell_id) if batch.work == "natural"]
+        batches = [batch for batch in storage.read_batches(root, cell_id) if batch.work == "natural"]
     except (OSError, ValueError):
         return None
     if not batches:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from quantlab import record as records
+from quantlab import storage
 from quantlab.record import Record, Utterance
 from quantlab.report.html import clips
 
@@ -85,7 +85,7 @@ def heard(root: Path, found: Sequence[tuple[Record, str | None]], corpus: Corpus
 def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None:
     """None where there is no text: random weights, or a file that cannot be read."""
     try:
-        utterances = records.read_utterances(root, record.cell_id)
+        utterances = storage.read_utterances(root, record.cell_id)
     except (OSError, ValueError):
         return None
     places = clips.uris(record.config.get("dataset") or {}, record.fingerprints.get("corpus"))

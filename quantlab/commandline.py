@@ -1,0 +1,84 @@
+"""What the commands beside the grid share: the folder of records, values of options, what a terminal can take."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from quantlab.config import did_you_mean
+
+NO, MISUSED = 1, 2  # exit codes: the answer is no, or there is nothing to answer from; the question is wrong
+
+
+def warn(message: str) -> None:
+    """Say it on stderr, so that stdout holds the answer and nothing else."""
+    print(f"quantlab: {message}", file=sys.stderr)
+
+
+def no_records(root: str | Path) -> str:
+    """What to say, and to do, where nothing has been measured."""
+    return f"no records below {root}; make some: python -m quantlab -m quant=none,torch_int8"
+
+
+@contextlib.contextmanager
+def to_stdout() -> Iterator[None]:
+    """A block that prints: what the terminal has no character for becomes "?", and a reader may leave (head, less)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else closing stdout at exit complains
+
+
+def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """`--root DIR`, which every command takes."""
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("mlruns"),
+        metavar="DIR",
+        help=f"the grid's output_dir (default: %(default)s){more}",
+    )
+
+
+def one_of(what: str, names: Iterable[str]) -> Callable[[str], str]:
+    """The type of an option that is one of some names; a near miss is told what it may have meant."""
+    allowed = list(names)
+
+    def chosen(name: str) -> str:
+        if name not in allowed:
+            raise argparse.ArgumentTypeError(f"no {what} {name!r}{did_you_mean(name, allowed)}")
+        return name
+
+    return chosen
+
+
+def positive(text: str) -> float:
+    """The type of an option that is a number above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """The type of an option that is 0 or more."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a number, 0 or more")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
