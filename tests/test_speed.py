@@ -133,8 +133,7 @@ def test_one_pass_has_no_interval_and_no_ratio():
 
 
 def measured(quantlab, *arguments, **environment):
-    # Twice as wide as shipped, a quarter of the time: the machine that runs the tests may be a busy one.
-    options = ("dataset.limit=10", "device=cpu", "tracking=off", "protocol.budget_s=180", "protocol.rel_ci=0.04")
+    options = ("dataset.limit=10", "device=cpu", "tracking=off")
     done = quantlab("experiment=aa_test", *options, *arguments, **environment)
     assert done.returncode == 0, done.stderr
     [found] = storage.read_all(quantlab.folder / "mlruns")
@@ -143,8 +142,10 @@ def measured(quantlab, *arguments, **environment):
 
 def test_fp32_against_fp32_is_no_difference(quantlab):
     found = measured(quantlab)
+    if not found.speed.converged and (found.noise.steal_share or 0) > 0.05:
+        pytest.skip(f"the hypervisor took {found.noise.steal_share:.0%} of the cores: {found.speed}")
     assert found.speed.verdict == "no difference"
-    assert abs(found.speed.ratio - 1) < 0.04
+    assert abs(found.speed.ratio - 1) < 0.02
     assert found.speed.converged
     assert found.fixed_work.encoder_s < found.stages.measure_s
     assert found.fixed_work.token_s > 0

@@ -19,7 +19,7 @@ from quantlab.report.rows import rows
 pytestmark = pytest.mark.browser
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = '</script><img src=x onerror="document.title=`taken`"> & \u2028 <b>bold</b> <a href="javascript:1">link</a>'
-LOAD_S = 2.0  # the aim is 2 s on cores of one's own; a machine whose hypervisor shared them took 2.0 s
+LOAD_S = 2.0
 PAGE_BYTES = 8_000_000
 
 
