@@ -85,8 +85,8 @@ def busy(count: int) -> Iterator[None]:
 def summary(found: list[dict[str, Any]]) -> str:
     """A Markdown table: what was said how often, and how far from the truth."""
     lines = [
-        "| cell | work | repetitions | verdicts | converged | ratio, median | lowest | highest |",
-        "|---|---|---|---|---|---|---|---|",
+        "| cell | work | repetitions | verdicts | converged | interval holds 1 | ratio, median | lowest | highest |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in dict.fromkeys(item["cell"] for item in found):
         these = [item for item in found if item["cell"] == cell]
@@ -95,9 +95,10 @@ def summary(found: list[dict[str, Any]]) -> str:
             verdicts = Counter(item[work]["verdict"] for item in these)
             said = ", ".join(f"{word} {count}" for word, count in verdicts.most_common())
             converged = sum(item[work]["converged"] for item in these)
+            held = sum(item[work]["ci95"][0] <= 1 <= item[work]["ci95"][1] for item in these)
             median = statistics.median(ratios)
             lines.append(
-                f"| {cell} | {work} | {len(these)} | {said} | {converged} | {median:.4f} | {ratios[0]:.4f} "
+                f"| {cell} | {work} | {len(these)} | {said} | {converged} | {held} | {median:.4f} | {ratios[0]:.4f} "
                 f"| {ratios[-1]:.4f} |"
             )
     load = sorted(item["other_load_share"] or 0.0 for item in found)
