@@ -80,7 +80,7 @@ def _segment(config: RunConfig, side: Side, chosen: Sequence[int], block: int) -
         clocks = Clocks(device)
         made = assemble(config, device, clocks)
         warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
-        found = in_random_order(made.speech.measured, made.decoder.batch_size, config.seed)
+        found = in_random_order(made.speech.measured, made.decoder.decoding.batch_size, config.seed)
         calls = []
         for work in SHARES:
             these = fitting(found, work)

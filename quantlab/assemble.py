@@ -7,17 +7,21 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from quantlab import machine, models, quantizers, receipt
 from quantlab.config import RunConfig
 from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
-from quantlab.engines.pytorch import Engine, engine
+from quantlab.engines import Engine, decoding
+from quantlab.engines.pytorch import Eager
 from quantlab.measure import Clocks, use_threads
 from quantlab.record import Receipt
+
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
 
 
 class NotQuantizedError(RuntimeError):
@@ -42,7 +46,7 @@ class Assembled:
     """A recogniser as its configuration asks for, proven by its receipt, and what it is measured on."""
 
     decoder: Engine
-    checkpoint: models.Checkpoint
+    tokenizer: WhisperTokenizer | None  # null where weights are random
     corpus: Corpus
     speech: Speech
     receipt: Receipt
@@ -78,10 +82,10 @@ def assemble(config: RunConfig, device: torch.device, clocks: Clocks) -> Assembl
         corpus = open_corpus(config.dataset)
         speech = _speech(config, corpus, checkpoint)
     with clocks.stage("quantize"):
-        model, evidence = _quantize(config, checkpoint.model, device, speech, clocks)
+        decoder, evidence = _quantize(config, checkpoint.model, device, speech, clocks)
     if not evidence.verified:
         raise NotQuantizedError(evidence)
-    return Assembled(engine(model, device, config), checkpoint, corpus, speech, evidence)
+    return Assembled(decoder, checkpoint.tokenizer, corpus, speech, evidence)
 
 
 def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
@@ -94,19 +98,23 @@ def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) ->
 
 
 def _quantize(
-    config: RunConfig, model: nn.Module, device: torch.device, speech: Speech, clocks: Clocks
-) -> tuple[nn.Module, Receipt]:
+    config: RunConfig, model: Any, device: torch.device, speech: Speech, clocks: Clocks
+) -> tuple[Engine, Receipt]:
     """Quantize in place or not, and read the receipt off what came out; calibration is timed apart."""
+    how = decoding(model, config)
 
-    def calibrate(half_quantized: nn.Module) -> None:
+    def calibrate(half_quantized: Any) -> None:
         with clocks.stage("calibrate"):
-            run_through(engine(half_quantized, device, config), speech.calibration)
+            run_through(Eager(half_quantized, device, how), speech.calibration)
 
     quantizer = quantizers.get(config.quant.library)
     names, skipped = quantizers.select(model, config.quant)
     before = receipt.snapshot(model)
+    if quantizers.converts(quantizer):
+        converted = quantizer.convert(model, config.quant, names, device, how, config.device.threads or 1)
+        return converted.engine, receipt.read_converted(before, converted, names, skipped)
     model = quantizer.setup(model, config.quant, names, device, calibrate)
-    return model, receipt.read(before, model, names, skipped, quantizer)
+    return Eager(model, device, how), receipt.read(before, model, names, skipped, quantizer)
 
 
 def warm_up(decoder: Engine, speech: Features, batches: int, clocks: Clocks) -> None:
@@ -120,6 +128,6 @@ def warm_up(decoder: Engine, speech: Features, batches: int, clocks: Clocks) -> 
 
 def run_through(decoder: Engine, speech: Features, most: int | None = None, skip: int = 0) -> None:
     """Decode untimed, `most` batches or all, after leaving out `skip`."""
-    batches = (batch for split in speech.splits.values() for batch in split.batches(decoder.batch_size))
+    batches = (batch for split in speech.splits.values() for batch in split.batches(decoder.decoding.batch_size))
     for batch in itertools.islice(batches, skip, None if most is None else skip + most):
-        decoder.generate(batch.mel)
+        decoder.generate(batch)

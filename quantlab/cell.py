@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 import torch
 
 from quantlab import models, score
-from quantlab.alternate import baseline_of, must_alternate, one_at_a_time
+from quantlab.alternate import must_alternate, one_at_a_time
 from quantlab.assemble import Assembled, assemble, prepared, warm_up
 from quantlab.config import RunConfig
 from quantlab.data import Features
 from quantlab.energy import Meter
-from quantlab.engines.pytorch import Engine, engine
+from quantlab.engines import Engine, decoding
+from quantlab.engines.pytorch import Eager
 from quantlab.environment import describe
 from quantlab.figures import fixed_work, speed, split_result
 from quantlab.identity import cell_id, fingerprints, resolve
@@ -118,20 +119,20 @@ def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[
     """The corpus once through, the model alone in its process."""
     total = sum(len(split.ids) for split in speech.splits.values())
     done = 0
-    for piece in pieces(speech, decoder.batch_size):
+    for piece in pieces(speech, decoder.decoding.batch_size):
         progress(piece.split, done, total)
         yield Decoded(*natural(decoder, piece))
-        done += len(piece.ids)
+        done += len(piece.speech.ids)
     progress("score", done, total)
 
 
 def _score(decoded: list[Decoded], made: Assembled, config: RunConfig) -> tuple[Utterance, ...]:
     """Text and counts of every utterance, in the order measured; random weights have no text."""
     tokens = [row for item in decoded for row in item.tokens]
-    tokenizer = made.checkpoint.tokenizer if config.model.weights == "pretrained" else None
+    tokenizer = made.tokenizer if config.model.weights == "pretrained" else None
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokenizer else [None] * len(tokens)
     return tuple(
-        score.utterance(heard, row, text, made.decoder.max_new_tokens, config.dataset.language)
+        score.utterance(heard, row, text, made.decoder.decoding.max_new_tokens, config.dataset.language)
         for heard, row, text in zip(_heard(made.speech.measured), tokens, texts, strict=True)
     )
 
@@ -146,10 +147,10 @@ def _beside_baseline(config: RunConfig, made: Assembled, device: torch.device, p
     """A second model in this process, fp32, and the two in turn."""
     progress("load the baseline", 0, 0)
     recogniser = models.load(config.model, config.seed).model.to(device)
-    baseline = engine(recogniser, device, baseline_of(config))
+    baseline = Eager(recogniser, device, decoding(recogniser, config))
     speech = made.speech.measured
     warm_up(baseline, speech, config.protocol.warmup_batches, Clocks(device))
-    order = in_random_order(speech, made.decoder.batch_size, config.seed)
+    order = in_random_order(speech, made.decoder.decoding.batch_size, config.seed)
     yield from side_by_side({"cell": made.decoder, "baseline": baseline}, order, config.protocol, progress)
 
 

@@ -15,7 +15,7 @@ from functools import partial
 
 from quantlab.config import ProtocolConfig
 from quantlab.data import Features
-from quantlab.engines.pytorch import Engine
+from quantlab.engines import Engine
 from quantlab.figures import calls_s
 from quantlab.record import Batch, Work
 from quantlab.stats.speed import converged, typical_ratio
@@ -36,8 +36,8 @@ def in_random_order(speech: Features, batch_size: int, seed: int) -> list[Piece]
 
 def fitting(found: Sequence[Piece], work: Work) -> list[Piece]:
     """The batches for a kind of work: fixed work is the same only in batches of the same size, the largest."""
-    most = max(len(piece.ids) for piece in found)
-    return [piece for piece in found if work == "natural" or len(piece.ids) == most]
+    most = max(len(piece.speech.ids) for piece in found)
+    return [piece for piece in found if work == "natural" or len(piece.speech.ids) == most]
 
 
 def turns(block: int) -> tuple[Side, ...]:

@@ -1,63 +1,16 @@
-"""What proves that quantization happened: the model itself, looked at before and after.
-
-Sizes follow one rule: bytes of all unique tensors that a model holds, wherever its modules keep them
-(parameters, buffers, plain attributes, dictionaries, inner tensors of tensor subclasses, packed objects of
-torch), each address once. Python numbers and code do not count.
-"""
+"""What proves that quantization happened: the model itself, looked at before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import nn
 
+from quantlab.engines import Engine
 from quantlab.quantizers import Quantizer
 from quantlab.record import ModuleReceipt, Receipt
-
-FP32_BYTES = torch.float32.itemsize
-LIBRARY_OBJECTS = ("torch", "transformers")  # hooks, configurations: nothing that a model computes with
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One tensor that a module holds; says nothing of its values and keeps nothing alive."""
-
-    name: str  # below the module, e.g. `weight._scale`
-    dtype: str
-    bytes: int
-    address: Hashable  # equal for tensors that share memory
-
-    @property
-    def looks(self) -> tuple[str, str, int]:
-        """What a change shows in; the address does not count, as moving a model changes it."""
-        return self.name, self.dtype, self.bytes
-
-
-@dataclass(frozen=True)
-class Held:
-    """A module and what it holds itself; of a Linear, with everything below it."""
-
-    class_name: str
-    tensors: tuple[Stored, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the unique tensors."""
-        return sum(_unique(self.tensors).values())
-
-    def differs(self, other: Held) -> bool:
-        """Whether class, names, dtypes or sizes are others."""
-        return self.class_name != other.class_name or self._looks() != other._looks()
-
-    def _looks(self) -> list[tuple[str, str, int]]:
-        return sorted(item.looks for item in self.tensors)
-
-    def __str__(self) -> str:
-        dtypes = sorted({item.dtype for item in self.tensors})
-        return f"{self.class_name} in {', '.join(dtypes) or 'nothing'}"
+from quantlab.tensors import Held, Stored, bytes_by_dtype, bytes_in_fp32, held_below, own_tensors, sum_by_dtype
 
 
 @dataclass(frozen=True)
@@ -75,11 +28,21 @@ def snapshot(model: nn.Module) -> Snapshot:
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     modules = dict(model.named_modules())
     return Snapshot(
-        linears={name: _held_below(modules[name]) for name in linears},
+        linears={name: held_below(modules[name]) for name in linears},
         others=_others(model, linears),
-        baseline_bytes=_bytes_in_fp32(model),
+        baseline_bytes=bytes_in_fp32(model),
         params=sum(parameter.numel() for parameter in model.parameters()),
     )
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model in the hands of another engine, and what that engine holds."""
+
+    engine: Engine
+    linears: dict[str, Held]  # by the Linear's name in transformers
+    others: tuple[Stored, ...]  # every other tensor
+    kernel: str  # what multiplies, as far as the engine tells
 
 
 def read(
@@ -104,7 +67,7 @@ def read(
     """
     wanted = frozenset(names)
     modules = dict(model.named_modules())
-    after = {name: _held_below(modules[name]) for name in before.linears if name in modules}
+    after = {name: held_below(modules[name]) for name in before.linears if name in modules}
     receipts = [
         _module_receipt(name, held, after[name], modules[name], skipped.get(name), quantizer)
         for name, held in before.linears.items()
@@ -116,7 +79,12 @@ def read(
         if (problem := _problem(name, held, after.get(name), name in wanted, modules, quantizer))
     ]
     problems += _changed_others(before.others, _others(model, before.linears))
-    by_dtype = _bytes_by_dtype(model)
+    return _receipt(before, receipts, problems, bytes_by_dtype(model))
+
+
+def _receipt(
+    before: Snapshot, receipts: Sequence[ModuleReceipt], problems: Sequence[str], by_dtype: dict[str, int]
+) -> Receipt:
     return Receipt(
         modules=tuple(receipts),
         modules_total=len(receipts),
@@ -130,9 +98,38 @@ def read(
     )
 
 
+def read_converted(before: Snapshot, converted: Converted, names: Iterable[str], skipped: dict[str, str]) -> Receipt:
+    """Look at a model that another engine holds; as `read`, but that the rest of the model is not compared."""
+    wanted = frozenset(names)
+    receipts, problems = [], []
+    for name, was in before.linears.items():
+        after = converted.linears.get(name)
+        if after is None:
+            problems.append(f"{name} is not in the converted model")
+            continue
+        smaller = after.bytes < was.bytes
+        if smaller != (name in wanted):
+            problems.append(f"{name} {'shrank although it should not' if smaller else 'did not shrink'}: now {after}")
+        receipts.append(
+            ModuleReceipt(
+                name=name,
+                class_before=was.class_name,
+                class_after=after.class_name,
+                dtypes={item.name: item.dtype for item in after.tensors},
+                bytes_before=was.bytes,
+                bytes_after=after.bytes,
+                kernel=converted.kernel if smaller else None,
+                quantized=smaller,
+                skipped=skipped.get(name),
+            )
+        )
+    held = [item for linear in converted.linears.values() for item in linear.tensors]
+    return _receipt(before, receipts, problems, sum_by_dtype([*held, *converted.others]))
+
+
 def size_bytes(model: nn.Module) -> int:
     """Bytes of all unique tensors of a model, quantized or not."""
-    return sum(_bytes_by_dtype(model).values())
+    return sum(bytes_by_dtype(model).values())
 
 
 def _module_receipt(
@@ -189,114 +186,7 @@ def _others(model: nn.Module, linears: Iterable[str]) -> dict[str, Held]:
     """Every module that is no Linear and not inside what replaced one."""
     roots = set(linears)
     return {
-        name: Held(type(module).__name__, tuple(_own_tensors(module)))
+        name: Held(type(module).__name__, tuple(own_tensors(module)))
         for name, module in model.named_modules()
         if not any(".".join(name.split(".")[:depth]) in roots for depth in range(1, name.count(".") + 2))
     }
-
-
-def _held_below(module: nn.Module) -> Held:
-    """A module with all its submodules; each address once, under the first name found."""
-    found: dict[Hashable, Stored] = {}
-    for prefix, part in module.named_modules():
-        for item in _own_tensors(part, prefix):
-            found.setdefault(item.address, item)
-    return Held(type(module).__name__, tuple(found.values()))
-
-
-def _bytes_by_dtype(model: nn.Module) -> dict[str, int]:
-    tensors = [item for module in model.modules() for item in _own_tensors(module)]
-    dtypes = {item.address: item.dtype for item in tensors}
-    totals: dict[str, int] = {}
-    for address, count in _unique(tensors).items():
-        totals[dtypes[address]] = totals.get(dtypes[address], 0) + count
-    return dict(sorted(totals.items()))
-
-
-def _unique(tensors: Iterable[Stored]) -> dict[Hashable, int]:
-    """Address → bytes; of views that start at one address, the longest."""
-    sizes: dict[Hashable, int] = {}
-    for item in tensors:
-        sizes[item.address] = max(item.bytes, sizes.get(item.address, 0))
-    return sizes
-
-
-def _bytes_in_fp32(model: nn.Module) -> int:
-    tensors = [*model.parameters(), *model.buffers()]  # both leave out what is tied
-    return sum(item.numel() * FP32_BYTES if item.is_floating_point() else item.nbytes for item in tensors)
-
-
-def _own_tensors(module: nn.Module, prefix: str = "") -> Iterator[Stored]:
-    """Tensors in a module's parameters, buffers and attributes, without those of its submodules."""
-    start = f"{prefix}." if prefix else ""
-    seen: set[int] = set()
-    for key, value in vars(module).items():
-        if key in ("_parameters", "_buffers"):
-            for name, tensor in value.items():
-                yield from _inside(tensor, start + name, seen)
-        elif key != "_modules":
-            yield from _inside(value, start + key, seen)
-
-
-def _inside(value: Any, name: str, seen: set[int]) -> Iterator[Stored]:
-    """Tensors that can be reached from a value; never through a module, which would lead anywhere."""
-    if id(value) in seen or isinstance(value, (nn.Module, type, str, bytes)) or callable(value):
-        return
-    seen.add(id(value))
-    if isinstance(value, torch.Tensor):
-        yield from _tensor(value, name, seen)
-    elif isinstance(value, torch.ScriptObject):
-        yield from _packed(value, name)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _inside(item, f"{name}.{key}", seen)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _inside(item, f"{name}.{index}", seen)
-    elif hasattr(value, "__dict__") and type(value).__module__.partition(".")[0] not in LIBRARY_OBJECTS:
-        for key, item in vars(value).items():
-            yield from _inside(item, f"{name}.{key}", seen)
-
-
-def _tensor(tensor: torch.Tensor, name: str, seen: set[int]) -> Iterator[Stored]:
-    """A plain tensor with what hangs on it (bitsandbytes), or the inner tensors of a wrapper (quanto)."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        inner, _ = tensor.__tensor_flatten__()
-        for key in inner:
-            yield from _inside(getattr(tensor, key), f"{name}.{key}", seen)
-        return
-    yield Stored(name, _dtype(tensor), tensor.numel() * tensor.itemsize, _address(tensor))
-    for key, item in vars(tensor).items():
-        yield from _inside(item, f"{name}.{key}", seen)
-
-
-def _address(tensor: torch.Tensor) -> Hashable:
-    """Where the first element lies; the object itself where there is no memory (meta tensors, empty ones)."""
-    pointer = 0 if tensor.is_meta else tensor.data_ptr()
-    return (str(tensor.device), pointer) if pointer else id(tensor)
-
-
-def _packed(value: torch.ScriptObject, name: str) -> Iterator[Stored]:
-    """Weight, scales, zero points and bias of torch's packed parameters.
-
-    Unpacking copies, so a tensor counts as the object's own; what an engine adds for itself (FBGEMM's column
-    offsets) stays out of sight.
-    """
-    if not value._has_method("unpack"):  # type: ignore[attr-defined]
-        return
-    weight, bias = value.unpack()  # type: ignore[attr-defined]
-    parts = {"weight": weight, "bias": bias, **_quantization_parameters(weight)}
-    for key, tensor in parts.items():
-        if tensor is not None:
-            yield Stored(f"{name}.{key}", _dtype(tensor), tensor.numel() * tensor.itemsize, (id(value), key))
-
-
-def _quantization_parameters(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-        scale = torch.tensor(weight.q_scale(), dtype=torch.float64)
-        return {"scale": scale, "zero_point": torch.tensor(weight.q_zero_point())}
-    return {"scale": weight.q_per_channel_scales(), "zero_point": weight.q_per_channel_zero_points()}
-
-
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from quantlab.data import Features, Mel
-from quantlab.engines.pytorch import Engine
+from quantlab.data import Features, SplitFeatures
+from quantlab.engines import Engine
 from quantlab.record import Batch, Work
 
 Side = Literal["cell", "baseline"]
@@ -19,23 +19,21 @@ class Piece:
 
     split: str
     index: int  # of the batch
-    ids: tuple[str, ...]
-    audio_s: float
-    mel: Mel
+    speech: SplitFeatures
 
 
 def pieces(speech: Features, batch_size: int) -> Iterator[Piece]:
     """Every batch of every split, in corpus order."""
     for name, split in speech.splits.items():
         for index, batch in enumerate(split.batches(batch_size)):
-            yield Piece(name, index, batch.ids, float(sum(batch.audio_s)), batch.mel)
+            yield Piece(name, index, batch)
 
 
 def natural(
     decoder: Engine, piece: Piece, side: Side = "cell", block: int | None = None
 ) -> tuple[Batch, list[list[int]]]:
     """`generate` as it comes: the timing and the token ids of each utterance."""
-    rows, elapsed_s = decoder.generate(piece.mel)
+    rows, elapsed_s = decoder.generate(piece.speech)
     return _call(piece, "natural", sum(map(len, rows)), elapsed_s, side, block), rows
 
 
@@ -44,17 +42,17 @@ def timed(decoder: Engine, piece: Piece, work: Work, side: Side, block: int | No
     if work == "natural":
         return natural(decoder, piece, side, block)[0]
     if work == "encoder":
-        return _call(piece, work, 0, decoder.encode(piece.mel), side, block)
-    tokens = decoder.forced_tokens * len(piece.ids)
-    return _call(piece, work, tokens, decoder.decode(piece.mel), side, block)
+        return _call(piece, work, 0, decoder.encode(piece.speech), side, block)
+    tokens = decoder.decoding.forced_tokens * len(piece.speech.ids)
+    return _call(piece, work, tokens, decoder.decode(piece.speech), side, block)
 
 
 def _call(piece: Piece, work: Work, tokens: int, elapsed_s: float, side: Side, block: int | None) -> Batch:
     return Batch(
         split=piece.split,
         index=piece.index,
-        utterances=len(piece.ids),
-        audio_s=piece.audio_s,
+        utterances=len(piece.speech.ids),
+        audio_s=float(sum(piece.speech.audio_s)),
         tokens=tokens,
         elapsed_s=elapsed_s,
         of=side,

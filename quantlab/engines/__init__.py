@@ -1,1 +1,92 @@
-"""What decodes: an engine turns log-mel features into token ids."""
+"""What decodes: an engine turns log-mel features into token ids, and says how long it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from quantlab.config import RunConfig
+from quantlab.data import SplitFeatures
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
+PROMPT_TOKENS = 4  # <|startoftranscript|> <|language|> <|task|> <|notimestamps|>
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How utterances are decoded, whatever decodes them; greedy unless `num_beams` says otherwise."""
+
+    batch_size: int  # utterances
+    max_new_tokens: int
+    min_new_tokens: int  # as many as may come, where weights are random and no end can be expected; else 0
+    forced_tokens: int  # per utterance, where the work is fixed
+    num_beams: int
+    language: str | None  # null: the model knows one language
+    prompt: tuple[int, ...]  # token ids that decoding starts from
+    end: int  # token id
+    suppressed: tuple[int, ...]  # token ids that never come
+    suppressed_first: tuple[int, ...]  # token ids that do not come first
+
+
+class Engine(Protocol):
+    """A model on its device, ready to decode.
+
+    A method's seconds are wall time of the model's work alone, the device synchronised on both sides: features are
+    on the device before, tokens are fetched after.
+    """
+
+    @property
+    def decoding(self) -> Decoding:
+        """How it was asked to decode."""
+
+    def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
+        """Decode one batch.
+
+        Returns:
+            The generated token ids of each utterance, in the checkpoint's own numbering, without prompt, end token
+            and padding; and the seconds.
+        """
+
+    def encode(self, speech: SplitFeatures) -> float:
+        """Seconds of the encoder alone."""
+
+    def decode(self, speech: SplitFeatures) -> float:
+        """Seconds of decoding `forced_tokens` for each utterance, end token or not; the encoder ran before."""
+
+
+def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decoding:
+    """How this cell decodes; random weights generate a fixed number of tokens.
+
+    Args:
+        model: whose positions and special tokens count; quantized or not.
+        config: of the cell.
+    """
+    tokens: Any = model.generation_config
+    positions = int(model.config.max_target_positions) - PROMPT_TOKENS
+    random = config.model.weights == "random"
+    limit = min(config.model.random_tokens if random else config.protocol.max_new_tokens or positions, positions)
+    language = config.dataset.language if getattr(tokens, "is_multilingual", False) else None
+    ends = tokens.eos_token_id
+    return Decoding(
+        batch_size=config.protocol.batch_size,
+        max_new_tokens=limit,
+        min_new_tokens=limit if random else 0,
+        forced_tokens=min(config.protocol.forced_tokens, positions),
+        num_beams=config.protocol.num_beams,
+        language=language,
+        prompt=_prompt(tokens, language),
+        end=ends[0] if isinstance(ends, list) else ends,
+        suppressed=tuple(tokens.suppress_tokens or ()),
+        suppressed_first=tuple(tokens.begin_suppress_tokens or ()),
+    )
+
+
+def _prompt(tokens: Any, language: str | None) -> tuple[int, ...]:
+    """What `generate` of transformers starts from: the start, language and task where there are several, no times."""
+    found = [tokens.decoder_start_token_id]
+    if language is not None:
+        found += [tokens.lang_to_id[f"<|{language}|>"], tokens.task_to_id["transcribe"]]
+    no_times = getattr(tokens, "no_timestamps_token_id", None)
+    return tuple(found if no_times is None else [*found, no_times])

@@ -20,6 +20,11 @@ from quantlab.config import ConfigError, QuantConfig, did_you_mean
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers import WhisperForConditionalGeneration
+    from typing_extensions import TypeIs
+
+    from quantlab.engines import Decoding
+    from quantlab.receipt import Converted
 
 ENTRY_POINT_GROUP = "quantlab.quantizers"
 HEAD = "proj_out"  # Whisper's output projection; belongs to the decoder, its weight is tied to the embedding
@@ -70,11 +75,43 @@ class Quantizer(Protocol):
         """What multiplies in a quantized module, as far as the library tells."""
 
 
-def get(library: str) -> Quantizer:
+class Converter(Protocol):
+    """What the file of a library has that runs the model by an engine of its own, in place of `setup` and the like."""
+
+    DISTRIBUTIONS: tuple[str, ...]  # as in Quantizer
+
+    def why_unsupported(self, quant: QuantConfig, device: str) -> str | None:
+        """As in Quantizer."""
+
+    def convert(
+        self,
+        model: WhisperForConditionalGeneration,
+        quant: QuantConfig,
+        names: tuple[str, ...],
+        device: torch.device,
+        decoding: Decoding,
+        threads: int,
+    ) -> Converted:
+        """Write the model in the engine's own format, load it there, and look at what was loaded.
+
+        Args:
+            model: in fp32, on the CPU, in evaluation mode; stays as it is.
+            quant: what to do.
+            names: the Linear modules that are to be stored in fewer bits, see `select`.
+            device: where the engine runs.
+            decoding: how it is to decode.
+            threads: that it may use.
+
+        Raises:
+            ConfigError: a module does not fit the scheme, or the engine has no way to do what `decoding` asks for.
+        """
+
+
+def get(library: str) -> Quantizer | Converter:
     """The quantizer of a library: a file of this package, else an entry point of group `quantlab.quantizers`.
 
     Raises:
-        ConfigError: there is none of this name, or it lacks a part of `Quantizer`.
+        ConfigError: there is none of this name, or it lacks a part of `Quantizer` or `Converter`.
     """
     shipped = [item.name for item in pkgutil.iter_modules(__path__)]
     added = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
@@ -85,10 +122,15 @@ def get(library: str) -> Quantizer:
     else:
         hint = did_you_mean(library, [*shipped, *added])
         raise ConfigError(f"quant.library={library!r}: no such quantizer{hint}")
-    parts = ["DISTRIBUTIONS", "why_unsupported", "setup", "is_quantized", "kernel"]
-    if missing := [part for part in parts if not hasattr(module, part)]:
+    own_parts = ["convert"] if hasattr(module, "convert") else ["setup", "is_quantized", "kernel"]
+    if missing := [part for part in ("DISTRIBUTIONS", "why_unsupported", *own_parts) if not hasattr(module, part)]:
         raise ConfigError(f"quantizer {library!r} has no {', '.join(missing)}")
-    return cast(Quantizer, module)
+    return cast("Quantizer | Converter", module)
+
+
+def converts(quantizer: Quantizer | Converter) -> TypeIs[Converter]:
+    """Whether the library brings its own engine."""
+    return hasattr(quantizer, "convert")
 
 
 def distributions(library: str) -> tuple[str, ...]:

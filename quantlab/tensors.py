@@ -1,0 +1,170 @@
+"""What a module holds: every tensor that can be reached from it, with its dtype, bytes and address.
+
+Sizes follow one rule: bytes of all unique tensors that a model holds, wherever its modules keep them
+(parameters, buffers, plain attributes, dictionaries, inner tensors of tensor subclasses, packed objects of
+torch), each address once. Python numbers and code do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+FP32_BYTES = torch.float32.itemsize
+LIBRARY_OBJECTS = ("torch", "transformers")  # hooks, configurations: nothing that a model computes with
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor that a module holds; says nothing of its values and keeps nothing alive."""
+
+    name: str  # below the module, e.g. `weight._scale`
+    dtype: str
+    bytes: int
+    address: Hashable  # equal for tensors that share memory
+
+    @property
+    def looks(self) -> tuple[str, str, int]:
+        """What a change shows in; the address does not count, as moving a model changes it."""
+        return self.name, self.dtype, self.bytes
+
+
+@dataclass(frozen=True)
+class Held:
+    """A module and what it holds itself; of a Linear, with everything below it."""
+
+    class_name: str
+    tensors: tuple[Stored, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the unique tensors."""
+        return sum(_unique(self.tensors).values())
+
+    def differs(self, other: Held) -> bool:
+        """Whether class, names, dtypes or sizes are others."""
+        return self.class_name != other.class_name or self._looks() != other._looks()
+
+    def _looks(self) -> list[tuple[str, str, int]]:
+        return sorted(item.looks for item in self.tensors)
+
+    def __str__(self) -> str:
+        dtypes = sorted({item.dtype for item in self.tensors})
+        return f"{self.class_name} in {', '.join(dtypes) or 'nothing'}"
+
+
+def held_below(module: nn.Module) -> Held:
+    """A module with all its submodules; each address once, under the first name found."""
+    found: dict[Hashable, Stored] = {}
+    for prefix, part in module.named_modules():
+        for item in own_tensors(part, prefix):
+            found.setdefault(item.address, item)
+    return Held(type(module).__name__, tuple(found.values()))
+
+
+def bytes_by_dtype(model: nn.Module) -> dict[str, int]:
+    """Bytes of all unique tensors of a model."""
+    return sum_by_dtype([item for module in model.modules() for item in own_tensors(module)])
+
+
+def sum_by_dtype(tensors: Sequence[Stored]) -> dict[str, int]:
+    """Bytes of tensors, each address once."""
+    dtypes = {item.address: item.dtype for item in tensors}
+    totals: dict[str, int] = {}
+    for address, count in _unique(tensors).items():
+        totals[dtypes[address]] = totals.get(dtypes[address], 0) + count
+    return dict(sorted(totals.items()))
+
+
+def _unique(tensors: Iterable[Stored]) -> dict[Hashable, int]:
+    """Address → bytes; of views that start at one address, the longest."""
+    sizes: dict[Hashable, int] = {}
+    for item in tensors:
+        sizes[item.address] = max(item.bytes, sizes.get(item.address, 0))
+    return sizes
+
+
+def bytes_in_fp32(model: nn.Module) -> int:
+    """Bytes of a model with every floating-point tensor in fp32."""
+    tensors = [*model.parameters(), *model.buffers()]  # both leave out what is tied
+    return sum(item.numel() * FP32_BYTES if item.is_floating_point() else item.nbytes for item in tensors)
+
+
+def own_tensors(module: nn.Module, prefix: str = "") -> Iterator[Stored]:
+    """Tensors in a module's parameters, buffers and attributes, without those of its submodules."""
+    start = f"{prefix}." if prefix else ""
+    seen: set[int] = set()
+    for key, value in vars(module).items():
+        if key in ("_parameters", "_buffers"):
+            for name, tensor in value.items():
+                yield from _inside(tensor, start + name, seen)
+        elif key != "_modules":
+            yield from _inside(value, start + key, seen)
+
+
+def _inside(value: Any, name: str, seen: set[int]) -> Iterator[Stored]:
+    """Tensors that can be reached from a value; never through a module, which would lead anywhere."""
+    if id(value) in seen or isinstance(value, (nn.Module, type, str, bytes)) or callable(value):
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        yield from _tensor(value, name, seen)
+    elif isinstance(value, torch.ScriptObject):
+        yield from _packed(value, name)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _inside(item, f"{name}.{key}", seen)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _inside(item, f"{name}.{index}", seen)
+    elif hasattr(value, "__dict__") and type(value).__module__.partition(".")[0] not in LIBRARY_OBJECTS:
+        for key, item in vars(value).items():
+            yield from _inside(item, f"{name}.{key}", seen)
+
+
+def _tensor(tensor: torch.Tensor, name: str, seen: set[int]) -> Iterator[Stored]:
+    """A plain tensor with what hangs on it (bitsandbytes), or the inner tensors of a wrapper (quanto)."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        inner, _ = tensor.__tensor_flatten__()
+        for key in inner:
+            yield from _inside(getattr(tensor, key), f"{name}.{key}", seen)
+        return
+    yield Stored(name, _dtype(tensor), tensor.numel() * tensor.itemsize, _address(tensor))
+    for key, item in vars(tensor).items():
+        yield from _inside(item, f"{name}.{key}", seen)
+
+
+def _address(tensor: torch.Tensor) -> Hashable:
+    """Where the first element lies; the object itself where there is no memory (meta tensors, empty ones)."""
+    pointer = 0 if tensor.is_meta else tensor.data_ptr()
+    return (str(tensor.device), pointer) if pointer else id(tensor)
+
+
+def _packed(value: torch.ScriptObject, name: str) -> Iterator[Stored]:
+    """Weight, scales, zero points and bias of torch's packed parameters.
+
+    Unpacking copies, so a tensor counts as the object's own; what an engine adds for itself (FBGEMM's column
+    offsets) stays out of sight.
+    """
+    if not value._has_method("unpack"):  # type: ignore[attr-defined]
+        return
+    weight, bias = value.unpack()  # type: ignore[attr-defined]
+    parts = {"weight": weight, "bias": bias, **_quantization_parameters(weight)}
+    for key, tensor in parts.items():
+        if tensor is not None:
+            yield Stored(f"{name}.{key}", _dtype(tensor), tensor.numel() * tensor.itemsize, (id(value), key))
+
+
+def _quantization_parameters(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        scale = torch.tensor(weight.q_scale(), dtype=torch.float64)
+        return {"scale": scale, "zero_point": torch.tensor(weight.q_zero_point())}
+    return {"scale": weight.q_per_channel_scales(), "zero_point": weight.q_per_channel_zero_points()}
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
