@@ -15,7 +15,7 @@ import torch
 from quantlab import machine, models, quantizers, receipt
 from quantlab.config import RunConfig
 from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
-from quantlab.engines import Engine, decoding
+from quantlab.engines import Engine, compiled, decoding
 from quantlab.engines.pytorch import Eager
 from quantlab.measure import Clocks, use_threads
 from quantlab.record import Receipt
@@ -114,7 +114,18 @@ def _quantize(
         converted = quantizer.convert(model, config.quant, names, device, how, config.device.threads or 1)
         return converted.engine, receipt.read_converted(before, converted, names, skipped)
     model = quantizer.setup(model, config.quant, names, device, calibrate)
-    return Eager(model, device, how), receipt.read(before, model, names, skipped, quantizer)
+    evidence = receipt.read(before, model, names, skipped, quantizer)  # compiling wraps what it looks at
+    return torch_engine(model, device, config, speech.measured, clocks), evidence
+
+
+def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Features, clocks: Clocks) -> Engine:
+    """What decodes a model of transformers, as the runtime asks; compilation is timed apart."""
+    how = decoding(model, config)
+    if config.runtime.name == "eager":
+        return Eager(model, device, how)
+    with clocks.stage("compile"):
+        batch = next(batch for split in speech.splits.values() for batch in split.batches(how.batch_size))
+        return compiled.build(model, device, how, batch)
 
 
 def warm_up(decoder: Engine, speech: Features, batches: int, clocks: Clocks) -> None:

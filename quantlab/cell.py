@@ -14,20 +14,19 @@ import torch
 
 from quantlab import models, score
 from quantlab.alternate import must_alternate, one_at_a_time
-from quantlab.assemble import Assembled, assemble, prepared, warm_up
+from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.config import RunConfig
 from quantlab.data import Features
 from quantlab.energy import Meter
-from quantlab.engines import Engine, decoding
-from quantlab.engines.pytorch import Eager
+from quantlab.engines import Engine, compiled
 from quantlab.environment import describe
 from quantlab.figures import fixed_work, speed, split_result
 from quantlab.identity import cell_id, fingerprints, resolve
 from quantlab.interleave import in_random_order, side_by_side
 from quantlab.measure import Clocks, Memory
 from quantlab.noise import Watch
-from quantlab.record import Batch, CellResult, Record, SplitResult, Utterance
-from quantlab.timing import natural, pieces
+from quantlab.record import Batch, CellResult, Compilation, Noise, Record, SplitResult, Utterance
+from quantlab.timing import Side, natural, pieces
 
 Progress = Callable[[str, int, int], None]  # stage, done, in all: utterances, or seconds of a budget
 
@@ -75,7 +74,9 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
     machine.start()
     memory.reset()
     energy.start()
+    warm = compiled.tally()
     decoded = list(_measure(made.decoder, made.speech.measured, between_batches))
+    late = compiled.tally().frames - warm.frames
     energy.stop()
     memory.read()
     utterances = _score(decoded, made, config)
@@ -87,8 +88,15 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
         _free(device)
         batches += one_at_a_time(config, len(batches), between_batches)
     elif config.protocol.interleave:
-        batches += _beside_baseline(config, made, device, between_batches)
-    noise = machine.read()
+        between_batches("load the baseline", 0, 0)
+        baseline = _resident_baseline(config, made, device)
+        order = in_random_order(speech.measured, made.decoder.decoding.batch_size, config.seed)
+        before = compiled.tally()
+        sides: dict[Side, Engine] = {"cell": made.decoder, "baseline": baseline}
+        batches += side_by_side(sides, order, config.protocol, between_batches)
+        late += compiled.tally().frames - before.frames
+    compilation = _compilation(config, warm, late)
+    noise = _flagged(machine.read(), compilation)
 
     marks = fingerprints(config, corpus)
     rel_ci = config.protocol.rel_ci
@@ -105,6 +113,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
         peak_reserved_bytes=memory.reserved_bytes,
         speed=speed(batches, "natural", rel_ci),
         fixed_work=fixed_work(batches, rel_ci),
+        compilation=compilation,
         noise=noise,
         energy_j=energy.energy_j,
         energy_source=energy.source,
@@ -143,15 +152,23 @@ def _heard(speech: Features) -> Iterator[score.Heard]:
             yield score.Heard(id=id, split=name, speaker=speaker, audio_s=audio_s, reference=text)
 
 
-def _beside_baseline(config: RunConfig, made: Assembled, device: torch.device, progress: Progress) -> Iterator[Batch]:
-    """A second model in this process, fp32, and the two in turn."""
-    progress("load the baseline", 0, 0)
+def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:
+    """A second model in this process, fp32 and warm."""
     recogniser = models.load(config.model, config.seed).model.to(device)
-    baseline = Eager(recogniser, device, decoding(recogniser, config))
-    speech = made.speech.measured
-    warm_up(baseline, speech, config.protocol.warmup_batches, Clocks(device))
-    order = in_random_order(speech, made.decoder.decoding.batch_size, config.seed)
-    yield from side_by_side({"cell": made.decoder, "baseline": baseline}, order, config.protocol, progress)
+    speech, unseen = made.speech.measured, Clocks(device)
+    baseline = torch_engine(recogniser, device, config, speech, unseen)
+    warm_up(baseline, speech, config.protocol.warmup_batches, unseen)
+    return baseline
+
+
+def _compilation(config: RunConfig, warm: compiled.Tally, late: int) -> Compilation | None:
+    if config.runtime.name != "compile":
+        return None
+    return Compilation(graphs=warm.graphs, graph_breaks=warm.graph_breaks, while_timed=late)
+
+
+def _flagged(noise: Noise, compilation: Compilation | None) -> Noise:
+    return noise if compilation is None else noise.model_copy(update={"flags": noise.flags + compilation.flags})
 
 
 def _free(device: torch.device) -> None:

@@ -21,6 +21,7 @@ def _as_tuple(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Target = Literal["all", "encoder", "decoder"]
+AudioContext = Literal["full", "dynamic"]
 
 
 class ConfigError(ValueError):
@@ -93,7 +94,10 @@ class DeviceConfig(_Part):
 
 
 class RuntimeConfig(_Part):
-    name: Literal["eager"] = "eager"
+    """How the model is run."""
+
+    name: Literal["eager", "compile"] = "eager"  # compile: static cache and torch.compile
+    audio_ctx: AudioContext = "full"  # dynamic: the encoder sees only the frames that hold audio, not the whole window
 
 
 class HubSplit(_Part):

@@ -56,13 +56,14 @@ class Clocks:
             self._seconds[name] = watch.seconds
 
     def stages(self, measure_s: float) -> Stages:
-        """The stages apart from each other; calibration is part of quantization and is taken out of it."""
+        """The stages apart from each other; calibration and compilation are taken out of quantization."""
         seconds = self._seconds
         return Stages(
             load_s=seconds["load"],
             features_s=seconds["features"],
-            quantize_s=seconds["quantize"] - seconds.get("calibrate", 0.0),
+            quantize_s=seconds["quantize"] - seconds.get("calibrate", 0.0) - seconds.get("compile", 0.0),
             calibrate_s=seconds.get("calibrate"),
+            compile_s=seconds.get("compile"),
             first_inference_s=seconds.get("first inference"),
             warmup_s=seconds["warm up"],
             measure_s=measure_s,

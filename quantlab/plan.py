@@ -54,10 +54,22 @@ def _cell(config: RunConfig, identify: Callable[[RunConfig], dict[str, str]]) ->
 
 
 def _refusal(config: RunConfig) -> Refusal | None:
-    reason = why_no_device(config.device.name) or quantizers.get(config.quant.library).why_unsupported(
-        config.quant, config.device.name
+    quantizer = quantizers.get(config.quant.library)
+    reason = (
+        why_no_device(config.device.name)
+        or quantizer.why_unsupported(config.quant, config.device.name)
+        or _why_no_runtime(config, quantizers.converts(quantizer))
     )
     return Refusal("unsupported", reason) if reason else None
+
+
+def _why_no_runtime(config: RunConfig, own_engine: bool) -> str | None:
+    runtime = config.runtime
+    if runtime.name == "compile" and own_engine:
+        return f"{config.quant.library} runs the model itself, runtime=compile is torch's: set runtime=eager"
+    if runtime.name == "compile" and runtime.audio_ctx == "dynamic":
+        return "runtime.audio_ctx=dynamic would compile again for every length: set runtime=eager"
+    return None
 
 
 def _memoised(identify: Callable[[RunConfig], dict[str, str]]) -> Callable[[RunConfig], dict[str, str]]:

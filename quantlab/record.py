@@ -103,6 +103,24 @@ class FixedWork(_Part):
     token: Speed | None = None
 
 
+class Compilation(_Part):
+    """What torch compiled for the cell, where its runtime compiles."""
+
+    graphs: int
+    graph_breaks: int  # places where a graph ended for want of an operator, and Python went on
+    while_timed: int  # functions compiled between the first timed call and the last: 0 if every shape was warm
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a reader of the figures should know, in words."""
+        found = []
+        if self.graph_breaks:
+            found.append(f"the compiled graph is broken in {self.graph_breaks} places")
+        if self.while_timed:
+            found.append(f"{self.while_timed} functions were compiled while it was timed")
+        return tuple(found)
+
+
 class Noise(_Part):
     """What else went on in the machine while the cell was timed; null where the system does not tell."""
 
@@ -150,6 +168,7 @@ class Stages(_Part):
     quantize_s: float | None = None
     calibrate_s: float | None = None
     first_inference_s: float | None = None  # the first batch that the model ever decodes, part of the warm-up
+    compile_s: float | None = None  # runtime=compile only
     warmup_s: float | None = None
     measure_s: float | None = None  # the timed `generate` calls together
     total_s: float | None = None  # the whole cell, process start included
@@ -180,6 +199,7 @@ class Record(_Part):
     peak_reserved_bytes: int | None = None  # CUDA only
     speed: Speed | None = None  # natural work against the baseline, where the protocol interleaves
     fixed_work: FixedWork | None = None
+    compilation: Compilation | None = None  # runtime=compile only
     noise: Noise | None = None
     energy_j: float | None = None  # of the timed region, where it can be read
     energy_source: str | None = None  # what was read: NVML, RAPL
@@ -191,12 +211,12 @@ class Record(_Part):
 
     @property
     def cold_start_s(self) -> float | None:
-        """Load, quantize, calibrate and the first inference; imports are left out. Null where one is missing."""
+        """Load, quantize, calibrate, compile and the first inference, imports left out. Null where one is missing."""
         stages = self.stages
         parts = (stages.load_s, stages.quantize_s, stages.first_inference_s)
         if any(part is None for part in parts):
             return None
-        return sum(part for part in parts if part is not None) + (stages.calibrate_s or 0.0)
+        return sum(part for part in parts if part is not None) + (stages.calibrate_s or 0.0) + (stages.compile_s or 0.0)
 
     @property
     def size_reduction(self) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from quantlab.config import RunConfig
+from quantlab.config import AudioContext, RunConfig
 from quantlab.data import SplitFeatures
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Decoding:
     min_new_tokens: int  # as many as may come, where weights are random and no end can be expected; else 0
     forced_tokens: int  # per utterance, where the work is fixed
     num_beams: int
+    audio_ctx: AudioContext  # what the encoder is given: the whole window, or only as much as holds audio
     language: str | None  # null: the model knows one language
     prompt: tuple[int, ...]  # token ids that decoding starts from
     end: int  # token id
@@ -75,6 +76,7 @@ def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decod
         min_new_tokens=limit if random else 0,
         forced_tokens=min(config.protocol.forced_tokens, positions),
         num_beams=config.protocol.num_beams,
+        audio_ctx=config.runtime.audio_ctx,
         language=language,
         prompt=_prompt(tokens, language),
         end=ends[0] if isinstance(ends, list) else ends,

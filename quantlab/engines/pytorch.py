@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from quantlab.data import SplitFeatures
 from quantlab.engines import Decoding
@@ -14,6 +18,9 @@ from quantlab.measure import Stopwatch
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
+
+POSITIONS_PER_S = 50  # of the encoder: a frame every 10 ms, and a convolution of stride 2
+POSITIONS_STEP = 8  # so that utterances of nearly one length meet the same shapes
 
 
 @dataclass(frozen=True)
@@ -26,45 +33,81 @@ class Eager:
 
     def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
         """See `Engine`."""
-        features = self._features(speech)
-        options = self._options(self.decoding.min_new_tokens, self.decoding.max_new_tokens)
+        features = features_on(self.model, self.device, speech)
+        options = generate_options(self.decoding, self.decoding.min_new_tokens, self.decoding.max_new_tokens)
         watch = Stopwatch(self.device)
-        with watch.running():  # generate is under no_grad by itself; quanto's int4 cannot run in inference_mode
-            tokens = self.model.generate(features, **options)
-        end = self.model.generation_config.eos_token_id
-        return [_until(end, row) for row in tokens.cpu().tolist()], watch.seconds
+        # generate is under no_grad by itself; quanto's int4 cannot run in inference_mode
+        with self._heard(features, speech) as heard, watch.running():
+            tokens = self.model.generate(heard, **options)
+        return [until_end(self.model, row) for row in tokens.cpu().tolist()], watch.seconds
 
     def encode(self, speech: SplitFeatures) -> float:
         """See `Engine`."""
-        features = self._features(speech)
+        features = features_on(self.model, self.device, speech)
         watch = Stopwatch(self.device)
-        with torch.no_grad(), watch.running():
-            self.model.get_encoder()(features)
+        with self._heard(features, speech) as heard, torch.no_grad(), watch.running():
+            self.model.get_encoder()(heard)
         return watch.seconds
 
     def decode(self, speech: SplitFeatures) -> float:
         """See `Engine`."""
-        with torch.no_grad():
-            heard = self.model.get_encoder()(self._features(speech))
-        options = self._options(self.decoding.forced_tokens, self.decoding.forced_tokens)
+        features = features_on(self.model, self.device, speech)
+        options = generate_options(self.decoding, self.decoding.forced_tokens, self.decoding.forced_tokens)
         watch = Stopwatch(self.device)
-        with watch.running():
-            self.model.generate(encoder_outputs=heard, **options)
+        with self._heard(features, speech) as heard:
+            with torch.no_grad():
+                encoded = self.model.get_encoder()(heard)
+            with watch.running():
+                self.model.generate(encoder_outputs=encoded, **options)
         return watch.seconds
 
-    def _features(self, speech: SplitFeatures) -> torch.Tensor:
-        return torch.from_numpy(np.array(speech.mel)).to(self.device, self.model.dtype)
-
-    def _options(self, least: int, most: int) -> dict[str, Any]:
-        """Of `generate`; what comes when is left to the model's own generation_config."""
-        options: dict[str, Any] = {"num_beams": self.decoding.num_beams, "do_sample": False, "max_new_tokens": most}
-        if least:
-            options["min_new_tokens"] = least
-        if self.decoding.language is not None:
-            options |= {"language": self.decoding.language, "task": "transcribe"}
-        return options
+    @contextlib.contextmanager
+    def _heard(self, features: torch.Tensor, speech: SplitFeatures) -> Iterator[torch.Tensor]:
+        """What of the features the encoder is given: the whole window, or only as much as the batch's longest needs."""
+        if self.decoding.audio_ctx == "full":
+            yield features
+            return
+        positions = positions_of(max(speech.audio_s), int(self.model.config.max_source_positions))
+        with _shorter_window(self.model, positions):
+            yield features[:, :, : 2 * positions]
 
 
-def _until(end: int | list[int], row: list[int]) -> list[int]:
+def positions_of(audio_s: float, most: int) -> int:
+    """Encoder positions that hold so much audio, rounded up to POSITIONS_STEP, at most those of the window."""
+    return min(most, math.ceil(audio_s * POSITIONS_PER_S / POSITIONS_STEP) * POSITIONS_STEP)
+
+
+@contextlib.contextmanager
+def _shorter_window(model: Any, positions: int) -> Iterator[None]:
+    """The encoder with its first positions only, for the length of the block; it refuses any other length."""
+    encoder = model.get_encoder()
+    whole, most = encoder.embed_positions, encoder.config.max_source_positions
+    encoder.embed_positions = nn.Embedding.from_pretrained(whole.weight[:positions])
+    encoder.config.max_source_positions = positions
+    try:
+        yield
+    finally:
+        encoder.embed_positions = whole
+        encoder.config.max_source_positions = most
+
+
+def features_on(model: Any, device: torch.device, speech: SplitFeatures) -> torch.Tensor:
+    """The features of a batch where and as the model wants them, (utterances, mel bins, frames)."""
+    return torch.from_numpy(np.array(speech.mel)).to(device, model.dtype)
+
+
+def generate_options(decoding: Decoding, least: int, most: int) -> dict[str, Any]:
+    """Arguments of `generate` for so many tokens; what comes when is left to the model's own generation_config."""
+    options: dict[str, Any] = {"num_beams": decoding.num_beams, "do_sample": False, "max_new_tokens": most}
+    if least:
+        options["min_new_tokens"] = least
+    if decoding.language is not None:
+        options |= {"language": decoding.language, "task": "transcribe"}
+    return options
+
+
+def until_end(model: Any, row: list[int]) -> list[int]:
+    """Token ids before the first end token."""
+    end = model.generation_config.eos_token_id
     ends = set(end) if isinstance(end, list) else {end}
     return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]

@@ -20,6 +20,7 @@ FURTHER_AXES = (
     "dataset",
     "weights",
     "runtime",
+    "audio_ctx",
     "protocol",
     "batch_size",
     "threads",

@@ -19,6 +19,7 @@ PARAMS = {
     "quant": "quant.name",
     "device": "device.name",
     "runtime": "runtime.name",
+    "audio_ctx": "runtime.audio_ctx",
     "dataset": "dataset.name",
     "protocol": "protocol.name",
     "seed": "seed",

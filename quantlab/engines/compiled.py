@@ -1,0 +1,118 @@
+"""transformers' `generate` with a static cache, encoder and decoding step compiled by torch.
+
+The shapes are two, however long the utterances: a full batch in the encoder, one token of a full batch in the
+decoder; a smaller batch is padded. All of it is compiled by `build`, before anything is timed. The prompt's four
+tokens stay uncompiled, as transformers leaves them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from quantlab.data import SplitFeatures
+from quantlab.engines import Decoding
+from quantlab.engines.pytorch import features_on, generate_options, until_end
+from quantlab.measure import Stopwatch
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
+BUILDS = 2  # rounds until nothing is compiled any more: CUDA graphs are recorded in the second
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A model of transformers, on its device, compiled; made by `build`."""
+
+    model: WhisperForConditionalGeneration  # quantized or not
+    device: torch.device
+    decoding: Decoding
+    encoder: Callable[[torch.Tensor], Any]  # compiled
+    step: Any  # how transformers compiles a decoding step: its CompileConfig
+
+    def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
+        """See `Engine`."""
+        features = self._features(speech)
+        watch = Stopwatch(self.device)
+        with torch.no_grad(), watch.running():
+            tokens = self._decode(self.encoder(features), self.decoding.min_new_tokens, self.decoding.max_new_tokens)
+        rows = tokens.cpu().tolist()[: len(speech.ids)]
+        return [until_end(self.model, row) for row in rows], watch.seconds
+
+    def encode(self, speech: SplitFeatures) -> float:
+        """See `Engine`."""
+        features = self._features(speech)
+        watch = Stopwatch(self.device)
+        with torch.no_grad(), watch.running():
+            self.encoder(features)
+        return watch.seconds
+
+    def decode(self, speech: SplitFeatures) -> float:
+        """See `Engine`."""
+        count = self.decoding.forced_tokens
+        with torch.no_grad():
+            heard = self.encoder(self._features(speech))
+            watch = Stopwatch(self.device)
+            with watch.running():
+                self._decode(heard, count, count)
+        return watch.seconds
+
+    def _decode(self, heard: Any, least: int, most: int) -> torch.Tensor:
+        options = generate_options(self.decoding, least, most)
+        static = {"cache_implementation": "static", "compile_config": self.step}
+        return self.model.generate(encoder_outputs=heard, **options, **static)
+
+    def _features(self, speech: SplitFeatures) -> torch.Tensor:
+        """A full batch, whatever there is to decode: the last utterance again, where some are missing."""
+        found = features_on(self.model, self.device, speech)
+        missing = self.decoding.batch_size - len(speech.ids)
+        return torch.cat([found, found[-1:].expand(missing, -1, -1)]) if missing > 0 else found
+
+
+def build(
+    model: WhisperForConditionalGeneration, device: torch.device, decoding: Decoding, speech: SplitFeatures
+) -> Compiled:
+    """Compile everything that will be called, by calling it on a batch of speech."""
+    encoder = torch.compile(model.get_encoder(), dynamic=False)
+    made = Compiled(model, device, decoding, encoder, _step_config(device))
+    for _ in range(BUILDS):
+        made.generate(speech)
+        made.encode(speech)
+        made.decode(speech)
+    return made
+
+
+def _step_config(device: torch.device) -> Any:
+    """One token of a full batch: CUDA graphs on a GPU, where launching kernels costs more than they do."""
+    from transformers import CompileConfig
+
+    how = CompileConfig(fullgraph=False, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
+    how._compile_all_devices = True  # transformers compiles for accelerators only unless told so
+    return how
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What torch has compiled in this process so far."""
+
+    graphs: int = 0
+    graph_breaks: int = 0
+    frames: int = 0  # Python functions compiled, those compiled again for another shape included
+
+
+def tally() -> Tally:
+    """Read torch's own counters, without loading a compiler that nobody has used."""
+    if "torch._dynamo.utils" not in sys.modules:
+        return Tally()
+    from torch._dynamo.utils import counters
+
+    return Tally(
+        graphs=counters["stats"]["unique_graphs"],
+        graph_breaks=sum(counters["graph_break"].values()),
+        frames=counters["frames"]["total"],
+    )
