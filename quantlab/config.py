@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -107,9 +108,41 @@ class HubSplit(_Part):
     split: str
 
 
+class NoiseConfig(_Part):
+    """Noise that is mixed into a corpus; `snr_db=inf` is the corpus as it is, so that a sweep can begin with it."""
+
+    kind: Literal["white", "pink", "babble", "recorded"] | None = None  # babble: other utterances of the corpus
+    snr_db: float | None = None  # power of the whole utterance / power of the noise
+    path: str | None = None  # folder of noise recordings, kind=recorded
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_at_infinity(cls, raw: Any) -> Any:
+        """However no noise is written, it is the same cell."""
+        endless = isinstance(raw, Mapping) and raw.get("snr_db") == math.inf
+        return {**raw, "kind": None, "snr_db": None, "path": None, "seed": 0} if endless else raw
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> NoiseConfig:
+        if (self.kind is None) != (self.snr_db is None):
+            raise ValueError(
+                f"dataset.noise: kind={self.kind}, snr_db={self.snr_db}: set both, e.g. dataset.noise.kind=white "
+                "dataset.noise.snr_db=10, or neither; snr_db=inf is the corpus as it is"
+            )
+        if self.snr_db is not None and not math.isfinite(self.snr_db):
+            raise ValueError(f"dataset.noise.snr_db={self.snr_db}: a number of dB, or inf for the corpus as it is")
+        if (self.kind == "recorded") != (self.path is not None):
+            raise ValueError(
+                f"dataset.noise: kind={self.kind}, path={self.path}: kind=recorded and "
+                "path=<a folder of noise recordings> go together"
+            )
+        return self
+
+
 class DatasetConfig(_Part):
     name: str
-    source: str  # shipped, hub, librispeech_dir, manifest, or an entry point of group quantlab.datasets
+    source: str  # shipped, joined, hub, librispeech_dir, manifest, or an entry point of group quantlab.datasets
     path: str | None = None  # manifest file, corpus folder, or a local clone of the hub repository
     repo: str | None = None
     revision: str | None = None
@@ -121,6 +154,17 @@ class DatasetConfig(_Part):
     splits: Names | None = None  # null = every split the corpus has
     limit: int | None = Field(default=None, gt=0)  # utterances per split, the first ones in corpus order
     language: str = "en"
+    licence: str | None = None  # of the audio and its references, as their owner states it
+    unscored: Names = ()  # references left out, compared once normalised; "" is one of which no word is left
+    noise: NoiseConfig = NoiseConfig()
+    long: Literal["chunked", "sequential"] | None = None  # what exceeds the model's window; null: left out, and named
+    chunk_overlap_s: float | None = Field(default=None, gt=0)  # null: a third of the window, chunked only
+
+    @property
+    def label(self) -> str:
+        """What a person calls the corpus as it is heard, e.g. `demo+white10dB`."""
+        noise = "" if self.noise.kind is None else f"+{self.noise.kind}{self.noise.snr_db:g}dB"
+        return f"{self.name}{noise}"
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> DatasetConfig:
