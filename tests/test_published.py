@@ -88,6 +88,13 @@ def test_hardware_and_batch_size_of_the_source_are_said():
     assert match.figures.wer == {"test": 4.0}
 
 
+def test_what_is_targeted_is_no_part_of_an_unquantized_cell():
+    changes = {"model": "large_v2", "dataset__name": "ami", "device": "cuda", "quant__target": "decoder"}
+    [match] = published.matches([compared("none", runtime__name="compile", **changes)])
+    assert (match.figures.wer, match.figures.rtfx) == ({"test": 16.71}, 20.8)
+    assert published.matches([compared("hqq_int4", **changes)]) == []  # the post compiles it
+
+
 BAD = {
     "no figure": {},
     "not both": {"rtf": 0.1, "rtfx": 10},

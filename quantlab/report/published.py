@@ -117,7 +117,8 @@ def matches(rows: Sequence[Row], published: Published | None = None) -> list[Mat
 def _of(row: Row, published: Published) -> Iterator[Match]:
     for figures in published.figures:
         corpus = published.corpora[figures.corpus]
-        axes = ("model", "quant", "device", "target", "runtime")
+        axes = ["model", "quant", "device", "runtime"]
+        axes += [] if figures.quant == "none" else ["target"]  # where nothing is quantized, it is no part of the cell
         if row["dataset"] in corpus.names and all(row[axis] == getattr(figures, axis) for axis in axes):
             source = published.sources[figures.source]
             yield Match(row, figures, source, tuple(_notes(row, source, corpus)))
