@@ -44,6 +44,7 @@ def tiny(**keys):
 PARAMETERS_M = {  # of transformers' num_parameters(), the tied embedding once
     "tiny": 37.8,
     "base": 72.6,
+    "base_en": 72.6,
     "small": 241.7,
     "medium": 763.9,
     "large_v2": 1543.3,
