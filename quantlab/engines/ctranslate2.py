@@ -1,0 +1,80 @@
+"""CTranslate2's own decoding, what faster-whisper runs; it is given our features and our prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from quantlab.data import SplitFeatures
+from quantlab.engines import Decoding
+from quantlab.engines.pytorch import positions_of
+from quantlab.measure import Stopwatch
+
+
+@dataclass(frozen=True)
+class CTranslate2:
+    """A model that the library has loaded."""
+
+    model: Any  # ctranslate2.models.Whisper
+    device: torch.device
+    decoding: Decoding
+
+    def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
+        """See `Engine`."""
+        features = self._features(speech)
+        endless = self.decoding.min_new_tokens > 0
+        watch = Stopwatch(self.device)
+        with watch.running():
+            found = self._search(features, len(speech.ids), self.decoding.max_new_tokens, endless)
+        return [item.sequences_ids[0] for item in found], watch.seconds
+
+    def encode(self, speech: SplitFeatures) -> float:
+        """See `Engine`."""
+        features = self._features(speech)
+        watch = Stopwatch(self.device)
+        with watch.running():
+            self.model.encode(features)
+        return watch.seconds
+
+    def decode(self, speech: SplitFeatures) -> float:
+        """See `Engine`."""
+        heard = self.model.encode(self._features(speech))
+        watch = Stopwatch(self.device)
+        with watch.running():
+            self._search(heard, len(speech.ids), self.decoding.forced_tokens, endless=True)
+        return watch.seconds
+
+    def _features(self, speech: SplitFeatures) -> Any:
+        """A StorageView on the device; of the window as much as `audio_ctx` says."""
+        import ctranslate2
+
+        mel = speech.mel
+        if self.decoding.audio_ctx == "dynamic":
+            mel = mel[:, :, : 2 * positions_of(max(speech.audio_s), mel.shape[2] // 2)]
+        view = ctranslate2.StorageView.from_array(np.array(mel, order="C"))
+        return view.to_device(ctranslate2.Device.cuda) if self.device.type == "cuda" else view
+
+    def _search(self, heard: Any, utterances: int, tokens: int, endless: bool) -> Any:
+        """Decode at most so many tokens, or, where there is to be no end, exactly so many."""
+        decoding = self.decoding
+        return self.model.generate(
+            heard,
+            [list(decoding.prompt)] * utterances,
+            beam_size=decoding.num_beams,
+            max_length=length_limit(tokens, len(decoding.prompt)),
+            suppress_tokens=[*decoding.suppressed, *([decoding.end] if endless else [])],
+            suppress_blank=bool(decoding.suppressed_first),  # which tokens these are is in the model's config.json
+        )
+
+
+def length_limit(tokens: int, prompt_tokens: int) -> int:
+    """`max_length` for which the library decodes so many tokens at most, the end among them.
+
+    It takes min(max_length // 2, max_length - steps of the prompt before its last token), as half of OpenAI's 448
+    positions are for the text before.
+    Source: CTranslate2, src/models/whisper.cc, WhisperReplica::generate.
+    """
+    return tokens + max(tokens, prompt_tokens - 1)

@@ -1,0 +1,208 @@
+"""CTranslate2, what faster-whisper runs: the model in its own file, decoded by its own engine.
+
+int8 is symmetric, one scale per output channel, and multiplies with activations that are quantized to 8 bit per
+row at every call; embeddings and convolutions are int8 too. The library quantizes a model as a whole.
+Source: https://opennmt.net/CTranslate2/quantization.html
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from quantlab.config import ConfigError
+from quantlab.quantizers import HEAD, why_not_among, why_not_installed
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    from quantlab.config import QuantConfig
+    from quantlab.engines import Decoding
+    from quantlab.engines.ctranslate2_file import Variable
+    from quantlab.receipt import Converted
+    from quantlab.tensors import Held, Stored
+
+DISTRIBUTIONS = ("ctranslate2",)
+# compute type → stored bits per weight; after an int8 stands the type of everything that is not int8
+BITS = {
+    "float32": 32,
+    "float16": 16,
+    "bfloat16": 16,
+    "int8": 8,
+    "int8_float32": 8,
+    "int8_float16": 8,
+    "int8_bfloat16": 8,
+}
+CPU_TYPES = ("float32", "int8", "int8_float32")  # the library has no 16-bit floats on a CPU, whichever it is
+# layer of the file, below its block → the Linear modules that it holds, one upon the other, below theirs
+LINEARS = {
+    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention/linear_1": ("self_attn.out_proj",),
+    "attention/linear_0": ("encoder_attn.q_proj",),
+    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "attention/linear_2": ("encoder_attn.out_proj",),
+    "ffn/linear_0": ("fc1",),
+    "ffn/linear_1": ("fc2",),
+}
+BLOCK = re.compile(r"(encoder|decoder)/layer_(\d+)/(.+)")
+HEAD_LAYER = "decoder/projection"
+
+
+def why_unsupported(quant: QuantConfig, device: str) -> str | None:
+    """The compute types of the device, and all of the model or nothing."""
+    if device == "mps":
+        return "CTranslate2 runs on cpu and cuda, not on mps: set device=cpu"
+    if device == "cpu" and quant.format in BITS and quant.format not in CPU_TYPES:
+        return f"CTranslate2 computes in {quant.format} on CUDA only: set device=cuda, or quant=ct2_int8"
+    return (
+        why_not_installed("ctranslate2", "ctranslate2")
+        or (None if quant.format else f"CTranslate2 needs quant.format, one of {', '.join(BITS)}")
+        or why_not_among("format", quant.format, BITS, "CTranslate2")
+        or why_not_among("bits", quant.bits, [BITS[str(quant.format)]], f"CTranslate2's {quant.format}")
+        or why_not_among("scheme", quant.scheme, [_scheme(str(quant.format))], f"CTranslate2's {quant.format}")
+        or why_not_among("granularity", quant.granularity, ["per-channel"], "CTranslate2")
+        or why_not_among("symmetric", quant.symmetric, [True], "CTranslate2")
+        or (None if quant.scheme == "none" else _why_not_in_part(quant))
+    )
+
+
+def _scheme(format: str) -> str:
+    if format == "float32":
+        return "none"
+    return "dynamic" if format.startswith("int8") else "weight-only"
+
+
+def _why_not_in_part(quant: QuantConfig) -> str | None:
+    if quant.target == "all" and not quant.skip and quant.head:
+        return None
+    return "CTranslate2 quantizes all of a model: set quant.target=all, quant.skip=[] and quant.head=true"
+
+
+def convert(
+    model: WhisperForConditionalGeneration,
+    quant: QuantConfig,
+    names: tuple[str, ...],
+    device: torch.device,
+    decoding: Decoding,
+    threads: int,
+) -> Converted:
+    """Convert by the library's own converter, load the file, and read in that file what was loaded.
+
+    Raises:
+        ConfigError: the device has not got the compute type, or `decoding` is not what the library can do.
+    """
+    from quantlab.engines.ctranslate2 import CTranslate2
+    from quantlab.engines.ctranslate2_file import variables
+    from quantlab.receipt import Converted
+
+    asked = str(quant.format)  # see why_unsupported
+    _check_prompt(model, decoding)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(model, Path(folder), asked)
+        loaded = _load(folder, asked, device, threads)
+        found = variables(Path(folder) / "model.bin")
+    linears, others = _sorted_out(found)
+    held_as = "" if loaded.compute_type == asked else f" (asked for {asked})"
+    return Converted(
+        engine=CTranslate2(loaded, device, decoding),
+        linears=linears,
+        others=others,
+        kernel=f"CTranslate2 {loaded.compute_type}{held_as}",
+    )
+
+
+def _check_prompt(model: WhisperForConditionalGeneration, decoding: Decoding) -> None:
+    """The library writes times unless the prompt ends with the token that forbids it."""
+    if decoding.prompt[-1] != getattr(model.generation_config, "no_timestamps_token_id", None):
+        raise ConfigError("CTranslate2 needs a model whose generation_config has no_timestamps_token_id")
+    if decoding.min_new_tokens not in (0, decoding.max_new_tokens):
+        raise ConfigError(
+            f"CTranslate2 can decode until the end or {decoding.max_new_tokens} tokens whatever comes, "
+            f"not at least {decoding.min_new_tokens}"
+        )
+
+
+def _write(model: WhisperForConditionalGeneration, folder: Path, compute_type: str) -> None:
+    """`model.bin`, `config.json` and `vocabulary.json` of a model that need not have files of its own."""
+    from ctranslate2.converters import TransformersConverter
+
+    class FromMemory(TransformersConverter):
+        def load_model(self, *_: object, **__: object) -> Any:
+            return copy.deepcopy(model)  # the converter scales float32 weights where they lie
+
+        def load_tokenizer(self, *_: object, **__: object) -> Any:
+            return SimpleNamespace(get_vocab=lambda: _vocabulary(model))
+
+    with tempfile.TemporaryDirectory() as source:
+        model.config.save_pretrained(source)
+        FromMemory(source).convert(str(folder), quantization=compute_type, force=True)
+
+
+def _vocabulary(model: WhisperForConditionalGeneration) -> dict[str, int]:
+    """Text → token id: OpenAI's names for those that the engine looks up; of the others it needs only the ids."""
+    tokens: Any = model.generation_config
+    ends = tokens.eos_token_id
+    named = {
+        ends[0] if isinstance(ends, list) else ends: "<|endoftext|>",
+        tokens.decoder_start_token_id: "<|startoftranscript|>",
+        tokens.no_timestamps_token_id: "<|notimestamps|>",
+    }
+    return {named.get(id, f"<{id}>"): id for id in range(model.config.vocab_size)}
+
+
+def _load(folder: str, asked: str, device: torch.device, threads: int) -> Any:
+    import ctranslate2
+    from ctranslate2.models import Whisper
+
+    index = device.index or 0
+    supported = ctranslate2.get_supported_compute_types(device.type, index)
+    if asked not in supported:
+        raise ConfigError(f"CTranslate2 has no quant.format={asked} on this {device}: {', '.join(sorted(supported))}")
+    loaded = Whisper(
+        folder, device=device.type, device_index=index, compute_type=asked, inter_threads=1, intra_threads=threads
+    )
+    # `int8` is short for int8 with whatever else the model has
+    if loaded.compute_type != asked and not (asked == "int8" and loaded.compute_type.startswith("int8_")):
+        raise ConfigError(f"CTranslate2 computes in {loaded.compute_type} on this {device}, not in {asked} as asked")
+    return loaded
+
+
+def _sorted_out(found: list[Variable]) -> tuple[dict[str, Held], tuple[Stored, ...]]:
+    """The Linear modules by their names in transformers, and every other tensor."""
+    from quantlab.tensors import Held
+
+    layers: dict[str, list[Variable]] = {}
+    for variable in found:
+        layers.setdefault(variable.name.rpartition("/")[0], []).append(variable)
+    linears: dict[str, Held] = {}
+    others: list[Stored] = []
+    for layer, held in layers.items():
+        names = _linears_in(layer)
+        for part, name in enumerate(names):
+            linears[name] = Held(layer, tuple(_rows(variable, part, len(names)) for variable in held))
+        if not names:
+            others += [_rows(variable, 0, 1) for variable in held]
+    return linears, tuple(others)
+
+
+def _linears_in(layer: str) -> tuple[str, ...]:
+    """Names in transformers of the modules whose rows lie one upon the other in a layer of the file; none elsewhere."""
+    if layer == HEAD_LAYER:
+        return (HEAD,)
+    if (block := BLOCK.fullmatch(layer)) is None:
+        return ()
+    part, index, below = block.groups()
+    return tuple(f"model.{part}.layers.{index}.{name}" for name in LINEARS.get(below, ()))
+
+
+def _rows(variable: Variable, part: int, parts: int) -> Stored:
+    """One of the equal parts of a tensor; weight, scale and bias all have a row for each output."""
+    from quantlab.tensors import Stored
+
+    name = variable.name.rpartition("/")[2]
+    return Stored(name, variable.dtype, variable.bytes // parts, (variable.stored_as, part))
