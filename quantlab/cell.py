@@ -16,7 +16,7 @@ from quantlab import models, score
 from quantlab.alternate import must_alternate, one_at_a_time
 from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.config import RunConfig
-from quantlab.data import Features
+from quantlab.data import Features, joined
 from quantlab.energy import Meter
 from quantlab.engines import Engine, compiled
 from quantlab.environment import describe
@@ -139,17 +139,32 @@ def _score(decoded: list[Decoded], made: Assembled, config: RunConfig) -> tuple[
     """Text and counts of every utterance, in the order measured; random weights have no text."""
     tokens = [row for item in decoded for row in item.tokens]
     tokenizer = made.tokenizer if config.model.weights == "pretrained" else None
-    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokenizer else [None] * len(tokens)
-    return tuple(
-        score.utterance(heard, row, text, made.decoder.decoding.max_new_tokens, config.dataset.language)
-        for heard, row, text in zip(_heard(made.speech.measured), tokens, texts, strict=True)
-    )
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokenizer else None
+    limit, language = made.decoder.decoding.max_new_tokens, config.dataset.language
+    overlapping = config.dataset.long == "chunked"
+    scored = []
+    for heard, windows in _heard(made.speech.measured):
+        text = None if texts is None else joined(texts[windows], overlapping, language)
+        scored.append(score.utterance(heard, tokens[windows], text, limit, language))
+    return tuple(scored)
 
 
-def _heard(speech: Features) -> Iterator[score.Heard]:
+def _heard(speech: Features) -> Iterator[tuple[score.Heard, slice]]:
+    """Every utterance, and which of all the windows measured are its own."""
+    start = 0
     for name, split in speech.splits.items():
-        for id, speaker, audio_s, text in zip(split.ids, split.speakers, split.audio_s, split.texts, strict=True):
-            yield score.Heard(id=id, split=name, speaker=speaker, audio_s=audio_s, reference=text)
+        for first, count in split.utterances():
+            yield (
+                score.Heard(
+                    id=split.ids[first],
+                    split=name,
+                    speaker=split.speakers[first],
+                    audio_s=sum(split.new_s[first : first + count]),
+                    reference=split.texts[first],
+                ),
+                slice(start, start + count),
+            )
+            start += count
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:

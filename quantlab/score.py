@@ -68,22 +68,24 @@ def normaliser(name: str = "whisper", language: str = "en") -> Callable[[str], s
     return EnglishTextNormalizer(json.loads(table.read_text(encoding="utf-8")))
 
 
-def utterance(heard: Heard, tokens: Sequence[int], text: str | None, limit: int, language: str = "en") -> Utterance:
+def utterance(
+    heard: Heard, windows: Sequence[Sequence[int]], text: str | None, limit: int, language: str = "en"
+) -> Utterance:
     """Score one utterance.
 
     Args:
         heard: what was said.
-        tokens: generated token ids, without prompt and end token.
+        windows: generated token ids of each of its windows, without prompt and end token; one, but for long audio.
         text: their text; None where weights are random and there is nothing to score.
-        limit: the largest number of tokens that could have been generated.
+        limit: the largest number of tokens that could have been generated for a window.
         language: of the corpus, a code of Whisper's.
     """
     scored = {} if text is None else asdict(count(heard.reference, text, language))
     return Utterance(
         **asdict(heard),
         hypothesis=text,
-        tokens=len(tokens),
-        loop=None if text is None else is_loop(tokens, limit),
+        tokens=sum(map(len, windows)),
+        loop=None if text is None else any(is_loop(tokens, limit) for tokens in windows),
         **scored,
     )
 

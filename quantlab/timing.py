@@ -52,7 +52,7 @@ def _call(piece: Piece, work: Work, tokens: int, elapsed_s: float, side: Side, b
         split=piece.split,
         index=piece.index,
         utterances=len(piece.speech.ids),
-        audio_s=float(sum(piece.speech.audio_s)),
+        audio_s=float(sum(piece.speech.new_s)),
         tokens=tokens,
         elapsed_s=elapsed_s,
         of=side,

@@ -112,7 +112,7 @@ def test_loops(tokens, limit, expected):
 
 def scored(reference, hypothesis):
     heard = Heard(id="a", split="clean", speaker=None, audio_s=2.0, reference=reference)
-    return utterance(heard, [1, 2, 3], hypothesis, limit=60)
+    return utterance(heard, [[1, 2, 3]], hypothesis, limit=60)
 
 
 def timed(seconds, index=0, audio_s=2.0, tokens=10):

@@ -3,6 +3,7 @@
 from quantlab.data.calibration import calibration_ids
 from quantlab.data.corpus import Corpus, Utterance, open_corpus
 from quantlab.data.mel import Features, Mel, SplitFeatures, cache_dir, features
+from quantlab.data.merge import joined
 
 __all__ = [
     "Corpus",
@@ -13,5 +14,6 @@ __all__ = [
     "cache_dir",
     "calibration_ids",
     "features",
+    "joined",
     "open_corpus",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,18 +35,41 @@ class Clip:
     seconds: float  # of the audio as it was stored
 
 
-def decode(audio: Audio, window_s: float) -> Clip:
+def decode(audio: Audio, window_s: float | None) -> Clip:
     """Read one clip, average its channels and resample it.
 
     No more than the window is ever held in memory.
+
+    Args:
+        audio: where it is.
+        window_s: the most seconds that are wanted; null takes whatever there is, at 64 kB a second.
 
     Raises:
         UnreadableAudioError: missing, corrupt, truncated or empty; or a sample is NaN or infinite.
         TooLongError: longer than `window_s` seconds.
     """
+    return _clip(audio, lambda file: _read(file, window_s))
+
+
+def excerpt(audio: Audio, samples: int, place: float) -> npt.NDArray[np.float32]:
+    """So many samples at 16 kHz, mono, from somewhere in a recording; a shorter one is repeated.
+
+    Args:
+        audio: where it is.
+        samples: how many.
+        place: where the excerpt lies, from 0 (at the start) to 1 (at the end).
+
+    Raises:
+        UnreadableAudioError: see `decode`.
+    """
+    clip = _clip(audio, lambda file: _read_part(file, samples / SAMPLE_RATE, place))
+    return np.resize(clip.samples, samples)
+
+
+def _clip(audio: Audio, read: Callable[[soundfile.SoundFile], npt.NDArray[np.float32]]) -> Clip:
     try:
         with _open(audio) as file:
-            frames, rate = _read(file, window_s)
+            frames, rate = read(file), file.samplerate
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise UnreadableAudioError(_reason(error)) from error
     if not np.isfinite(frames).all():
@@ -65,11 +90,25 @@ def _open(audio: Audio) -> soundfile.SoundFile:
     return soundfile.SoundFile(source)
 
 
-def _read(file: soundfile.SoundFile, window_s: float) -> tuple[npt.NDArray[np.float32], int]:
-    most = int(window_s * file.samplerate)
-    frames = file.read(most + 1, dtype="float32", always_2d=True)
-    if len(frames) > most:
-        raise TooLongError(_length(file, window_s))
+def _read_part(file: soundfile.SoundFile, seconds: float, place: float) -> npt.NDArray[np.float32]:
+    wanted = math.ceil(seconds * file.samplerate) + 1
+    if wanted < file.frames < UNKNOWN_LENGTH:
+        file.seek(round(place * (file.frames - wanted)))
+    frames: npt.NDArray[np.float32] = file.read(wanted, dtype="float32", always_2d=True)
+    if len(frames) == 0:
+        raise UnreadableAudioError("no samples")
+    return frames
+
+
+def _read(file: soundfile.SoundFile, window_s: float | None) -> npt.NDArray[np.float32]:
+    frames: npt.NDArray[np.float32]
+    if window_s is None:
+        frames = file.read(dtype="float32", always_2d=True)
+    else:
+        most = int(window_s * file.samplerate)
+        frames = file.read(most + 1, dtype="float32", always_2d=True)
+        if len(frames) > most:
+            raise TooLongError(_length(file, window_s))
     if len(frames) == 0:
         raise UnreadableAudioError("no samples")
     if len(frames) < file.frames < UNKNOWN_LENGTH:
@@ -77,7 +116,7 @@ def _read(file: soundfile.SoundFile, window_s: float) -> tuple[npt.NDArray[np.fl
     cut = CUT_WAV.search(file.extra_info)
     if cut is not None and int(cut[2]) < int(cut[1]) < UNKNOWN_BYTES:
         raise UnreadableAudioError(f"truncated: {cut[2]} of {cut[1]} bytes of samples")
-    return frames, file.samplerate
+    return frames
 
 
 def _length(file: soundfile.SoundFile, window_s: float) -> str:

@@ -17,7 +17,7 @@ def calibration_ids(features: Features, calibration: CalibrationConfig, seed: in
     Drawn over all splits together. The same for `source=eval` and `source=disjoint`, on every machine and in
     every version: utterances are ranked by a hash of seed and id, not drawn by a generator.
     """
-    ids = [id for split in features.splits.values() for id in split.ids]
+    ids = list(dict.fromkeys(id for split in features.splits.values() for id in split.ids))  # windows share theirs
     count = max(1, round(calibration.fraction * len(ids)))
     chosen = set(sorted(ids, key=lambda id: _rank(seed, id))[:count])
     return tuple(id for id in ids if id in chosen)

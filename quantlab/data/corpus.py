@@ -45,8 +45,8 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    name: str
-    fingerprint: str  # of every utterance selected: id, reference, speaker, audio; hex
+    dataset: DatasetConfig
+    fingerprint: str  # of every utterance selected: id, reference, speaker, audio; of the noise, if any; hex
     splits: Mapping[str, tuple[Utterance, ...]]
 
 
@@ -64,11 +64,14 @@ def open_corpus(dataset: DatasetConfig) -> Corpus:
     listing = reader(dataset.source)(dataset)
     splits = {name: tuple(listing[name])[: dataset.limit] for name in chosen_splits(dataset, listing)}
     _check_ids(dataset, [item for split in splits.values() for item in split])
-    return Corpus(
-        name=dataset.name,
-        fingerprint=_hash({name: split_digest(split) for name, split in splits.items()}),
-        splits=splits,
-    )
+    return Corpus(dataset, _fingerprint(dataset, splits), splits)
+
+
+def _fingerprint(dataset: DatasetConfig, splits: Listing) -> str:
+    from quantlab.data.noise import noise_facts
+
+    utterances = {name: split_digest(split) for name, split in splits.items()}
+    return _hash(utterances if dataset.noise.kind is None else [utterances, noise_facts(dataset.noise)])
 
 
 def chosen_splits(dataset: DatasetConfig, available: Iterable[str]) -> tuple[str, ...]:
@@ -94,11 +97,13 @@ def reader(source: str) -> Reader:
         ConfigError: nobody provides this source.
     """
     from quantlab.data.hub import read_hub
+    from quantlab.data.joined import read_joined
     from quantlab.data.librispeech import read_librispeech
     from quantlab.data.manifest import read_manifest, read_shipped
 
     own: dict[str, Reader] = {
         "shipped": read_shipped,
+        "joined": read_joined,
         "manifest": read_manifest,
         "librispeech_dir": read_librispeech,
         "hub": read_hub,

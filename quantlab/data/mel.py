@@ -1,7 +1,9 @@
 """Log-mel features by the model's own extractor: computed once per split and extractor, then memory-mapped.
 
-    <cache_dir()>/features/<key>/mel.npy      float32, (utterances, mel bins, frames)
+    <cache_dir()>/features/<key>/mel.npy      float32, (windows, mel bins, frames)
     <cache_dir()>/features/<key>/index.json   ids, references, speakers, seconds, problems
+
+An utterance is one window, but for long recordings where `dataset.long` cuts them.
 
 A row takes 4 × mel bins × frames bytes: 0.19 MB for the shipped model's 6 s, 0.96 MB for Whisper's 30 s at 80
 mel bins (2.5 GB for LibriSpeech test-clean), 1.54 MB at 128. Nothing is evicted; delete the folder at will.
@@ -16,26 +18,29 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from quantlab.config import ConfigError
-from quantlab.data.audio import SAMPLE_RATE, Clip, TooLongError, UnreadableAudioError, decode
+from quantlab.config import ConfigError, DatasetConfig
+from quantlab.data.audio import SAMPLE_RATE
 from quantlab.data.corpus import Corpus, Utterance, split_digest
+from quantlab.data.noise import noise_of
+from quantlab.data.windows import Hearing, Window, treatment
 from quantlab.record import Problem, to_json
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
 
 Mel = npt.NDArray[np.float32]
-LAYOUT = 1  # of the cache; raise it when what is stored changes
+LAYOUT = 2  # of the cache; raise it when what is stored changes
 STALE_S = 3600
 EXTRACTOR = (  # what its features depend on
     "feature_size",
@@ -53,27 +58,39 @@ BATCH_S = 240  # seconds of window per call of the extractor; larger batches are
 
 @dataclass(frozen=True)
 class SplitFeatures:
-    """The measurable utterances of a split, or some of them; every field has one entry per utterance."""
+    """The measurable utterances of a split, or some of them; every field has one entry per window.
+
+    An utterance is one window, but for a long recording, whose windows follow each other with the same id.
+    """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]  # raw references
     speakers: tuple[str | None, ...]
     audio_s: tuple[float, ...]  # seconds of real audio, not of the padded window
-    stored: Mel  # the whole split on disk, (utterances, mel bins, frames)
+    new_s: tuple[float, ...]  # of them, seconds that the window before does not have: all but where windows overlap
+    stored: Mel  # the whole split on disk, (windows, mel bins, frames)
     rows: tuple[int, ...]  # of `stored`
 
     @property
     def mel(self) -> Mel:
-        """Features, float32, (utterances, mel bins, frames); not copied where the rows are consecutive."""
+        """Features, float32, (windows, mel bins, frames); not copied where the rows are consecutive."""
         first, count = (self.rows[0], len(self.rows)) if self.rows else (0, 0)
         if self.rows == tuple(range(first, first + count)):
             return self.stored[first : first + count]
         return self.stored[list(self.rows)]
 
     def batches(self, size: int) -> Iterator[SplitFeatures]:
-        """Consecutive utterances, `size` at a time; the last batch may be smaller."""
+        """Consecutive windows, `size` at a time; the last batch may be smaller."""
         for start in range(0, len(self.rows), size):
             yield self.take(range(start, min(start + size, len(self.rows))))
+
+    def utterances(self) -> Iterator[tuple[int, int]]:
+        """The first window of each utterance, and how many it has."""
+        first = 0
+        for _, windows in groupby(self.ids):
+            count = len(list(windows))
+            yield first, count
+            first += count
 
     def take(self, positions: Sequence[int]) -> SplitFeatures:
         return SplitFeatures(
@@ -81,6 +98,7 @@ class SplitFeatures:
             texts=tuple(self.texts[i] for i in positions),
             speakers=tuple(self.speakers[i] for i in positions),
             audio_s=tuple(self.audio_s[i] for i in positions),
+            new_s=tuple(self.new_s[i] for i in positions),
             stored=self.stored,
             rows=tuple(self.rows[i] for i in positions),
         )
@@ -144,15 +162,41 @@ def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder:
     splits: dict[str, SplitFeatures] = {}
     problems: list[Problem] = []
     for name, utterances in corpus.splits.items():
-        found = _split(cache / _key(utterances, feature_extractor), utterances, feature_extractor)
+        source = _Source(utterances, corpus.dataset, feature_extractor)
+        found = _split(cache / source.key, source)
         # the cache knows the utterances, not what this corpus calls their split
         problems += [problem.model_copy(update={"split": name}) for problem in found.problems]
         if found.features.ids:
             splits[name] = found.features
     if not splits:
         named = "; ".join(f"{item.utterance}: {item.detail}" for item in problems[:3])
-        raise ConfigError(f"none of the {len(problems)} utterances of {corpus.name} can be measured ({named})")
+        raise ConfigError(f"none of the {len(problems)} utterances of {corpus.dataset.name} can be measured ({named})")
     return Features(splits, tuple(problems))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the features of a split are made of."""
+
+    utterances: Sequence[Utterance]
+    dataset: DatasetConfig
+    feature_extractor: WhisperFeatureExtractor
+
+    @property
+    def key(self) -> str:
+        facts = {
+            "split": split_digest(self.utterances),
+            "extractor": {name: getattr(self.feature_extractor, name) for name in EXTRACTOR},
+            "layout": LAYOUT,
+            "versions": [version(name) for name in ("transformers", "soundfile", "soxr")],
+            **treatment(self.dataset),
+        }
+        return hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]
+
+    @property
+    def batch(self) -> int:
+        """Windows per call of the extractor."""
+        return max(1, int(BATCH_S * SAMPLE_RATE / self.feature_extractor.n_samples))
 
 
 @dataclass(frozen=True)
@@ -161,17 +205,7 @@ class _Stored:
     problems: tuple[Problem, ...]
 
 
-def _key(utterances: Iterable[Utterance], feature_extractor: WhisperFeatureExtractor) -> str:
-    facts = {
-        "split": split_digest(utterances),
-        "extractor": {name: getattr(feature_extractor, name) for name in EXTRACTOR},
-        "layout": LAYOUT,
-        "versions": [version(name) for name in ("transformers", "soundfile", "soxr")],
-    }
-    return hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]
-
-
-def _split(folder: Path, utterances: Sequence[Utterance], feature_extractor: WhisperFeatureExtractor) -> _Stored:
+def _split(folder: Path, source: _Source) -> _Stored:
     stored = _open(folder)
     if stored is not None:
         return stored
@@ -179,7 +213,7 @@ def _split(folder: Path, utterances: Sequence[Utterance], feature_extractor: Whi
     fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     fresh.mkdir(parents=True)
     try:
-        _extract(fresh, utterances, feature_extractor)
+        _extract(fresh, source)
         stored = _open(fresh)  # a mapping outlives the renaming, and even the deletion, of its file
         _publish(fresh, folder)
     finally:
@@ -221,36 +255,50 @@ def _publish(fresh: Path, folder: Path) -> None:
             raise
 
 
-def _extract(folder: Path, utterances: Sequence[Utterance], feature_extractor: WhisperFeatureExtractor) -> None:
+def _extract(folder: Path, source: _Source) -> None:
     """Write `mel.npy` and `index.json`, a batch at a time: memory does not grow with the corpus."""
-    kept: list[tuple[Utterance, float]] = []
+    kept: list[_Row] = []
     problems: list[Problem] = []
-    window_s = feature_extractor.n_samples / SAMPLE_RATE
-    size = max(1, int(BATCH_S / window_s))
-    shape = (feature_extractor.feature_size, feature_extractor.nb_max_frames)
-    with (folder / "mel.npy").open("wb") as file, ThreadPoolExecutor() as pool:
-        _write_header(file, (len(utterances), *shape))
-        for start in range(0, len(utterances), size):
-            batch = utterances[start : start + size]
-            clips: list[Clip] = []
-            for utterance, outcome in zip(batch, pool.map(lambda item: _clip(item, window_s), batch), strict=True):
-                if isinstance(outcome, Problem):
-                    problems.append(outcome)
-                else:
-                    clips.append(outcome)
-                    kept.append((utterance, outcome.seconds))
-            if clips:
-                file.write(_mel(clips, feature_extractor).tobytes())
+    shape = (source.feature_extractor.feature_size, source.feature_extractor.nb_max_frames)
+    with (folder / "mel.npy").open("wb") as file:
+        _write_header(file, (len(source.utterances), *shape))
+        for heard in _batches(source):
+            problems += [found for _, found in heard if isinstance(found, Problem)]
+            for utterance, found in heard:
+                if not isinstance(found, Problem):
+                    kept += [_Row(utterance, window.audio_s, window.new_s) for window in found]
+            windows = [window for _, found in heard if not isinstance(found, Problem) for window in found]
+            for start in range(0, len(windows), source.batch):
+                file.write(_mel(windows[start : start + source.batch], source.feature_extractor).tobytes())
         file.seek(0)
         _write_header(file, (len(kept), *shape))
     index = {
-        "ids": [utterance.id for utterance, _ in kept],
-        "texts": [utterance.text for utterance, _ in kept],
-        "speakers": [utterance.speaker for utterance, _ in kept],
-        "audio_s": [seconds for _, seconds in kept],
+        "ids": [row.utterance.id for row in kept],
+        "texts": [row.utterance.text for row in kept],
+        "speakers": [row.utterance.speaker for row in kept],
+        "audio_s": [row.audio_s for row in kept],
+        "new_s": [row.new_s for row in kept],
         "problems": [problem.model_dump() for problem in problems],
     }
     (folder / "index.json").write_text(json.dumps(index))
+
+
+@dataclass(frozen=True)
+class _Row:
+    utterance: Utterance
+    audio_s: float
+    new_s: float
+
+
+def _batches(source: _Source) -> Iterator[list[tuple[Utterance, list[Window] | Problem]]]:
+    """The utterances with their windows, as many at a time as go into memory: of long ones, one."""
+    window_s = source.feature_extractor.n_samples / SAMPLE_RATE
+    hearing = Hearing(source.dataset, source.utterances, window_s, noise_of(source.dataset.noise))
+    size = source.batch if source.dataset.long is None else 1
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(source.utterances), size):
+            batch = source.utterances[start : start + size]
+            yield list(zip(batch, pool.map(hearing.windows, batch), strict=True))
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> None:
@@ -258,22 +306,8 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
-def _clip(utterance: Utterance, window_s: float) -> Clip | Problem:
-    def problem(kind: Any, detail: str) -> Problem:
-        return Problem(utterance=utterance.id, split=utterance.split, kind=kind, detail=detail)
-
-    if not any(letter.isalnum() for letter in utterance.text):
-        return problem("empty reference", f"no word in {utterance.text!r}")
-    try:
-        return decode(utterance.audio, window_s)
-    except UnreadableAudioError as error:
-        return problem("unreadable", str(error))
-    except TooLongError as error:
-        return problem("too long", str(error))
-
-
-def _mel(clips: Sequence[Clip], feature_extractor: WhisperFeatureExtractor) -> Mel:
+def _mel(windows: Sequence[Window], feature_extractor: WhisperFeatureExtractor) -> Mel:
     batch = feature_extractor(
-        [clip.samples for clip in clips], sampling_rate=SAMPLE_RATE, return_tensors="np", padding="max_length"
+        [window.samples for window in windows], sampling_rate=SAMPLE_RATE, return_tensors="np", padding="max_length"
     )
     return np.ascontiguousarray(batch.input_features, dtype="<f4")

@@ -333,4 +333,4 @@ def test_opening_is_quick_and_free_of_torch():
 
 def test_corpus_is_frozen():
     with pytest.raises(AttributeError):
-        Corpus("x", "y", {}).name = "z"
+        Corpus(demo(), "y", {}).fingerprint = "z"

@@ -209,7 +209,8 @@ def synthetic():
         ids = tuple(f"{prefix}{n}" for n in range(count))
         mel = np.arange(count, dtype=np.float32)[:, None, None] * np.ones((1, 2, 3), np.float32)
         rows = tuple(range(count))
-        return SplitFeatures(ids, ids, (None,) * count, tuple(map(float, rows)), mel, rows)
+        seconds = tuple(map(float, rows))
+        return SplitFeatures(ids, ids, (None,) * count, seconds, seconds, mel, rows)
 
     return Features({"a": split("a", 70), "b": split("b", 30)}, ())
 

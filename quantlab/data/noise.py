@@ -1,0 +1,145 @@
+"""Noise at a known distance below the speech: white, pink, babble, or recorded.
+
+The ratio is that of mean squares over the whole utterance, its pauses included: the power of the utterance as it is
+stored, over the power of what is added to it. The mixture is neither scaled nor clipped, as float samples need not be;
+an utterance of digital silence has no ratio and stays as it is. What is drawn depends on seed and utterance alone, so
+that an utterance meets the same noise, louder or softer, at every ratio and in every cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from quantlab.config import ConfigError, NoiseConfig
+from quantlab.data.audio import SAMPLE_RATE, UnreadableAudioError, excerpt
+from quantlab.data.corpus import Audio, File, Utterance, file_digest
+
+Samples = npt.NDArray[np.float32]
+VOICES = 6  # of a babble; with fewer, words can be made out
+LOWEST_HZ = 20  # of pink noise: below, half of its power would lie where nobody hears it
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is mixed into every utterance of a split."""
+
+    config: NoiseConfig
+    recordings: tuple[Path, ...] = ()  # kind=recorded
+
+    def mixed(self, samples: Samples, id: str, split: Sequence[Utterance]) -> Samples:
+        """The utterance with its noise, float32, as long as it was.
+
+        Args:
+            samples: (samples,), mono, 16 kHz.
+            id: of the utterance.
+            split: every utterance of its split, the babble's voices.
+
+        Raises:
+            UnreadableAudioError: the noise drawn for it cannot be read, or is silent.
+        """
+        assert self.config.snr_db is not None
+        speech_power = _power(samples)
+        if speech_power == 0:
+            return samples
+        noise = self._drawn(len(samples), id, split)
+        noise_power = _power(noise)
+        if noise_power == 0:
+            raise UnreadableAudioError("the noise drawn for it is silent")
+        gain = np.sqrt(speech_power / noise_power) * 10 ** (-self.config.snr_db / 20)
+        return (samples + gain * noise).astype(np.float32)
+
+    def _drawn(self, count: int, id: str, split: Sequence[Utterance]) -> npt.NDArray[np.float64]:
+        generator = _generator(self.config.seed, id)
+        if self.config.kind == "white":
+            return generator.standard_normal(count)
+        if self.config.kind == "pink":
+            return pink(generator, count)
+        if self.config.kind == "babble":
+            return _babble(generator, count, id, split)
+        path = self.recordings[generator.integers(len(self.recordings))]
+        try:
+            return excerpt(File(path), count, generator.random()).astype(np.float64)
+        except UnreadableAudioError as error:
+            raise UnreadableAudioError(f"its noise {path.name}: {error}") from error
+
+
+def noise_of(config: NoiseConfig) -> Noise | None:
+    """The noise that a configuration asks for; nothing where it asks for none.
+
+    Raises:
+        ConfigError: the folder holds no recording.
+    """
+    if config.kind is None:
+        return None
+    return Noise(config, _recordings(Path(config.path).expanduser()) if config.path else ())
+
+
+def noise_facts(config: NoiseConfig) -> Mapping[str, object]:
+    """What noisy features depend on: the configuration, and the content of the recordings wherever they lie.
+
+    Raises:
+        ConfigError: the folder holds no recording.
+    """
+    noise = noise_of(config)
+    recordings = [] if noise is None else [[path.name, file_digest(path)] for path in noise.recordings]
+    return config.model_dump(exclude={"path"}) | {"recordings": recordings}
+
+
+def pink(generator: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """Noise whose power falls with 1 / frequency from LOWEST_HZ on (−10 dB a decade); nothing is below.
+
+    White noise, its spectrum divided by the root of the frequency.
+    """
+    spectrum = np.fft.rfft(generator.standard_normal(count))
+    hertz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
+    audible = hertz >= LOWEST_HZ
+    shape = np.zeros(len(hertz))
+    shape[audible] = hertz[audible] ** -0.5
+    return np.fft.irfft(spectrum * shape, count)
+
+
+def _babble(generator: np.random.Generator, count: int, id: str, split: Sequence[Utterance]) -> npt.NDArray[np.float64]:
+    """VOICES other utterances, equally loud, each begun somewhere and repeated to the length; no own voice."""
+    speaker = next((item.speaker for item in split if item.id == id), None)
+    others = [item for item in split if item.id != id and (item.speaker is None or item.speaker != speaker)]
+    if not others:
+        raise UnreadableAudioError("no other speaker in its split to babble: raise dataset.limit")
+    voices = (_voice(generator, count, others[index].audio) for index in generator.permutation(len(others)))
+    return np.sum(list(itertools.islice((voice for voice in voices if voice is not None), VOICES)), axis=0)
+
+
+def _voice(generator: np.random.Generator, count: int, audio: Audio) -> npt.NDArray[np.float64] | None:
+    """One voice at a power of 1; None where there is nothing to hear."""
+    place, shift = generator.random(), int(generator.integers(count))
+    try:
+        voice = excerpt(audio, count, place).astype(np.float64)
+    except UnreadableAudioError:
+        return None  # it is named among the problems as an utterance of its own
+    power = _power(voice)
+    return np.roll(voice, shift) / np.sqrt(power) if power else None
+
+
+def _generator(seed: int, id: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"noise {seed} {id}".encode("utf-8", "surrogatepass")).digest()
+    return np.random.default_rng(int.from_bytes(digest))
+
+
+def _power(samples: npt.NDArray[np.floating]) -> float:
+    return float(np.mean(np.square(samples, dtype=np.float64)))
+
+
+def _recordings(folder: Path) -> tuple[Path, ...]:
+    found = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES))
+    if not found:
+        raise ConfigError(
+            f"dataset.noise.path={folder}: no recording in it; expected a folder with {', '.join(sorted(SUFFIXES))}"
+        )
+    return found

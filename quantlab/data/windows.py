@@ -1,0 +1,138 @@
+"""From an utterance of a corpus to what the encoder is given: noise added, and cut into windows where it is long.
+
+`chunked` takes windows of full length that overlap, so that a word that one of them cuts is whole in the next;
+`sequential` ends each window at a quiet place and begins the next one there. Both know where they cut before anything
+is decoded, so that windows are decoded in batches, and their texts joined afterwards (`quantlab.data.merge`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantlab.config import ConfigError, DatasetConfig
+from quantlab.data.audio import SAMPLE_RATE, TooLongError, UnreadableAudioError, decode
+from quantlab.data.corpus import Utterance
+from quantlab.data.noise import Noise, noise_facts
+from quantlab.record import Problem
+
+Samples = npt.NDArray[np.float32]
+OVERLAP_SHARE = 1 / 3  # of the window, where no overlap is asked for; what transformers' pipeline takes
+QUIET_SHARE = 1 / 3  # of the window, at its end, in which a quiet place to cut is looked for
+QUIET_SAMPLES = SAMPLE_RATE // 10  # how long it should be quiet
+
+
+@dataclass(frozen=True)
+class Window:
+    """What fits into the encoder at once."""
+
+    samples: Samples  # (samples,), mono, 16 kHz
+    audio_s: float
+    new_s: float  # of them, not in the window before
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """How the utterances of one split reach the model."""
+
+    dataset: DatasetConfig
+    split: Sequence[Utterance]  # all of them
+    window_s: float  # the most that the model hears at once
+    noise: Noise | None = None
+
+    def windows(self, utterance: Utterance) -> list[Window] | Problem:
+        """One window, or several where `dataset.long` says how; or why there is none.
+
+        Raises:
+            ConfigError: windows would overlap in full.
+        """
+
+        def problem(kind: Any, detail: str) -> Problem:
+            return Problem(utterance=utterance.id, split=utterance.split, kind=kind, detail=detail)
+
+        why = _why_unscored(utterance.text, self.dataset)
+        if why is not None:
+            return problem("empty reference", why)
+        try:
+            return self._decoded(utterance)
+        except UnreadableAudioError as error:
+            return problem("unreadable", str(error))
+        except TooLongError as error:
+            return problem("too long", f"{error}; dataset.long=chunked cuts it into windows")
+
+    def _decoded(self, utterance: Utterance) -> list[Window]:
+        clip = decode(utterance.audio, self.window_s if self.dataset.long is None else None)
+        samples = clip.samples if self.noise is None else self.noise.mixed(clip.samples, utterance.id, self.split)
+        if len(samples) <= round(self.window_s * SAMPLE_RATE):
+            return [Window(samples, clip.seconds, clip.seconds)]
+        return list(_cut(samples, _spans(samples, self.dataset, self.window_s)))
+
+
+def treatment(dataset: DatasetConfig) -> Mapping[str, object]:
+    """What features depend on beside audio and extractor; nothing where utterances are heard as they are.
+
+    Raises:
+        ConfigError: there is no noise where it should be.
+    """
+    facts: dict[str, object] = {}
+    if dataset.noise.kind is not None:
+        facts["noise"] = [noise_facts(dataset.noise), version("numpy")]
+    if dataset.unscored:
+        facts["unscored"] = [dataset.unscored, dataset.language]
+    if dataset.long is not None:
+        facts["long"] = [dataset.long, dataset.chunk_overlap_s]
+    return facts
+
+
+def _why_unscored(text: str, dataset: DatasetConfig) -> str | None:
+    if not any(letter.isalnum() for letter in text):
+        return f"no word in {text!r}"
+    if not dataset.unscored:
+        return None
+    from quantlab.score import normaliser
+
+    normalise = normaliser("whisper", dataset.language)
+    if normalise(text).strip() in {normalise(item).strip() for item in dataset.unscored}:
+        return f"{text!r} is left out by dataset.unscored"
+    return None
+
+
+def _spans(samples: Samples, dataset: DatasetConfig, window_s: float) -> list[tuple[int, int]]:
+    """Where each window starts and ends."""
+    most = round(window_s * SAMPLE_RATE)
+    if dataset.long == "sequential":
+        return list(_sequential(samples, most))
+    overlap_s = window_s * OVERLAP_SHARE if dataset.chunk_overlap_s is None else dataset.chunk_overlap_s
+    if overlap_s >= window_s:
+        raise ConfigError(f"dataset.chunk_overlap_s={overlap_s:g}: has to be less than the window, {window_s:g} s")
+    step = most - round(overlap_s * SAMPLE_RATE)
+    starts = range(0, max(1, len(samples) - most + step), step)
+    return [(start, min(start + most, len(samples))) for start in starts]
+
+
+def _sequential(samples: Samples, most: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    while len(samples) - start > most:
+        end = start + most
+        quiet = _quietest(samples[end - round(most * QUIET_SHARE) : end])
+        yield start, end - round(most * QUIET_SHARE) + quiet
+        start = end - round(most * QUIET_SHARE) + quiet
+    yield start, len(samples)
+
+
+def _quietest(samples: Samples) -> int:
+    """The middle of the QUIET_SAMPLES with the least power."""
+    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    return int(np.argmin(energy[QUIET_SAMPLES:] - energy[:-QUIET_SAMPLES])) + QUIET_SAMPLES // 2
+
+
+def _cut(samples: Samples, spans: Sequence[tuple[int, int]]) -> Iterator[Window]:
+    heard = [0, *(end for _, end in spans)]
+    for (start, end), (before, until) in zip(spans, pairwise(heard), strict=True):
+        yield Window(samples[start:end], (end - start) / SAMPLE_RATE, (until - before) / SAMPLE_RATE)
