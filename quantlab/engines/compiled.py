@@ -7,8 +7,9 @@ tokens stay uncompiled, as transformers leaves them.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +81,29 @@ def build(
     """Compile everything that will be called, by calling it on a batch of speech."""
     encoder = torch.compile(model.get_encoder(), dynamic=False)
     made = Compiled(model, device, decoding, encoder, _step_config(device))
-    for _ in range(BUILDS):
-        made.generate(speech)
-        made.encode(speech)
-        made.decode(speech)
+    with _compilers(device):
+        for _ in range(BUILDS):
+            made.generate(speech)
+            made.encode(speech)
+            made.decode(speech)
     return made
+
+
+@contextlib.contextmanager
+def _compilers(device: torch.device) -> Iterator[None]:
+    """Nobody compiles after the block: torch's pool of compiling processes would be idle beside the measurement.
+
+    For a CPU there is no pool at all: two graphs give it nothing to share out.
+    """
+    from torch._inductor import config
+
+    in_process = config.patch(compile_threads=1) if device.type == "cpu" else contextlib.nullcontext()
+    with in_process:
+        yield
+    if device.type != "cpu":
+        from torch._inductor.async_compile import shutdown_compile_workers
+
+        shutdown_compile_workers()
 
 
 def _step_config(device: torch.device) -> Any:
