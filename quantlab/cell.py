@@ -16,7 +16,7 @@ from quantlab import models, score
 from quantlab.alternate import must_alternate, one_at_a_time
 from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.config import RunConfig
-from quantlab.data import Features, joined
+from quantlab.data import Features, joined_text
 from quantlab.energy import Meter
 from quantlab.engines import Engine, compiled
 from quantlab.environment import describe
@@ -144,7 +144,7 @@ def _score(decoded: list[Decoded], made: Assembled, config: RunConfig) -> tuple[
     overlapping = config.dataset.long == "chunked"
     scored = []
     for heard, windows in _heard(made.speech.measured):
-        text = None if texts is None else joined(texts[windows], overlapping, language)
+        text = None if texts is None else joined_text(texts[windows], overlapping, language)
         scored.append(score.utterance(heard, tokens[windows], text, limit, language))
     return tuple(scored)
 

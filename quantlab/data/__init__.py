@@ -3,7 +3,7 @@
 from quantlab.data.calibration import calibration_ids
 from quantlab.data.corpus import Corpus, Utterance, open_corpus
 from quantlab.data.mel import Features, Mel, SplitFeatures, cache_dir, features
-from quantlab.data.merge import joined
+from quantlab.data.merge import joined_text
 
 __all__ = [
     "Corpus",
@@ -14,6 +14,6 @@ __all__ = [
     "cache_dir",
     "calibration_ids",
     "features",
-    "joined",
+    "joined_text",
     "open_corpus",
 ]

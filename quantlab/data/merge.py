@@ -17,7 +17,7 @@ MOST_WORDS = 150  # of a text that an overlap may take: 30 s at five words a sec
 SPACELESS = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})  # written without spaces: letters for words
 
 
-def joined(texts: Sequence[str], overlapping: bool, language: str = "en") -> str:
+def joined_text(texts: Sequence[str], overlapping: bool, language: str = "en") -> str:
     """One text out of those of consecutive windows.
 
     Args:

@@ -1,0 +1,251 @@
+"""Long recordings: put together, cut into windows, and their texts joined again."""
+
+import io
+import random
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+from transformers import WhisperFeatureExtractor
+
+from quantlab.app import compose
+from quantlab.cell import run_cell
+from quantlab.config import ConfigError, DatasetConfig, NoiseConfig
+from quantlab.data import features, joined_text, open_corpus
+from quantlab.data.audio import decode
+from quantlab.data.merge import merged
+from quantlab.data.noise import noise_of
+from quantlab.data.windows import Hearing
+from quantlab.score import normaliser
+
+from .conftest import RATE, manifest_config, tone, write_jsonl
+
+WINDOW_S = 6.0
+PAUSES_S = (2.0, 5.0, 7.0, 9.5, 15.0)  # of 0.3 s
+
+
+@pytest.fixture
+def extractor():
+    return WhisperFeatureExtractor(chunk_length=6)
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """One of 20.5 s with PAUSES_S in it; one of 6 s, one of 1 s."""
+    long = tone(20.5)
+    for pause_s in PAUSES_S:
+        long[round(pause_s * RATE) : round((pause_s + 0.3) * RATE)] = 0
+    soundfile.write(tmp_path / "long.wav", long, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "window.wav", tone(6.0), RATE)
+    soundfile.write(tmp_path / "short.wav", tone(1.0), RATE)
+    return write_jsonl(
+        tmp_path / "m.jsonl", [{"audio": f"{name}.wav", "text": name} for name in ("long", "window", "short")]
+    )
+
+
+def windows(manifest, **keys):
+    corpus = open_corpus(manifest_config(manifest, **keys))
+    [utterances] = corpus.splits.values()
+    return Hearing(corpus.dataset, utterances, WINDOW_S).windows(utterances[0])
+
+
+def starts_s(found):
+    """Where each window begins, if it has all that is new and what it has before that is of the window before."""
+    ends = np.cumsum([window.new_s for window in found])
+    return [round(float(end - window.audio_s), 3) for end, window in zip(ends, found, strict=True)]
+
+
+# windows
+
+
+@pytest.mark.parametrize(("overlap_s", "step_s"), [(None, 4.0), (1.5, 4.5), (5.0, 1.0)])
+def test_chunks_overlap_and_cover_everything(recordings, overlap_s, step_s):
+    found = windows(recordings, long="chunked", chunk_overlap_s=overlap_s)
+    assert starts_s(found) == [step_s * number for number in range(len(found))]
+    assert [window.audio_s for window in found[:-1]] == [WINDOW_S] * (len(found) - 1)
+    assert sum(window.new_s for window in found) == pytest.approx(20.5)
+    whole = soundfile.read(recordings.parent / "long.wav", dtype="float32")[0]
+    for start_s, window in zip(starts_s(found), found, strict=True):
+        begin = round(start_s * RATE)
+        np.testing.assert_array_equal(window.samples, whole[begin : begin + len(window.samples)])
+
+
+def test_an_overlap_of_a_whole_window_is_none(recordings):
+    with pytest.raises(ConfigError, match=r"chunk_overlap_s=6: has to be less than the window, 6 s"):
+        windows(recordings, long="chunked", chunk_overlap_s=6.0)
+
+
+def test_sequential_windows_end_in_a_pause(recordings):
+    """Of those in the last third of a window; the ones at 2 s and 7 s are passed over."""
+    found = windows(recordings, long="sequential")
+    whole = soundfile.read(recordings.parent / "long.wav", dtype="float32")[0]
+    np.testing.assert_array_equal(np.concatenate([window.samples for window in found]), whole)
+    assert all(window.audio_s == window.new_s <= WINDOW_S for window in found)
+    cuts_s = starts_s(found)[1:]
+    assert len(cuts_s) == 3
+    for cut_s, pause_s in zip(cuts_s, (5.0, 9.5, 15.0), strict=True):
+        assert pause_s + 0.05 <= cut_s <= pause_s + 0.25
+
+
+@pytest.mark.parametrize("how", ["chunked", "sequential"])
+def test_features_have_a_row_for_each_window(recordings, extractor, tmp_path, how):
+    corpus = open_corpus(manifest_config(recordings, long=how))
+    found = features(corpus, extractor, tmp_path / "cache")
+    split = found.splits["test"]
+    assert found.problems == ()
+    first, second, third = split.utterances()
+    assert (first, second, third) == ((0, split.ids.count("long.wav")), (first[1], 1), (first[1] + 1, 1))
+    assert first[1] > 3
+    assert split.mel.shape == (len(split.ids), 80, 600)
+    assert sum(split.new_s) == pytest.approx(27.5)
+    cut = windows(recordings, long=how)
+    for row, window in enumerate(cut):
+        direct = extractor(window.samples, sampling_rate=RATE, return_tensors="np").input_features[0]
+        np.testing.assert_allclose(split.mel[row], direct, atol=1e-5)
+    assert features(corpus, extractor, tmp_path / "cache").splits["test"].new_s == split.new_s
+    assert found.only(["long.wav"]).splits["test"].ids == ("long.wav",) * first[1]
+
+
+def test_without_it_long_ones_are_named(recordings, extractor, tmp_path):
+    found = features(open_corpus(manifest_config(recordings)), extractor, tmp_path)
+    assert [(item.utterance, item.kind) for item in found.problems] == [("long.wav", "too long")]
+    assert "dataset.long=chunked" in found.problems[0].detail
+    features(open_corpus(manifest_config(recordings, long="chunked")), extractor, tmp_path)
+    features(open_corpus(manifest_config(recordings, long="chunked", chunk_overlap_s=1.0)), extractor, tmp_path)
+    features(open_corpus(manifest_config(recordings, long="sequential")), extractor, tmp_path)
+    assert len(list((tmp_path / "features").iterdir())) == 4
+
+
+# texts
+
+
+def heard(words, spans, window):
+    """What a perfect recogniser writes of a window: the words in it, and of a word that the edge cuts a part."""
+    begin, end = window
+    found = []
+    for word, (first, last) in zip(words, spans, strict=True):
+        if begin <= first and last <= end:
+            found.append(word)
+        elif first < end and last > begin and min(last, end) - max(first, begin) > (last - first) / 2:
+            found.append(word[:-1] + "x")
+    return " ".join(found)
+
+
+def recited(seed, count=400):
+    """Words of a small vocabulary with their times: two to three a second, with pauses."""
+    draw = random.Random(seed)
+    vocabulary = [a + b for a in ("ka", "to", "mi", "su", "re", "po") for b in ("lan", "ver", "dik", "mon", "tas")]
+    words, spans, now_s = [], [], 0.0
+    for _ in range(count):
+        length_s = draw.uniform(0.2, 0.5)
+        words.append(draw.choice(vocabulary))
+        spans.append((now_s, now_s + length_s))
+        now_s += length_s + (draw.uniform(0.2, 1.0) if draw.random() < 0.15 else 0.0)
+    return words, spans
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_perfect_recogniser_loses_next_to_nothing(seed):
+    """30 s windows that overlap by 10 s, as they would be of Whisper; words repeat every few seconds."""
+    words, spans = recited(seed)
+    starts = np.arange(0.0, spans[-1][1], 20.0)
+    texts = [heard(words, spans, (start, start + 30.0)) for start in starts]
+    reference = " ".join(words)
+    assert jiwer.wer(reference, joined_text(texts, overlapping=True)) <= 0.005
+    assert jiwer.wer(reference, joined_text(texts, overlapping=False)) > 0.4  # what it would be without
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ("a b c d", "c d e", "a b c d e"),
+        ("a b c dx", "xc d e f", "a b c dx xc d e f"),  # no word in common: nothing is taken away
+        ("a b c d ex", "bx c d e f", "a b c d e f"),
+        ("a b", "c d", "a b c d"),
+        ("", "c d", "c d"),
+        ("a b", "", "a b"),
+        ("a b", "a b", "a b"),
+        ("so it went Well.", "it went well, and", "so it went well, and"),  # capitals and punctuation do not count
+    ],
+)
+def test_where_one_text_goes_over_into_the_next(left, right, expected):
+    assert merged(left.split(), right.split()) == expected.split()
+
+
+def test_one_window_is_left_alone_and_letters_stand_for_words_where_there_are_no_spaces():
+    assert joined_text([" as  it is "], overlapping=True) == " as  it is "
+    assert joined_text(["今日は天気が", "天気がいいです"], overlapping=True, language="ja") == "今日は天気がいいです"
+    assert joined_text(["a ", "", " b"], overlapping=False) == "a b"
+
+
+# the demo corpus, joined
+
+
+def demo_long(**keys):
+    return DatasetConfig(name="demo_long", source="joined", **keys)
+
+
+def test_demo_long_is_the_demo_corpus():
+    long, short = open_corpus(demo_long()), open_corpus(DatasetConfig(name="demo", source="shipped"))
+    for name, split in long.splits.items():
+        assert " ".join(item.text for item in split) == " ".join(item.text for item in short.splits[name])
+        lengths_s = [soundfile.info(io.BytesIO(item.audio())).duration for item in split[:2]]
+        assert all(60 <= length_s <= 127 for length_s in lengths_s)  # the last utterance may go over 120
+    assert long.fingerprint == open_corpus(demo_long()).fingerprint
+    few = open_corpus(demo_long(limit=2, splits=["other"]))
+    assert few.splits["other"] == long.splits["other"][:2]
+
+
+def test_demo_long_is_the_demo_s_audio_with_pauses():
+    [recording] = open_corpus(demo_long(limit=1, splits=["clean"])).splits["clean"]
+    samples = decode(recording.audio, None).samples
+    position = 0
+    for part, pause_s in zip(recording.audio.parts, recording.audio.pauses_s, strict=True):
+        clip = decode(part.audio, None).samples
+        np.testing.assert_array_equal(samples[position : position + len(clip)], clip)
+        position += len(clip)
+        silence = samples[position : position + round(pause_s * RATE)]
+        assert 0.3 * RATE <= len(silence) <= 1.2 * RATE
+        assert not silence.any()
+        position += len(silence)
+    assert position == len(samples)
+
+
+def test_a_part_that_cannot_be_read_is_named(tmp_path, extractor):
+    soundfile.write(tmp_path / "a.wav", tone(1.0), RATE)
+    (tmp_path / "b.wav").write_text("no audio")
+    rows = [{"audio": name, "text": "x", "split": name[0]} for name in ("a.wav", "b.wav")]
+    config = demo_long(path=str(write_jsonl(tmp_path / "m.jsonl", rows)))
+    found = features(open_corpus(config), extractor, tmp_path / "cache")
+    assert list(found.splits) == ["a"]
+    assert [(item.utterance, item.kind) for item in found.problems] == [("b-000", "unreadable")]
+    assert "its part b.wav: Format not recognised" in found.problems[0].detail
+
+
+@pytest.mark.parametrize("how", ["chunked", "sequential"])
+def test_a_cell_scores_recordings_and_times_windows(how, monkeypatch, tmp_path):
+    monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path))
+    arguments = ["dataset=demo_long", f"dataset.long={how}", "dataset.limit=1", "dataset.splits=[clean]", "device=cpu"]
+    [config] = compose([*arguments, "device.threads=1", "device.pin=false", "protocol.warmup_batches=0"])
+    result = run_cell(config)
+    [recording] = open_corpus(config.dataset).splits["clean"]
+    [scored] = result.utterances
+    length_s = decode(recording.audio, None).seconds
+    assert (scored.id, scored.reference) == ("clean-000", recording.text)
+    assert scored.audio_s == pytest.approx(length_s)
+    assert result.record.splits["clean"].audio_s == pytest.approx(length_s)  # overlaps count once
+    assert sum(batch.utterances for batch in result.batches) >= length_s / WINDOW_S
+    assert scored.tokens == sum(batch.tokens for batch in result.batches)
+    words = len(normaliser()(recording.text).split())
+    assert scored.substitutions + scored.deletions + scored.hits == words
+    assert scored.hits > words / 4  # the model was made for one sentence in a window
+
+
+def test_noise_comes_before_the_windows(recordings):
+    corpus = open_corpus(manifest_config(recordings, long="sequential", noise=NoiseConfig(kind="white", snr_db=0.0)))
+    [utterances] = corpus.splits.values()
+    noise = noise_of(corpus.dataset.noise)
+    found = Hearing(corpus.dataset, utterances, WINDOW_S, noise).windows(utterances[0])
+    whole = noise.mixed(decode(utterances[0].audio, None).samples, utterances[0].id, utterances)
+    np.testing.assert_array_equal(np.concatenate([window.samples for window in found]), whole)
