@@ -1,0 +1,233 @@
+"""Does an engine cost more in the harness than by itself? A cell's `generate` against a library's own loop.
+
+    python benchmarks/native.py quant=ct2_int8 device=cpu dataset.limit=40
+    python benchmarks/native.py quant=ct2_int8 device=cpu dataset.limit=40 --native faster-whisper
+
+Same features, threads, batches, prompt and limit on both sides, which take turns (A B B A). With other overrides the
+same script asks whether a row of the grid is as fast as faster-whisper's int8, say on whisper-small's architecture
+with 32 tokens whatever comes:
+
+    python benchmarks/native.py quant=torch_int8 device=cpu model=small model.weights=random protocol.batch_size=1 \\
+        dataset.limit=4 --native faster-whisper --compute-type int8
+
+The loops share no code with quantlab's engine: the checkpoint is saved in the layout of transformers, converted by the
+library's own converter and loaded by the library. Only the names of its tokens are made up.
+
+On Linux the process keeps the memory that it frees (`mallopt`): glibc gives it back after each call and faults it in
+again at the next, a third of the time of a small model and not the same third for two copies of the same model, as
+each has a thread, and so an arena, of its own. `--malloc default` leaves that in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quantlab.config import RunConfig
+    from quantlab.data import SplitFeatures
+    from quantlab.engines import Decoding, Engine
+    from quantlab.stats.speed import Ratio
+
+Loop = Callable[["SplitFeatures"], list[list[int]]]  # a batch → token ids of each utterance
+WARM_UP = 2  # rounds over all batches, untimed
+REL_CI = 0.01  # width of the ratio's interval at which to stop
+# mallopt(3): one arena, no memory given back, as much as is allowed from the heap in place of mmap (32 MiB)
+KEEP_MEMORY = {"M_ARENA_MAX": (-8, 1), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_MMAP_THRESHOLD": (-3, 2**25)}
+
+
+def main() -> int:
+    """Measure one cell against a library's loop and print a line; 1 if it takes more than `--within` longer."""
+    options = _parser().parse_args()
+    from quantlab.isolate import SPIN_COUNT
+
+    if options.malloc == "keep" and sys.platform == "linux":
+        keep_memory()
+    os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # as in every cell; read once, when torch is imported
+    from quantlab.app import compose
+    from quantlab.assemble import assemble, prepared
+    from quantlab.identity import resolve
+    from quantlab.measure import Clocks
+
+    [config] = map(resolve, compose([*options.overrides, "tracking=off"]))
+    compute_type = options.compute_type or str(config.quant.format)
+    with prepared(config) as device, tempfile.TemporaryDirectory() as folder:
+        made = assemble(config, device, Clocks(device))
+        decoding, threads = made.decoder.decoding, config.device.threads or 1
+        save(config, Path(folder), compute_type)
+        loop = LOOPS[options.native](folder, compute_type, threads, decoding)
+        speech = made.speech.measured.splits.values()
+        batches = [batch for split in speech for batch in split.batches(decoding.batch_size)]
+        found = compare(made.decoder, loop, batches, options.budget_s)
+    print(f"{config.label} / {options.native} {compute_type}, threads {threads}: {found}")
+    return 0 if found.ratio.value <= 1 + options.within else 1
+
+
+def keep_memory() -> None:
+    """Let glibc keep what this process frees; another C library has no mallopt, or takes no notice."""
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, value in KEEP_MEMORY.values():
+            set_option(option, value)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The engine's seconds against the loop's, on the same batches."""
+
+    ratio: Ratio
+    blocks: int
+    rtf: tuple[float, float]  # of the engine and of the loop, in their faster call of each block
+    same: int  # utterances with the same tokens
+    utterances: int
+
+    def __str__(self) -> str:
+        return (
+            f"ratio {self.ratio.value:.4f} [{self.ratio.low:.4f}, {self.ratio.high:.4f}] from {self.blocks} blocks, "
+            f"RTF {self.rtf[0]:.5f} and {self.rtf[1]:.5f}, same tokens in {self.same} of {self.utterances} utterances"
+        )
+
+
+def compare(engine: Engine, loop: Loop, batches: list[SplitFeatures], budget_s: float) -> Compared:
+    """Time the two in turns, a batch a block, until the ratio is known or the budget is spent; whole rounds."""
+    from quantlab.stats.speed import converged, typical_ratio
+
+    for batch in batches * WARM_UP:
+        engine.generate(batch)
+        loop(batch)
+    pairs = [pair for batch in batches for pair in zip(engine.generate(batch)[0], loop(batch), strict=True)]
+    calls: list[tuple[list[float], list[float]]] = []
+    audio_s = 0.0
+    start_s = time.monotonic()
+    for block, batch in zip(itertools.count(), itertools.cycle(batches)):
+        calls.append(_in_turns(engine, loop, batch, block))
+        audio_s += sum(batch.audio_s)
+        ratio = typical_ratio(*zip(*calls, strict=True))
+        whole_round = (block + 1) % len(batches) == 0
+        if whole_round and (converged(ratio, block + 1, REL_CI) or time.monotonic() - start_s > budget_s):
+            break
+    rtf = tuple(sum(min(sides[side]) for sides in calls) / audio_s for side in (0, 1))
+    return Compared(ratio, len(calls), (rtf[0], rtf[1]), sum(one == other for one, other in pairs), len(pairs))
+
+
+def _in_turns(engine: Engine, loop: Loop, batch: SplitFeatures, block: int) -> tuple[list[float], list[float]]:
+    """A B B A, then B A A B: seconds of the engine, as it tells them itself, and of the loop, by the wall clock."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for side in (0, 1, 1, 0) if block % 2 == 0 else (1, 0, 0, 1):
+        if side == 0:
+            seconds[0].append(engine.generate(batch)[1])
+        else:
+            start = time.perf_counter()
+            loop(batch)
+            seconds[1].append(time.perf_counter() - start)
+    return seconds
+
+
+def save(config: RunConfig, folder: Path, compute_type: str) -> None:
+    """The checkpoint in CTranslate2's format with a `tokenizer.json`, as its users make it from a folder."""
+    from ctranslate2.converters import TransformersConverter
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    from quantlab.models import load
+
+    model = load(config.model, config.seed).model
+    names = dict(_names(model))
+    vocabulary = {names.get(id, f"<{id}>"): id for id in range(model.config.vocab_size)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token=names[model.generation_config.eos_token_id]))
+    with tempfile.TemporaryDirectory() as source:
+        model.save_pretrained(source)
+        PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(source)
+        converter = TransformersConverter(source, copy_files=["tokenizer.json"])
+        converter.convert(str(folder), quantization=compute_type, force=True)
+
+
+def _names(model: Any) -> Iterator[tuple[int, str]]:
+    """The special tokens by OpenAI's names, which the libraries look for."""
+    tokens = model.generation_config
+    yield tokens.eos_token_id, "<|endoftext|>"
+    yield tokens.decoder_start_token_id, "<|startoftranscript|>"
+    yield tokens.no_timestamps_token_id, "<|notimestamps|>"
+    yield from ((id, name) for name, id in tokens.lang_to_id.items())
+    yield from ((id, f"<|{name}|>") for name, id in tokens.task_to_id.items())
+
+
+def ctranslate2_loop(folder: str, compute_type: str, threads: int, decoding: Decoding) -> Loop:
+    """`Whisper.generate` on a batch of features, all else as faster-whisper has it by default."""
+    import ctranslate2
+    import numpy as np
+
+    model = ctranslate2.models.Whisper(folder, device="cpu", compute_type=compute_type, intra_threads=threads)
+
+    def loop(speech: SplitFeatures) -> list[list[int]]:
+        features = ctranslate2.StorageView.from_array(np.array(speech.mel))
+        results = model.generate(
+            features,
+            [list(decoding.prompt)] * len(speech.ids),
+            beam_size=decoding.num_beams,
+            max_length=_max_length(decoding),
+            suppress_tokens=_suppressed(decoding),
+        )
+        return [result.sequences_ids[0] for result in results]
+
+    return loop
+
+
+def faster_whisper_loop(folder: str, compute_type: str, threads: int, decoding: Decoding) -> Loop:
+    """What faster-whisper's batched pipeline does with the features of a batch of segments."""
+    import numpy as np
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
+    from faster_whisper.tokenizer import Tokenizer
+    from faster_whisper.transcribe import TranscriptionOptions
+
+    model = WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads)
+    model.max_length = _max_length(decoding)
+    pipeline = BatchedInferencePipeline(model)
+    tokenizer = Tokenizer(model.hf_tokenizer, True, "transcribe", decoding.language)
+    used = {
+        "beam_size": decoding.num_beams, "patience": 1, "length_penalty": 1, "temperatures": [0.0],
+        "repetition_penalty": 1, "no_repeat_ngram_size": 0, "multilingual": False, "without_timestamps": True,
+        "suppress_blank": True, "suppress_tokens": _suppressed(decoding),
+    }  # fmt: skip
+    options = TranscriptionOptions(**{**dict.fromkeys(TranscriptionOptions.__dataclass_fields__), **used})
+
+    def loop(speech: SplitFeatures) -> list[list[int]]:
+        _, results = pipeline.generate_segment_batched(np.array(speech.mel), tokenizer, options)
+        return [result["tokens"] for result in results]
+
+    return loop
+
+
+def _suppressed(decoding: Decoding) -> list[int]:
+    return [*decoding.suppressed, *([decoding.end] if decoding.min_new_tokens else [])]
+
+
+def _max_length(decoding: Decoding) -> int:
+    """Half of it is for the text before, see quantlab/engines/ctranslate2.py."""
+    return 2 * decoding.max_new_tokens
+
+
+LOOPS = {"ctranslate2": ctranslate2_loop, "faster-whisper": faster_whisper_loop}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="*", help="the cell, as for python -m quantlab")
+    parser.add_argument("--native", choices=LOOPS, default="ctranslate2", help="whose loop")
+    parser.add_argument("--compute-type", help="of the loop; default: the cell's quant.format")
+    parser.add_argument("--budget-s", type=float, default=60, help="seconds for the timing")
+    parser.add_argument("--malloc", choices=("keep", "default"), default="keep", help="what becomes of freed memory")
+    parser.add_argument("--within", type=float, default=0.03, help="how much longer the cell may take")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
