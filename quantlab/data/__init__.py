@@ -2,8 +2,9 @@
 
 from quantlab.data.calibration import calibration_ids
 from quantlab.data.corpus import Corpus, Utterance, open_corpus
-from quantlab.data.mel import Features, Mel, SplitFeatures, cache_dir, features
+from quantlab.data.mel import cache_dir, features
 from quantlab.data.merge import joined_text
+from quantlab.data.speech import Features, Mel, SplitFeatures
 
 __all__ = [
     "Corpus",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from quantlab.config import CalibrationConfig
-from quantlab.data.mel import Features
+from quantlab.data.speech import Features
 
 
 def calibration_ids(features: Features, calibration: CalibrationConfig, seed: int) -> tuple[str, ...]:

@@ -18,28 +18,26 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from quantlab.config import ConfigError, DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE
 from quantlab.data.corpus import Corpus, Utterance, split_digest
 from quantlab.data.noise import noise_of
+from quantlab.data.speech import Features, Mel, SplitFeatures
 from quantlab.data.windows import Hearing, Window, treatment
 from quantlab.record import Problem, to_json
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
 
-Mel = npt.NDArray[np.float32]
 LAYOUT = 2  # of the cache; raise it when what is stored changes
 STALE_S = 3600
 EXTRACTOR = (  # what its features depend on
@@ -54,87 +52,6 @@ EXTRACTOR = (  # what its features depend on
     "padding_side",
 )
 BATCH_S = 240  # seconds of window per call of the extractor; larger batches are slower, they leave the cache
-
-
-@dataclass(frozen=True)
-class SplitFeatures:
-    """The measurable utterances of a split, or some of them; every field has one entry per window.
-
-    An utterance is one window, but for a long recording, whose windows follow each other with the same id.
-    """
-
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]  # raw references
-    speakers: tuple[str | None, ...]
-    audio_s: tuple[float, ...]  # seconds of real audio, not of the padded window
-    new_s: tuple[float, ...]  # of them, seconds that the window before does not have: all but where windows overlap
-    stored: Mel  # the whole split on disk, (windows, mel bins, frames)
-    rows: tuple[int, ...]  # of `stored`
-
-    @property
-    def mel(self) -> Mel:
-        """Features, float32, (windows, mel bins, frames); not copied where the rows are consecutive."""
-        first, count = (self.rows[0], len(self.rows)) if self.rows else (0, 0)
-        if self.rows == tuple(range(first, first + count)):
-            return self.stored[first : first + count]
-        return self.stored[list(self.rows)]
-
-    def batches(self, size: int) -> Iterator[SplitFeatures]:
-        """Consecutive windows, `size` at a time; the last batch may be smaller."""
-        for start in range(0, len(self.rows), size):
-            yield self.take(range(start, min(start + size, len(self.rows))))
-
-    def utterances(self) -> Iterator[tuple[int, int]]:
-        """The first window of each utterance, and how many it has."""
-        first = 0
-        for _, windows in groupby(self.ids):
-            count = len(list(windows))
-            yield first, count
-            first += count
-
-    def take(self, positions: Sequence[int]) -> SplitFeatures:
-        return SplitFeatures(
-            ids=tuple(self.ids[i] for i in positions),
-            texts=tuple(self.texts[i] for i in positions),
-            speakers=tuple(self.speakers[i] for i in positions),
-            audio_s=tuple(self.audio_s[i] for i in positions),
-            new_s=tuple(self.new_s[i] for i in positions),
-            stored=self.stored,
-            rows=tuple(self.rows[i] for i in positions),
-        )
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a cell measures: the splits that have a measurable utterance, and the utterances that are not."""
-
-    splits: Mapping[str, SplitFeatures]
-    problems: tuple[Problem, ...]
-
-    def only(self, ids: Collection[str]) -> Features:
-        """Those utterances; a split without any goes."""
-        return self._filtered(set(ids), keep=True)
-
-    def without(self, ids: Collection[str]) -> Features:
-        """All but those utterances; a split of which nothing is left goes.
-
-        Raises:
-            ConfigError: nothing at all is left.
-        """
-        rest = self._filtered(set(ids), keep=False)
-        if not rest.splits:
-            raise ConfigError(
-                f"calibration.source=disjoint leaves nothing to score: all {len(ids)} utterances calibrate; "
-                "raise dataset.limit or lower calibration.fraction"
-            )
-        return rest
-
-    def _filtered(self, ids: set[str], keep: bool) -> Features:
-        splits = {
-            name: split.take([i for i, id in enumerate(split.ids) if (id in ids) == keep])
-            for name, split in self.splits.items()
-        }
-        return replace(self, splits={name: split for name, split in splits.items() if split.ids})
 
 
 def cache_dir() -> Path:
@@ -263,11 +180,13 @@ def _extract(folder: Path, source: _Source) -> None:
     with (folder / "mel.npy").open("wb") as file:
         _write_header(file, (len(source.utterances), *shape))
         for heard in _batches(source):
-            problems += [found for _, found in heard if isinstance(found, Problem)]
+            windows: list[Window] = []
             for utterance, found in heard:
-                if not isinstance(found, Problem):
+                if isinstance(found, Problem):
+                    problems.append(found)
+                else:
+                    windows += found
                     kept += [_Row(utterance, window.audio_s, window.new_s) for window in found]
-            windows = [window for _, found in heard if not isinstance(found, Problem) for window in found]
             for start in range(0, len(windows), source.batch):
                 file.write(_mel(windows[start : start + source.batch], source.feature_extractor).tobytes())
         file.seek(0)

@@ -13,7 +13,7 @@ from transformers import WhisperFeatureExtractor
 from quantlab.config import CalibrationConfig, ConfigError
 from quantlab.data import Features, cache_dir, calibration_ids, features, open_corpus
 from quantlab.data.audio import decode
-from quantlab.data.mel import SplitFeatures
+from quantlab.data.speech import SplitFeatures
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
 
