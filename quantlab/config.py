@@ -83,9 +83,27 @@ class QuantConfig(_Part):
     symmetric: bool | None = None
     double_quant: bool = False  # scales quantized once more (bitsandbytes)
     axis: Literal[0, 1] | None = None  # along which HQQ groups
+    backend: Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"] | None = None  # HQQ's kernels; null: its own
     target: Target = "all"
     skip: Names = ()  # globs over module names, e.g. "*.k_proj"
     head: bool = False  # whether proj_out is quantized
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_does_not_apply(cls, raw: Any) -> Any:
+        """A sweep sets its keys everywhere: the baseline has none of them, a scale per channel has no group size.
+
+        However such a point is written, it is the same cell.
+        """
+        if not isinstance(raw, Mapping):
+            return raw
+        if raw.get("scheme") == "none":
+            return {**raw, **{key: cls.model_fields[key].default for key in _OF_QUANTIZED if key in raw}}
+        whole = raw.get("granularity") in ("per-tensor", "per-channel")
+        return {**raw, "group_size": None} if whole else raw
+
+
+_OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
 
 
 class DeviceConfig(_Part):

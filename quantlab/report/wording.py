@@ -25,7 +25,11 @@ FURTHER_AXES = (
     "batch_size",
     "threads",
     "target",
+    "bits",
+    "granularity",
     "group_size",
+    "symmetric",
+    "backend",
     "seed",
 )
 
