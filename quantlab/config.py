@@ -23,6 +23,7 @@ def _as_tuple(value: object) -> object:
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Target = Literal["all", "encoder", "decoder"]
 AudioContext = Literal["full", "dynamic"]
+Backend = Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"]
 
 
 class ConfigError(ValueError):
@@ -83,7 +84,7 @@ class QuantConfig(_Part):
     symmetric: bool | None = None
     double_quant: bool = False  # scales quantized once more (bitsandbytes)
     axis: Literal[0, 1] | None = None  # along which HQQ groups
-    backend: Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"] | None = None  # HQQ's kernels; null: its own
+    backend: Backend | None = None  # HQQ's kernels; null: the best that is installed
     target: Target = "all"
     skip: Names = ()  # globs over module names, e.g. "*.k_proj"
     head: bool = False  # whether proj_out is quantized

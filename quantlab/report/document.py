@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from quantlab.report import published, ranking, study
+from quantlab.report.factors import ChoiceEffect, choice_effects
 from quantlab.report.published import Match
 from quantlab.report.rows import Row
 from quantlab.report.study import Change, Group, Priority
@@ -16,6 +18,7 @@ from quantlab.report.wording import (
     cell_name,
     megabytes,
     noise,
+    p_value,
     percent,
     points,
     ratio,
@@ -59,9 +62,9 @@ class Section:
     level: int = 2  # of the heading; 3 stands within the 2 before
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """The whole content, in reading order."""
-    found = [part for group in study.groups(rows) for part in _of_group(group)]
+def sections(root: Path, rows: Sequence[Row]) -> list[Section]:
+    """The whole content, in reading order; raw utterances below `root` are read where design choices vary."""
+    found = [part for group in study.groups(rows) for part in _of_group(root, group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_comparisons(rows)))
     return [reading, *found, *_side_by_side(published.matches(rows)), *_not_measured(rows)]
 
@@ -78,7 +81,7 @@ def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
         yield "Time ×base: time of the cell / time of its fp32 baseline, taking turns on the same batches."
 
 
-def _of_group(group: Group) -> Iterator[Section]:
+def _of_group(root: Path, group: Group) -> Iterator[Section]:
     yield results(group)
     choices = study.priorities(group)
     if choices:
@@ -87,6 +90,9 @@ def _of_group(group: Group) -> Iterator[Section]:
         yield wer_increase(group)
     if study.gaps(group):
         yield robustness(group)
+    effects = choice_effects(root, group.rows)
+    if effects:
+        yield design_choices(group, effects)
 
 
 # Tables 2 and 3
@@ -290,6 +296,40 @@ def robustness(group: Group) -> Section:
     table = Table(header, lines, _caption("Robustness gap", group), "llrr")
     note = f"Gap: WER {hard} − WER {found[0].easy}; change: the gap − the baseline's gap."
     return Section("Robustness gap", table=table, notes=(note,), level=3)
+
+
+# Design choices
+
+
+def design_choices(group: Group, effects: Sequence[ChoiceEffect]) -> Section:
+    """The main effect of every level of a choice, over pairs of cells that agree in all other choices."""
+    lines = tuple(
+        (
+            *(Cell(text) for text in (item.device, item.library, item.choice, item.level, item.reference)),
+            Cell(_points(Change(item.effect.mean.value, item.effect.mean.ci95))),
+            Cell(f"{points(item.effect.smallest)} to {points(item.effect.largest)}"),
+            Cell(p_value(item.p_holm)),
+            Cell(str(item.effect.pairs)),
+            Cell(str(len(item.alone))),
+        )
+        for item in effects
+    )
+    settings = ("device", "library", "choice", "level", "against")
+    header = (*settings, "WER, points", "in single pairs", "p", "pairs", "alone")
+    table = Table(header, lines, _caption("What each design choice costs", group), "lllllrrrrr")
+    notes = (
+        "Mean difference in pooled WER over the pairs of cells that differ in this choice alone; Holm-corrected over "
+        "the lines of the table. Where single pairs lie far apart, the cost depends on the other choices.",
+        *_alone(group, effects),
+    )
+    return Section("What each design choice costs", table=table, notes=notes, level=3)
+
+
+def _alone(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
+    ids = dict.fromkeys(cell_id for item in effects for cell_id in item.alone)
+    if ids:
+        named = _listed([group.methods[cell_id] for cell_id in ids])
+        yield f"Alone, without a partner in some line, where they do not count: {named}."
 
 
 def _points(change: Change) -> str:

@@ -41,7 +41,7 @@ _TRANSLATION = str.maketrans(_ESCAPED)
 def render(root: Path, rows: Sequence[Row]) -> str:
     """One `table*` for each table of the report; it ends with a line break."""
     parts = [_HEAD]
-    parts += [_table(section, section.table) for section in document.sections(rows) if section.table is not None]
+    parts += [_table(section, section.table) for section in document.sections(root, rows) if section.table is not None]
     return "\n\n".join(parts) + "\n"
 
 

@@ -17,7 +17,7 @@ _SPECIAL = re.compile(r"[\\`*<>|]|(?<!\w)_|_(?!\w)|(?<=\])\(")
 def render(root: Path, rows: Sequence[Row]) -> str:
     """The whole document; it ends with a line break."""
     parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells recorded below `{root}`."]
-    for section in document.sections(rows):
+    for section in document.sections(root, rows):
         parts += _section(section)
     return "\n\n".join(parts) + "\n"
 

@@ -58,6 +58,10 @@ def ratio(value: float) -> str:
     return f"{value:.2f}"
 
 
+def p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def half_width(value: float, ci95: Sequence[float]) -> str:
     """`0.84 ±0.01`: half of the 95 % interval, rounded up to what is shown; never ±0.00."""
     half = max((ci95[1] - ci95[0]) / 2, 0.005)

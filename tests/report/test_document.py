@@ -85,7 +85,7 @@ def test_published_and_measured_are_columns_of_their_own_and_neither_fills_the_o
     assert line[header.index("RTF, published")] == "0.006"
     assert line[header.index("RTF, measured")] == "0.0127"
     assert line[header.index("smaller by %, published")] == "–"
-    assert "published" in document.sections(rows)[-1].heading.lower()
+    assert "published" in document.sections(ROOT, rows)[-1].heading.lower()
 
 
 def test_a_grid_that_no_paper_reports_has_no_such_section():

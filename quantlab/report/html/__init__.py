@@ -28,7 +28,7 @@ def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES) -> str:
     if not rows:
         return tag("p", EMPTY)
     found = {row["cell_id"]: record for row in rows if (record := _record(root, row["cell_id"])) is not None}
-    without_texts = _filled(rows, _blocks(root, rows, found))
+    without_texts = _filled(root, rows, _blocks(root, rows, found))
     baselines = {row["cell_id"]: row["baseline"] for row in rows}
     scored = [(record, baselines[cell]) for cell, record in found.items() if record.status == "ok"]
     heard = texts.fitted(root, scored, most_bytes - len(without_texts.encode("utf-8", "replace")))
@@ -54,7 +54,7 @@ def _blocks(root: Path, rows: list[Row], found: dict[str, Record]) -> Html:
     return join(blocks)
 
 
-def _filled(rows: list[Row], blocks: Html) -> str:
+def _filled(root: Path, rows: list[Row], blocks: Html) -> str:
     return Template(asset("page.html")).substitute(
         policy=tag("meta", http_equiv="Content-Security-Policy", content=policy()),
         style=Html(asset("page.css")),
@@ -67,7 +67,7 @@ def _filled(rows: list[Row], blocks: Html) -> str:
         table=grid.table(rows),
         count=len(rows),
         not_measured=sections.not_measured(rows) or "",
-        study=sections.study(rows),
+        study=sections.study(root, rows),
         blocks=blocks,
         plotly=data_block("plotly", plotly()[0]),
         script=tag("script", Html(script())),

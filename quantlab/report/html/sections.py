@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from quantlab.report import document, ranking
@@ -169,9 +170,9 @@ def not_measured(rows: Sequence[Row]) -> Html | None:
     return tag("section", tag("h2", "Not measured"), tag("ul", lines, class_="reasons"), id="not-measured")
 
 
-def study(rows: Sequence[Row]) -> Html:
+def study(root: Path, rows: Sequence[Row]) -> Html:
     """The study's tables, and published figures beside measured ones."""
-    found = [section for section in document.sections(rows) if section.heading != "Not measured"]
+    found = [section for section in document.sections(root, rows) if section.heading != "Not measured"]
     return join(_section(section) for section in found)
 
 

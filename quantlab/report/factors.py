@@ -1,0 +1,203 @@
+"""What each design choice costs: its main effect on WER, over cells of one library that vary several choices.
+
+The study (arXiv 2511.08093) names four choices: scheme, method, granularity, bit width. Cells of different libraries
+differ in all of them at once; cells of one library that cover a product of choices tell one from the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quantlab import storage
+from quantlab.config import StatsConfig
+from quantlab.evidence import RULE_OF_THREE
+from quantlab.pairs import read_scores
+from quantlab.report.rows import Row
+from quantlab.stats.factorial import Effect, Matched, main_effects
+from quantlab.stats.paired import holm
+from quantlab.stats.rates import Counts, Sample
+
+Settings = tuple[tuple[str, Any], ...]  # every choice with its level, hashable
+
+# Keys of a row that a quantizer is configured by; `granularity` stands for `group_size` too.
+_CHOICES = (
+    "scheme", "bits", "format", "granularity", "symmetric", "activations", "double_quant", "axis", "backend", "target",
+    "head", "skip",
+)  # fmt: skip
+_COARSEST_FIRST = ("per-tensor", "per-channel", "per-group")
+_SCHEMES = ("weight-only", "dynamic", "static")
+
+
+@dataclass(frozen=True)
+class ChoiceEffect:
+    """What one level of a choice costs against the reference level; see `Effect` for the figures."""
+
+    device: str
+    library: str
+    choice: str  # bits, granularity, …
+    level: str
+    reference: str
+    effect: Effect
+    p_holm: float  # corrected for all the effects of one call of `choice_effects`
+    alone: tuple[str, ...]  # cell ids at one of the two levels without a cell at the other; they do not count
+
+
+class _Design(NamedTuple):
+    """Cells of one library and one baseline, by what they chose; the choices that vary."""
+
+    cells: dict[Settings, Row]
+    varied: tuple[str, ...]
+
+
+class _Contrast(NamedTuple):
+    """A level of a choice against the reference level, in cell ids."""
+
+    choice: str
+    level: Any
+    reference: Any
+    pairs: tuple[tuple[str, str], ...]  # reference, changed
+    alone: tuple[str, ...]
+
+
+class _Measured(NamedTuple):
+    sample: Sample
+    counts: dict[str, Counts]  # by cell id, of the cells that heard this sample
+    resamples: int
+
+
+def choice_effects(root: str | Path, rows: Sequence[Row]) -> list[ChoiceEffect]:
+    """The main effects of every library that varies two choices or more, against one baseline.
+
+    Each level is compared with the choice's first: the most bits, the coarsest granularity, symmetric, weight-only.
+    A choice of which no two cells agree in all the rest has no effect to show.
+
+    Args:
+        root: where the raw utterances lie.
+        rows: cells that ended well.
+    """
+    found = [effect for design in _designs(rows) for effect in _of_design(root, design)]
+    corrected = holm([item.effect.p for item in found])
+    return [replace(item, p_holm=p) for item, p in zip(found, corrected, strict=True)]
+
+
+def _designs(rows: Sequence[Row]) -> Iterator[_Design]:
+    families: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: str(row["created_at"])):  # of cells chosen alike, the latest counts
+        if row["baseline"] is not None and row["scheme"] != "none":
+            families.setdefault((row["baseline"], row["library"]), []).append(row)
+    for family in families.values():
+        cells = _by_settings(family)
+        varied = tuple(choice for choice in _CHOICES if len({dict(settings).get(choice) for settings in cells}) > 1)
+        if len(varied) > 1:
+            yield _Design(cells, varied)
+
+
+def _by_settings(family: Sequence[Row]) -> dict[Settings, Row]:
+    """Formats are left out where they say no more than the bits do (`uint4`, `uint3`)."""
+    full = {_settings(row, _CHOICES): row for row in family}
+    short = {_settings(row, [choice for choice in _CHOICES if choice != "format"]): row for row in family}
+    return short if len(short) == len(full) else full
+
+
+def _settings(row: Row, choices: Sequence[str]) -> Settings:
+    return tuple((choice, _level(row, choice)) for choice in choices)
+
+
+def _level(row: Row, choice: str) -> Any:
+    if choice == "granularity":
+        return row["granularity"], row["group_size"]
+    value = row[choice]
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _of_design(root: str | Path, design: _Design) -> Iterator[ChoiceEffect]:
+    """Before Holm's correction."""
+    measured = _measured(root, [row["cell_id"] for row in design.cells.values()])
+    if measured is None:
+        return
+    known = {settings: row["cell_id"] for settings, row in design.cells.items() if row["cell_id"] in measured.counts}
+    contrasts = [one for choice in design.varied for one in _contrasts(known, choice) if one.pairs]
+    pairs = [
+        [Matched(measured.counts[reference], measured.counts[changed]) for reference, changed in one.pairs]
+        for one in contrasts
+    ]
+    row = next(iter(design.cells.values()))
+    effects = main_effects(measured.sample, pairs, measured.resamples)
+    for one, effect in zip(contrasts, effects, strict=True):
+        yield ChoiceEffect(
+            device=str(row["device"]),
+            library=str(row["library"]),
+            choice=one.choice,
+            level=_shown(one.choice, one.level),
+            reference=_shown(one.choice, one.reference),
+            effect=_bounded(effect, sum(measured.sample.words)),
+            p_holm=effect.p,
+            alone=one.alone,
+        )
+
+
+def _measured(root: str | Path, ids: Sequence[str]) -> _Measured | None:
+    """The counts of those cells that heard what the first of them did; None where no word was to be heard."""
+    records = storage.readable(root, ids, lambda message: None)  # said when the rows were read
+    scores = read_scores(root, records, lambda message: None)
+    if not scores:
+        return None
+    sample = next(iter(scores.values())).sample
+    counts = {cell_id: item.counts for cell_id, item in scores.items() if item.sample == sample}
+    resamples = records[0].setting("stats.resamples") or StatsConfig().resamples
+    return _Measured(sample, counts, resamples) if any(sample.words) else None
+
+
+def _contrasts(known: dict[Settings, str], choice: str) -> Iterator[_Contrast]:
+    """Every level against the first, over the cells that agree in all other choices."""
+    blocks: dict[Settings, dict[Any, str]] = {}
+    for settings, cell_id in known.items():
+        rest = tuple(item for item in settings if item[0] != choice)
+        blocks.setdefault(rest, {})[dict(settings)[choice]] = cell_id
+    levels = sorted({level for block in blocks.values() for level in block}, key=lambda level: _order(choice, level))
+    for level in levels[1:]:
+        ends = (levels[0], level)
+        found = [[block[end] for end in ends if end in block] for block in blocks.values()]
+        yield _Contrast(
+            choice,
+            level,
+            levels[0],
+            pairs=tuple((ids[0], ids[1]) for ids in found if len(ids) == 2),
+            alone=tuple(ids[0] for ids in found if len(ids) == 1),
+        )
+
+
+def _order(choice: str, level: Any) -> tuple[Any, ...]:
+    """The reference comes first: what keeps most of the weights, or asks least."""
+    if choice == "granularity":
+        kind, group_size = level
+        return (_COARSEST_FIRST.index(kind) if kind in _COARSEST_FIRST else -1, -(group_size or 0))
+    if choice == "scheme":
+        return (_SCHEMES.index(level),)
+    if choice == "bits":
+        return (-(level or 0),)
+    if choice == "symmetric":
+        return (level is not True, level is None)
+    return (level is not None, str(level))  # False before True
+
+
+def _shown(choice: str, level: Any) -> str:
+    if choice == "granularity":
+        kind, group_size = level
+        return f"groups of {group_size}" if group_size else str(kind)
+    if choice == "symmetric" and level is not None:
+        return "symmetric" if level else "asymmetric"
+    if isinstance(level, tuple):
+        return ", ".join(map(str, level)) or "none"
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def _bounded(effect: Effect, words: int) -> Effect:
+    """Where no resample differs, the rule of three in place of an interval of no width, as for a cell's difference."""
+    if effect.mean.ci95 != (0.0, 0.0):
+        return effect
+    bound = RULE_OF_THREE / words
+    return replace(effect, mean=replace(effect.mean, ci95=(-bound, bound)))

@@ -1,0 +1,68 @@
+"""Main effects of a factorial experiment: what one choice costs while every other choice is the same.
+
+The effect of level b against level a of a factor is the mean over matched pairs of systems, which differ in nothing
+but that factor, of WER(b) − WER(a) (Box, Hunter, Hunter, "Statistics for Experimenters", section 5.4). All systems
+heard the same utterances, so the mean of differences of rates is a rate of summed differences of errors, and every
+effect meets the resamples that every single system meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from quantlab.stats.bootstrap import p_value
+from quantlab.stats.rates import Counts, Rate, Sample, resample
+
+
+class Matched(NamedTuple):
+    """Two systems that differ in one factor alone."""
+
+    reference: Counts
+    changed: Counts
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A main effect on the pooled WER; fractions."""
+
+    mean: Rate  # of changed − reference over the pairs
+    smallest: float  # of the pairs' own differences
+    largest: float
+    pairs: int
+    p: float  # two-sided, of "no effect"; 1 where there are too few units for an interval
+
+
+def main_effects(sample: Sample, contrasts: Sequence[Sequence[Matched]], resamples: int) -> Iterator[Effect]:
+    """The effect of each contrast, in their order; p-values are not corrected for their number.
+
+    Args:
+        sample: the utterances that all systems were measured on, with at least one reference word.
+        contrasts: of each two levels the matched pairs, one at the least.
+        resamples: of the bootstrap over speakers or utterances.
+    """
+    summed = [_sum([_more(pair) for pair in pairs]) for pairs in contrasts]
+    for pairs, result in zip(contrasts, resample(sample, summed, resamples), strict=True):
+        total = result.pooled.wer
+        assert total.value is not None
+        differences = [_more(pair).words.sum() / sum(sample.words) for pair in pairs]
+        known = total.ci95 is not None
+        p = p_value(result.samples, total.value, sample.units.count) if known else 1.0
+        yield Effect(_divided(total, len(pairs)), float(min(differences)), float(max(differences)), len(pairs), p)
+
+
+def _more(pair: Matched) -> Counts:
+    return Counts(pair.changed.words - pair.reference.words, pair.changed.chars - pair.reference.chars)
+
+
+def _sum(counts: Sequence[Counts]) -> Counts:
+    return Counts(np.sum([item.words for item in counts], axis=0), np.sum([item.chars for item in counts], axis=0))
+
+
+def _divided(rate: Rate, by: int) -> Rate:
+    assert rate.value is not None
+    low_high = None if rate.ci95 is None else (rate.ci95[0] / by, rate.ci95[1] / by)
+    return Rate(rate.value / by, low_high)
