@@ -59,7 +59,7 @@ def main() -> int:
     from quantlab.measure import Clocks
 
     [config] = map(resolve, compose([*options.overrides, "tracking=off"]))
-    compute_type = options.compute_type or str(config.quant.format)
+    compute_type = options.compute_type or config.quant.format or "float32"
     with prepared(config) as device, tempfile.TemporaryDirectory() as folder:
         made = assemble(config, device, Clocks(device))
         decoding, threads = made.decoder.decoding, config.device.threads or 1
@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*", help="the cell, as for python -m quantlab")
     parser.add_argument("--native", choices=LOOPS, default="ctranslate2", help="whose loop")
-    parser.add_argument("--compute-type", help="of the loop; default: the cell's quant.format")
+    parser.add_argument("--compute-type", help="of the loop; default: the cell's quant.format, else float32")
     parser.add_argument("--budget-s", type=float, default=60, help="seconds for the timing")
     parser.add_argument("--malloc", choices=("keep", "default"), default="keep", help="what becomes of freed memory")
     parser.add_argument("--within", type=float, default=0.03, help="how much longer the cell may take")

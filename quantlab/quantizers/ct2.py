@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from quantlab.tensors import Held, Stored
 
 DISTRIBUTIONS = ("ctranslate2",)
-# compute type → stored bits per weight; after an int8 stands the type of everything that is not int8
+UNQUANTIZED = "float32"  # the compute type of quant.scheme=none
+# other compute types → stored bits per weight; after an int8 stands the type of everything that is not int8
 BITS = {
-    "float32": 32,
     "float16": 16,
     "bfloat16": 16,
     "int8": 8,
@@ -38,7 +38,7 @@ BITS = {
     "int8_float16": 8,
     "int8_bfloat16": 8,
 }
-CPU_TYPES = ("float32", "int8", "int8_float32")  # the library has no 16-bit floats on a CPU, whichever it is
+CPU_TYPES = ("int8", "int8_float32")  # the library has no 16-bit floats on a CPU, whichever it is
 # layer of the file, below its block → the Linear modules that it holds, one upon the other, below theirs
 LINEARS = {
     "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -59,21 +59,23 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         return "CTranslate2 runs on cpu and cuda, not on mps: set device=cpu"
     if device == "cpu" and quant.format in BITS and quant.format not in CPU_TYPES:
         return f"CTranslate2 computes in {quant.format} on CUDA only: set device=cuda, or quant=ct2_int8"
-    return (
-        why_not_installed("ctranslate2", "ctranslate2")
-        or (None if quant.format else f"CTranslate2 needs quant.format, one of {', '.join(BITS)}")
-        or why_not_among("format", quant.format, BITS, "CTranslate2")
-        or why_not_among("bits", quant.bits, [BITS[str(quant.format)]], f"CTranslate2's {quant.format}")
-        or why_not_among("scheme", quant.scheme, [_scheme(str(quant.format))], f"CTranslate2's {quant.format}")
+    return why_not_installed("ctranslate2", "ctranslate2") or (
+        None if quant.scheme == "none" else _why_no_such_type(quant) or _why_not_in_part(quant)
+    )
+
+
+def _why_no_such_type(quant: QuantConfig) -> str | None:
+    if quant.format is None:
+        return f"CTranslate2 needs quant.format, one of {', '.join(BITS)}"
+    return why_not_among("format", quant.format, BITS, "CTranslate2") or (
+        why_not_among("bits", quant.bits, [BITS[quant.format]], f"CTranslate2's {quant.format}")
+        or why_not_among("scheme", quant.scheme, [_scheme(quant.format)], f"CTranslate2's {quant.format}")
         or why_not_among("granularity", quant.granularity, ["per-channel"], "CTranslate2")
         or why_not_among("symmetric", quant.symmetric, [True], "CTranslate2")
-        or (None if quant.scheme == "none" else _why_not_in_part(quant))
     )
 
 
 def _scheme(format: str) -> str:
-    if format == "float32":
-        return "none"
     return "dynamic" if format.startswith("int8") else "weight-only"
 
 
@@ -100,7 +102,7 @@ def convert(
     from quantlab.engines.ctranslate2_file import variables
     from quantlab.receipt import Converted
 
-    asked = str(quant.format)  # see why_unsupported
+    asked = quant.format or UNQUANTIZED  # see why_unsupported
     _check_prompt(model, decoding)
     with tempfile.TemporaryDirectory() as folder:
         _write(model, Path(folder), asked)
