@@ -181,9 +181,8 @@ class DatasetConfig(_Part):
 
     @property
     def label(self) -> str:
-        """What a person calls the corpus as it is heard, e.g. `demo+white10dB`."""
-        noise = "" if self.noise.kind is None else f"+{self.noise.kind}{self.noise.snr_db:g}dB"
-        return f"{self.name}{noise}"
+        """What a person calls the corpus as it is heard."""
+        return corpus_label(self.name, self.noise.kind, self.noise.snr_db)
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> DatasetConfig:
@@ -191,6 +190,11 @@ class DatasetConfig(_Part):
             what = "JSONL file" if self.source == "manifest" else "folder that holds test-clean/ and test-other/"
             raise ValueError(f"dataset {self.name!r} needs dataset.path=<the {what}>")
         return self
+
+
+def corpus_label(name: str, noise: str | None, snr_db: float | None) -> str:
+    """A corpus as it is heard: `demo`, or `demo+white10dB`."""
+    return name if noise is None else f"{name}+{noise}{snr_db:g}dB"
 
 
 class ProtocolConfig(_Part):
@@ -254,12 +258,18 @@ class RunConfig(_Part):
 
     @property
     def label(self) -> str:
-        """What a person calls the cell, e.g. `nano-hqq_int4-cpu`."""
+        """What a person calls the cell, e.g. `nano-hqq_int4-cpu`; the corpus too, where noise was added to it."""
+        heard = "" if self.dataset.noise.kind is None else f"-{self.dataset.label}"
+        return f"{self.axes}{heard}"
+
+    @property
+    def axes(self) -> str:
+        """What `only` chooses by: model, quantizer and device."""
         return f"{self.model.name}-{self.quant.name}-{self.device.name}"
 
 
 def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
-    """Validate every point of a grid; `only` (globs over the label) keeps just some of them.
+    """Validate every point of a grid; `only` (globs over `axes`) keeps just some of them.
 
     Raises:
         ConfigError: see `parse_config`; or `only` keeps none.
@@ -268,7 +278,7 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     for point in points:
         only = point.get("only")
         config = parse_config({key: value for key, value in point.items() if key != "only"})
-        if only is None or any(fnmatch.fnmatchcase(config.label, pattern) for pattern in _as_list(only)):
+        if only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only)):
             kept.append(config)
     if points and not kept:
         raise ConfigError(f"only={points[0].get('only')}: keeps none of the {len(points)} cells of the grid")

@@ -126,6 +126,8 @@ def _fetch(repo: str, commit: str, kind: Kind, patterns: Sequence[str], ways_out
 
     try:
         folder = huggingface_hub.snapshot_download(repo, revision=commit, repo_type=kind, allow_patterns=list(patterns))
+    except huggingface_hub.errors.GatedRepoError:
+        raise Unavailable(f"the hub wants a login for {kind} {repo} (`hf auth login`); {ways_out}") from None
     except Exception as error:  # network, proxy and disk each raise their own kind
         why = str(error).split("\n")[0] or type(error).__name__
         raise Unavailable(

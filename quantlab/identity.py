@@ -23,7 +23,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "tracking": True,
     "stats": True,
     "model": {"path"},
-    "dataset": {"path"},
+    "dataset": {"path", "licence"},
 }
 
 # Distributions whose version can change a figure, whatever the quantizer.
@@ -85,6 +85,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, keys in NOT_IDENTITY.items():
         if isinstance(keys, set) and isinstance(kept.get(name), Mapping):
             kept[name] = {key: value for key, value in kept[name].items() if key not in keys}
+    if isinstance(noise := kept.get("dataset", {}).get("noise"), Mapping):  # its recordings are in the fingerprint
+        kept["dataset"]["noise"] = {key: value for key, value in noise.items() if key != "path"}
     return kept
 
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quantlab.config import corpus_label
+
 SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "unsupported", "oom", "timeout"]
 Work = Literal["natural", "encoder", "forced"]
@@ -222,6 +224,12 @@ class Record(_Part):
     def size_reduction(self) -> float | None:
         """1 − size / fp32 size, by DESIGN's definition; null when nothing was loaded."""
         return None if self.receipt is None else 1 - self.receipt.size_bytes / self.receipt.baseline_bytes
+
+    @property
+    def corpus(self) -> str:
+        """What a person calls the corpus as it was heard, e.g. `demo+white10dB`."""
+        kind, snr_db = self.setting("dataset.noise.kind"), self.setting("dataset.noise.snr_db")
+        return corpus_label(str(self.setting("dataset.name")), kind, snr_db)
 
     def setting(self, key: str) -> Any:
         """The value at a dotted key of the resolved configuration (`quant.bits`); None where it has none."""

@@ -21,6 +21,7 @@ FURTHER_AXES = (
     "weights",
     "runtime",
     "audio_ctx",
+    "long",
     "protocol",
     "batch_size",
     "threads",

@@ -20,7 +20,8 @@ PARAMS = {
     "device": "device.name",
     "runtime": "runtime.name",
     "audio_ctx": "runtime.audio_ctx",
-    "dataset": "dataset.name",
+    "snr_db": "dataset.noise.snr_db",
+    "long": "dataset.long",
     "protocol": "protocol.name",
     "seed": "seed",
     "weights": "model.weights",
@@ -49,7 +50,7 @@ _LONGEST_TAG = 500  # characters; enough for a reason, and a column of the run l
 
 def params(record: Record) -> dict[str, str]:
     """Parameters of the run; a key without a value is left out."""
-    values = {name: record.setting(key) for name, key in PARAMS.items()}
+    values = {name: record.setting(key) for name, key in PARAMS.items()} | {"dataset": record.corpus}
     if not _is_static(record):
         del values["calibration_source"]
     return {name: _text(value) for name, value in values.items() if value not in (None, (), [])}

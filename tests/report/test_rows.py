@@ -4,6 +4,7 @@ import pytest
 from synthetic import bad_result, result
 
 from quantlab import storage
+from quantlab.report import study
 from quantlab.report.rows import row, rows, to_json
 
 CELL_KEYS = (
@@ -160,3 +161,13 @@ def test_json_is_strict_and_survives_any_terminal():
     assert json.loads(text)[0]["reason"] == "line\u2028break – ü"
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json([found | {"size_bytes": float("nan")}])
+
+
+def test_a_corpus_with_noise_is_another_corpus():
+    plain, noisy = (
+        row(result("none", dataset__noise=noise).record)
+        for noise in ({"kind": None, "snr_db": None}, {"kind": "white", "snr_db": 10.0})
+    )
+    assert [item["dataset"] for item in (plain, noisy)] == ["demo", "demo+white10dB"]
+    assert (noisy["noise_kind"], noisy["snr_db"]) == ("white", 10.0)
+    assert len(study.groups([plain, noisy])) == 2
