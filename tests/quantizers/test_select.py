@@ -238,6 +238,8 @@ LIBRARY_FILES = {
     "optimum": {"quantizers/quanto.py"},
     "bitsandbytes": {"quantizers/bnb.py"},
     "ctranslate2": {"quantizers/ct2.py", "engines/ctranslate2.py"},
+    "_pywhispercpp": {"quantizers/ggml.py", "engines/whispercpp.py"},
+    "gguf": {"ggml/write.py"},
 }
 
 

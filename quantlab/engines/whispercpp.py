@@ -1,0 +1,216 @@
+"""whisper.cpp's own loop, `whisper_full`, on our features; one utterance at a time.
+
+Greedy, without times, context or fall-back, one segment: what transformers does. The batch is a loop within the
+timed region.
+Source: whisper.cpp 1.8, include/whisper.h.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from quantlab.data import SplitFeatures
+from quantlab.engines import Decoding
+from quantlab.engines.pytorch import positions_of
+from quantlab.ggml.vocabulary import Vocabulary
+from quantlab.measure import Stopwatch
+
+CPU = torch.device("cpu")
+ERROR = 4  # ggml_log_level
+NO_SOUND = np.zeros(0, np.float32)  # whisper_full takes the features that are set
+OPTIONS = {
+    "no_timestamps": True,
+    "single_segment": True,
+    "no_context": True,
+    "temperature_inc": 0.0,  # no second try
+    "greedy": {"best_of": 1},
+    "suppress_nst": True,  # what ggml.vocabulary names so
+    "no_speech_thold": 2.0,  # a probability is never above: nothing is thrown away
+    "entropy_thold": -1.0,  # nor is any text held to be a loop
+    "print_progress": False,
+    "print_timestamps": False,
+}
+MILLISECONDS = re.compile(r"(\w+) time\s*=\s*([\d.]+) ms")
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """whisper.cpp's own clocks, as it prints them; Andreyev's Table II (arXiv 2503.09905).
+
+    A pass over 2 to 15 tokens counts as batchd, so that the prompt of 4 tokens is there; over more as prompt.
+    """
+
+    load_s: float
+    mel_s: float  # 0, as the features are ours
+    sample_s: float
+    encode_s: float
+    decode_s: float  # passes over one token
+    batchd_s: float
+    prompt_s: float
+    total_s: float  # wall, since the file was loaded or the times were set to zero
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in whisper.cpp's memory, freed with the last reference to this."""
+
+    context: Any  # a whisper_context of the binding, which does not free it
+
+
+@dataclass(frozen=True)
+class WhisperCpp:
+    """A model that whisper.cpp has loaded; made by `load`."""
+
+    loaded: Loaded
+    vocabulary: Vocabulary
+    decoding: Decoding
+    threads: int
+
+    def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
+        """See `Engine`."""
+        ids = self.vocabulary.ids()
+        watch = Stopwatch(CPU)
+        with watch.running():
+            found = [self._transcribe(*heard) for heard in self._heard(speech)]
+        return [[ids[row] for row in rows] for rows in found], watch.seconds
+
+    def encode(self, speech: SplitFeatures) -> float:
+        """See `Engine`."""
+        watch = Stopwatch(CPU)
+        for mel, positions in self._heard(speech):
+            self._listen(mel, positions)
+            with watch.running():
+                self._encode()
+        return watch.seconds
+
+    def decode(self, speech: SplitFeatures) -> float:
+        """See `Engine`; the decoder's work alone, without whisper.cpp's choice of each token."""
+        import _pywhispercpp as library
+
+        tokens = [self.vocabulary.to_file[id] for id in self.decoding.prompt]
+        tokens += [self.vocabulary.to_file[self.vocabulary.spare]] * (self.decoding.forced_tokens - 1)
+        watch = Stopwatch(CPU)
+        for mel, positions in self._heard(speech):
+            self._listen(mel, positions)
+            self._encode()
+            with watch.running():
+                for position, token in enumerate(tokens):
+                    _check(
+                        library.whisper_decode(self.loaded.context, token, 1, position, self.threads), "whisper_decode"
+                    )
+        return watch.seconds
+
+    def stage_times(self) -> StageTimes:
+        """What whisper.cpp's clocks have added up since the file was loaded or `reset_stage_times`."""
+        import _pywhispercpp as library
+
+        said: list[str] = []
+        library.whisper_log_set(lambda level, text: said.append(text))
+        try:
+            library.whisper_print_timings(self.loaded.context)
+        finally:
+            _silence(library)
+        seconds = {f"{name}_s": float(value) / 1000 for name, value in MILLISECONDS.findall("".join(said))}
+        return StageTimes(**{field.name: seconds.get(field.name, 0.0) for field in fields(StageTimes)})
+
+    def reset_stage_times(self) -> None:
+        """Set whisper.cpp's clocks to zero, but for `load_s`."""
+        import _pywhispercpp as library
+
+        library.whisper_reset_timings(self.loaded.context)
+
+    def _heard(self, speech: SplitFeatures) -> Iterator[tuple[np.ndarray, int]]:
+        """The features of each utterance, and how many encoder positions it is given; 0 is the whole window."""
+        for mel, audio_s in zip(speech.mel, speech.audio_s, strict=True):
+            dynamic = self.decoding.audio_ctx == "dynamic"
+            yield np.ascontiguousarray(mel), positions_of(audio_s, mel.shape[1] // 2) if dynamic else 0
+
+    def _transcribe(self, mel: np.ndarray, positions: int) -> list[int]:
+        """Rows of the vocabulary that were decoded, without the end token."""
+        import _pywhispercpp as library
+
+        self._set(mel)
+        self._full(self._options(positions))
+        if not library.whisper_full_n_segments(self.loaded.context):
+            return []
+        count = min(library.whisper_full_n_tokens(self.loaded.context, 0), self.decoding.max_new_tokens)
+        rows = [library.whisper_full_get_token_id(self.loaded.context, 0, index) for index in range(count)]
+        return rows[:-1] if rows[-1] == self.vocabulary.end else rows
+
+    def _listen(self, mel: np.ndarray, positions: int) -> None:
+        """Set features and window, and let the loop stop before the encoder: only the loop can set a window."""
+        options = self._options(positions)
+        options.set_encoder_begin_callback(lambda *_: False)
+        self._set(mel)
+        self._full(options)
+
+    def _set(self, mel: np.ndarray) -> None:
+        import _pywhispercpp as library
+
+        bins, frames = mel.shape
+        _check(library.whisper_set_mel(self.loaded.context, mel, frames, bins), "whisper_set_mel")
+
+    def _full(self, options: Any) -> None:
+        import _pywhispercpp as library
+
+        _check(library.whisper_full(self.loaded.context, options, NO_SOUND, 0), "whisper_full")
+
+    def _encode(self) -> None:
+        import _pywhispercpp as library
+
+        _check(library.whisper_encode(self.loaded.context, 0, self.threads), "whisper_encode")
+
+    def _options(self, positions: int) -> Any:
+        import _pywhispercpp as library
+
+        options = library.whisper_full_default_params(library.WHISPER_SAMPLING_GREEDY)
+        for key, value in OPTIONS.items():
+            setattr(options, key, value)
+        options.language = self.decoding.language or "en"  # of a model of one language it is not used
+        options.suppress_blank = self.vocabulary.suppresses_blank
+        options.max_tokens = max(1, self.decoding.max_new_tokens - 1)  # it stops at the token after that
+        options.n_threads = self.threads
+        options.audio_ctx = positions
+        return options
+
+
+def load(path: Path, vocabulary: Vocabulary, decoding: Decoding, threads: int) -> WhisperCpp:
+    """Load a file; it is not needed any more afterwards.
+
+    Raises:
+        ValueError: whisper.cpp refuses the file.
+    """
+    import _pywhispercpp as library
+
+    errors: list[str] = []
+    library.whisper_log_set(lambda level, text: errors.append(text) if level >= ERROR else None)
+    try:
+        options = library.whisper_context_default_params()
+        options.use_gpu = False
+        options.flash_attn = False  # attends to zeros beyond the window, up to a multiple of 256 positions
+        context = library.whisper_init_from_file_with_params(str(path), options)
+    finally:
+        _silence(library)
+    if errors:
+        raise ValueError(f"whisper.cpp cannot load {path}: {' '.join(''.join(errors).split())}")
+    loaded = Loaded(context)
+    weakref.finalize(loaded, library.whisper_free, context)
+    return WhisperCpp(loaded, vocabulary, decoding, threads)
+
+
+def _silence(library: Any) -> None:
+    """It prints to stderr otherwise."""
+    library.whisper_log_set(lambda level, text: None)
+
+
+def _check(status: int, call: str) -> None:
+    if status != 0:
+        raise RuntimeError(f"whisper.cpp: {call} returned {status}")

@@ -1,0 +1,142 @@
+"""whisper.cpp: the model in its own file (ggml), decoded by its own loop.
+
+Blocks of 32 weights in a row share a scale in f16, and a minimum with `_1`; activations are quantized to 8 bit per
+block at every product. All matrices have one type, embedding and output projection among them, which are one tensor.
+Source: https://github.com/ggml-org/whisper.cpp, ggml-common.h, https://pypi.org/project/gguf
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantlab.config import ConfigError
+from quantlab.quantizers import why_not_among, why_not_installed
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    from quantlab.config import QuantConfig
+    from quantlab.engines import Decoding
+    from quantlab.ggml.read import Tensor
+    from quantlab.receipt import Converted
+    from quantlab.tensors import Held, Stored
+
+DISTRIBUTIONS = ("pywhispercpp", "gguf")
+BITS = {"f16": 16, "q8_0": 8, "q5_1": 5, "q5_0": 5, "q4_1": 4, "q4_0": 4}  # of a weight, without its scale
+K_QUANTS = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
+BLOCK = 32  # weights
+
+
+def why_unsupported(quant: QuantConfig, device: str) -> str | None:
+    """The formats that can be written, on a CPU, and all of the model or nothing."""
+    if device != "cpu":
+        return f"whisper.cpp runs on the CPU here, its Python wheels have no {device}: set device=cpu"
+    if quant.format in K_QUANTS:
+        return f"the gguf package reads {quant.format} and cannot write it: choose one of {', '.join(BITS)}"
+    if quant.format == "f32":
+        return "whisper.cpp has no f32 convolution on a CPU: set quant=ggml_f16"
+    return (
+        why_not_installed("_pywhispercpp", "pywhispercpp")
+        or why_not_installed("gguf", "gguf")
+        or (None if quant.format else f"whisper.cpp needs quant.format, one of {', '.join(BITS)}")
+        or why_not_among("format", quant.format, BITS, "whisper.cpp")
+        or _why_not_as_described(quant, str(quant.format))
+        or _why_not_in_part(quant)
+    )
+
+
+def _why_not_as_described(quant: QuantConfig, format: str) -> str | None:
+    """The other keys have nothing to choose: they say what the format is."""
+    blocks, who = format.startswith("q"), f"whisper.cpp's {format}"
+    return (
+        why_not_among("bits", quant.bits, [BITS[format]], who)
+        or why_not_among("scheme", quant.scheme, ["dynamic" if blocks else "weight-only"], who)
+        or why_not_among("granularity", quant.granularity, ["per-group"] if blocks else [], who)
+        or why_not_among("group_size", quant.group_size, [BLOCK] if blocks else [], who)
+        or why_not_among("symmetric", quant.symmetric, [format.endswith("_0")] if blocks else [], who)
+    )
+
+
+def _why_not_in_part(quant: QuantConfig) -> str | None:
+    if quant.target == "all" and not quant.skip and quant.head:
+        return None
+    return "whisper.cpp has one type for all matrices: set quant.target=all, quant.skip=[] and quant.head=true"
+
+
+def convert(
+    model: WhisperForConditionalGeneration,
+    quant: QuantConfig,
+    names: tuple[str, ...],
+    device: torch.device,
+    decoding: Decoding,
+    threads: int,
+) -> Converted:
+    """Write the file, load it, and read in that file what was loaded.
+
+    Raises:
+        ConfigError: whisper.cpp cannot compute this model, or has no way to do what `decoding` asks for.
+    """
+    from quantlab.engines import whispercpp
+    from quantlab.ggml.read import read
+    from quantlab.ggml.vocabulary import vocabulary
+    from quantlab.ggml.write import write
+    from quantlab.receipt import Converted
+
+    _check(decoding)
+    laid_out = vocabulary(int(model.config.vocab_size), decoding)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.bin"
+        write(path, model, str(quant.format), laid_out, decoding.max_new_tokens)
+        engine = whispercpp.load(path, laid_out, decoding, threads)
+        tensors = read(path).tensors
+    linears, others = _sorted_out(tensors, model)
+    return Converted(engine, linears, others, _kernel(str(quant.format)))
+
+
+def _check(decoding: Decoding) -> None:
+    if decoding.num_beams != 1:
+        raise ConfigError(f"whisper.cpp decodes greedily here: set protocol.num_beams=1, not {decoding.num_beams}")
+    if decoding.min_new_tokens not in (0, decoding.max_new_tokens):
+        raise ConfigError(
+            f"whisper.cpp can decode until the end or {decoding.max_new_tokens} tokens whatever comes, "
+            f"not at least {decoding.min_new_tokens}"
+        )
+
+
+def _sorted_out(
+    tensors: Iterable[Tensor], model: WhisperForConditionalGeneration
+) -> tuple[dict[str, Held], tuple[Stored, ...]]:
+    """The Linear modules by their names in transformers, and every other tensor.
+
+    What whisper.cpp wants beyond the checkpoint's own tokens and positions only fills up, and is not counted.
+    """
+    from torch import nn
+
+    from quantlab.ggml.names import EMBEDDING, TEXT_POSITIONS, module_in_file
+    from quantlab.tensors import Held, Stored
+
+    rows = {EMBEDDING: int(model.config.vocab_size), TEXT_POSITIONS: int(model.config.max_target_positions)}
+    below: dict[str, list[Stored]] = {}
+    for tensor in tensors:
+        module, _, kind = tensor.name.rpartition(".")
+        counted = tensor.bytes // tensor.shape[0] * rows.get(tensor.name, tensor.shape[0])
+        below.setdefault(module, []).append(Stored(kind, tensor.dtype, counted, tensor.name))
+    linears = {
+        name: Held(found, tuple(below.pop(found)))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (found := module_in_file(name)) in below
+    }
+    return linears, tuple(item for held in below.values() for item in held)
+
+
+def _kernel(format: str) -> str:
+    """What whisper.cpp says of the CPU's instructions that it was built for."""
+    import _pywhispercpp as library
+
+    used = re.findall(r"(\w+) = 1\b", library.whisper_print_system_info())
+    return f"whisper.cpp {format} ({', '.join(used)})"
