@@ -18,7 +18,7 @@ from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_
 from quantlab.config import RunConfig
 from quantlab.data import Features, joined_text
 from quantlab.energy import Meter
-from quantlab.engines import Engine, compiled
+from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.environment import describe
 from quantlab.figures import fixed_work, speed, split_result
 from quantlab.identity import cell_id, fingerprints, resolve
@@ -75,7 +75,10 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
     memory.reset()
     energy.start()
     warm = compiled.tally()
+    if isinstance(made.decoder, KeepsClocks):
+        made.decoder.reset_stage_times()
     decoded = list(_measure(made.decoder, made.speech.measured, between_batches))
+    engine_stages = made.decoder.stage_times() if isinstance(made.decoder, KeepsClocks) else None
     late = compiled.tally().frames - warm.frames
     energy.stop()
     memory.read()
@@ -109,6 +112,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
         environment=environment,
         receipt=evidence,
         stages=clocks.stages(measure_s=sum(item.batch.elapsed_s for item in decoded)),
+        engine_stages=engine_stages,
         peak_memory_bytes=memory.peak_bytes,
         peak_reserved_bytes=memory.reserved_bytes,
         speed=speed(batches, "natural", rel_ci),

@@ -176,6 +176,22 @@ class Stages(_Part):
     total_s: float | None = None  # the whole cell, process start included
 
 
+class EngineStages(_Part):
+    """whisper.cpp's own clocks over the timed pass, as it prints them: Andreyev's Table II (arXiv 2503.09905).
+
+    A pass over 2 to 15 tokens counts as batchd, so that the prompt of 4 tokens is there; over more as prompt.
+    """
+
+    load_s: float
+    mel_s: float  # 0, as the features are ours
+    sample_s: float
+    encode_s: float
+    decode_s: float  # passes over one token
+    batchd_s: float
+    prompt_s: float
+    total_s: float  # wall, from the first timed call to the last
+
+
 class Problem(_Part):
     """An utterance that was not measured, named."""
 
@@ -197,6 +213,7 @@ class Record(_Part):
     environment: dict[str, Any] = Field(default_factory=dict)  # versions, processor, threads, commit
     receipt: Receipt | None = None
     stages: Stages = Stages()
+    engine_stages: EngineStages | None = None  # where the engine keeps clocks of its own
     peak_memory_bytes: int | None = None
     peak_reserved_bytes: int | None = None  # CUDA only
     speed: Speed | None = None  # natural work against the baseline, where the protocol interleaves

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from quantlab.config import AudioContext, RunConfig
 from quantlab.data import SplitFeatures
+from quantlab.record import EngineStages
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
@@ -55,6 +56,17 @@ class Engine(Protocol):
 
     def decode(self, speech: SplitFeatures) -> float:
         """Seconds of decoding `forced_tokens` for each utterance, end token or not; the encoder ran before."""
+
+
+@runtime_checkable
+class KeepsClocks(Protocol):
+    """An engine that times its own stages."""
+
+    def reset_stage_times(self) -> None:
+        """Set the clocks to zero, but for that of loading."""
+
+    def stage_times(self) -> EngineStages:
+        """What they have added up since then."""
 
 
 def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decoding:

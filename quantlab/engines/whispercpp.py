@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from quantlab.engines import Decoding
 from quantlab.engines.pytorch import positions_of
 from quantlab.ggml.vocabulary import Vocabulary
 from quantlab.measure import Stopwatch
+from quantlab.record import EngineStages
 
 CPU = torch.device("cpu")
 ERROR = 4  # ggml_log_level
@@ -39,23 +40,6 @@ OPTIONS = {
     "print_timestamps": False,
 }
 MILLISECONDS = re.compile(r"(\w+) time\s*=\s*([\d.]+) ms")
-
-
-@dataclass(frozen=True)
-class StageTimes:
-    """whisper.cpp's own clocks, as it prints them; Andreyev's Table II (arXiv 2503.09905).
-
-    A pass over 2 to 15 tokens counts as batchd, so that the prompt of 4 tokens is there; over more as prompt.
-    """
-
-    load_s: float
-    mel_s: float  # 0, as the features are ours
-    sample_s: float
-    encode_s: float
-    decode_s: float  # passes over one token
-    batchd_s: float
-    prompt_s: float
-    total_s: float  # wall, since the file was loaded or the times were set to zero
 
 
 @dataclass(frozen=True)
@@ -108,7 +92,7 @@ class WhisperCpp:
                     )
         return watch.seconds
 
-    def stage_times(self) -> StageTimes:
+    def stage_times(self) -> EngineStages:
         """What whisper.cpp's clocks have added up since the file was loaded or `reset_stage_times`."""
         import _pywhispercpp as library
 
@@ -119,7 +103,7 @@ class WhisperCpp:
         finally:
             _silence(library)
         seconds = {f"{name}_s": float(value) / 1000 for name, value in MILLISECONDS.findall("".join(said))}
-        return StageTimes(**{field.name: seconds.get(field.name, 0.0) for field in fields(StageTimes)})
+        return EngineStages(**{name: seconds.get(name, 0.0) for name in EngineStages.model_fields})
 
     def reset_stage_times(self) -> None:
         """Set whisper.cpp's clocks to zero, but for `load_s`."""

@@ -136,6 +136,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "normaliser": record.normaliser,
         **record.stages.model_dump(),
         "cold_start_s": record.cold_start_s,
+        "engine_stages": None if record.engine_stages is None else record.engine_stages.model_dump(mode="json"),
         "speed": None if record.speed is None else record.speed.model_dump(mode="json"),
         "fixed_work": None if record.fixed_work is None else record.fixed_work.model_dump(mode="json"),
         "compilation": None if record.compilation is None else record.compilation.model_dump(mode="json"),

@@ -61,10 +61,20 @@ def test_a_compiled_cell_says_what_was_compiled():
     assert record.receipt.modules_quantized > 0
 
 
-def test_what_would_compile_for_every_length_is_refused():
-    [cell] = plan(compose([*OPTIONS, "runtime=compile", "runtime.audio_ctx=dynamic"]))
+@pytest.mark.parametrize("argument", ["runtime.audio_ctx=dynamic", "quant=ggml_q8_0", "quant=ct2_int8"])
+def test_what_cannot_be_compiled_is_refused(argument):
+    [cell] = plan(compose([*OPTIONS, "runtime=compile", argument]))
     assert cell.refusal.status == "unsupported"
     assert "set runtime=eager" in cell.refusal.reason
+
+
+def test_an_engine_with_clocks_of_its_own_has_them_in_the_record():
+    [config] = compose([*OPTIONS, "quant=ggml_q8_0"])
+    record = run_cell(config).record
+    times = record.engine_stages
+    assert times.mel_s == 0
+    assert 0 < times.encode_s + times.decode_s + times.batchd_s < record.stages.measure_s * 1.05
+    assert record.cold_start_s > times.load_s > 0
 
 
 @pytest.mark.parametrize(
