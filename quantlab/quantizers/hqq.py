@@ -3,6 +3,10 @@
 Bits 8, 4, 3, 2, 1, and 1.58: three levels (0, 1, 2), which the library stores in 2-bit fields, so that ternary
 is as large as 2 bit. 3 bit is ten weights to an int32 (3.2 bits each). Scales and zero points have the model's
 dtype: in fp32 and groups of 64 they cost one bit per weight.
+
+`quant.backend` names the kernels. The library's own functions fall back from one to another, print a line and go on;
+here every module is what was asked for, or the cell fails. Kernels that know 16-bit types only have their inputs cast
+at the border of the module. None of those for CUDA has run yet: no GPU was at hand.
 Source: https://github.com/dropbox/hqq, https://mobiusml.github.io/hqq_blog/
 """
 
@@ -24,6 +28,14 @@ DISTRIBUTIONS = ("hqq",)
 # bits → rows of groups that the library packs into one; ten of 3 bits too, but those it pads
 ROWS_PER_PACK = {8: 1, 4: 2, 3: 1, 2: 4, 1.58: 4, 1: 8}
 GROUP_MULTIPLE = 8  # a condition of hqq.core.quantize.hqq_base_quant_config
+COMPUTES_IN = {"torchao_int4": "bfloat16", "gemlite": "float16"}  # backend → torch dtype; else the model's own
+INT4_INPUTS = 128  # of a module: a multiple, 8 inner tiles of 16 (aten::_convert_weight_to_int4pack on CUDA)
+INT4_OUTPUTS = 8
+GEMLITE_MULTIPLE = 32  # gemlite.core.GemLiteLinearTriton.MIN_SIZE, both ways
+MARLIN = (
+    "HQQ's conversion to marlin takes layers without a group size only, and since 0.2 no layer of HQQ is without: it "
+    "would leave every one of them as it is. Set quant.backend=torchao_int4, gemlite or null"
+)
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
@@ -38,7 +50,39 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         or why_not_among("scheme", quant.scheme, ["weight-only"], "HQQ")
         or why_not_among("granularity", quant.granularity, ["per-group"], "HQQ")
         or why_not_among("symmetric", quant.symmetric, [False], "HQQ")
+        or _why_no_backend(quant, device)
     )
+
+
+def _why_no_backend(quant: QuantConfig, device: str) -> str | None:
+    backend = quant.backend
+    if backend in (None, "pytorch"):
+        return None
+    if backend == "marlin":
+        return MARLIN
+    if device != "cuda":
+        return f"HQQ's backend {backend} has kernels for CUDA only, not for {device}: set quant.backend=pytorch"
+    what = f"HQQ's backend {backend}"
+    if backend == "aten":
+        return why_not_among("axis", _axis(quant), [0], what) or why_not_installed(
+            "hqq_aten", "hqq_aten, the CUDA extension in HQQ's own sources (hqq/kernels),"
+        )
+    if backend == "gemlite":
+        return (
+            why_not_among("axis", _axis(quant), [1], what)
+            or why_not_among("bits", quant.bits, [8, 4, 2, 1], what)
+            or why_not_among("group_size", quant.group_size, [16, 32, 64, 128, 256], what)
+            or why_not_installed("gemlite", "gemlite")
+        )
+    return (
+        why_not_among("axis", _axis(quant), [1], what)
+        or why_not_among("bits", quant.bits, [4], what)
+        or why_not_among("group_size", quant.group_size, [32, 64, 128, 256], what)
+    )
+
+
+def _axis(quant: QuantConfig) -> int:
+    return 1 if quant.axis is None else quant.axis
 
 
 def setup(
@@ -50,22 +94,56 @@ def setup(
         ConfigError: the group size does not fit a module.
     """
     import torch
-    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+    from hqq.core.quantize import BaseQuantizeConfig
 
     assert quant.bits is not None  # see why_unsupported
     assert quant.group_size is not None
-    axis = 1 if quant.axis is None else quant.axis
+    axis = _axis(quant)
     bits = int(quant.bits) if quant.bits.is_integer() else quant.bits
     _check_groups(model, names, bits, quant.group_size, axis)
+    _check_shapes(model, names, quant.backend)
     how = BaseQuantizeConfig(nbits=bits, group_size=quant.group_size, axis=axis)
     model.to(device)
-    _use_backend(device, axis)
+    _use_backend(device, axis, quant.backend)
     with torch.no_grad():
         for name in names:
-            linear: Any = model.get_submodule(name)
-            dtype = linear.weight.dtype
-            replace(model, name, HQQLinear(linear, how, compute_dtype=dtype, device=str(device)))
+            replace(model, name, _quantized(model.get_submodule(name), name, how, device, quant.backend))
     return model
+
+
+def _quantized(linear: Any, name: str, how: dict[str, Any], device: torch.device, backend: str | None) -> nn.Module:
+    """What takes a Linear's place.
+
+    Raises:
+        ConfigError: the library kept its own module where another backend's was asked for.
+    """
+    import torch
+    from hqq.core.quantize import HQQLinear
+
+    from quantlab.casting import compute_in
+
+    outside = linear.weight.dtype
+    if backend not in COMPUTES_IN:
+        return HQQLinear(linear, how, compute_dtype=outside, device=str(device))
+    inside = getattr(torch, COMPUTES_IN[backend])
+    module: nn.Module = _convert(backend)(HQQLinear(linear, how, compute_dtype=inside, device=str(device)), None)
+    if isinstance(module, HQQLinear):
+        raise ConfigError(
+            f"HQQ left {name} to its own kernels although quant.backend={backend}: set quant.backend=null"
+        )
+    compute_in(module, inside, outside)
+    return module
+
+
+def _convert(backend: str) -> Any:
+    """The library's conversion; its `prepare_for_inference` would change settings of torch for the whole process."""
+    if backend == "gemlite":
+        from hqq.backends.gemlite import patch_hqq_to_gemlite
+
+        return patch_hqq_to_gemlite
+    from hqq.backends.torchao import patch_hqq_to_aoint4
+
+    return patch_hqq_to_aoint4
 
 
 def _check_groups(model: nn.Module, names: tuple[str, ...], bits: float, group_size: int, axis: int) -> None:
@@ -82,21 +160,56 @@ def _check_groups(model: nn.Module, names: tuple[str, ...], bits: float, group_s
             )
 
 
-def _use_backend(device: torch.device, axis: int) -> None:
-    """The CUDA extension where it is installed and applies; the backend is a setting of the class."""
+def _check_shapes(model: nn.Module, names: tuple[str, ...], backend: str | None) -> None:
+    """What the kernels of a backend can multiply."""
+    if backend not in COMPUTES_IN:
+        return
+    outputs, inputs = (
+        (GEMLITE_MULTIPLE, GEMLITE_MULTIPLE) if backend == "gemlite" else (INT4_OUTPUTS, INT4_INPUTS)
+    )  # fmt: skip
+    for name in names:
+        linear: Any = model.get_submodule(name)
+        if linear.out_features % outputs or linear.in_features % inputs:
+            raise ConfigError(
+                f"quant.backend={backend} multiplies by multiples of {outputs}×{inputs}, {name} is "
+                f"{linear.out_features}×{linear.in_features}: set quant.backend=null, or quant.skip=['{name}']"
+            )
+
+
+def _use_backend(device: torch.device, axis: int, backend: str | None) -> None:
+    """Null: the CUDA extension where it is installed and applies. The backend is a setting of the class.
+
+    Raises:
+        ConfigError: the extension was asked for and the library has not found it.
+    """
     from hqq.core import quantize
 
-    fast = device.type == "cuda" and axis == 0 and quantize.hqq_aten_is_available
-    quantize.HQQLinear.set_backend(quantize.HQQBackend.ATEN if fast else quantize.HQQBackend.PYTORCH)
+    applies = device.type == "cuda" and axis == 0 and quantize.hqq_aten_is_available
+    fast = backend == "aten" or (backend is None and applies)
+    wanted = quantize.HQQBackend.ATEN if fast else quantize.HQQBackend.PYTORCH
+    if fast and not applies:
+        raise ConfigError("quant.backend=aten: HQQ cannot import its extension hqq_aten; set quant.backend=null")
+    quantize.HQQLinear.set_backend(wanted)
 
 
-def is_quantized(module: nn.Module) -> bool:
-    """An HQQ module whose weight is packed integers."""
-    from hqq.core.quantize import HQQLinear
-
-    return isinstance(module, HQQLinear) and module.ready and not module.W_q.is_floating_point()
+def is_quantized(module: Any) -> bool:
+    """A module of HQQ, or of one of its backends, whose weight is packed integers."""
+    packed = getattr(module, "weight_int4pack" if _backend_of(module) == "torchao_int4" else "W_q", None)
+    return _backend_of(module) is not None and packed is not None and not packed.is_floating_point()
 
 
 def kernel(module: Any) -> str | None:
-    """The backend that the class has now: the library falls back from one to another by itself."""
+    """What the module itself is, and of HQQ's own the backend that the class has now."""
+    backend = _backend_of(module)
+    if backend == "torchao_int4":
+        return f"HQQ torchao_int4: aten::_weight_int4pack_mm in {COMPUTES_IN[backend]}"
+    if backend == "gemlite":
+        return f"HQQ gemlite: {type(module).__name__} in {COMPUTES_IN[backend]}"
     return f"HQQ {module.backend.name}: dequantize, matmul"
+
+
+def _backend_of(module: nn.Module) -> str | None:
+    """Told by the class alone: `core` is HQQ's own."""
+    where = type(module).__module__
+    backends = {"hqq.core.quantize": "core", "hqq.backends.torchao": "torchao_int4", "gemlite.core": "gemlite"}
+    return backends.get(where)

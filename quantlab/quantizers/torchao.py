@@ -34,14 +34,16 @@ SCHEMES = {
     "float8_e4m3fn": ("weight-only", "dynamic"),
     "intx": ("weight-only",),
 }
-CUDA_ONLY = ("int4", "float8_e4m3fn")
+CPU_GROUPS = (32, 64, 128)  # of int4, torchao.prototype.quantization.int4
 FP8_CAPABILITY = (8, 9)  # of a CUDA device: Ada, Hopper and later multiply in fp8
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     """Formats, schemes and granularities of its configuration objects, and where they have kernels."""
     kind = str(quant.format)
-    if device == "mps" or (device == "cpu" and kind in CUDA_ONLY):
+    if kind == "intx" and quant.bits == 1 and quant.symmetric is not False:
+        return "torchao rounds every weight to 0 at quant.bits=1 with quant.symmetric=true: set quant.symmetric=false"
+    if device == "mps" or (device == "cpu" and kind == "float8_e4m3fn"):
         return f"torchao has no kernel for quant.format={kind} on {device}: set device=cuda, or quant=torchao_int8wo"
     return (
         why_not_installed("torchao", "torchao")
@@ -49,20 +51,21 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         or why_not_among("format", quant.format, BITS, "torchao")
         or why_not_among("bits", quant.bits, BITS[kind], f"torchao's {kind}")
         or why_not_among("scheme", quant.scheme, SCHEMES[kind], f"torchao's {kind}")
-        or _why_no_groups(quant, kind)
+        or _why_no_groups(quant, kind, device)
         or why_not_among(
             "symmetric", quant.symmetric, [True, False] if kind == "intx" else [kind != "int4"], f"torchao's {kind}"
         )
     )
 
 
-def _why_no_groups(quant: QuantConfig, kind: str) -> str | None:
-    allowed = {"int4": ["per-group"], "intx": ["per-channel", "per-group"]}.get(kind, ["per-channel"])
+def _why_no_groups(quant: QuantConfig, kind: str, device: str) -> str | None:
     if quant.granularity == "per-group" and quant.group_size is None:
         return "torchao's groups need quant.group_size"
-    if quant.granularity == "per-channel" and quant.group_size is not None:
-        return f"quant.group_size={quant.group_size} needs quant.granularity=per-group"
-    return why_not_among("granularity", quant.granularity, allowed, f"torchao's {kind}")
+    if kind == "int4" and device == "cpu" and quant.group_size not in CPU_GROUPS:
+        return why_not_among("group_size", quant.group_size, CPU_GROUPS, "torchao's int4 on the CPU")
+    whole = "per-tensor" if (kind, quant.scheme) == ("float8_e4m3fn", "dynamic") else "per-channel"
+    allowed = {"int4": ["per-group"], "intx": ["per-channel", "per-group"]}.get(kind, [whole])
+    return why_not_among("granularity", quant.granularity, allowed, f"torchao's {kind} {quant.scheme}")
 
 
 def setup(
@@ -80,8 +83,26 @@ def setup(
 
         wanted = frozenset(names)
         model = model.to(device)
-        quantize_(model, _how(quant), filter_fn=lambda module, name: name in wanted)
+        if quant.format == "int4" and device.type == "cuda":
+            _to_bfloat16(model, names)
+        quantize_(model, _how(quant, device), filter_fn=lambda module, name: name in wanted)
     return model
+
+
+def _to_bfloat16(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Its kernel knows no other type; a weight that is tied stays as it is where it is tied to."""
+    import torch
+    from torch import nn
+
+    from quantlab.casting import compute_in
+
+    for name in names:
+        linear: Any = model.get_submodule(name)
+        outside = linear.weight.dtype
+        linear.weight = nn.Parameter(linear.weight.detach().to(torch.bfloat16), requires_grad=False)
+        if linear.bias is not None:
+            linear.bias = nn.Parameter(linear.bias.detach().to(torch.bfloat16), requires_grad=False)
+        compute_in(linear, torch.bfloat16, outside)
 
 
 def _check(model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device) -> None:
@@ -103,14 +124,14 @@ def _check(model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device:
             )
 
 
-def _how(quant: QuantConfig) -> Any:
+def _how(quant: QuantConfig, device: torch.device) -> Any:
     """The configuration object. Compilers are left alone: torchao would set options of theirs for the whole process."""
     from torchao import quantization
 
     if quant.format == "intx":
         return _intx(quant)
     if quant.format == "int4":
-        return quantization.Int4WeightOnlyConfig(group_size=quant.group_size, set_inductor_config=False)
+        return _int4(quant.group_size, device)
     makers = {
         ("int8", "weight-only"): quantization.Int8WeightOnlyConfig,
         ("int8", "dynamic"): quantization.Int8DynamicActivationInt8WeightConfig,
@@ -118,6 +139,19 @@ def _how(quant: QuantConfig) -> Any:
         ("float8_e4m3fn", "dynamic"): quantization.Float8DynamicActivationFloat8WeightConfig,
     }
     return makers[str(quant.format), quant.scheme](set_inductor_config=False)
+
+
+def _int4(group_size: int | None, device: torch.device) -> Any:
+    """The layout whose kernel comes with torch: for the CPU it is a prototype, for CUDA the plain one needs `mslk`."""
+    if device.type == "cpu":
+        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+
+        return PrototypeInt4WeightOnlyConfig(group_size=group_size, set_inductor_config=False)
+    from torchao.quantization import Int4WeightOnlyConfig
+    from torchao.quantization.quantize_.workflows import Int4PackingFormat
+
+    packing = Int4PackingFormat.TILE_PACKED_TO_4D
+    return Int4WeightOnlyConfig(group_size=group_size, int4_packing_format=packing, set_inductor_config=False)
 
 
 def _intx(quant: QuantConfig) -> Any:
@@ -144,10 +178,17 @@ def is_quantized(module: Any) -> bool:
 
 
 def kernel(module: Any) -> str | None:
-    """The tensor subclass, which chooses the multiplication, and whether activations are quantized as they come."""
+    """The tensor subclass, which chooses the multiplication, and what it multiplies."""
     weight = module.weight
-    _, context = weight.__tensor_flatten__()
-    levels = context.get("target_dtype")
-    rounded = f" of {str(levels).removeprefix('torch.')} levels" if levels is not None else ""
-    dynamic = context.get("act_quant_kwargs") is not None
-    return f"torchao {type(weight).__name__}{rounded}: {'int8 × int8' if dynamic else 'dequantize, matmul'}"
+    name = type(weight).__name__
+    if name.startswith("Int4"):
+        return f"torchao {name}: aten::_weight_int4pack_mm{'_for_cpu' if weight.device.type == 'cpu' else ''}"
+    levels = getattr(weight, "target_dtype", None)
+    rounded = "" if levels is None else f", levels of {_dtype(levels)}"
+    if getattr(weight, "act_quant_kwargs", None) is None:
+        return f"torchao {name}{rounded}: dequantize, matmul"
+    return f"torchao {name}: {_dtype(weight.qdata.dtype)} × {_dtype(weight.qdata.dtype)}"
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

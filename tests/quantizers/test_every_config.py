@@ -14,7 +14,7 @@ EXPECTED = (
     "hqq_int8 hqq_int4 hqq_int3 hqq_int2 hqq_ternary hqq_int1 bnb_int8 bnb_nf4 bnb_nf4_dq bnb_fp4"
 ).split()
 
-CUDA_ONLY = {"ct2_bfloat16", "ct2_int8_float16", "torchao_int4wo", "torchao_fp8wo", "torchao_fp8dq"}
+CUDA_ONLY = {"ct2_bfloat16", "ct2_int8_float16", "torchao_fp8wo", "torchao_fp8dq"}
 
 
 def test_the_names_that_are_public_interface():

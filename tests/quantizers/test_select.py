@@ -131,7 +131,7 @@ def test_what_cannot_exist_has_a_reason(name, device, changes, reason):
     assert reason in (quantizers.get(quant.library).why_unsupported(quant, device) or "")
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "torch_int8"])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith(("torch_int8", "ggml_"))])
 def test_everything_else_exists_on_cuda(name):
     quant = quant_config(name)
     assert quantizers.get(quant.library).why_unsupported(quant, "cuda") is None
@@ -237,6 +237,7 @@ LIBRARY_FILES = {
     "hqq": {"quantizers/hqq.py"},
     "optimum": {"quantizers/quanto.py"},
     "bitsandbytes": {"quantizers/bnb.py"},
+    "torchao": {"quantizers/torchao.py"},
     "ctranslate2": {"quantizers/ct2.py", "engines/ctranslate2.py"},
     "_pywhispercpp": {"quantizers/ggml.py", "engines/whispercpp.py"},
     "gguf": {"ggml/write.py"},
