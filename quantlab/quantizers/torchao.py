@@ -34,7 +34,7 @@ SCHEMES = {
     "float8_e4m3fn": ("weight-only", "dynamic"),
     "intx": ("weight-only",),
 }
-CPU_GROUPS = (32, 64, 128)  # of int4, torchao.prototype.quantization.int4
+INT4_GROUPS = {"cpu": (32, 64, 128), "cuda": (32, 64, 128, 256)}  # what its kernels read
 FP8_CAPABILITY = (8, 9)  # of a CUDA device: Ada, Hopper and later multiply in fp8
 
 
@@ -61,8 +61,8 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
 def _why_no_groups(quant: QuantConfig, kind: str, device: str) -> str | None:
     if quant.granularity == "per-group" and quant.group_size is None:
         return "torchao's groups need quant.group_size"
-    if kind == "int4" and device == "cpu" and quant.group_size not in CPU_GROUPS:
-        return why_not_among("group_size", quant.group_size, CPU_GROUPS, "torchao's int4 on the CPU")
+    if kind == "int4" and quant.group_size not in INT4_GROUPS[device]:
+        return why_not_among("group_size", quant.group_size, INT4_GROUPS[device], f"torchao's int4 on {device}")
     whole = "per-tensor" if (kind, quant.scheme) == ("float8_e4m3fn", "dynamic") else "per-channel"
     allowed = {"int4": ["per-group"], "intx": ["per-channel", "per-group"]}.get(kind, [whole])
     return why_not_among("granularity", quant.granularity, allowed, f"torchao's {kind} {quant.scheme}")

@@ -91,7 +91,8 @@ def test_int4_on_the_cpu_is_half_a_byte_with_a_scale_and_a_zero_point_in_each_gr
     ("name", "changes", "device", "reason"),
     [
         ("torchao_int4wo", {}, "mps", "no kernel for quant.format=int4 on mps"),
-        ("torchao_int4wo", {"group_size": 256}, "cpu", "torchao's int4 on the CPU has no quant.group_size=256"),
+        ("torchao_int4wo", {"group_size": 256}, "cpu", "torchao's int4 on cpu has no quant.group_size=256"),
+        ("torchao_int4wo", {"group_size": 48}, "cuda", "torchao's int4 on cuda has no quant.group_size=48"),
         ("torchao_fp8dq", {}, "cpu", "no kernel for quant.format=float8_e4m3fn on cpu"),
         ("torchao_int8wo", {}, "mps", "no kernel for quant.format=int8 on mps"),
         ("torchao_intx", {"bits": 9}, "cpu", "torchao's intx has no quant.bits=9"),
