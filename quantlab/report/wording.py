@@ -36,8 +36,9 @@ FURTHER_AXES = (
 
 
 def percent(fraction: float, digits: int = 2) -> str:
-    """`0.0312` → `3.12`."""
-    return f"{100 * fraction:.{digits}f}"
+    """`0.0312` → `3.12`; what rounds to 0 has no sign."""
+    text = f"{100 * fraction:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
 
 
 def points(fraction: float, digits: int = 2) -> str:

@@ -178,3 +178,7 @@ def test_words_are_coloured_by_what_they_mean():
     assert "\x1b[31mworse" in said
     assert "\x1b[33mnot converged" in said
     assert "\x1b[32mfaster" in said
+
+
+def test_what_rounds_to_nothing_has_no_sign():
+    assert [percent(share, 1) for share in (-0.0004, -0.0006, 0.0)] == ["0.0", "-0.1", "0.0"]
