@@ -7,6 +7,7 @@ from synthetic import bad_result, result
 
 from quantlab.report.rows import row
 from quantlab.report.table import columns, rtf, show, text
+from quantlab.report.wording import percent
 
 ROWS = [row(result(quant).record) for quant in ("none", "torch_int8", "quanto_int8_static", "hqq_int3")] + [
     row(bad_result("unsupported", "torch dynamic int8 has no CUDA kernels; use device=cpu", device="cuda").record),
