@@ -2,6 +2,7 @@
 
     python benchmarks/native.py quant=ct2_int8 device=cpu dataset.limit=40
     python benchmarks/native.py quant=ct2_int8 device=cpu dataset.limit=40 --native faster-whisper
+    python benchmarks/native.py quant=ggml_q8_0 device=cpu dataset.limit=40 --native whispercpp
 
 Same features, threads, batches, prompt and limit on both sides, which take turns (A B B A). With other overrides the
 same script asks whether a row of the grid is as fast as faster-whisper's int8, say on whisper-small's architecture
@@ -10,8 +11,9 @@ with 32 tokens whatever comes:
     python benchmarks/native.py quant=torch_int8 device=cpu model=small model.weights=random protocol.batch_size=1 \\
         dataset.limit=4 --native faster-whisper --compute-type int8
 
-The loops share no code with quantlab's engine: the checkpoint is saved in the layout of transformers, converted by the
-library's own converter and loaded by the library. Only the names of its tokens are made up.
+The loops share no code with quantlab's engines, and load a model of their own. CTranslate2's is saved in the layout of
+transformers and converted by the library's own converter; only the names of its tokens are made up. whisper.cpp's is
+the same file as the engine's, from quantlab's writer: no converter of its own takes a small vocabulary.
 
 On Linux the process keeps the memory that it frees (`mallopt`): glibc gives it back after each call and faults it in
 again at the next, a third of the time of a small model and not the same third for two copies of the same model, as
@@ -21,6 +23,7 @@ each has a thread, and so an arena, of its own. `--malloc default` leaves that i
 from __future__ import annotations
 
 import argparse
+import atexit
 import ctypes
 import itertools
 import os
@@ -33,7 +36,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quantlab.config import RunConfig
+    from transformers import WhisperForConditionalGeneration
+
     from quantlab.data import SplitFeatures
     from quantlab.engines import Decoding, Engine
     from quantlab.stats.speed import Ratio
@@ -57,14 +61,15 @@ def main() -> int:
     from quantlab.assemble import assemble, prepared
     from quantlab.identity import resolve
     from quantlab.measure import Clocks
+    from quantlab.models import load
 
     [config] = map(resolve, compose([*options.overrides, "tracking=off"]))
     compute_type = options.compute_type or config.quant.format or "float32"
     with prepared(config) as device, tempfile.TemporaryDirectory() as folder:
         made = assemble(config, device, Clocks(device))
         decoding, threads = made.decoder.decoding, config.device.threads or 1
-        save(config, Path(folder), compute_type)
-        loop = LOOPS[options.native](folder, compute_type, threads, decoding)
+        model = load(config.model, config.seed).model
+        loop = LOOPS[options.native](model, Path(folder), compute_type, threads, decoding)
         speech = made.speech.measured.splits.values()
         batches = [batch for split in speech for batch in split.batches(decoding.batch_size)]
         found = compare(made.decoder, loop, batches, options.budget_s)
@@ -131,15 +136,12 @@ def _in_turns(engine: Engine, loop: Loop, batch: SplitFeatures, block: int) -> t
     return seconds
 
 
-def save(config: RunConfig, folder: Path, compute_type: str) -> None:
-    """The checkpoint in CTranslate2's format with a `tokenizer.json`, as its users make it from a folder."""
+def save(model: WhisperForConditionalGeneration, folder: Path, compute_type: str) -> None:
+    """A checkpoint in CTranslate2's format with a `tokenizer.json`, as its users make it from a folder."""
     from ctranslate2.converters import TransformersConverter
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    from quantlab.models import load
-
-    model = load(config.model, config.seed).model
     names = dict(_names(model))
     vocabulary = {names.get(id, f"<{id}>"): id for id in range(model.config.vocab_size)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token=names[model.generation_config.eos_token_id]))
@@ -160,16 +162,19 @@ def _names(model: Any) -> Iterator[tuple[int, str]]:
     yield from ((id, f"<|{name}|>") for name, id in tokens.task_to_id.items())
 
 
-def ctranslate2_loop(folder: str, compute_type: str, threads: int, decoding: Decoding) -> Loop:
+def ctranslate2_loop(
+    model: WhisperForConditionalGeneration, folder: Path, compute_type: str, threads: int, decoding: Decoding
+) -> Loop:
     """`Whisper.generate` on a batch of features, all else as faster-whisper has it by default."""
     import ctranslate2
     import numpy as np
 
-    model = ctranslate2.models.Whisper(folder, device="cpu", compute_type=compute_type, intra_threads=threads)
+    save(model, folder, compute_type)
+    loaded = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type=compute_type, intra_threads=threads)
 
     def loop(speech: SplitFeatures) -> list[list[int]]:
         features = ctranslate2.StorageView.from_array(np.array(speech.mel))
-        results = model.generate(
+        results = loaded.generate(
             features,
             [list(decoding.prompt)] * len(speech.ids),
             beam_size=decoding.num_beams,
@@ -181,17 +186,20 @@ def ctranslate2_loop(folder: str, compute_type: str, threads: int, decoding: Dec
     return loop
 
 
-def faster_whisper_loop(folder: str, compute_type: str, threads: int, decoding: Decoding) -> Loop:
+def faster_whisper_loop(
+    model: WhisperForConditionalGeneration, folder: Path, compute_type: str, threads: int, decoding: Decoding
+) -> Loop:
     """What faster-whisper's batched pipeline does with the features of a batch of segments."""
     import numpy as np
     from faster_whisper import BatchedInferencePipeline, WhisperModel
     from faster_whisper.tokenizer import Tokenizer
     from faster_whisper.transcribe import TranscriptionOptions
 
-    model = WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads)
-    model.max_length = _max_length(decoding)
-    pipeline = BatchedInferencePipeline(model)
-    tokenizer = Tokenizer(model.hf_tokenizer, True, "transcribe", decoding.language)
+    save(model, folder, compute_type)
+    loaded = WhisperModel(str(folder), device="cpu", compute_type=compute_type, cpu_threads=threads)
+    loaded.max_length = _max_length(decoding)
+    pipeline = BatchedInferencePipeline(loaded)
+    tokenizer = Tokenizer(loaded.hf_tokenizer, True, "transcribe", decoding.language)
     used = {
         "beam_size": decoding.num_beams, "patience": 1, "length_penalty": 1, "temperatures": [0.0],
         "repetition_penalty": 1, "no_repeat_ngram_size": 0, "multilingual": False, "without_timestamps": True,
@@ -206,6 +214,62 @@ def faster_whisper_loop(folder: str, compute_type: str, threads: int, decoding: 
     return loop
 
 
+def whispercpp_loop(
+    model: WhisperForConditionalGeneration, folder: Path, format: str, threads: int, decoding: Decoding
+) -> Loop:
+    """`whisper_full` on one utterance after the other, in a context and with options that are made once."""
+    import _pywhispercpp as library
+    import numpy as np
+
+    from quantlab.ggml.vocabulary import vocabulary
+    from quantlab.ggml.write import write
+
+    laid_out = vocabulary(int(model.config.vocab_size), decoding)
+    write(folder / "model.bin", model, format, laid_out, decoding.max_new_tokens)
+    context = _whispercpp_context(folder / "model.bin")
+    options = _whispercpp_options(threads, decoding)
+    no_sound, ids, end = np.zeros(0, np.float32), laid_out.ids(), laid_out.end
+
+    def loop(speech: SplitFeatures) -> list[list[int]]:
+        found = []
+        for mel in np.asarray(speech.mel):
+            library.whisper_set_mel(context, mel, mel.shape[1], mel.shape[0])
+            library.whisper_full(context, options, no_sound, 0)
+            tokens = range(min(library.whisper_full_n_tokens(context, 0), decoding.max_new_tokens))
+            rows = [library.whisper_full_get_token_id(context, 0, token) for token in tokens]
+            found.append([ids[row] for row in rows if row != end])
+        return found
+
+    return loop
+
+
+def _whispercpp_context(path: Path) -> Any:
+    """On the CPU, without flash attention and as silent as in a cell; never freed."""
+    import _pywhispercpp as library
+
+    library.whisper_log_set(lambda level, text: None)
+    atexit.register(library.whisper_log_set, None)  # the binding crashes if it frees the function after Python ended
+    options = library.whisper_context_default_params()
+    options.use_gpu = options.flash_attn = False
+    return library.whisper_init_from_file_with_params(str(path), options)
+
+
+def _whispercpp_options(threads: int, decoding: Decoding) -> Any:
+    """Greedy, one segment without times, nothing thrown away or tried again; why: quantlab/engines/whispercpp.py."""
+    import _pywhispercpp as library
+
+    options = library.whisper_full_default_params(library.WHISPER_SAMPLING_GREEDY)
+    options.n_threads = threads
+    options.language = decoding.language or "en"
+    options.max_tokens = max(1, decoding.max_new_tokens - 1)
+    options.greedy = {"best_of": 1}
+    options.no_timestamps = options.single_segment = options.no_context = options.suppress_nst = True
+    options.suppress_blank = bool(decoding.suppressed_first)
+    options.temperature_inc, options.no_speech_thold, options.entropy_thold = 0.0, 2.0, -1.0
+    options.print_progress = options.print_timestamps = False
+    return options
+
+
 def _suppressed(decoding: Decoding) -> list[int]:
     return [*decoding.suppressed, *([decoding.end] if decoding.min_new_tokens else [])]
 
@@ -215,7 +279,7 @@ def _max_length(decoding: Decoding) -> int:
     return 2 * decoding.max_new_tokens
 
 
-LOOPS = {"ctranslate2": ctranslate2_loop, "faster-whisper": faster_whisper_loop}
+LOOPS = {"ctranslate2": ctranslate2_loop, "faster-whisper": faster_whisper_loop, "whispercpp": whispercpp_loop}
 
 
 def _parser() -> argparse.ArgumentParser:
