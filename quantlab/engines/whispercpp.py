@@ -7,6 +7,8 @@ Source: whisper.cpp 1.8, include/whisper.h.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import re
 import weakref
 from collections.abc import Iterator
@@ -193,6 +195,15 @@ def load(path: Path, vocabulary: Vocabulary, decoding: Decoding, threads: int) -
 def _silence(library: Any) -> None:
     """It prints to stderr otherwise."""
     library.whisper_log_set(lambda level, text: None)
+    _forget_at_exit()
+
+
+@functools.cache
+def _forget_at_exit() -> None:
+    """The binding would free our function after the interpreter has ended, and crash."""
+    import _pywhispercpp as library
+
+    atexit.register(library.whisper_log_set, None)
 
 
 def _check(status: int, call: str) -> None:

@@ -4,6 +4,8 @@ import dataclasses
 import gc
 import importlib.util
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -364,3 +366,13 @@ def test_a_file_that_is_none(shipped, file):
         read(file.path)
     with pytest.raises(ValueError, match="bad magic"):
         whispercpp.load(file.path, file.vocabulary, shipped.decoding, 1)
+
+
+def test_a_process_that_has_used_it_ends_well():
+    program = (
+        "from quantlab.app import compose; from quantlab.cell import run_cell;"
+        "[config] = compose(['quant=ggml_q8_0', 'dataset.limit=1', 'device=cpu', 'tracking=off']);"
+        "print(run_cell(config).record.status)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
