@@ -17,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from quantlab.commandline import MISUSED, warn
-from quantlab.config import ConfigError, RunConfig, did_you_mean, nearest_key, parse_grid
+from quantlab.config import RunConfig
+from quantlab.errors import ConfigError, did_you_mean
 from quantlab.grid import run_grid
+from quantlab.parse import nearest_key, parse_grid
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from quantlab.commandline import MISUSED, warn
-from quantlab.config import did_you_mean
+from quantlab.errors import did_you_mean
 
 COMMANDS = {
     "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from quantlab.config import did_you_mean
+from quantlab.errors import did_you_mean
 
 NO, MISUSED = 1, 2  # exit codes: the answer is no, or there is nothing to answer from; the question is wrong
 

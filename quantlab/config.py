@@ -1,4 +1,4 @@
-"""What a run is asked to do: one strict, frozen model per concept, validated once at the border.
+"""What a run is asked to do: one strict, frozen model per concept, validated once at the border (`quantlab.parse`).
 
 Nothing here reads a file, imports torch or sets an environment variable. The YAML in `conf/` mirrors these
 models key by key; a notebook builds them directly.
@@ -6,13 +6,11 @@ models key by key; a notebook builds them directly.
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _as_tuple(value: object) -> object:
@@ -24,10 +22,6 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Target = Literal["all", "encoder", "decoder"]
 AudioContext = Literal["full", "dynamic"]
 Backend = Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"]
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run: the message names the key, what it got and what is allowed."""
 
 
 class _Part(BaseModel):
@@ -266,71 +260,3 @@ class RunConfig(_Part):
     def axes(self) -> str:
         """What `only` chooses by: model, quantizer and device."""
         return f"{self.model.name}-{self.quant.name}-{self.device.name}"
-
-
-def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
-    """Validate every point of a grid; `only` (globs over `axes`) keeps just some of them.
-
-    Raises:
-        ConfigError: see `parse_config`; or `only` keeps none.
-    """
-    kept = []
-    for point in points:
-        only = point.get("only")
-        config = parse_config({key: value for key, value in point.items() if key != "only"})
-        if only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only)):
-            kept.append(config)
-    if points and not kept:
-        raise ConfigError(f"only={points[0].get('only')}: keeps none of the {len(points)} cells of the grid")
-    return kept
-
-
-def _as_list(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
-
-
-def parse_config(raw: Mapping[str, Any]) -> RunConfig:
-    """Validate a plain mapping (what Hydra composed).
-
-    Raises:
-        ConfigError: one line per wrong key: its dotted name, what it got, what is allowed.
-    """
-    try:
-        return RunConfig.model_validate(dict(raw))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
-
-
-def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"{key}: no such key{did_you_mean(str(item['loc'][-1]), _fields_at(item['loc'][:-1]))}"
-    if item["type"] == "value_error":
-        return item["msg"].removeprefix("Value error, ")
-    return f"{key}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
-
-
-def nearest_key(dotted: str) -> str:
-    """What a mistyped `quant.grop_size` or `quatn` was probably meant to be."""
-    *parents, last = dotted.lstrip("+~").split(".")
-    try:
-        fields = _fields_at(tuple(parents))
-    except KeyError:
-        return nearest_key(".".join(parents))
-    extra = [] if parents else ["experiment", "only"]
-    return did_you_mean(last, fields + extra, prefix=".".join([*parents, ""]))
-
-
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
-    part: Any = RunConfig
-    for name in loc:
-        part = part.model_fields[name].annotation
-    return list(getattr(part, "model_fields", {}))
-
-
-def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
-    """`; did you mean 'x'?` for a near miss, else the allowed names; `prefix` goes before each."""
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean '{prefix}{near[0]}'?"
-    return f"; allowed: {', '.join(prefix + item for item in sorted(allowed))}"

@@ -1,5 +1,21 @@
 """What can go wrong that a person can mend: each message says what was got, what is allowed, what to do next."""
 
+from __future__ import annotations
+
+import difflib
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run: the message names the key, what it got and what is allowed."""
+
 
 class Unavailable(RuntimeError):  # noqa: N818  it is a state of the world, no mistake of the caller
     """A checkpoint or a corpus is neither on this machine nor on a hub that can be reached."""
+
+
+def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
+    """`; did you mean 'x'?` for a near miss, else the allowed names; `prefix` goes before each."""
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean '{prefix}{near[0]}'?"
+    return f"; allowed: {', '.join(prefix + item for item in sorted(allowed))}"

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from quantlab.config import ConfigError
-from quantlab.errors import Unavailable
+from quantlab.errors import ConfigError, Unavailable
 
 Kind = Literal["model", "dataset"]
 PATIENCE_S = 5.0  # for the first answer of the hub

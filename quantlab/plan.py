@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quantlab import quantizers
-from quantlab.config import ConfigError, RunConfig
+from quantlab.config import RunConfig
 from quantlab.data import open_corpus
-from quantlab.errors import Unavailable
+from quantlab.errors import ConfigError, Unavailable
 from quantlab.identity import cell_id, fingerprints, resolve
 from quantlab.machine import why_no_device
 from quantlab.record import Status, to_json

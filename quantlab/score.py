@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import jiwer
 
-from quantlab.config import did_you_mean
+from quantlab.errors import did_you_mean
 from quantlab.record import Utterance
 
 Normaliser = Literal["whisper", "basic", "none"]

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from quantlab import figures, storage
 from quantlab.commandline import MISUSED, NO, add_root, no_records, to_stdout, warn
-from quantlab.config import ProtocolConfig, did_you_mean
+from quantlab.config import ProtocolConfig
+from quantlab.errors import did_you_mean
 from quantlab.identity import hashed
 from quantlab.record import Batch, Receipt, Record, Utterance
 from quantlab.score import NORMALISERS, count

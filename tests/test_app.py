@@ -3,7 +3,8 @@
 import pytest
 
 from quantlab.app import MISUSED, _compose, main, shared_dir
-from quantlab.config import ConfigError, parse_config, parse_grid
+from quantlab.errors import ConfigError
+from quantlab.parse import parse_config, parse_grid
 
 
 def options(group):

@@ -11,8 +11,8 @@ from loads import put, stranger
 
 from quantlab import machine
 from quantlab.app import _compose
-from quantlab.config import parse_config
 from quantlab.environment import describe
+from quantlab.parse import parse_config
 
 CPU = "sys/devices/system/cpu"
 linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot pin")

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from quantlab import models
-from quantlab.config import Architecture, ConfigError, DatasetConfig, ModelConfig
+from quantlab.config import Architecture, DatasetConfig, ModelConfig
+from quantlab.errors import ConfigError
 from quantlab.models import random_weights
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -9,7 +9,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
-from quantlab.config import ConfigError, DatasetConfig, did_you_mean
+from quantlab.config import DatasetConfig
+from quantlab.errors import ConfigError, did_you_mean
 from quantlab.record import to_json
 
 ENTRY_POINTS = "quantlab.datasets"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from quantlab import hub
-from quantlab.config import ConfigError, DatasetConfig, HubSplit
+from quantlab.config import DatasetConfig, HubSplit
 from quantlab.data.corpus import Listing, Utterance, chosen_splits
-from quantlab.errors import Unavailable
+from quantlab.errors import ConfigError, Unavailable
 
 WAYS_OUT = (
     "run once where the hub is reachable, or take another corpus: "

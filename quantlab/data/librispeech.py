@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from quantlab.config import ConfigError, DatasetConfig
+from quantlab.config import DatasetConfig
 from quantlab.data.corpus import Listing, Utterance, file_utterance, with_digests
+from quantlab.errors import ConfigError
 
 SUBSETS = {
     "clean": "test-clean",

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quantlab.config import ConfigError, DatasetConfig
+from quantlab.config import DatasetConfig
 from quantlab.data.corpus import Listing, Utterance, file_utterance, with_digests
+from quantlab.errors import ConfigError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 DEFAULT_SPLIT = "test"

@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantlab.config import ConfigError, DatasetConfig
+from quantlab.config import DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE
 from quantlab.data.corpus import Corpus, Utterance, split_digest
 from quantlab.data.noise import noise_of
 from quantlab.data.speech import Features, Mel, SplitFeatures
 from quantlab.data.windows import Hearing, Window, treatment
+from quantlab.errors import ConfigError
 from quantlab.record import Problem, to_json
 
 if TYPE_CHECKING:

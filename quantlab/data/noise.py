@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from quantlab.config import ConfigError, NoiseConfig
+from quantlab.config import NoiseConfig
 from quantlab.data.audio import SAMPLE_RATE, UnreadableAudioError, excerpt
 from quantlab.data.corpus import Audio, File, Utterance, file_digest
+from quantlab.errors import ConfigError
 
 Samples = npt.NDArray[np.float32]
 VOICES = 6  # of a babble; with fewer, words can be made out

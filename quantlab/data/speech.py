@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 from quantlab.record import Problem
 
 Mel = npt.NDArray[np.float32]

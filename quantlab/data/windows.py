@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantlab.config import ConfigError, DatasetConfig
+from quantlab.config import DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE, TooLongError, UnreadableAudioError, decode
 from quantlab.data.corpus import Utterance
 from quantlab.data.noise import Noise, noise_facts
+from quantlab.errors import ConfigError
 from quantlab.record import Problem
 
 Samples = npt.NDArray[np.float32]

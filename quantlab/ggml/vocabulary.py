@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from quantlab.engines import Decoding

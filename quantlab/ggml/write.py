@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 from quantlab.ggml.names import EMBEDDING, TEXT_POSITIONS, tensor_in_file
 from quantlab.ggml.vocabulary import Vocabulary
 

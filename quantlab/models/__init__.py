@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlab import hub
-from quantlab.config import ConfigError, ModelConfig
+from quantlab.config import ModelConfig
+from quantlab.errors import ConfigError
 from quantlab.models import folder as folders
 from quantlab.models import pretrained, random_weights
 from quantlab.record import to_json

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 from quantlab.record import to_json
 
 INDEX = "model.safetensors.index.json"

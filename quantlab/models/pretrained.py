@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 from quantlab.models.folder import some
 
 if TYPE_CHECKING:

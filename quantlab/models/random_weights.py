@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.config import Architecture, ConfigError, ModelConfig
+from quantlab.config import Architecture, ModelConfig
+from quantlab.errors import ConfigError
 from quantlab.models.folder import whisper_config
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol, cast
 
-from quantlab.config import ConfigError, QuantConfig, did_you_mean
+from quantlab.config import QuantConfig
+from quantlab.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     import torch

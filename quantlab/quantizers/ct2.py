@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 from quantlab.quantizers import HEAD, why_not_among, why_not_installed
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 from quantlab.quantizers import why_not_among, why_not_installed
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 from quantlab.quantizers import why_not_among, why_not_installed
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quantlab.config import ConfigError, DatasetConfig
+from quantlab.config import DatasetConfig
 from quantlab.data import Corpus, open_corpus
 from quantlab.data.corpus import file_digest
+from quantlab.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
 

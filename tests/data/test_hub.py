@@ -14,10 +14,10 @@ import huggingface_hub.constants
 import pytest
 
 from quantlab import models
-from quantlab.config import ConfigError, DatasetConfig, HubSplit, ModelConfig
+from quantlab.config import DatasetConfig, HubSplit, ModelConfig
 from quantlab.data import features, open_corpus
 from quantlab.data.audio import decode
-from quantlab.errors import Unavailable
+from quantlab.errors import ConfigError, Unavailable
 
 from .conftest import write_librispeech_parquet
 

@@ -11,12 +11,13 @@ from transformers import WhisperFeatureExtractor
 
 from quantlab.app import compose
 from quantlab.cell import run_cell
-from quantlab.config import ConfigError, DatasetConfig, NoiseConfig
+from quantlab.config import DatasetConfig, NoiseConfig
 from quantlab.data import features, joined_text, open_corpus
 from quantlab.data.audio import decode
 from quantlab.data.merge import merged
 from quantlab.data.noise import noise_of
 from quantlab.data.windows import Hearing
+from quantlab.errors import ConfigError
 from quantlab.score import normaliser
 
 from .conftest import RATE, manifest_config, tone, write_jsonl

@@ -4,11 +4,12 @@ import soundfile
 from scipy.signal import welch
 from transformers import WhisperFeatureExtractor
 
-from quantlab.config import ConfigError, NoiseConfig
+from quantlab.config import NoiseConfig
 from quantlab.data import features, open_corpus
 from quantlab.data.audio import UnreadableAudioError
 from quantlab.data.corpus import file_utterance
 from quantlab.data.noise import noise_of
+from quantlab.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone
 

@@ -13,12 +13,13 @@ from conftest import quant_config
 from quantlab import models, quantizers, receipt
 from quantlab.app import compose
 from quantlab.cell import run_cell
-from quantlab.config import Architecture, ConfigError, ModelConfig
+from quantlab.config import Architecture, ModelConfig
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding
 from quantlab.engines.ctranslate2 import length_limit
 from quantlab.engines.ctranslate2_file import Variable, variables
 from quantlab.engines.pytorch import Eager
+from quantlab.errors import ConfigError
 from quantlab.quantizers import ct2
 
 CPU = torch.device("cpu")

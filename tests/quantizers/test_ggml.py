@@ -16,10 +16,10 @@ from gguf import GGMLQuantizationType, quants
 from quantlab import models, quantizers, receipt
 from quantlab.app import compose
 from quantlab.cell import run_cell
-from quantlab.config import ConfigError
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding, whispercpp
 from quantlab.engines.pytorch import Eager
+from quantlab.errors import ConfigError
 from quantlab.ggml.read import read
 from quantlab.ggml.vocabulary import ENGLISH, MULTILINGUAL, NEVER, WITH_CANTONESE, vocabulary
 from quantlab.ggml.write import write

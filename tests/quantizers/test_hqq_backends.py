@@ -6,7 +6,7 @@ from conftest import generate, load_nano, quant_config, quantize
 from torch import nn
 
 from quantlab.casting import compute_in
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 from quantlab.quantizers import hqq
 
 CPU = torch.device("cpu")

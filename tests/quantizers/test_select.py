@@ -9,7 +9,7 @@ import torch
 from conftest import CONFIGS, ROOT, generate, quant_config, quantize
 
 from quantlab import quantizers
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 
 THIRD_PARTY = """
 import torch

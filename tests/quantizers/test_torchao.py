@@ -5,7 +5,7 @@ import torch
 from conftest import generate, load_nano, quant_config, quantize
 
 from quantlab import quantizers
-from quantlab.config import ConfigError
+from quantlab.errors import ConfigError
 
 LINEAR = "model.encoder.layers.0.fc1"
 

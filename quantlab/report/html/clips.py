@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from quantlab.config import ConfigError, DatasetConfig
-from quantlab.errors import Unavailable
+from quantlab.config import DatasetConfig
+from quantlab.errors import ConfigError, Unavailable
 
 # Sources with a file per utterance. The hub's audio is in Parquet files, which a browser cannot play.
 _OF_FILES = ("shipped", "manifest", "librispeech_dir")
