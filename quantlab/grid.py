@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from quantlab import storage, tracking
+from quantlab.claims import claimed
 from quantlab.config import RunConfig
 from quantlab.identity import ID_LENGTH, library_versions
 from quantlab.isolate import Failure, Workers, attempt
@@ -43,7 +44,9 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
         try:
-            records = grid.run(cells)
+            sweep = sweep_id(cells)
+            records = grid.run(cells, sweep)
+            grid.summarise(records, sweep)
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
     _summarise(records, grid, display)
@@ -60,35 +63,57 @@ class Grid:
         self.tracking = config.tracking
         self.workers = Workers() if config.isolate else None
 
-    def run(self, cells: Sequence[Cell]) -> list[Record]:
-        """Every cell's record, measured now or before."""
-        sweep = _sweep_id(cells)
-        known = {cell.id: self._known(cell) for cell in cells}
-        if any(cell.refusal is None and known[cell.id] is None for cell in cells):
+    def run(self, cells: Sequence[Cell], sweep: str) -> list[Record]:
+        """Every cell's record, in the order of `cells`: measured now, before, or by another process meanwhile.
+
+        Args:
+            cells: what to measure.
+            sweep: the id under which MLflow finds the cells of one command.
+        """
+        readable = storage.readable(
+            self.root, [cell.id for cell in cells], lambda why: self.display.say(f"measured again: {why}")
+        )
+        before = {record.cell_id: record for record in readable}
+        done = {id for id, record in before.items() if self.resume and record.status in SETTLED}
+        if any(cell.refusal is None and cell.id not in done for cell in cells):
             self._warm_start()
-        records = []
+        found: dict[str, Record] = {}
+        busy: list[Cell] = []
         for cell in cells:
-            self.display.begin(cell.config.label)
-            found = known[cell.id]
-            result = found or self._run(cell)
-            self.display.end(result, note="recorded before" if found else "")
-            self._track(partial(tracking.log_cell, self.root, self.tracking, cell.id, sweep))
-            records.append(result)
+            if cell.id in done:
+                found[cell.id] = self._show(cell, before[cell.id], "recorded before", sweep)
+                continue
+            with claimed(self.root, cell.id) as mine:
+                if mine:
+                    found[cell.id] = self._measure(cell, before.get(cell.id), sweep)
+                else:
+                    busy.append(cell)
+        for cell in busy:
+            self.display.say(f"{cell.config.label} is being measured by another process; waiting for it")
+            with claimed(self.root, cell.id, wait=True):
+                found[cell.id] = self._measure(cell, before.get(cell.id), sweep)
+        return [found[cell.id] for cell in cells]
+
+    def _measure(self, cell: Cell, before: Record | None, sweep: str) -> Record:
+        """Measure a cell that is ours, unless another process has done so since `before` was read."""
+        for now in storage.readable(self.root, [cell.id], on_unreadable=lambda why: None):  # said before
+            if now != before:
+                return self._show(cell, now, "measured by another process", sweep)
+        self.display.begin(cell.config.label)
+        return self._show(cell, self._run(cell), "", sweep)
+
+    def _show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
+        """The cell's line, and its run in MLflow."""
+        self.display.end(cell.config.label, record, note)
+        self._track(partial(tracking.log_cell, self.root, self.tracking, cell.id, sweep))
+        return record
+
+    def summarise(self, records: Sequence[Record], sweep: str) -> None:
+        """Show the whole sweep as one run of MLflow."""
         ids = [item.cell_id for item in records]
         compared = rows_of(self.root, records, on_unreadable=self.display.say)
         plots = partial(figures, compared)
         self._track(partial(tracking.log_sweep, self.root, self.tracking, sweep, ids, text(compared), plots))
-        return records
-
-    def _known(self, cell: Cell) -> Record | None:
-        if not self.resume:
-            return None
-        try:
-            found = storage.read(self.root, cell.id)
-        except ValueError as error:
-            self.display.say(f"measured again: {error}")
-            return None
-        return found if found is not None and found.status in SETTLED else None
 
     def _warm_start(self) -> None:
         """Imports of torch (in the server) and of MLflow (here) side by side, before anything is timed."""
@@ -150,7 +175,7 @@ def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> Cell
     )
 
 
-def _sweep_id(cells: Sequence[Cell]) -> str:
+def sweep_id(cells: Sequence[Cell]) -> str:
     """The same cells are the same sweep, so that running a command again adds no second summary."""
     return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
 

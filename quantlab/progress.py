@@ -52,7 +52,7 @@ class Display:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, label: str) -> None:
-        self._number += 1
+        """From now on `update` is about this cell."""
         self._label = label
         self.update("start", 0, 0)
 
@@ -61,28 +61,26 @@ class Display:
         if self.console.is_terminal:
             self._bar.update(
                 self._task,
-                description=f"{self._count()} {self._label} · {stage}",
+                description=f"{self._number + 1:>{self.width}}/{self.total} {self._label} · {stage}",
                 completed=done,
                 total=total or None,
                 visible=True,
             )
             self._bar.refresh()
 
-    def end(self, record: Record, note: str = "") -> None:
+    def end(self, label: str, record: Record, note: str = "") -> None:
         """The cell's one line."""
+        self._number += 1
         if self.console.is_terminal:
             self._bar.update(self._task, visible=False)
             self._bar.refresh()
         mark = MARKS.get(record.status, "[red]✗[/]")
         self.console.print(
-            f"{self._count()} {mark} {self._label}",
+            f"{self._number:>{self.width}}/{self.total} {mark} {label}",
             f"[dim]{note or _outcome(record)}[/]",
             highlight=False,
             soft_wrap=True,
         )
-
-    def _count(self) -> str:
-        return f"{self._number:>{self.width}}/{self.total}"
 
 
 def _outcome(record: Record) -> str:

@@ -1,0 +1,74 @@
+"""Who is measuring a cell: one process at a time, here or on another machine that shares the folder.
+
+A claim is a lock of the operating system on `<root>/claims/<cell_id>.lock`: a process that is killed frees it, so that
+no claim is ever stale. What is beside it, `<cell_id>.json`, tells a person whose it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@contextlib.contextmanager
+def claimed(root: str | Path, cell_id: str, wait: bool = False) -> Iterator[bool]:
+    """Hold a cell for the length of the block, or learn (False) that another process does.
+
+    Args:
+        root: the folder of records, which all processes share.
+        cell_id: which cell.
+        wait: until the other process is done with it, instead of False.
+    """
+    folder = _folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{cell_id}.lock", timeout=-1 if wait else 0)
+    try:
+        lock.acquire(poll_interval=0.5)
+    except Timeout:
+        yield False
+        return
+    owner = folder / f"{cell_id}.json"
+    try:
+        with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
+            owner.write_text(json.dumps(_me()), encoding="utf-8")
+        yield True
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def owner(root: str | Path, cell_id: str) -> dict[str, str] | None:
+    """Host, process, SLURM job and start of who is measuring a cell now; None where nobody is.
+
+    Empty while that process has only just begun.
+    """
+    folder = _folder(root)
+    if not (folder / f"{cell_id}.lock").exists():
+        return None
+    with contextlib.suppress(Timeout), FileLock(folder / f"{cell_id}.lock", timeout=0):
+        return None
+    try:
+        found = json.loads((folder / f"{cell_id}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _me() -> dict[str, str]:
+    job = os.environ.get("SLURM_JOB_ID")
+    return {
+        "host": socket.gethostname(),
+        "pid": str(os.getpid()),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    } | ({"slurm_job": job} if job else {})
+
+
+def _folder(root: str | Path) -> Path:
+    return Path(root) / "claims"
