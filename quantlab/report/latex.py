@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantlab.report import document
-from quantlab.report.document import Cell, Section, Table
+from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
 
 _PROSE = r"p{0.4\textwidth}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quantlab.report import document
-from quantlab.report.document import Cell, Section, Table
+from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
 
 # An underscore within a word is one, and brackets are a link only before a parenthesis.

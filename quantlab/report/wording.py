@@ -135,3 +135,8 @@ def _joined(flags: Sequence[str]) -> str:
     spans = [sorted(set(column), key=float) for column in columns]
     shown = iter(span[0] if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans)
     return _NUMBER.sub(lambda match: next(shown), flags[0])
+
+
+def listed(items: Sequence[str], most: int = 4) -> str:
+    """The first few by name, and how many more."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -12,6 +12,8 @@ from quantlab.report import document, ranking
 from quantlab.report.html.grid import VERDICTS, badge, status
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.summary import Group, groups, labels
+from quantlab.report.parts import Section, Table
+from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
 from quantlab.report.wording import names, percent
@@ -122,7 +124,7 @@ def _card(heading: str, rows: Sequence[Row], metric: Metric, priority: str, name
         "article",
         tag("h3", heading),
         tag("a", named[found.leader["cell_id"]], href=f"#cell={found.leader['cell_id']}", class_="pick"),
-        (tag("p", part) for part in document.trade_off(found.leader, priority).split("; ")),
+        (tag("p", part) for part in trade_off(found.leader, priority).split("; ")),
         tag("p", f"{why}{', '.join(unsure[:3])}{rest}.", class_="note") if unsure else None,
     )
 
@@ -176,7 +178,7 @@ def study(root: Path, rows: Sequence[Row]) -> Html:
     return join(_section(section) for section in found)
 
 
-def _section(section: document.Section) -> Html:
+def _section(section: Section) -> Html:
     return tag(
         "details",
         tag("summary", section.heading),
@@ -194,7 +196,7 @@ _CLASSES = {"l": "w", "p": "w prose", "r": ""}  # by the letter of a column
 _SIGNS = {"best": "★ ", "level": "≈ ", "": ""}
 
 
-def _table(table: document.Table) -> Html:
+def _table(table: Table) -> Html:
     kinds = [_CLASSES[letter] for letter in table.align]
     head = (tag("th", text, scope="col", class_=kind) for text, kind in zip(table.header, kinds, strict=True))
     body = (

@@ -1,0 +1,78 @@
+"""The best cell by each priority, and a cell's trade-off in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantlab.report import study
+from quantlab.report.parts import Cell, Section, Table
+from quantlab.report.results import caption, points_field, rtf_field
+from quantlab.report.rows import Row
+from quantlab.report.study import Group, Priority
+from quantlab.report.wording import between, listed, megabytes, percent, ratio
+
+
+def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
+    """The best cell by each priority with what it costs, where the data show one."""
+    lines = tuple(_choice(group, choice) for choice in choices)
+    header = ("device", "priority", "best", "what it comes with")
+    table = Table(header, lines, caption("Best by priority", group), "llpp")
+    note = "A cell is called best only where the 95 % intervals of all others lie apart from its own."
+    return Section("Best by priority", table=table, notes=(note,), level=3)
+
+
+def _choice(group: Group, choice: Priority) -> tuple[Cell, ...]:
+    found, named = choice.ranking, group.methods
+    leader = named[found.leader["cell_id"]]
+    best = (
+        Cell(leader, "best")
+        if found.shown
+        else Cell(f"{leader} leads, but is not shown to be best: {_why(choice, named)}")
+    )
+    return Cell(choice.device), Cell(choice.name), best, Cell(trade_off(found.leader, choice.name))
+
+
+def _why(choice: Priority, named: dict[str, str]) -> str:
+    level, unknown = (
+        listed([named[row["cell_id"]] for row in rows]) for rows in (choice.ranking.level, choice.ranking.unknown)
+    )
+    parts = [f"cannot be told from {level}"] if level else []
+    parts += [f"no interval to tell it from {unknown}"] if unknown else []
+    return "; ".join(parts)
+
+
+def trade_off(row: Row, priority: str = "") -> str:
+    """A cell's speed, accuracy and size in words, that of the priority first."""
+    parts = {
+        "fastest": _speed_words(row),
+        "most accurate": _accuracy_words(row),
+        "smallest": _size_words(row),
+    }
+    first = [parts.pop(priority)] if priority in parts else []
+    return "; ".join(part for part in (*first, *parts.values()) if part)
+
+
+def _speed_words(row: Row) -> str:
+    value = rtf_field(row)
+    if value is None:
+        return ""
+    speed = row["speed"]
+    if speed is None:
+        return f"RTF {value}"
+    return f"RTF {value}, {ratio(speed['ratio'])} × fp32{between(speed['ci95'], ratio)} ({speed['verdict']})"
+
+
+def _accuracy_words(row: Row) -> str:
+    if row["wer"] is None:
+        return ""
+    text = f"WER {percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+    change = study.increase(row)
+    if change.value is None:
+        return text
+    return f"{text}, {points_field(change)} points against fp32 ({row['verdict']})"
+
+
+def _size_words(row: Row) -> str:
+    reduction = row["size_reduction"]
+    size = f"{megabytes(row['size_bytes'])} MB"
+    return f"{size}, {percent(reduction, 0)} % smaller" if reduction else size
