@@ -16,7 +16,7 @@ from quantlab import storage, tracking
 from quantlab.claims import claimed
 from quantlab.config import RunConfig
 from quantlab.identity import ID_LENGTH
-from quantlab.isolate import Failure, Workers, attempt
+from quantlab.isolate import Failure, Runner, Workers, attempt
 from quantlab.plan import Cell, plan
 from quantlab.progress import Display
 from quantlab.record import CellResult, Record, Stages
@@ -60,7 +60,7 @@ class Grid:
         self.display = display
         self.resume = config.resume
         self.tracking = config.tracking
-        self.workers = Workers() if config.isolate else None
+        self.workers: Runner | None = Workers() if config.isolate else None
         self.measuring: Cell | None = None
 
     def run(self, cells: Sequence[Cell], sweep: str) -> list[Record]:

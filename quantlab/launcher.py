@@ -32,7 +32,7 @@ class LauncherConfig(_Part):
     array_parallelism: int = Field(default=64, gt=0)  # jobs that run at the same time
     cells_per_job: int = Field(default=1, gt=0)  # of one checkpoint
     wait: bool = True  # until the last cell is recorded
-    additional_parameters: dict[str, bool | int | float | str] = Field(default_factory=dict)  # more options of sbatch
+    additional_parameters: dict[str, bool | int | float | str] | None = None  # more options of sbatch
 
 
 def parse_launcher(raw: Mapping[str, Any]) -> LauncherConfig | None:

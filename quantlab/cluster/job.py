@@ -26,13 +26,19 @@ from quantlab.cluster.options import signal_delay_s
 from quantlab.config import RunConfig, TrackingConfig
 from quantlab.errors import ConfigError
 from quantlab.grid import Grid
+from quantlab.isolate import Failure, Runner
 from quantlab.launcher import PREFIX
 from quantlab.machine import Site, here
 from quantlab.plan import Cell, Refusal, plan
 from quantlab.progress import Display
+from quantlab.record import CellResult
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from submitit.helpers import DelayedSubmission
+
+    from quantlab.cell import Progress  # imports torch
 
 REQUEUED = 75  # exit code: EX_TEMPFAIL of sysexits.h
 STARTED_S = time.time()
@@ -73,8 +79,10 @@ class Task:
         if not cells:
             return 0
         with Reporting(len(cells), _stage(root, batch_id, task)) as display:
-            self._grid = Grid(Path(root), _in_job(cells[0].config), display)
-            return len(self._grid.run(cells, batch.sweep))
+            self._grid = grid = Grid(Path(root), _in_job(cells[0].config), display)
+            assert grid.workers is not None  # `_in_job` sees to it
+            with Stoppable(grid.workers) as grid.workers:
+                return len(grid.run(cells, batch.sweep))
 
     def checkpoint(self, root: str, batch_id: str, task: int) -> DelayedSubmission:
         """What submitit calls before the job's limit, or when it is preempted: the rest goes on in its next start."""
@@ -101,6 +109,41 @@ class Task:
             f"raise {PREFIX}timeout_min"
         )
         batches.write_json(_interruption(root, self._batch.id, cell_id), {"reason": reason, "job": job})
+
+
+class Stoppable:
+    """Workers whose cell fails for nothing that it did, once SLURM has told the job to stop: that is no result.
+
+    The job does not end by itself at SIGTERM: one that is preempted with a time of grace would not be queued again, and
+    the cell in flight may still be done in it.
+    """
+
+    def __init__(self, workers: Runner) -> None:
+        self._workers = workers
+        self._stopping = False
+
+    def __enter__(self) -> Stoppable:
+        self._before = signal.signal(signal.SIGTERM, self._told)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _told(self, signum: int, frame: object) -> None:
+        self._stopping = True
+
+    def start(self) -> None:
+        """See `Workers.start`."""
+        self._workers.start()
+
+    def run(self, config: RunConfig, log: Path, progress: Progress) -> CellResult | Failure:
+        """See `Workers.run`."""
+        outcome = self._workers.run(config, log, progress)
+        if self._stopping and isinstance(outcome, Failure):
+            raise SystemExit("stopped by SLURM: the cell in flight has no record, so that it is measured again")
+        return outcome
 
 
 class Reporting(Display):
@@ -148,7 +191,7 @@ def _remember_start(root: str, batch_id: str, task: int) -> None:
 def _in_job(config: RunConfig) -> RunConfig:
     """How the grid behaves here: which cells are to be done is known, and SQLite has one writer, which is not a job."""
     tracking = TrackingConfig(name="off") if config.tracking.name == "local" else config.tracking
-    return config.model_copy(update={"resume": False, "tracking": tracking})
+    return config.model_copy(update={"resume": False, "isolate": True, "tracking": tracking})
 
 
 def _as_found_here(planned: Planned, batch: Batch, root: str) -> Cell:
@@ -211,5 +254,4 @@ def run_task(root: str, batch_id: str, task: int) -> int:
         sys.exit(REQUEUED)
 
     signal.signal(signal.SIGUSR2, requeue)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return work(root, batch_id, task)

@@ -44,7 +44,7 @@ def sbatch_options(launcher: LauncherConfig, job_name: str) -> dict[str, Option]
         "gpus-per-node": _gpus(launcher),
         "requeue": True,
     }
-    given = {key.replace("_", "-"): value for key, value in launcher.additional_parameters.items()}
+    given = {key.replace("_", "-"): value for key, value in (launcher.additional_parameters or {}).items()}
     _check(given)
     kept = {key: value for key, value in (found | given).items() if value is not None and value is not False}
     return kept

@@ -6,16 +6,12 @@ set -euo pipefail
 action=$1 dir=$(realpath -m "$2")
 host=$(hostname -s)
 
-start_munge() {
-  if munge -n < /dev/null > /dev/null 2>&1; then return; fi
-  install -d -o munge -g munge -m 0700 /etc/munge /var/lib/munge /var/log/munge
-  install -d -o munge -g munge -m 0755 /run/munge
-  if [ ! -s /etc/munge/munge.key ]; then
-    dd if=/dev/urandom of=/etc/munge/munge.key bs=128 count=1 status=none
-  fi
-  chown munge:munge /etc/munge/munge.key
-  chmod 0400 /etc/munge/munge.key
-  runuser -u munge -- munged
+start_munge() { # one of our own: its key and its socket are in DIR
+  dd if=/dev/urandom of="$dir/munge.key" bs=128 count=1 status=none
+  chmod 0400 "$dir/munge.key"
+  # --force: the socket is for root alone, which munged warns of
+  munged --force --key-file="$dir/munge.key" --socket="$dir/munge.socket" --pid-file="$dir/munged.pid" \
+    --log-file="$dir/munged.log" --seed-file="$dir/munge.seed" 2> /dev/null
 }
 
 free_port() {
@@ -32,7 +28,7 @@ SlurmdPort=$(free_port)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=cred_expire=5
+AuthInfo=socket=$dir/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool
@@ -45,7 +41,7 @@ TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-SchedulerParameters=sched_interval=5,batch_sched_delay=1,requeue_delay=1,requeue_setup_env_fail
+SchedulerParameters=sched_interval=2,batch_sched_delay=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
@@ -54,9 +50,9 @@ KillWait=5
 InactiveLimit=0
 SlurmdTimeout=60
 MinJobAge=120
-# As many cores as a few jobs want, whatever the machine has: these tests are about the queue, not about time.
+# Two jobs at a time, whatever the machine has: these tests are about the queue, not about time.
 SlurmdParameters=config_overrides
-NodeName=$host NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=8000 State=UNKNOWN
 PartitionName=low Nodes=$host Default=YES MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE State=UP
 PartitionName=high Nodes=$host MaxTime=60 PriorityTier=10 PreemptMode=OFF State=UP
 CONF
@@ -64,8 +60,8 @@ CONF
 
 start() {
   if [ -f "$dir/slurm.conf" ] && SLURM_CONF="$dir/slurm.conf" sinfo > /dev/null 2>&1; then return; fi
-  start_munge
   configure
+  start_munge
   export SLURM_CONF="$dir/slurm.conf"
   slurmctld -f "$SLURM_CONF"
   slurmd -f "$SLURM_CONF"
@@ -81,13 +77,14 @@ start() {
 stop() {
   export SLURM_CONF="$dir/slurm.conf"
   scancel --quiet --state=PENDING --state=RUNNING --user="$(id -un)" 2> /dev/null || true
-  scontrol shutdown > /dev/null 2>&1 || true
-  for name in slurmd slurmctld; do
+  for name in slurmd slurmctld munged; do
+    pid=$(cat "$dir/$name.pid" 2> /dev/null) || continue
+    kill "$pid" 2> /dev/null || continue
     for _ in $(seq 40); do
-      if ! pid=$(cat "$dir/$name.pid" 2> /dev/null) || ! kill -0 "$pid" 2> /dev/null; then break; fi
+      kill -0 "$pid" 2> /dev/null || break
       sleep 0.25
     done
-    if pid=$(cat "$dir/$name.pid" 2> /dev/null); then kill -9 "$pid" 2> /dev/null || true; fi
+    kill -9 "$pid" 2> /dev/null || true
   done
 }
 
