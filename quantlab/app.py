@@ -7,11 +7,13 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +22,7 @@ from quantlab.commandline import MISUSED, warn
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean
 from quantlab.grid import run_grid
+from quantlab.launcher import PREFIX, LauncherConfig, parse_launcher
 from quantlab.parse import nearest_key, parse_grid
 
 
@@ -30,11 +33,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if a cell failed, 2 if the configuration is wrong (nothing was run then).
     """
     try:
-        configs = compose(sys.argv[1:] if arguments is None else arguments)
-        return run_grid(configs) if configs else 0
+        sweep = read(sys.argv[1:] if arguments is None else arguments)
+        if not sweep.configs:
+            return 0
+        if sweep.launcher is None:
+            return run_grid(sweep.configs)
+        from quantlab.cluster.submit import run_on_slurm  # submitit, which a grid on this machine does not need
+
+        return run_on_slurm(sweep.configs, sweep.launcher)
     except ConfigError as error:
         warn(str(error))
         return MISUSED
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a command line asks for, validated."""
+
+    configs: list[RunConfig]  # empty after --help, --cfg and the like
+    launcher: LauncherConfig | None  # None: this machine
+
+
+def read(arguments: Sequence[str]) -> Sweep:
+    """The cells that a command line asks for, and where they are to run.
+
+    Raises:
+        ConfigError: a name or a value is wrong; the message says which, and what is allowed.
+    """
+    points, launchers = _collected(arguments)
+    if any(launcher != launchers[0] for launcher in launchers):
+        raise ConfigError(f"{PREFIX}*: one launcher for all cells, it cannot be swept over")
+    return Sweep(parse_grid(points), parse_launcher(launchers[0]) if launchers else None)
 
 
 def compose(arguments: Sequence[str]) -> list[RunConfig]:
@@ -47,15 +76,22 @@ def compose(arguments: Sequence[str]) -> list[RunConfig]:
 
 
 def _compose(arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """Every point of the grid as a plain mapping, in Hydra's order; none after --help, --cfg and the like.
+    """Every point of the grid as a plain mapping, in Hydra's order; none after --help, --cfg and the like."""
+    return _collected(arguments)[0]
+
+
+def _collected(arguments: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Every point of the grid, and beside it the settings of its launcher.
 
     Hydra's launcher is left nothing to run: the points are collected, so that all of them are validated before
     the first is measured, and so that a failing cell is a row and no exception.
     """
     points: list[dict[str, Any]] = []
+    launchers: list[dict[str, Any]] = []
 
     def collect(point: DictConfig) -> None:
         points.append(OmegaConf.to_container(point, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+        launchers.append(OmegaConf.to_container(HydraConfig.get().launcher, resolve=True))  # type: ignore[arg-type]
 
     _register()
     with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch:
@@ -67,13 +103,13 @@ def _compose(arguments: Sequence[str]) -> list[dict[str, Any]]:
             _with_arguments(application, arguments)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explain(error)) from None
-    return points
+    return points, launchers
 
 
 def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     """Hydra reads sys.argv, and raises instead of printing a traceback only when told so by the environment."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [argv[0], *arguments]
+    sys.argv = [argv[0], *_without_sweep(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         application()
@@ -83,6 +119,12 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _without_sweep(arguments: Sequence[str]) -> list[str]:
+    """Hydra shows a configuration (--cfg, --info) of one point only, and refuses -m beside it."""
+    shows = any(argument.split("=")[0] in ("--cfg", "-c", "--info", "-i") for argument in arguments)
+    return [argument for argument in arguments if not (shows and argument in ("-m", "--multirun"))]
 
 
 def _register() -> None:
@@ -109,7 +151,16 @@ def _explain(error: Exception) -> str:
         return f"{error.override}: {first}"
     unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:
-        return f"{unknown[1]}: no such key{nearest_key(unknown[1])}"
+        return f"{unknown[1]}: no such key{_meant(unknown[1])}"
     if text.startswith("Ambiguous value for argument"):
         return f"{first}: to sweep over the values add -m"
     return first
+
+
+def _meant(dotted: str) -> str:
+    if not dotted.startswith(PREFIX):
+        return nearest_key(dotted)
+    key, known = dotted.removeprefix(PREFIX), list(LauncherConfig.model_fields)
+    if key in known:
+        return " of this launcher: add hydra/launcher=slurm, or slurm_cpu"
+    return did_you_mean(key, known, prefix=PREFIX)

@@ -18,12 +18,13 @@ from filelock import FileLock, Timeout
 
 
 @contextlib.contextmanager
-def claimed(root: str | Path, cell_id: str, wait: bool = False) -> Iterator[bool]:
+def claimed(root: str | Path, cell_id: str, label: str = "", wait: bool = False) -> Iterator[bool]:
     """Hold a cell for the length of the block, or learn (False) that another process does.
 
     Args:
         root: the folder of records, which all processes share.
         cell_id: which cell.
+        label: what a person calls it.
         wait: until the other process is done with it, instead of False.
     """
     folder = _folder(root)
@@ -37,15 +38,21 @@ def claimed(root: str | Path, cell_id: str, wait: bool = False) -> Iterator[bool
     owner = folder / f"{cell_id}.json"
     try:
         with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
-            owner.write_text(json.dumps(_me()), encoding="utf-8")
+            owner.write_text(json.dumps({"label": label} | _me()), encoding="utf-8")
         yield True
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
 
 
+def owners(root: str | Path) -> dict[str, dict[str, str]]:
+    """What `owner` tells, of every cell that is being measured now."""
+    named = [path.stem for path in _folder(root).glob("*.json")]
+    return {cell_id: found for cell_id in named if (found := owner(root, cell_id)) is not None}
+
+
 def owner(root: str | Path, cell_id: str) -> dict[str, str] | None:
-    """Host, process, SLURM job and start of who is measuring a cell now; None where nobody is.
+    """Label, host, process, SLURM job and start of who is measuring a cell now; None where nobody is.
 
     Empty while that process has only just begun.
     """
@@ -61,8 +68,14 @@ def owner(root: str | Path, cell_id: str) -> dict[str, str] | None:
     return found if isinstance(found, dict) else {}
 
 
+def slurm_job() -> str | None:
+    """The job of SLURM that this process is part of, `123` or `123_4`; None outside of one."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
 def _me() -> dict[str, str]:
-    job = os.environ.get("SLURM_JOB_ID")
+    job = slurm_job()
     return {
         "host": socket.gethostname(),
         "pid": str(os.getpid()),

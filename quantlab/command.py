@@ -13,6 +13,9 @@ COMMANDS = {
     "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
     "rescore": "score the recorded hypotheses again with another normaliser",
     "verify": "compute every figure of the records again from their raw data, and say what differs",
+    "status": "say where every cell is: recorded, running, pending in a queue of SLURM, lost",
+    "sbatch": "print a script that runs a grid as an array of SLURM jobs",
+    "work": "measure one task of such an array; the script calls it",
     "recommend": "say which of them to deploy within limits of size, accuracy and speed",
 }
 GRID = "python -m quantlab -m model=nano quant=none,torch_int8"

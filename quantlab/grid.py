@@ -15,8 +15,8 @@ from pathlib import Path
 from quantlab import storage, tracking
 from quantlab.claims import claimed
 from quantlab.config import RunConfig
-from quantlab.identity import ID_LENGTH, library_versions
-from quantlab.isolate import Failure, Workers, attempt
+from quantlab.identity import ID_LENGTH
+from quantlab.isolate import Failure, Runner, Workers, attempt
 from quantlab.plan import Cell, plan
 from quantlab.progress import Display
 from quantlab.record import CellResult, Record, Stages
@@ -49,8 +49,7 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
             grid.summarise(records, sweep)
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
-    _summarise(records, grid, display)
-    return FAILED if any(item.status not in SETTLED for item in records) else OK
+    return conclude(records, grid)
 
 
 class Grid:
@@ -61,7 +60,8 @@ class Grid:
         self.display = display
         self.resume = config.resume
         self.tracking = config.tracking
-        self.workers = Workers() if config.isolate else None
+        self.workers: Runner | None = Workers() if config.isolate else None
+        self.measuring: Cell | None = None
 
     def run(self, cells: Sequence[Cell], sweep: str) -> list[Record]:
         """Every cell's record, in the order of `cells`: measured now, before, or by another process meanwhile.
@@ -81,16 +81,16 @@ class Grid:
         busy: list[Cell] = []
         for cell in cells:
             if cell.id in done:
-                found[cell.id] = self._show(cell, before[cell.id], "recorded before", sweep)
+                found[cell.id] = self.show(cell, before[cell.id], "recorded before", sweep)
                 continue
-            with claimed(self.root, cell.id) as mine:
+            with claimed(self.root, cell.id, cell.config.label) as mine:
                 if mine:
                     found[cell.id] = self._measure(cell, before.get(cell.id), sweep)
                 else:
                     busy.append(cell)
         for cell in busy:
             self.display.say(f"{cell.config.label} is being measured by another process; waiting for it")
-            with claimed(self.root, cell.id, wait=True):
+            with claimed(self.root, cell.id, cell.config.label, wait=True):
                 found[cell.id] = self._measure(cell, before.get(cell.id), sweep)
         return [found[cell.id] for cell in cells]
 
@@ -98,11 +98,14 @@ class Grid:
         """Measure a cell that is ours, unless another process has done so since `before` was read."""
         for now in storage.readable(self.root, [cell.id], on_unreadable=lambda why: None):  # said before
             if now != before:
-                return self._show(cell, now, "measured by another process", sweep)
+                return self.show(cell, now, "measured by another process", sweep)
+        self.measuring = cell
         self.display.begin(cell.config.label)
-        return self._show(cell, self._run(cell), "", sweep)
+        record = self._run(cell)
+        self.measuring = None
+        return self.show(cell, record, "", sweep)
 
-    def _show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
+    def show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
         """The cell's line, and its run in MLflow."""
         self.display.end(cell.config.label, record, note)
         self._track(partial(tracking.log_cell, self.root, self.tracking, cell.id, sweep))
@@ -168,7 +171,7 @@ def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> Cell
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             config=cell.config.model_dump(mode="json"),
             fingerprints=cell.fingerprints,
-            environment={"versions": library_versions(cell.config)},
+            environment={"versions": cell.versions},
             receipt=outcome.receipt,
             stages=Stages(total_s=total_s),
         )
@@ -180,13 +183,20 @@ def sweep_id(cells: Sequence[Cell]) -> str:
     return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
 
 
-def _summarise(records: Sequence[Record], grid: Grid, display: Display) -> None:
+def conclude(records: Sequence[Record], grid: Grid) -> int:
+    """Print the table of a grid and where its records are.
+
+    Returns:
+        The exit code: 0, 1 if a cell failed.
+    """
+    display = grid.display
     show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
     display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")
     if url := tracking.ui_url(grid.root, grid.tracking):
         display.say(f"         {url}")
+    return FAILED if any(item.status not in SETTLED for item in records) else OK
 
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:

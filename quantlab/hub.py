@@ -89,7 +89,10 @@ def _ask(repo: str, revision: str | None, kind: Kind, ways_out: str) -> str:
 
     here = f"{kind} {repo}@{revision or 'main'} is not on this machine"
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise Unavailable(f"{here} and HF_HUB_OFFLINE forbids fetching it; {ways_out}")
+        raise Unavailable(
+            f"{here} and HF_HUB_OFFLINE forbids fetching it; where the hub can be reached, on a login "
+            f"node: python -m quantlab.fetch model=… dataset=…; or {ways_out}"
+        )
     answer = _within(
         PATIENCE_S + 1,
         lambda: huggingface_hub.HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=PATIENCE_S),

@@ -9,7 +9,7 @@ from typing import Any
 from quantlab import models, quantizers
 from quantlab.config import RunConfig
 from quantlab.data import Corpus
-from quantlab.machine import resolve_device, usable_cores, versions
+from quantlab.machine import Site, here, versions
 from quantlab.record import to_json
 
 ID_LENGTH = 16  # hex digits
@@ -40,14 +40,14 @@ LIBRARIES = (
 )
 
 
-def resolve(config: RunConfig) -> RunConfig:
-    """The configuration with this machine's device and thread count in place of `auto` and null."""
-    device = config.device.model_copy(
-        update={
-            "name": resolve_device(config.device.name),
-            "threads": config.device.threads or usable_cores(),
-        }
-    )
+def resolve(config: RunConfig, site: Site | None = None) -> RunConfig:
+    """The configuration with the site's device and thread count in place of `auto` and null; None is this machine."""
+    name, site = config.device.name, site or here()
+    update = {
+        "name": site.device if name == "auto" else name,
+        "threads": config.device.threads or site.threads,
+    }
+    device = config.device.model_copy(update=update)
     return config.model_copy(update={"device": device})
 
 

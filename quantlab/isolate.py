@@ -15,9 +15,10 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from quantlab.config import RunConfig
 from quantlab.record import CellResult, Receipt, Status
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # quantlab.cell imports torch, which is not for the parent
 
     from quantlab.cell import Progress
 
+SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to stop, and that the time limit is near
 SPIN_COUNT = 10_000  # turns of a waiting thread, tens of µs; docs/timing.md has what others cost
 LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; Python's own post mortem takes 10,000
 
@@ -41,6 +43,14 @@ class Failure:
     receipt: Receipt | None = None
 
 
+class Runner(Protocol):
+    """What a grid measures with; see `Workers`."""
+
+    def start(self) -> None: ...
+
+    def run(self, config: RunConfig, log: Path, progress: Progress) -> CellResult | Failure: ...
+
+
 class Workers:
     """Runs cells one at a time, each in a process of its own."""
 
@@ -50,9 +60,18 @@ class Workers:
         self._context.set_forkserver_preload(["quantlab.preload"])
 
     def start(self) -> None:
-        """Start the server and wait until it has imported everything."""
+        """Start the server and wait until it has imported everything.
+
+        A scheduler sends its signals to every process of a job. The server and the cells are started with those
+        blocked, so that a cell ends when the grid ends it, and not before, which would look like a failure of its own.
+        """
         process = self._context.Process(target=_nothing)
-        process.start()
+        resource_tracker.ensure_running()  # else `start` does it, and unblocks SIGTERM on the way
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         process.join()
 
     def run(self, config: RunConfig, log: Path, progress: Progress) -> CellResult | Failure:

@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,21 @@ def resolve_device(name: str) -> str:
     if cuda_devices():
         return "cuda"
     return "mps" if has_mps() else "cpu"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where cells are run: this machine, or one that is reached through a queue."""
+
+    device: str  # what `device=auto` means there
+    threads: int  # what `device.threads=null` means there
+    why_no_device: Callable[[str], str | None]  # of a device's name: why it cannot be used there, None if it can
+    can_change: bool = False  # another of its machines may have the device, so that its lack settles nothing
+
+
+def here() -> Site:
+    """The machine that this process runs on."""
+    return Site(resolve_device("auto"), usable_cores(), why_no_device)
 
 
 def why_no_device(name: str) -> str | None:

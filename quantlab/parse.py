@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean
@@ -39,16 +39,29 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: one line per wrong key: its dotted name, what it got, what is allowed.
     """
+    return parse(RunConfig, raw)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model:
+    """Validate a plain mapping; `prefix` (`hydra.launcher.`) goes before the keys of its messages.
+
+    Raises:
+        ConfigError: see `parse_config`.
+    """
     try:
-        return RunConfig.model_validate(dict(raw))
+        return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+        raise ConfigError("\n".join(_explain(item, model, prefix) for item in error.errors())) from None
 
 
-def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
+    key = prefix + ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{key}: no such key{did_you_mean(str(item['loc'][-1]), _fields_at(item['loc'][:-1]))}"
+        *parents, last = item["loc"]
+        return f"{key}: no such key{did_you_mean(str(last), fields_at(model, parents))}"
     if item["type"] == "value_error":
         return item["msg"].removeprefix("Value error, ")
     return f"{key}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
@@ -58,15 +71,20 @@ def nearest_key(dotted: str) -> str:
     """What a mistyped `quant.grop_size` or `quatn` was probably meant to be."""
     *parents, last = dotted.lstrip("+~").split(".")
     try:
-        fields = _fields_at(tuple(parents))
+        fields = fields_at(RunConfig, parents)
     except KeyError:
         return nearest_key(".".join(parents))
     extra = [] if parents else ["experiment", "only"]
     return did_you_mean(last, fields + extra, prefix=".".join([*parents, ""]))
 
 
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
-    part: Any = RunConfig
+def fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """The keys of the part of a model that a dotted name leads to.
+
+    Raises:
+        KeyError: it leads nowhere.
+    """
+    part: Any = model
     for name in loc:
         part = part.model_fields[name].annotation
     return list(getattr(part, "model_fields", {}))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quantlab import quantizers
 from quantlab.config import RunConfig
 from quantlab.data import open_corpus
 from quantlab.errors import ConfigError, Unavailable
-from quantlab.identity import cell_id, fingerprints, resolve
-from quantlab.machine import why_no_device
+from quantlab.identity import fingerprints, hashed, library_versions, resolve
+from quantlab.machine import Site, here
 from quantlab.record import Status, to_json
 
 
@@ -29,38 +29,48 @@ class Cell:
     id: str
     config: RunConfig  # resolved
     fingerprints: dict[str, str]
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries behind its figures
     refusal: Refusal | None = None
 
 
-def plan(configs: Sequence[RunConfig]) -> list[Cell]:
+def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
     """The cells of a grid in its own order, each once.
+
+    Args:
+        configs: the points of the grid.
+        site: where they will run; None is this machine.
 
     Raises:
         ConfigError: a library, a path or a split does not exist.
     """
     identify = _memoised(lambda config: fingerprints(config, open_corpus(config.dataset)))
-    cells = [_cell(resolve(config), identify) for config in configs]
+    site = site or here()
+    cells = [_cell(resolve(config, site), identify, site) for config in configs]
     return list({cell.id: cell for cell in cells}.values())
 
 
-def _cell(config: RunConfig, identify: Callable[[RunConfig], dict[str, str]]) -> Cell:
+def _cell(config: RunConfig, identify: Callable[[RunConfig], dict[str, str]], site: Site) -> Cell:
     try:
-        marks, refusal = identify(config), _refusal(config)
+        marks, refusal = identify(config), _refusal(config, site)
     except Unavailable as error:
         marks, refusal = {}, Refusal("failed", str(error))
     except ConfigError as error:
         raise ConfigError(f"{config.label}: {error}") from None
-    return Cell(cell_id(config, marks), config, marks, refusal)
+    versions = library_versions(config)
+    return Cell(hashed(config.model_dump(mode="json"), marks, versions), config, marks, versions, refusal)
 
 
-def _refusal(config: RunConfig) -> Refusal | None:
+def _refusal(config: RunConfig, site: Site) -> Refusal | None:
+    no_device = site.why_no_device(config.device.name)
+    if no_device and not site.can_change:
+        return Refusal("unsupported", no_device)
     quantizer = quantizers.get(config.quant.library)
-    reason = (
-        why_no_device(config.device.name)
-        or quantizer.why_unsupported(config.quant, config.device.name)
-        or _why_no_runtime(config, quantizers.converts(quantizer))
+    never = quantizer.why_unsupported(config.quant, config.device.name) or _why_no_runtime(
+        config, quantizers.converts(quantizer)
     )
-    return Refusal("unsupported", reason) if reason else None
+    if never:
+        return Refusal("unsupported", never)
+    return Refusal("failed", no_device) if no_device else None
 
 
 def _why_no_runtime(config: RunConfig, own_engine: bool) -> str | None:

@@ -48,3 +48,15 @@ def test_experiments_are_in_it(site, shared_cache, tmp_path):
     done = run(site, shared_cache, tmp_path, "-m", "quantlab", "experiment=paper_table2", "--cfg", "job")
     assert done.returncode == 0, done.stderr
     assert "librispeech" in done.stdout
+
+
+def test_the_launcher_is_in_it(site, shared_cache, tmp_path):
+    where = run(site, shared_cache, tmp_path, "-c", "import hydra_plugins.quantlab_launcher as l; print(l.__file__)")
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    done = run(site, shared_cache, tmp_path, "-m", "quantlab", "-m", "hydra/launcher=slurm", "hydra.launcher.wiat=1")
+    assert done.returncode == 2
+    assert "did you mean 'hydra.launcher.wait'?" in done.stderr
+    keys = ("-m", "hydra/launcher=slurm_cpu", "hydra.launcher.additional_parameters={array: 1}", "quant=none,bnb_nf4")
+    done = run(site, shared_cache, tmp_path, "-m", "quantlab.sbatch", *keys)
+    assert done.returncode == 2, done.stdout
+    assert "set by quantlab" in done.stderr

@@ -1,0 +1,102 @@
+"""What SLURM tells of jobs by its commands. Never by their exit codes: a record alone says that a cell succeeded."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Collection
+from dataclasses import dataclass
+
+PATIENCE_S = 30.0  # for an answer; a busy controller takes its time
+DEFAULT_ARRAY_SIZE = 1001  # of slurm.conf(5), MaxArraySize
+GONE, UNKNOWN = "GONE", "UNKNOWN"  # states of our own: SLURM has forgotten the job; SLURM does not answer
+ENDED = frozenset(  # squeue(1), JOB STATE CODES: a job in one of these does not run again by itself
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
+) | {GONE}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of an array, as squeue or sacct tells of it."""
+
+    id: str  # 123_4
+    state: str  # PENDING, RUNNING, …
+    reason: str = ""  # why it waits or why it ended, where SLURM tells
+    node: str = ""
+    name: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+def is_here() -> bool:
+    """Whether this machine can ask SLURM."""
+    return shutil.which("squeue") is not None
+
+
+def queue(ids: Collection[str], names: Collection[str] = ()) -> dict[str, Job] | None:
+    """Jobs that the controller still knows: waiting, running, or ended a few minutes ago.
+
+    Args:
+        ids: of jobs, or of whole arrays.
+        names: of jobs whose ids are not known.
+
+    Returns:
+        Jobs by id. None if SLURM cannot be asked here, or does not answer now.
+    """
+    found: dict[str, Job] = {}
+    for option, wanted in (("--jobs", ids), ("--name", names)):
+        if wanted:
+            jobs = _squeue(f"{option}={','.join(sorted(wanted))}")
+            if jobs is None:
+                return None
+            found |= {job.id: job for job in jobs}
+    return found
+
+
+def _squeue(selection: str) -> list[Job] | None:
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N|%j", selection]
+    done = _run(command)
+    if done is None:
+        return None
+    if done.returncode:  # it is an error to ask for one job that is long gone
+        return [] if "Invalid job id" in done.stderr else None
+    lines = [line.split("|") for line in done.stdout.splitlines()]
+    return [Job(id, state, _said(reason), node, name) for id, state, reason, node, name in lines]
+
+
+def _said(reason: str) -> str:
+    return "" if reason == "None" else reason
+
+
+def history(ids: Collection[str]) -> dict[str, Job]:
+    """Jobs that accounting remembers; empty on a cluster that keeps none."""
+    if not ids or shutil.which("sacct") is None:
+        return {}
+    options = ["--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
+    done = _run(["sacct", *options, f"--jobs={','.join(sorted(ids))}"])
+    if done is None or done.returncode:
+        return {}
+    found = {}
+    for line in done.stdout.splitlines():
+        id, _, state = line.partition("|")
+        if state:
+            word, _, more = state.partition(" ")  # CANCELLED by 1000
+            found[id] = Job(id, word, more)
+    return found
+
+
+def max_array_size() -> int:
+    """Jobs that one array can hold."""
+    done = _run(["scontrol", "show", "config"])
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout if done else "", re.MULTILINE)
+    return max(1, (int(size[1]) if size else DEFAULT_ARRAY_SIZE) - 1)
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None

@@ -1,0 +1,230 @@
+"""Grids as jobs of a real SLURM: submitted, stopped in every way it has, and looked at meanwhile."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).resolve().parents[2]
+ON = (
+    *("hydra/launcher=slurm_cpu", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2"),
+    "hydra.launcher.timeout_min=30",
+)
+SMALL = ("model=nano", "dataset.limit=1", "dataset.splits=[clean]", "protocol=quick", "tracking=off")
+GO_HOME = "hydra.launcher.wait=false"
+
+
+def states(lines):
+    return {label: line["state"] for label, line in lines.items()}
+
+
+def test_an_array_from_start_to_end(slurm):
+    command = ("-m", *ON, "quant=none,torch_int8", *SMALL)
+    done = slurm.run(*command)
+    assert done.returncode == 0, done.stderr
+    assert "submitted 2 cells in 2 jobs of SLURM" in done.stderr
+    assert len(re.findall(r"[12]/2 ✓ nano-", done.stderr)) == 2, "no line for each cell as it came"
+    assert "torch_int8" in done.stdout, "no table"
+    lines, code = slurm.status()
+    assert code == 0
+    assert states(lines) == {"nano-none-cpu": "ok", "nano-torch_int8-cpu": "ok"}
+    assert [re.fullmatch(r"\d+_[01]", line["job"]) is not None for line in lines.values()] == [True, True]
+    assert all((slurm.folder / line["log"]).read_text() for line in lines.values())
+    assert {record["config"]["device"]["threads"] for record in slurm.records().values()} == {1}
+    again = slurm.run(*command)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("recorded before") == 2
+    assert "submitted" not in again.stderr
+
+
+def test_what_runs_is_what_was_composed(slurm, monkeypatch):
+    """A checkout of the user's own, whose YAML is edited between submission and start."""
+    checkout = slurm.folder / "checkout"
+    for part in ("quantlab", "conf", "experiments", "hydra_plugins"):
+        shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(checkout), os.environ["PYTHONPATH"]]))
+    held_back = "hydra.launcher.additional_parameters={hold: true}"
+    done = slurm.run(*ON, "quant=hqq_int8", GO_HOME, held_back, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "python -m quantlab.status --root mlruns" in done.stderr
+    lines, code = slurm.status()
+    assert (states(lines), code) == ({"nano-hqq_int8-cpu": "pending"}, 1)
+    assert lines["nano-hqq_int8-cpu"]["detail"] == "JobHeldUser"
+    twice = slurm.run(*ON, "quant=hqq_int8", GO_HOME, held_back, *SMALL)
+    assert "1 cells are in jobs of an earlier command, not submitted again" in twice.stderr
+
+    yaml = checkout / "conf" / "quant" / "hqq_int8.yaml"
+    was = int(re.search(r"^group_size: (\d+)", yaml.read_text(), re.MULTILINE)[1])
+    yaml.write_text(re.sub(r"^group_size: \d+", f"group_size: {was // 2}", yaml.read_text(), flags=re.MULTILINE))
+    slurm.sh("scontrol", "release", lines["nano-hqq_int8-cpu"]["job"])
+    slurm.until("ok", lambda now: states(now) == {"nano-hqq_int8-cpu": "ok"})
+    [record] = slurm.records().values()
+    assert record["config"]["quant"]["group_size"] == was
+
+
+def test_stopped_again_and_again_each_cell_is_measured_once(slurm):
+    """A requeue, a preemption and a node that fails, each while the second of two cells is in flight."""
+    slurm.hold.touch()
+    command = ("-m", *ON, "hydra.launcher.cells_per_job=2", "quant=torch_int8", "quant.library=torch,held", *SMALL)
+    done = slurm.run(*command, "seed=7", GO_HOME)
+    assert done.returncode == 0, done.stderr
+    assert "in 1 jobs" in done.stderr
+    [batch] = (slurm.root / "jobs").glob("*/batch.json")
+    first, second = json.loads(batch.read_text())["tasks"][0]
+    started = batch.parent / "started" / "0.json"
+
+    def in_flight(starts):
+        def holds():
+            return started.exists() and json.loads(started.read_text())["starts"] == starts and owner(slurm, second)
+
+        wait_for(f"the second cell in flight, start {starts}", holds, slurm)
+
+    in_flight(1)
+    before = (slurm.root / "cells" / first / "record.json").stat().st_mtime_ns
+    job = json.loads(started.read_text())["job"]
+    slurm.sh("scontrol", "requeue", job)
+    in_flight(2)
+    slurm.sh("sbatch", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 2")
+    in_flight(3)
+    node = slurm.sh("sinfo", "--noheader", "--format=%n").split()[0]
+    slurm.sh("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    wait_for("the job is off the node", lambda: owner(slurm, second) is None, slurm)
+    # an error where it has come back by itself (ReturnToService)
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, check=False)
+    in_flight(4)
+    slurm.hold.unlink()
+    wait_for("both recorded", lambda: (slurm.root / "cells" / second / "record.json").exists(), slurm)
+    assert (slurm.root / "cells" / first / "record.json").stat().st_mtime_ns == before, "a finished cell was repeated"
+    assert [json.loads(path.read_text())["status"] for path in slurm.root.glob("cells/[!.]*/record.json")] == ["ok"] * 2
+
+
+def test_after_scancel_the_same_command_does_the_rest(slurm):
+    slurm.hold.touch()
+    command = ("-m", *ON, "hydra.launcher.cells_per_job=3", "quant=torch_int8", "quant.library=torch,held", *SMALL)
+    assert slurm.run(*command, GO_HOME).returncode == 0
+    [batch] = (slurm.root / "jobs").glob("*/batch.json")
+    first, second = json.loads(batch.read_text())["tasks"][0]
+    wait_for("the second cell is in flight", lambda: owner(slurm, second), slurm)
+    running = [line for line in collect(slurm) if line["state"] == "running"]
+    assert [line["cell_id"] for line in running] == [second]
+    assert running[0]["host"]
+    assert running[0]["detail"] == "quantize"
+    slurm.sh("scancel", running[0]["job"])
+    wait_for("lost", lambda: [line["state"] for line in collect(slurm)] == ["ok", "lost"], slurm)
+    assert "CANCELLED" in collect(slurm)[1]["detail"]
+    slurm.hold.unlink()
+    before = (slurm.root / "cells" / first / "record.json").stat().st_mtime_ns
+    done = slurm.run(*command)
+    assert done.returncode == 0, done.stderr
+    assert "submitted 1 cells in 1 jobs" in done.stderr
+    assert [line["state"] for line in collect(slurm)] == ["ok", "ok"]
+    assert (slurm.root / "cells" / first / "record.json").stat().st_mtime_ns == before
+
+
+def test_the_printed_script_is_all_that_sbatch_needs(slurm):
+    arguments = ("-m", *ON, "hydra.launcher.cells_per_job=2", "hydra.launcher.setup=[export SET_UP=done]")
+    printed = slurm.run(*arguments, "quant=none,torch_int8", *SMALL, module="quantlab.sbatch")
+    assert printed.returncode == 0, printed.stderr
+    lines, code = slurm.status()
+    assert set(states(lines).values()) == {"not submitted"}
+    assert code == 1
+    script = slurm.folder / "job.sh"
+    script.write_text(printed.stdout)
+    subprocess.run(["bash", "-n", script], check=True)
+    assert "\nexport SET_UP=done\n" in printed.stdout
+    slurm.sh("sbatch", str(script))
+    queued, _ = slurm.status()
+    assert set(states(queued).values()) <= {"pending", "running"}
+    lines = slurm.until("ok", lambda now: set(states(now).values()) == {"ok"})
+    assert all(re.fullmatch(r"\d+_0", line["job"]) for line in lines.values())
+    nothing = slurm.run(*arguments, "quant=none,torch_int8", *SMALL, module="quantlab.sbatch")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+
+
+def test_ctrl_c_leaves_the_jobs(slurm):
+    slurm.hold.touch()
+    process = slurm.run.start(*ON, "quant=torch_int8", "quant.library=held", *SMALL)
+    wait_for("submitted", lambda: list(slurm.root.glob("jobs/*/submitted.json")), slurm)
+    time.sleep(1)  # the line that says so
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "jobs that were submitted go on" in output
+    slurm.hold.unlink()
+    wait_for("ok", lambda: [line["state"] for line in collect(slurm)] == ["ok"], slurm)
+
+
+def test_what_sbatch_refuses_is_one_line_and_leaves_nothing(slurm):
+    done = slurm.run(*ON, "hydra.launcher.partition=nowhere", *SMALL)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "nvalid partition" in done.stderr
+    assert list(slurm.root.glob("jobs/[!.]*")) == []
+
+
+def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
+    """Held cells hang: one job of them is cancelled, the other one runs into its limit. Resumed, all are good."""
+    slurm.hold.touch()
+    seeds = "seed=" + ",".join(map(str, range(12)))
+    command = ("-m", *ON[:-1], "hydra.launcher.timeout_min=1", "hydra.launcher.cells_per_job=6")
+    command += ("quant=torch_int8", "quant.library=torch,held", seeds, *SMALL)
+    process = slurm.run.start(*command)
+    wait_for("submitted", lambda: list(slurm.root.glob("jobs/*/submitted.json")), slurm)
+    [batch] = (slurm.root / "jobs").glob("*/batch.json")
+    tasks = json.loads(batch.read_text())["tasks"]
+    jobs = json.loads((batch.parent / "submitted.json").read_text())["jobs"]
+    assert [len(task) for task in tasks] == [6, 6, 6, 6]
+
+    wait_for("the third job hangs", lambda: owner(slurm, tasks[2][0]), slurm)
+    slurm.sh("scancel", jobs[2])
+    wait_for("the fourth job at its limit", lambda: list(batch.parent.glob("interrupted/*.json")), slurm, 240)
+    slurm.hold.unlink()
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 1, output
+    found = {path.parent.name: json.loads(path.read_text()) for path in slurm.root.glob("cells/[!.]*/record.json")}
+    assert [found[id]["status"] for id in tasks[0] + tasks[1]] == ["ok"] * 12
+    assert {found[id]["status"] for id in tasks[2]} == {"failed"}
+    assert all(f"SLURM job {jobs[2]} ended (CANCELLED" in found[id]["reason"] for id in tasks[2])
+    late = found[tasks[3][0]]
+    assert late["status"] == "timeout"
+    assert "not done within the 1 min of its job" in late["reason"]
+    assert jobs[3] in late["reason"]
+    assert [found[id]["status"] for id in tasks[3][1:]] == ["ok"] * 5, "the rest of the job did not go on"
+
+    good = {id: record["created_at"] for id, record in found.items() if record["status"] == "ok"}
+    done = slurm.run(*command)
+    assert done.returncode == 0, done.stderr
+    assert "submitted 7 cells" in done.stderr
+    assert done.stderr.count("recorded before") == 17
+    found = {path.parent.name: json.loads(path.read_text()) for path in slurm.root.glob("cells/[!.]*/record.json")}
+    assert [record["status"] for record in found.values()] == ["ok"] * 24
+    assert all(found[id]["created_at"] == when for id, when in good.items()), "a finished cell was repeated"
+
+
+def collect(slurm):
+    done = slurm.run("--root", "mlruns", "--format", "json", module="quantlab.status")
+    return json.loads(done.stdout)["cells"]
+
+
+def owner(slurm, cell_id):
+    """Whether a cell is being measured, by the library's own means."""
+    from quantlab.claims import owner
+
+    return owner(slurm.root, cell_id)
+
+
+def wait_for(what, condition, slurm, timeout_s=240):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            logs = "\n".join(path.read_text() for path in slurm.root.glob("jobs/*/slurm/*.out"))
+            raise AssertionError(f"never: {what}\n{slurm.sh('squeue', '--states=all')}\n{logs}")
+        time.sleep(0.5)
