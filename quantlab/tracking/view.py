@@ -28,6 +28,11 @@ def link(experiment_id: str, charts: bool = False) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}{mode}"
 
 
+def links(experiment_id: str, sweep: str | None = None) -> dict[str, str]:
+    """The pages that answer at first sight."""
+    return {"table": link(experiment_id), "charts": link(experiment_id, charts=True)}
+
+
 def experiment_note(experiment_id: str) -> str:
     """Markdown shown above the run list."""
     return _NOTE.format(table=link(experiment_id), charts=link(experiment_id, charts=True))
