@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from quantlab.redact import redact
 from quantlab.tracking import describe, runs, writer
 from quantlab.tracking.errors import TrackingError
 from quantlab.tracking.markers import cell_marker, logged_run, remember
-from quantlab.tracking.runs import Identity
+from quantlab.tracking.runs import Identity, Run
 from quantlab.tracking.store import Store, opened
 
 
@@ -49,11 +50,18 @@ def log_once(store: Store, root: str | Path, tracking: TrackingConfig, record: I
     found = list(runs.search(store, cell_id=record.cell_id))
     kept = runs.settle(store, found, record)
     if kept is not None:
-        run_id = kept.id
-    else:
-        run_id = _write(store, root, record, sweep, runs.ours_to_complete(found, record))
-        if found or store.shared:
-            run_id = _settled(store, record)
+        remember(cell_marker(root, record.cell_id), tracking, kept.id)
+        return kept.id
+    return log_missing(store, root, tracking, record, sweep, found)
+
+
+def log_missing(
+    store: Store, root: str | Path, tracking: TrackingConfig, record: Identity, sweep: str, found: Sequence[Run]
+) -> str:
+    """A new run for a record that has no complete one; `found` are the runs of its cell."""
+    run_id = _write(store, root, record, sweep, runs.ours_to_complete(found, record))
+    if found or store.shared:
+        run_id = _settled(store, record)
     remember(cell_marker(root, record.cell_id), tracking, run_id)
     return run_id
 
@@ -68,32 +76,32 @@ def _settled(store: Store, record: Identity) -> str:
     return kept.id
 
 
-def _write(store: Store, root: str | Path, identity: Identity, sweep: str, begun: str | None) -> str:
+def _write(store: Store, root: str | Path, identity: Identity, sweep: str, begun: Run | None) -> str:
     """A complete run; every step can be repeated, so that one which was begun is gone through again."""
     record = storage.read(root, identity.cell_id)
     if record is None:
         raise FileNotFoundError(f"the record of cell {identity.cell_id} has just been deleted")
     end_ms = describe.milliseconds(record.created_at)
-    run_id = begun or _create(store, record, identity, sweep, end_ms)
+    run = begun or _create(store, record, identity, sweep, end_ms)
     store.pause()
-    _log_files(store, run_id, root, record)
+    _log_files(store, run, root, record)
     store.pause()
-    _log_corpus(store, run_id, record)
+    _log_corpus(store, run.id, record)
     store.pause()
-    _log_figures(store, run_id, record, end_ms)
+    _log_figures(store, run.id, record, end_ms)
     store.pause()
-    store.client.set_terminated(run_id, _STATUS.get(record.status, "FAILED"), end_ms)
-    return run_id
+    store.client.set_terminated(run.id, _STATUS.get(record.status, "FAILED"), end_ms)
+    return run.id
 
 
-def _create(store: Store, record: Record, identity: Identity, sweep: str, end_ms: int) -> str:
+def _create(store: Store, record: Record, identity: Identity, sweep: str, end_ms: int) -> Run:
     run = store.client.create_run(
         store.experiment_id,
         start_time=end_ms - round(1000 * (record.stages.total_s or 0)),
         tags=identity.tags() | writer.tag() | {"quantlab.sweep": sweep},
         run_name=_name(record),
     )
-    return str(run.info.run_id)
+    return Run.of(run)
 
 
 # An unsupported cell is no failure (and MLflow draws KILLED with the same red cross as FAILED).
@@ -135,10 +143,13 @@ def _log_corpus(store: Store, run_id: str, record: Record) -> None:
         store.client.log_inputs(run_id, inputs)
 
 
-def _log_files(store: Store, run_id: str, root: str | Path, record: Record) -> None:
+def _log_files(store: Store, run: Run, root: str | Path, record: Record) -> None:
+    """By the artifact store itself, as the client would ask for the run once more to learn where it is."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     with tempfile.TemporaryDirectory(prefix="quantlab-") as folder:
         _stage(Path(folder), root, record)
-        store.client.log_artifacts(run_id, folder)
+        get_artifact_repository(run.artifact_uri, tracking_uri=store.client.tracking_uri).log_artifacts(folder)
 
 
 def _stage(folder: Path, root: str | Path, record: Record) -> None:

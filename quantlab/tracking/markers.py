@@ -61,6 +61,12 @@ def remember(marker: Path, tracking: TrackingConfig, value: str) -> None:
         _write(marker, _read(marker) | {_key(tracking): value})
 
 
+def forget(marker: Path, tracking: TrackingConfig) -> None:
+    """Take back what was remembered for this store."""
+    if recalled(marker, tracking) is not None:
+        _write(marker, {key: value for key, value in _read(marker).items() if key != _key(tracking)})
+
+
 def begin_sweep(root: str | Path, sweep: str, cell_ids: Sequence[str]) -> None:
     """Note which cells a sweep has, for whoever logs them later."""
     path = Path(root) / "sweeps" / f"{sweep}.json"

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quantlab import storage
 from quantlab.tracking import writer
@@ -28,6 +29,12 @@ class Run:
     id: str
     status: str
     tags: dict[str, str]
+    artifact_uri: str  # where its files go
+
+    @classmethod
+    def of(cls, run: Any) -> Run:
+        """From MLflow's own."""
+        return cls(str(run.info.run_id), run.info.status, dict(run.data.tags), run.info.artifact_uri)
 
     @property
     def complete(self) -> bool:
@@ -91,7 +98,7 @@ def _pages(store: Store, query: str) -> Iterator[Run]:
     token = None
     while True:
         page = store.client.search_runs([store.experiment_id], query, max_results=_PAGE, page_token=token)
-        yield from (Run(str(run.info.run_id), run.info.status, dict(run.data.tags)) for run in page)
+        yield from map(Run.of, page)
         token = page.token
         if not token:
             return
@@ -117,10 +124,10 @@ def settle(store: Store, runs: Sequence[Run], record: Identity) -> Run | None:
     return kept
 
 
-def ours_to_complete(runs: Sequence[Run], record: Identity) -> str | None:
+def ours_to_complete(runs: Sequence[Run], record: Identity) -> Run | None:
     """A run of the record that this very process began, before a request failed."""
-    begun = [run.id for run in runs if run.begun and run.shows(record) and writer.is_me(run.tags)]
-    return min(begun, default=None)
+    begun = [run for run in runs if run.begun and run.shows(record) and writer.is_me(run.tags)]
+    return min(begun, key=lambda run: run.id, default=None)
 
 
 def _is_superfluous(run: Run, record: Identity, closed: bool) -> bool:

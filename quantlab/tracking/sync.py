@@ -13,11 +13,12 @@ from quantlab.config import TrackingConfig
 from quantlab.record import Record
 from quantlab.tracking import markers, runs, summary
 from quantlab.tracking.errors import TrackingError, Unreachable
-from quantlab.tracking.log import log_once
-from quantlab.tracking.runs import Identity
+from quantlab.tracking.log import log_missing, log_once
+from quantlab.tracking.runs import Identity, Run
 from quantlab.tracking.store import Store, connected, opened
 
 _AT_ONCE = 8  # records on their way to a server, which is mostly waiting; a local store takes one at a time
+_PART = 10  # records that are logged before others may have the lock of a local store
 Draw = Callable[[Sequence[str]], tuple[str, Callable[[], Mapping[str, bytes]]]]
 
 
@@ -29,6 +30,16 @@ class Synced:
     logged: int  # of them; the others were there
     interrupted: int  # runs that were closed, as the process that wrote them is gone
     problems: tuple[str, ...]  # records that cannot be read, or that MLflow refused
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A record to log."""
+
+    record: Identity
+    found: list[Run]  # of its cell
+    created_at: str
+    sweep: str  # the value of its tag
 
 
 def sync(
@@ -57,81 +68,92 @@ def sync(
     with opened(root, tracking) as store:
         interrupted = runs.close_interrupted(store)
         missing = _missing(store, root, tracking, records)
-    wanted, problems = _readable(root, missing)
-    refused = _bring_all(root, tracking, wanted, on_progress)
+    tasks, problems = _tasks(root, missing)
+    refused = _bring_all(root, tracking, tasks, on_progress)
     _bring_sweeps(root, tracking, draw)
     return Synced(
         records=len(records) - len(problems),
-        logged=len(wanted) - len(refused),
+        logged=len(tasks) - len(refused),
         interrupted=interrupted,
         problems=(*problems, *refused),
     )
 
 
-def _missing(store: Store, root: str | Path, tracking: TrackingConfig, records: Sequence[Identity]) -> list[Identity]:
-    """The records without a complete run; what is more than one run of a record goes."""
-    found: dict[str, list[runs.Run]] = defaultdict(list)
+def _missing(
+    store: Store, root: str | Path, tracking: TrackingConfig, records: Sequence[Identity]
+) -> dict[Identity, list[Run]]:
+    """The records without a complete run, and what there is of their cells; a second run of a record goes."""
+    found: dict[str, list[Run]] = defaultdict(list)
     for run in runs.search(store, kind="cell"):
         found[run.tags["quantlab.cell_id"]].append(run)
-    missing = []
+    missing = {}
     for record in records:
-        kept = runs.settle(store, found.pop(record.cell_id, []), record)
+        marker = markers.cell_marker(root, record.cell_id)
+        there = found.pop(record.cell_id, [])
+        kept = runs.settle(store, there, record)
         if kept is None:
-            missing.append(record)
+            markers.forget(marker, tracking)
+            missing[record] = there
         else:
-            markers.remember(markers.cell_marker(root, record.cell_id), tracking, kept.id)
+            markers.remember(marker, tracking, kept.id)
     if tracking.name == "local":
         for run in (run for orphans in found.values() for run in orphans):
             store.client.delete_run(run.id)
     return missing
 
 
-def _readable(root: str | Path, records: Sequence[Identity]) -> tuple[list[Identity], list[str]]:
-    """Those that can be read, oldest first, and why the others cannot."""
+def _tasks(root: str | Path, missing: Mapping[Identity, list[Run]]) -> tuple[list[_Task], list[str]]:
+    """What is to be logged, oldest first, and why some records cannot be read."""
     problems: list[str] = []
-    created = {
-        record.cell_id: record.created_at
-        for one in records
-        for record in storage.readable(root, [one.cell_id], on_unreadable=problems.append)
-    }
-    usable = [record for record in records if record.cell_id in created]
-    return sorted(usable, key=lambda record: created[record.cell_id]), problems
+    sweeps = _sweeps_of_cells(root)
+    tasks = [
+        _Task(record, there, found.created_at, sweeps.get(record.cell_id, found.created_at[:10]))
+        for record, there in missing.items()
+        for found in storage.readable(root, [record.cell_id], on_unreadable=problems.append)
+    ]
+    return sorted(tasks, key=lambda task: task.created_at), problems
 
 
 def _bring_all(
-    root: str | Path,
-    tracking: TrackingConfig,
-    records: Sequence[Identity],
-    on_progress: Callable[[int, int], None],
+    root: str | Path, tracking: TrackingConfig, tasks: Sequence[_Task], on_progress: Callable[[int, int], None]
 ) -> list[str]:
     """Log every record; why MLflow refused some."""
-    of_cell = _sweeps_of_cells(root)
-    refused = []
+    parts = [tasks[begin : begin + _PART] for begin in range(0, len(tasks), _PART)]
+    refused: list[str] = []
     with ThreadPoolExecutor(_AT_ONCE if tracking.name == "server" else 1) as pool:
-        tasks = [pool.submit(_bring, root, tracking, record, of_cell.get(record.cell_id)) for record in records]
+        working = [pool.submit(_bring, root, tracking, part) for part in parts]
         try:
-            for done, task in enumerate(as_completed(tasks), start=1):
-                refused += [why] if (why := task.result()) else []
-                on_progress(done, len(records))
+            for done, part in enumerate(as_completed(working), start=1):
+                refused += part.result()
+                on_progress(min(done * _PART, len(tasks)), len(tasks))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return refused
 
 
-def _bring(root: str | Path, tracking: TrackingConfig, record: Identity, sweeps: str | None) -> str | None:
-    """Log one record; why not, if MLflow refuses this one."""
-    found = storage.read(root, record.cell_id)
-    if found is None:
-        return f"the record of cell {record.cell_id} has just been deleted"
-    try:
-        with connected(root, tracking) as store:
-            log_once(store, root, tracking, record, sweeps or found.created_at[:10])
-    except Unreachable:
-        raise
-    except TrackingError as error:
-        return f"cell {record.cell_id}: {error}"
-    return None
+def _bring(root: str | Path, tracking: TrackingConfig, part: Sequence[_Task]) -> list[str]:
+    """Log some records; why MLflow refused some of them."""
+    refused = []
+    left = list(part)
+    while left:
+        try:
+            with connected(root, tracking) as store:
+                while left:
+                    _log(store, root, tracking, left.pop(0))
+        except Unreachable:
+            raise
+        except TrackingError as error:
+            refused.append(str(error))
+    return refused
+
+
+def _log(store: Store, root: str | Path, tracking: TrackingConfig, task: _Task) -> None:
+    """Unless another process has done so meanwhile: below the same root it left a marker, elsewhere a run."""
+    if store.shared:
+        log_once(store, root, tracking, task.record, task.sweep)
+    elif not markers.logged_run(markers.cell_marker(root, task.record.cell_id), root, tracking):
+        log_missing(store, root, tracking, task.record, task.sweep, task.found)
 
 
 def _sweeps_of_cells(root: str | Path) -> dict[str, str]:
