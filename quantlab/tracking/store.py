@@ -21,7 +21,7 @@ from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.markers import database, experiment_marker, query, recalled, remember
 from quantlab.tracking.reach import bare, reach
 
-_LOCK_S = 60.0  # the longest wait for other processes that write to the same local store
+_LOCK_S = 120.0  # the longest wait for other processes that write to the same local store
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -127,19 +127,23 @@ def connected(root: str | Path, tracking: TrackingConfig, pause: Callable[[], No
     with _translated(root, tracking):
         Path(root).mkdir(parents=True, exist_ok=True)
         if tracking.name == "server":
-            yield _store(root, tracking, pause)
+            yield _server(root, tracking, pause)
             return
-        with FileLock(Path(root) / ".mlflow.lock", timeout=_LOCK_S):
-            _ensure_database(database(root))
-            yield _store(root, tracking, _go_on)  # whoever waits for the lock shall not wait for a pause
+        lock = FileLock(Path(root) / ".mlflow.lock", timeout=_LOCK_S)
+        if not database(root).exists():
+            with lock:
+                _make_database(database(root))
+        _see_that_it_can_be_written(database(root))
+        client = _client(store_uri(root, tracking))  # takes longer than logging a cell, and needs no lock
+        with lock:
+            yield Store(client, _experiment(client, root, tracking))
 
 
-def _store(root: str | Path, tracking: TrackingConfig, pause: Callable[[], None]) -> Store:
+def _server(root: str | Path, tracking: TrackingConfig, pause: Callable[[], None]) -> Store:
     client = _client(store_uri(root, tracking))
     experiment_id = _experiment(client, root, tracking)
-    if tracking.name == "server":
-        remember(experiment_marker(root), tracking, experiment_id)
-    return Store(client, experiment_id, shared=tracking.name == "server", pause=pause)
+    remember(experiment_marker(root), tracking, experiment_id)
+    return Store(client, experiment_id, shared=True, pause=pause)
 
 
 @contextlib.contextmanager
@@ -176,20 +180,23 @@ def _explain(error: Exception, place: str) -> str:
     return text
 
 
-def _ensure_database(path: Path) -> None:
-    """Make the database if it is not there; see that it can be written, as MLflow would try that for minutes.
+def _make_database(path: Path) -> None:
+    """Unless another process has; under another name and then renamed, so that a kill leaves no half-migrated one."""
+    if path.exists():
+        return
+    fresh = path.with_name(".mlflow.db.new")
+    fresh.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(fresh)):
+        _client(_sqlite_uri(fresh)).search_experiments(max_results=1)
+    fresh.replace(path)
 
-    It is made under another name and renamed, so that a kill leaves no half-migrated one.
+
+def _see_that_it_can_be_written(path: Path) -> None:
+    """MLflow would try that for minutes.
 
     Raises:
         sqlite3.Error: it is no database, or cannot be written.
     """
-    if not path.exists():
-        fresh = path.with_name(".mlflow.db.new")
-        fresh.unlink(missing_ok=True)
-        with contextlib.closing(sqlite3.connect(fresh)):
-            _client(_sqlite_uri(fresh)).search_experiments(max_results=1)
-        fresh.replace(path)
     with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_S)) as connection:
         connection.execute("BEGIN IMMEDIATE")
 

@@ -17,6 +17,8 @@ from quantlab.tracking import describe, runs, view, writer
 from quantlab.tracking.markers import cell_marker, logged_run, remember, sweep_marker
 from quantlab.tracking.store import Store, opened
 
+_VIEWS = 30  # of sweeps
+
 
 def log_sweep(
     root: str | Path,
@@ -74,7 +76,7 @@ def summarise(
     store.pause()
     shown = _join(store, root, tracking, sweep, cells)
     store.pause()
-    _fill(store, run_id, cells, shown, str(redact(table)))
+    _fill(store, run_id, sweep, cells, shown, str(redact(table)))
     kept = _one(store, sweep) or run_id
     marker = sweep_marker(root, sweep, fingerprint(cells))
     for old in marker.parent.glob(f"{sweep}.*.json"):
@@ -117,15 +119,25 @@ def _log_plots(store: Store, run_id: str, plots: Mapping[str, bytes]) -> None:
             store.client.log_artifacts(run_id, folder, "plots")
 
 
-def _fill(store: Store, run_id: str, cells: Sequence[Record], shown: Sequence[str], table: str) -> None:
+def _save_views(store: Store, sweep: str, splits: Sequence[str]) -> None:
+    """The view of all cells and that of the sweep; MLflow reads all of them at once, so that only some are kept."""
+    if not splits:
+        return
+    client, experiment_id = store.client, store.experiment_id
+    client.set_experiment_tag(experiment_id, *view.saved_view(splits))
+    client.set_experiment_tag(experiment_id, *view.saved_view(splits, sweep, round(1000 * time.time())))
+    for tag in view.sweep_views(client.get_experiment(experiment_id).tags)[:-_VIEWS]:
+        client.delete_experiment_tag(experiment_id, tag)
+
+
+def _fill(store: Store, run_id: str, sweep: str, cells: Sequence[Record], shown: Sequence[str], table: str) -> None:
     from mlflow.entities import Metric, RunTag
 
     now_ms = round(1000 * time.time())
     note = view.summary_note(table, shown, store.experiment_id)
     tags: dict[str, Any] = {"mlflow.note.content": note, "status": "summary", "quantlab.content": fingerprint(cells)}
     store.client.log_text(run_id, table, "table.txt")
-    if splits := sorted({split for cell in cells for split in cell.splits}):
-        store.client.set_experiment_tag(store.experiment_id, *view.saved_view(splits))
+    _save_views(store, sweep, sorted({split for cell in cells for split in cell.splits}))
     store.client.log_batch(
         run_id,
         metrics=[Metric(name, value, now_ms, 0) for name, value in describe.headline(cells).items()],
