@@ -16,6 +16,7 @@ COMMANDS = {
     "status": "say where every cell is: recorded, running, pending in a queue of SLURM, lost",
     "sbatch": "print a script that runs a grid as an array of SLURM jobs",
     "work": "measure one task of such an array; the script calls it",
+    "sync": "bring the records into MLflow, once each: what a server missed, or what another machine measured",
     "recommend": "say which of them to deploy within limits of size, accuracy and speed",
 }
 GRID = "python -m quantlab -m model=nano quant=none,torch_int8"

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -45,6 +45,7 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
         grid = Grid(root, configs[0], display)
         try:
             sweep = sweep_id(cells)
+            grid.outbox.begin(sweep, [cell.id for cell in cells])
             records = grid.run(cells, sweep)
             grid.summarise(records, sweep)
         except KeyboardInterrupt:
@@ -60,6 +61,7 @@ class Grid:
         self.display = display
         self.resume = config.resume
         self.tracking = config.tracking
+        self.outbox = tracking.Outbox(root, config.tracking, display.say)
         self.workers: Runner | None = Workers() if config.isolate else None
         self.measuring: Cell | None = None
 
@@ -108,31 +110,23 @@ class Grid:
     def show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
         """The cell's line, and its run in MLflow."""
         self.display.end(cell.config.label, record, note)
-        self._track(partial(tracking.log_cell, self.root, self.tracking, cell.id, sweep))
+        self.outbox.log(cell.id, sweep)
         return record
 
     def summarise(self, records: Sequence[Record], sweep: str) -> None:
         """Show the whole sweep as one run of MLflow."""
         ids = [item.cell_id for item in records]
         compared = rows_of(self.root, records, on_unreadable=self.display.say)
-        plots = partial(figures, compared)
-        self._track(partial(tracking.log_sweep, self.root, self.tracking, sweep, ids, text(compared), plots))
+        self.outbox.summarise(sweep, ids, text(compared), partial(figures, compared))
 
     def _warm_start(self) -> None:
         """Imports of torch (in the server) and of MLflow (here) side by side, before anything is timed."""
         self.display.say("importing torch and transformers, once for all cells")
         with ThreadPoolExecutor(1) as pool:
-            prepared = pool.submit(self._track, partial(tracking.prepare, self.root, self.tracking))
+            prepared = pool.submit(self.outbox.prepare)
             if self.workers:
                 self.workers.start()
             prepared.result()
-
-    def _track(self, action: Callable[[], object]) -> None:
-        """MLflow is a view: when it cannot be reached the records are on disk all the same, so the grid goes on."""
-        try:
-            action()
-        except (tracking.TrackingError, FileNotFoundError) as error:
-            self.display.say(f"not in MLflow: {error}")
 
     def _run(self, cell: Cell) -> Record:
         start = time.perf_counter()
@@ -194,8 +188,8 @@ def conclude(records: Sequence[Record], grid: Grid) -> int:
     display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")
-    if url := tracking.ui_url(grid.root, grid.tracking):
-        display.say(f"         {url}")
+    for name, link in grid.outbox.links().items():
+        display.say(f"         {link}  ({name})")
     return FAILED if any(item.status not in SETTLED for item in records) else OK
 
 

@@ -6,6 +6,7 @@ milliseconds; a cell that segfaults, hangs or is killed takes nothing with it.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from quantlab.config import RunConfig
 from quantlab.record import CellResult, Receipt, Status
+from quantlab.redact import redact
 
 if TYPE_CHECKING:  # quantlab.cell imports torch, which is not for the parent
     from multiprocessing.context import ForkServerProcess
@@ -93,6 +95,7 @@ class Workers:
         finally:
             _kill(process)
             ours.close()
+            _hide_secrets(log)
         return outcome or _post_mortem(process.exitcode, log, _oom_kills() > oom_kills)
 
 
@@ -143,6 +146,14 @@ def _listen(
         if isinstance(message, (CellResult, Failure)):
             return message
         progress(*message)
+
+
+def _hide_secrets(log: Path) -> None:
+    """What a library prints is not ours to choose: an address with its password, its whole environment."""
+    with contextlib.suppress(OSError):
+        text = log.read_text(errors="replace")
+        if (clean := redact(text)) != text:
+            log.write_text(clean)
 
 
 def _kill(process: ForkServerProcess) -> None:

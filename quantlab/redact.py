@@ -10,6 +10,7 @@ HIDDEN = "***"
 _PATTERNS = (
     re.compile(r"(?<=://)[^/?#@\s\"']+(?=@)"),  # scheme://user:password@host
     re.compile(r"\bhf_[A-Za-z0-9]{16,}"),  # Hugging Face token
+    re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # AWS access key
     re.compile(r"(?<=Bearer )[A-Za-z0-9._~+/=-]{8,}"),
 )
 _SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|ACCESS_KEY", re.IGNORECASE)

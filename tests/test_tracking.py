@@ -1,15 +1,11 @@
 import ast
 import json
 import multiprocessing
-import os
 import shutil
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +18,7 @@ from quantlab import storage, tracking
 from quantlab.config import TrackingConfig
 from quantlab.record import CellResult, FixedWork, Noise, Speed, Stages
 from quantlab.report import plots
-from quantlab.tracking import store
+from quantlab.tracking import markers
 
 LOCAL = TrackingConfig()
 SWEEP = "sweep1"
@@ -332,40 +328,51 @@ def test_the_experiment_explains_itself_and_offers_a_view_with_metrics(root, cli
 
 def test_where_to_look(root):
     assert tracking.ui_command("mlruns", LOCAL) == "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
-    assert tracking.ui_url(root, LOCAL).startswith("http://127.0.0.1:5000/#/experiments/1/runs?")
-    assert tracking.ui_url(root / "nowhere", LOCAL) is None
+    links = tracking.ui_links(root, LOCAL, SWEEP)
+    assert all(link.startswith("http://127.0.0.1:5000/#/experiments/1/runs?") for link in links.values())
+    assert tracking.ui_links(root / "nowhere", LOCAL) == {}
     server = TrackingConfig(name="server", uri="http://me:geheim@host:5000")
     assert tracking.ui_command("mlruns", server) == "http://***@host:5000"
     assert tracking.ui_command("mlruns", TrackingConfig(name="off")) is None
+    assert tracking.sync_command("my runs", server) == (
+        "python -m quantlab.sync --root 'my runs' --uri http://host:5000"
+    )
 
 
-def test_rebuild_makes_the_view_from_the_records_alone(tmp_path):
+def _no_table(cell_ids):
+    return "table", dict
+
+
+def test_sync_makes_the_view_from_the_records_alone(tmp_path):
     from mlflow import MlflowClient
 
     cell_ids = grid(tmp_path)
-    assert tracking.rebuild(tmp_path, LOCAL) == len(cell_ids)
+    found = tracking.sync(tmp_path, LOCAL, _no_table)
+    assert (found.records, found.logged, found.interrupted, found.problems) == (len(cell_ids), len(cell_ids), 0, ())
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-    assert {run.data.tags["quantlab.cell_id"] for run in client.search_runs(["1"])} == set(cell_ids)
+    first = {run.data.tags["quantlab.cell_id"]: run.info.run_id for run in client.search_runs(["1"])}
+    assert set(first) == set(cell_ids)
     shutil.rmtree(tmp_path / "cells" / cell_ids[0])
-    assert tracking.rebuild(tmp_path, LOCAL) == len(cell_ids) - 1
-    assert {run.data.tags["quantlab.cell_id"] for run in client.search_runs(["1"])} == set(cell_ids[1:])
+    assert tracking.sync(tmp_path, LOCAL, _no_table).logged == 0
+    second = {run.data.tags["quantlab.cell_id"]: run.info.run_id for run in client.search_runs(["1"])}
+    assert second == {cell_id: run_id for cell_id, run_id in first.items() if cell_id != cell_ids[0]}
 
 
 def test_records_moved_together_with_their_store_are_known(root, tmp_path):
     run_id = _log(root, result("none", "moved"))
     (tmp_path / "cells").mkdir()
     shutil.copytree(root / "cells" / "moved", tmp_path / "cells" / "moved")
-    marker = store.cell_marker(tmp_path, "moved")
-    assert store.logged_run(marker, tmp_path, LOCAL) is None
+    marker = markers.cell_marker(tmp_path, "moved")
+    assert markers.logged_run(marker, tmp_path, LOCAL) is None
     shutil.copy(root / "mlflow.db", tmp_path)
-    assert store.logged_run(marker, tmp_path, LOCAL) == run_id
+    assert markers.logged_run(marker, tmp_path, LOCAL) == run_id
 
 
 def test_a_folder_with_an_odd_name(tmp_path):
     name = "my runs 100%25 #1? ü'"
     run_id = _log(tmp_path / name, result("none", "a1"))
     assert (tmp_path / name / "artifacts" / run_id / "artifacts" / "record.json").exists()
-    assert store.logged_run(store.cell_marker(tmp_path / name, "a1"), tmp_path / name, LOCAL) == run_id
+    assert markers.logged_run(markers.cell_marker(tmp_path / name, "a1"), tmp_path / name, LOCAL) == run_id
     assert (tmp_path / name / "mlflow.db").exists()
 
 
@@ -375,7 +382,11 @@ def test_off_does_nothing(tmp_path):
     tracking.prepare(tmp_path, off)
     assert tracking.log_cell(tmp_path, off, "a1", SWEEP) is None
     assert tracking.log_sweep(tmp_path, off, SWEEP, ["a1"], "") is None
-    assert tracking.rebuild(tmp_path, off) == 1
+    outbox = tracking.Outbox(tmp_path, off, print)
+    outbox.begin(SWEEP, ["a1"])
+    outbox.prepare()
+    outbox.log("a1", SWEEP)
+    outbox.summarise(SWEEP, ["a1"], "")
     assert [path.name for path in tmp_path.iterdir()] == ["cells"]
 
 
@@ -421,7 +432,7 @@ def test_a_kill_while_the_database_is_made_leaves_no_half_one(root, tmp_path):
     (tmp_path / ".mlflow.db.new").write_bytes((root / "mlflow.db").read_bytes()[:50_000])
     assert not (tmp_path / "mlflow.db").exists()
     tracking.prepare(tmp_path, LOCAL)
-    assert tracking.ui_url(tmp_path, LOCAL) is not None
+    assert tracking.ui_links(tmp_path, LOCAL)
     assert not (tmp_path / ".mlflow.db.new").exists()
 
 
@@ -429,85 +440,6 @@ def test_a_folder_that_cannot_be_written_is_a_tracking_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(tracking.TrackingError, match="file"):
         tracking.prepare(tmp_path / "file" / "runs", LOCAL)
-
-
-def _dead(uri: str) -> TrackingConfig:
-    return TrackingConfig(name="server", uri=uri)
-
-
-def test_a_server_that_is_down_is_given_up_at_once(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        uri = f"http://me:geheim@127.0.0.1:{taken.getsockname()[1]}"
-        storage.write(tmp_path, result("none", "a1"))
-        begin = time.perf_counter()
-        with pytest.raises(tracking.TrackingError, match="no server answers") as caught:
-            tracking.log_cell(tmp_path, _dead(uri), "a1", SWEEP)
-    assert time.perf_counter() - begin < 5
-    assert "geheim" not in str(caught.value)
-    assert storage.read(tmp_path, "a1") is not None
-
-
-def test_a_server_that_never_answers_is_given_up_within_ten_seconds(tmp_path):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        begin = time.perf_counter()
-        with pytest.raises(tracking.TrackingError, match="no server answers"):
-            tracking.prepare(tmp_path, _dead(f"http://127.0.0.1:{silent.getsockname()[1]}"))
-    assert time.perf_counter() - begin < 10
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A real MLflow server on a free port of this machine; its address with a password that it does not ask for."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/server.db",
-        "--artifacts-destination",
-        str(folder / "files"),
-    ]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quiet, start_new_session=True) as process,
-    ):
-        yield f"http://me:geheim@127.0.0.1:{port}"
-        os.killpg(process.pid, signal.SIGTERM)
-
-
-def _wait_for(uri: str, tmp_path: Path) -> TrackingConfig:
-    config = TrackingConfig(name="server", uri=uri)
-    for _ in range(120):
-        try:
-            tracking.prepare(tmp_path, config)
-            return config
-        except tracking.TrackingError:
-            time.sleep(0.5)
-    pytest.fail("the server did not come up in a minute")
-
-
-def test_a_server_gets_every_record_once_and_no_password_is_shown(server, tmp_path, capfd):
-    from mlflow import MlflowClient
-
-    config = _wait_for(server, tmp_path)
-    storage.write(tmp_path, result("none", "a1"))
-    run_id = tracking.log_cell(tmp_path, config, "a1", SWEEP)
-    tracking.log_sweep(tmp_path, config, SWEEP, ["a1"], "table")
-    assert tracking.log_cell(tmp_path, config, "a1", SWEEP) == run_id
-    (tmp_path / "cells" / "a1" / "mlflow.json").unlink()
-    assert tracking.log_cell(tmp_path, config, "a1", SWEEP) == run_id
-    client = MlflowClient(tracking_uri=server)
-    assert len(client.search_runs(["1"])) == 2
-    assert "utterances.jsonl" in {item.path for item in client.list_artifacts(run_id)}
-    assert not (tmp_path / "mlflow.db").exists()
-    assert "geheim" not in "".join(capfd.readouterr())
-    assert "geheim" not in (tmp_path / "cells" / "a1" / "mlflow.json").read_text()
 
 
 def test_nothing_else_imports_mlflow():

@@ -54,6 +54,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a Ctrl-C
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
+        grid.outbox.begin(sweep, [cell.id for cell in cells])
         try:
             with one_at_a_time(root):
                 split = divide(cells, grid)
@@ -88,6 +89,7 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
     sweep = sweep_id(cells)
     with Display(len(cells)) as display, one_at_a_time(root):
         grid = Grid(root, configs[0], display)
+        grid.outbox.begin(sweep, [cell.id for cell in cells])
         split = divide(cells, grid)
         batch = split.batch(launcher, sweep)
         text = scripts.text(root, batch) if batch else None

@@ -4,7 +4,23 @@ MLflow is imported when a function needs it and never before: that costs about 4
 left to do must not pay.
 """
 
-from quantlab.tracking.log import log_cell, log_sweep, rebuild
-from quantlab.tracking.store import TrackingError, prepare, ui_command, ui_url
+from quantlab.tracking.errors import TrackingError, Unreachable
+from quantlab.tracking.log import log_cell
+from quantlab.tracking.outbox import Outbox, sync_command
+from quantlab.tracking.store import prepare, ui_command, ui_links
+from quantlab.tracking.summary import log_sweep
+from quantlab.tracking.sync import Synced, sync
 
-__all__ = ["TrackingError", "log_cell", "log_sweep", "prepare", "rebuild", "ui_command", "ui_url"]
+__all__ = [
+    "Outbox",
+    "Synced",
+    "TrackingError",
+    "Unreachable",
+    "log_cell",
+    "log_sweep",
+    "prepare",
+    "sync",
+    "sync_command",
+    "ui_command",
+    "ui_links",
+]

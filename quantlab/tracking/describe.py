@@ -128,8 +128,8 @@ def plain_name(name: str) -> str:
     return _NOT_IN_A_NAME.sub("_", name)
 
 
-def tags(record: Record, sweep: str) -> dict[str, str]:
-    """What the run list is filtered by, and what finds the run of a record again."""
+def tags(record: Record) -> dict[str, str]:
+    """What the run list is filtered by."""
     found: dict[str, Any] = {
         "status": record.status,
         "reason": record.reason,
@@ -138,10 +138,7 @@ def tags(record: Record, sweep: str) -> dict[str, str]:
         "verified": None if record.receipt is None else str(record.receipt.verified).lower(),
         "processor": record.environment.get("processor"),
         "checkpoint": record.fingerprints.get("checkpoint"),
-        "quantlab.kind": "cell",
-        "quantlab.cell_id": record.cell_id,
         "quantlab.created_at": record.created_at,
-        "quantlab.sweep": sweep,
         "mlflow.source.name": "quantlab",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": record.environment.get("commit"),

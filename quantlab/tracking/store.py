@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shlex
 import sqlite3
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from filelock import FileLock, Timeout
 
 from quantlab.config import TrackingConfig
 from quantlab.redact import redact
-from quantlab.storage import cells_dir
 from quantlab.tracking import view
+from quantlab.tracking.errors import TrackingError, Unreachable
+from quantlab.tracking.markers import database, experiment_marker, query, recalled, remember
+from quantlab.tracking.reach import bare, reach
 
-_PROBE_S = 3.0  # a live server answers in milliseconds
-_LOCK_S = 60.0  # the longest wait for other processes that write to the same store
+_LOCK_S = 120.0  # the longest wait for other processes that write to the same local store
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default blocks for minutes on a dead server
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds
+    # The default blocks for minutes on a dead server, and a request sent again makes a second run: what failed is
+    # looked up again before it is repeated (quantlab.tracking.runs).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds, of one request; a grid waits less (quantlab.tracking.outbox)
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_WHO = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
-class TrackingError(RuntimeError):
-    """MLflow could not be reached or written; records are untouched. The message says what to do next."""
+def _go_on() -> None:
+    """What a store does between two requests if nobody asks for more."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Store:
 
     client: Any  # mlflow.MlflowClient
     experiment_id: str
+    shared: bool = False  # others write to it without our lock
+    pause: Callable[[], None] = _go_on  # called between two requests; may block
 
 
 def prepare(root: str | Path, tracking: TrackingConfig) -> None:
@@ -66,16 +68,12 @@ def store_uri(root: str | Path, tracking: TrackingConfig) -> str:
     if tracking.name == "server":
         assert tracking.uri is not None  # validated by TrackingConfig
         return tracking.uri
-    return _sqlite_uri(_database(root))
+    return _sqlite_uri(database(root))
 
 
 def _sqlite_uri(path: Path) -> str:
     """SQLAlchemy's form: the path as it is, but for the two characters that mean something in it."""
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
-
-
-def _database(root: str | Path) -> Path:
-    return Path(root).resolve() / "mlflow.db"
 
 
 def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
@@ -87,172 +85,159 @@ def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
     return f"mlflow ui --backend-store-uri {shlex.quote(_sqlite_uri(Path(root) / 'mlflow.db'))}"
 
 
-def ui_url(root: str | Path, tracking: TrackingConfig) -> str | None:
-    """Where `mlflow ui` then shows the table, columns chosen; None where that cannot be told."""
-    if tracking.name != "local":
-        return None
-    rows = _query(_database(root), "SELECT experiment_id FROM experiments WHERE name = ?", tracking.experiment)
-    return f"http://127.0.0.1:5000/{view.link(str(rows[0][0]))}" if rows else None
+def ui_links(root: str | Path, tracking: TrackingConfig, sweep: str | None = None) -> dict[str, str]:
+    """Name → address of the pages that are ready to be looked at; of one sweep, or of all.
+
+    None where nothing was logged yet. Of a local store, they work while `mlflow ui` runs.
+    """
+    experiment_id = None if tracking.name == "off" else _experiment_id(root, tracking)
+    if experiment_id is None:
+        return {}
+    place = "http://127.0.0.1:5000" if tracking.name == "local" else bare(store_uri(root, tracking)).rstrip("/")
+    return {name: f"{place}/{link}" for name, link in view.links(experiment_id, sweep).items()}
+
+
+def _experiment_id(root: str | Path, tracking: TrackingConfig) -> str | None:
+    if tracking.name == "server":
+        return recalled(experiment_marker(root), tracking)
+    rows = query(database(root), "SELECT experiment_id FROM experiments WHERE name = ?", tracking.experiment)
+    return str(rows[0][0]) if rows else None
+
+
+def opened(root: str | Path, tracking: TrackingConfig) -> contextlib.AbstractContextManager[Store]:
+    """The store, ready to be written; a server that does not answer is given up in a second or two.
+
+    Raises:
+        Unreachable: nothing answers.
+        TrackingError: the store cannot be written; also what goes wrong in the block.
+    """
+    if tracking.name == "server":
+        reach(store_uri(root, tracking))
+    return connected(root, tracking)
 
 
 @contextlib.contextmanager
-def opened(root: str | Path, tracking: TrackingConfig) -> Iterator[Store]:
-    """The store, ready and locked against every other process that writes below the same root.
+def connected(root: str | Path, tracking: TrackingConfig, pause: Callable[[], None] = _go_on) -> Iterator[Store]:
+    """The store, once it is known to answer.
 
-    The lock makes "look whether it is there, else create it" one step, and it keeps SQLite from running into its
-    busy timeout however many processes log at once.
+    A local one is locked against every other process that writes below the same root: the lock makes "look whether
+    it is there, else create it" one step, and it keeps SQLite from running into its busy timeout however many
+    processes log at once. A server has no lock; what two writers did at once is settled by `quantlab.tracking.runs`.
     """
-    if tracking.name == "server":
-        _probe(store_uri(root, tracking))
-    try:
+    with _translated(root, tracking):
         Path(root).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(root) / ".mlflow.lock", timeout=_LOCK_S), _translated(root, tracking):
-            if tracking.name == "local":
-                _ensure_database(_database(root))
-            client = _client(store_uri(root, tracking))
+        if tracking.name == "server":
+            yield _server(root, tracking, pause)
+            return
+        lock = FileLock(Path(root) / ".mlflow.lock", timeout=_LOCK_S)
+        if not database(root).exists():
+            with lock:
+                _make_database(database(root))
+        _see_that_it_can_be_written(database(root))
+        client = _client(store_uri(root, tracking))  # takes longer than logging a cell, and needs no lock
+        with lock:
             yield Store(client, _experiment(client, root, tracking))
-    except Timeout as error:
-        raise TrackingError(f"MLflow: another process held {error.lock_file} for {_LOCK_S:g} s") from None
-    except (OSError, sqlite3.Error) as error:  # requests' errors are OSErrors too
-        raise TrackingError(f"MLflow: {_place(root, tracking)}: {redact(str(error))}") from None
+
+
+def _server(root: str | Path, tracking: TrackingConfig, pause: Callable[[], None]) -> Store:
+    client = _client(store_uri(root, tracking))
+    experiment_id = _experiment(client, root, tracking)
+    remember(experiment_marker(root), tracking, experiment_id)
+    return Store(client, experiment_id, shared=True, pause=pause)
 
 
 @contextlib.contextmanager
 def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
+    """Whatever goes wrong with MLflow becomes one kind of error, in one line and without credentials."""
+    load()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    place = str(redact(store_uri(root, tracking)))
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
-        text = str(redact(str(error).strip().split("\n")[0]))
-        place = _place(root, tracking)
-        if "out-of-date database schema" in text:
-            text = f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
-        raise TrackingError(f"MLflow: {place}: {text}") from None
+    except Timeout as error:
+        raise TrackingError(f"MLflow: another process held {error.lock_file} for {_LOCK_S:g} s") from None
+    except MlflowException as error:
+        kind = Unreachable if error.get_http_status_code() in (401, 403, *range(500, 600)) else TrackingError
+        raise kind(f"MLflow: {place}: {_explain(error, place)}") from None
+    except SQLAlchemyError as error:
+        raise TrackingError(f"MLflow: {place}: {_explain(error, place)}") from None
+    except sqlite3.Error as error:
+        raise TrackingError(f"MLflow: {place}: {redact(str(error))}") from None
+    except OSError as error:  # requests' errors are OSErrors too
+        kind = Unreachable if tracking.name == "server" else TrackingError
+        raise kind(f"MLflow: {place}: {redact(str(error))}") from None
 
 
-def _place(root: str | Path, tracking: TrackingConfig) -> str:
-    return str(redact(store_uri(root, tracking)))
+def _explain(error: Exception, place: str) -> str:
+    text = str(redact(str(error).strip().split("\n")[0]))
+    if "out-of-date database schema" in text:
+        return f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
+    status = getattr(error, "get_http_status_code", lambda: None)()
+    if status == 401 or "not authenticated" in text:
+        return f"it does not know who you are: {_WHO}"
+    return text
 
 
-def _ensure_database(path: Path) -> None:
-    """Make the database if it is not there; see that it can be written, as MLflow would try that for minutes.
+def _make_database(path: Path) -> None:
+    """Unless another process has; under another name and then renamed, so that a kill leaves no half-migrated one."""
+    if path.exists():
+        return
+    fresh = path.with_name(".mlflow.db.new")
+    fresh.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(fresh)):
+        _client(_sqlite_uri(fresh)).search_experiments(max_results=1)
+    fresh.replace(path)
 
-    It is made under another name and renamed, so that a kill leaves no half-migrated one.
+
+def _see_that_it_can_be_written(path: Path) -> None:
+    """MLflow would try that for minutes.
 
     Raises:
         sqlite3.Error: it is no database, or cannot be written.
     """
-    if not path.exists():
-        fresh = path.with_name(".mlflow.db.new")
-        fresh.unlink(missing_ok=True)
-        with contextlib.closing(sqlite3.connect(fresh)):
-            _client(_sqlite_uri(fresh)).search_experiments(max_results=1)
-        fresh.replace(path)
-    with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_S)) as database:
-        database.execute("BEGIN IMMEDIATE")
+    with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_S)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
 
 
-def _client(uri: str) -> Any:
+def load() -> None:
+    """Import MLflow, with the habits that a grid needs."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import mlflow
+    import mlflow  # noqa: F401
 
     for name in ("mlflow", "alembic"):  # "Creating initial MLflow database tables..." is nothing a user needs
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _client(uri: str) -> Any:
+    import mlflow
+
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
 def _experiment(client: Any, root: str | Path, tracking: TrackingConfig) -> str:
     """Id of the experiment, made or brought back to life if need be."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(tracking.experiment)
     if found is None:
-        artifacts = None if tracking.name == "server" else (Path(root).resolve() / "artifacts").as_uri()
-        made = str(client.create_experiment(tracking.experiment, artifacts))
-        client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
-        client.set_experiment_tag(made, "mlflow.note.content", view.experiment_note(made))
-        client.set_experiment_tag(made, *view.saved_view(["clean", "other"]))
-        return made
+        try:
+            return _new_experiment(client, root, tracking)
+        except MlflowException:  # another process was quicker
+            found = client.get_experiment_by_name(tracking.experiment)
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 
-def _probe(uri: str) -> None:
-    """Find out in seconds whether anything answers: any HTTP answer will do, whatever its status.
-
-    Raises:
-        TrackingError: nothing answers.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        return
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    try:
-        urllib.request.urlopen(f"{bare.rstrip('/')}/health", timeout=_PROBE_S).close()
-    except urllib.error.HTTPError:
-        return
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise TrackingError(
-            f"MLflow: no server answers at {bare} ({reason}); start it, or use tracking=local"
-        ) from None
-
-
-def cell_marker(root: str | Path, cell_id: str) -> Path:
-    """In the cell's folder, so that it goes when the record is replaced."""
-    return cells_dir(root) / cell_id / "mlflow.json"
-
-
-def sweep_marker(root: str | Path, sweep: str, content: str) -> Path:
-    """One for each content (a hash of what the summary shows), so that a changed sweep is logged again."""
-    return Path(root) / "sweeps" / f"{sweep}.{content}.json"
-
-
-def logged_run(marker: Path, root: str | Path, tracking: TrackingConfig) -> str | None:
-    """Id of the run that was logged to this store before, by its marker; without importing MLflow."""
-    run_id = _markers(marker).get(_marker_key(tracking))
-    if run_id is None or tracking.name == "server":
-        return run_id
-    return run_id if _in_database(_database(root), run_id) else None
-
-
-def remember(marker: Path, tracking: TrackingConfig, run_id: str) -> None:
-    """Leave the marker that `logged_run` reads; it may hold several stores."""
-    marker.parent.mkdir(exist_ok=True)
-    fresh = marker.with_suffix(f".{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(_markers(marker) | {_marker_key(tracking): run_id}, indent=1), encoding="utf-8")
-    fresh.replace(marker)
-
-
-def _markers(marker: Path) -> dict[str, str]:
-    try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _marker_key(tracking: TrackingConfig) -> str:
-    """Which store; a local one by name, since its folder may have moved together with the records."""
-    place = "local" if tracking.name == "local" else redact(tracking.uri)
-    return f"{place} {tracking.experiment}"
-
-
-def _in_database(path: Path, run_id: str) -> bool:
-    """Whether the database holds the run (deleted by a user counts: that was their wish)."""
-    return bool(_query(path, "SELECT 1 FROM runs WHERE run_uuid = ?", run_id))
-
-
-def _query(path: Path, sql: str, value: str) -> list[tuple[Any, ...]]:
-    """Ask SQLite itself, since MLflow would take 4 s to answer.
-
-    The tables and columns asked for have kept their names since MLflow 1.0; should they change, the answer is
-    nothing, and MLflow is asked.
-    """
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            return database.execute(sql, [value]).fetchall()
-    except sqlite3.Error:
-        return []
+def _new_experiment(client: Any, root: str | Path, tracking: TrackingConfig) -> str:
+    artifacts = None if tracking.name == "server" else (Path(root).resolve() / "artifacts").as_uri()
+    made = str(client.create_experiment(tracking.experiment, artifacts))
+    client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
+    client.set_experiment_tag(made, "mlflow.note.content", view.experiment_note(made))
+    client.set_experiment_tag(made, *view.saved_view(["clean", "other"]))
+    return made

@@ -1,31 +1,45 @@
-"""How MLflow's page presents a grid: the notes, and a saved view of the run list with the columns that matter.
+"""How MLflow's page presents a grid: the notes, and saved views of the run list with columns and charts that matter.
 
-MLflow shows no metrics in its run list by default. A view saved with its Share button lives in a tag of the
-experiment and can be named in a link; `saved_view` writes that tag.
+MLflow shows no metrics in its run list by default, and its chart page begins with whatever comes first in the alphabet.
+A view saved with its Share button lives in a tag of the experiment and can be named in a link; `saved_view` writes such
+a tag, one for all cells and one for each sweep.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
-VIEW = "quantlab"
+_TAG = "mlflow.sharedViewState."
+_ALL = "quantlab"
 _NOTE = """\
 **[Table]({table})** · **[Charts]({charts})** · one run per cell (model × quantizer × device × …), one more per sweep
 
 WER, CER and size/reduction are fractions; RTF is generation time / audio time, so that lower is faster; `_s` are
 seconds. A figure that does not exist is absent, never 0. Filter, for example: `tags.status = 'failed'`,
-`params.quant LIKE 'hqq%'`, ``tags.`quantlab.sweep` = '…'``.
+`params.quant LIKE 'hqq%'`, ``tags.`quantlab.sweep` LIKE '%…%'``.
 """
 _WIDTHS_PX = {"params.`quant`": 160, "tags.`status`": 100, "tags.`reason`": 400}
 _WIDTH_PX = 130  # of a metric: the name is readable, and those that matter most fit a screen
+_FIRST = "compared"  # section of the chart page that comes before those of the metrics
+_SECTIONS = ("quality", "speed", "size", "memory", "time", "energy", "summary")  # as they follow; MLflow adds others
+_FOLDED = ("time", "energy", "summary")
 
 
-def link(experiment_id: str, charts: bool = False) -> str:
-    """Where the saved view opens, below the address of the server."""
+def link(experiment_id: str, charts: bool = False, sweep: str | None = None) -> str:
+    """Where a saved view opens, below the address of the server."""
     mode = "&compareRunsMode=CHART" if charts else ""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}{mode}"
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={sweep or _ALL}{mode}"
+
+
+def links(experiment_id: str, sweep: str | None = None) -> dict[str, str]:
+    """The pages that answer at first sight."""
+    return {
+        "table": link(experiment_id, sweep=sweep),
+        "charts, parallel coordinates": link(experiment_id, charts=True, sweep=sweep),
+    }
 
 
 def experiment_note(experiment_id: str) -> str:
@@ -33,13 +47,41 @@ def experiment_note(experiment_id: str) -> str:
     return _NOTE.format(table=link(experiment_id), charts=link(experiment_id, charts=True))
 
 
-def saved_view(splits: Sequence[str]) -> tuple[str, str]:
-    """Tag and value of the view.
+def saved_view(splits: Sequence[str], sweep: str | None = None, now_ms: int = 0) -> tuple[str, str]:
+    """Tag and value of the view of one sweep, or of all cells.
 
     The state is there twice: as MLflow 3.17 lists it under Views, and as versions before did.
     """
+    name = sweep or _ALL
+    state = _table(splits) | _charts(splits)
+    if sweep is not None:
+        state["searchFilter"] = f"tags.`quantlab.kind` = 'cell' and tags.`quantlab.sweep` LIKE '%{sweep}%'"
+    times = {"createdAt": now_ms, "updatedAt": now_ms}
+    envelope = {"name": _ALL if sweep is None else _title(sweep), "state": json.dumps(state, separators=(",", ":"))}
+    return f"{_TAG}{name}", json.dumps(state | envelope | times, separators=(",", ":"))
+
+
+def sweep_views(tags: Mapping[str, str]) -> list[str]:
+    """The tags of an experiment that are views of sweeps, oldest first; those that people saved are not among them."""
+    found = {tag: _created_ms(tag.removeprefix(_TAG), tags[tag]) for tag in tags if tag.startswith(_TAG)}
+    return sorted((tag for tag, ms in found.items() if ms is not None), key=lambda tag: found[tag] or 0)
+
+
+def _created_ms(sweep: str, value: str) -> int | None:
+    try:
+        view = json.loads(value)
+        return int(view["createdAt"]) if view["name"] == _title(sweep) else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _title(sweep: str) -> str:
+    return f"sweep {sweep}"
+
+
+def _table(splits: Sequence[str]) -> dict[str, Any]:
     columns = _columns(splits)
-    state = {
+    return {
         "selectedColumns": columns,
         "columnOrder": columns,
         "columnWidths": {name: _WIDTHS_PX.get(name, _WIDTH_PX) for name in columns},
@@ -47,8 +89,6 @@ def saved_view(splits: Sequence[str]) -> tuple[str, str]:
         "orderByAsc": False,
         "runsHiddenMode": "SHOW_ALL",
     }
-    envelope = {"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-    return f"mlflow.sharedViewState.{VIEW}", json.dumps(state | envelope, separators=(",", ":"))
 
 
 def _columns(splits: Sequence[str]) -> list[str]:
@@ -56,6 +96,33 @@ def _columns(splits: Sequence[str]) -> list[str]:
     wer, rtf = ([f"metrics.`{group}_{split}`" for split in splits] for group in ("quality/wer", "speed/rtf"))
     rest = [f"metrics.`{name}`" for name in ("size/reduction", "size/bytes", "memory/peak_bytes")]
     return ["params.`quant`", "tags.`status`", *wer, *rtf[:1], *rest, *rtf[1:], "tags.`reason`"]
+
+
+def _charts(splits: Sequence[str]) -> dict[str, Any]:
+    """Accuracy against speed and against size, all of them in parallel coordinates; MLflow adds a bar per metric."""
+    wer, rtf = ([f"{group}_{split}" for split in splits] for group in ("quality/wer", "speed/rtf"))
+    charts = []
+    if splits:
+        charts = [
+            _chart("parallel", "PARALLEL", {"selectedParams": [], "selectedMetrics": [*wer, rtf[0], "size/bytes"]}),
+            _chart("wer-rtf", "SCATTER", {"xaxis": _axis(rtf[0]), "yaxis": _axis(wer[0])}),
+            _chart("wer-size", "SCATTER", {"xaxis": _axis("size/bytes"), "yaxis": _axis(wer[0])}),
+        ]
+    sections = [{"uuid": name, "name": name, "display": name not in _FOLDED} for name in (_FIRST, *_SECTIONS)]
+    return {
+        "compareRunCharts": charts,
+        "compareRunSections": [section | {"isReordered": False, "deleted": False} for section in sections],
+        "isAccordionReordered": True,  # else MLflow sorts the sections by name
+    }
+
+
+def _chart(uuid: str, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    fixed = {"metricSectionId": _FIRST, "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
+    return {"uuid": uuid, "type": kind} | fixed | settings
+
+
+def _axis(metric: str) -> dict[str, str]:
+    return {"key": metric, "type": "METRIC"}
 
 
 def summary_note(table: str, runs: Sequence[str], experiment_id: str) -> str:
