@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from quantlab import storage, tracking
+from quantlab import claims, storage, tracking
 from quantlab.claims import claimed
 from quantlab.config import RunConfig
+from quantlab.errors import ConfigError
 from quantlab.identity import ID_LENGTH, library_versions
 from quantlab.isolate import Failure, Workers, attempt
 from quantlab.plan import Cell, plan
@@ -36,10 +37,13 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
 
     Returns:
         The exit code: 0, 1 if a cell failed, 130 if it was interrupted.
+
+    Raises:
+        ConfigError: a library, a path or a split does not exist, or output_dir cannot be written.
     """
     root = Path(configs[0].output_dir)
-    storage.clean_leftovers(root)
     cells = plan(configs)
+    _open(root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
@@ -51,6 +55,16 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
             return _interrupted(cells, root, display)
     _summarise(records, grid, display)
     return FAILED if any(item.status not in SETTLED for item in records) else OK
+
+
+def _open(root: Path) -> None:
+    """Make the folder of a grid, and take away what killed ones left in it."""
+    try:
+        storage.cells_dir(root).mkdir(parents=True, exist_ok=True)
+        storage.clean_leftovers(root)
+        claims.clean(root)
+    except OSError as error:
+        raise ConfigError(f"output_dir={root} cannot be written: {error.strerror}; name another folder") from None
 
 
 class Grid:
@@ -83,16 +97,24 @@ class Grid:
             if cell.id in done:
                 found[cell.id] = self._show(cell, before[cell.id], "recorded before", sweep)
                 continue
-            with claimed(self.root, cell.id) as mine:
-                if mine:
-                    found[cell.id] = self._measure(cell, before.get(cell.id), sweep)
-                else:
-                    busy.append(cell)
+            if record := self._if_free(cell, before.get(cell.id), sweep):
+                found[cell.id] = record
+            else:
+                busy.append(cell)
         for cell in busy:
             self.display.say(f"{cell.config.label} is being measured by another process; waiting for it")
-            with claimed(self.root, cell.id, wait=True):
-                found[cell.id] = self._measure(cell, before.get(cell.id), sweep)
+            record = self._if_free(cell, before.get(cell.id), sweep, wait=True)
+            assert record is not None
+            found[cell.id] = record
         return [found[cell.id] for cell in cells]
+
+    def _if_free(self, cell: Cell, before: Record | None, sweep: str, wait: bool = False) -> Record | None:
+        """Measure a cell, or learn (None) that another process does."""
+        try:
+            with claimed(self.root, cell.id, wait) as mine:
+                return self._measure(cell, before, sweep) if mine else None
+        except OSError as error:  # not even its log can be begun
+            return self._show(cell, _unwritten(cell, error).record, "", sweep)
 
     def _measure(self, cell: Cell, before: Record | None, sweep: str) -> Record:
         """Measure a cell that is ours, unless another process has done so since `before` was read."""
@@ -128,7 +150,7 @@ class Grid:
         """MLflow is a view: when it cannot be reached the records are on disk all the same, so the grid goes on."""
         try:
             action()
-        except (tracking.TrackingError, FileNotFoundError) as error:
+        except (tracking.TrackingError, OSError) as error:
             self.display.say(f"not in MLflow: {error}")
 
     def _run(self, cell: Cell) -> Record:
@@ -147,10 +169,10 @@ class Grid:
         try:
             storage.write(self.root, result)
         except OSError as error:
-            failure = Failure("failed", f"its record could not be written: {error}")
-            result = _finished(failure, cell, result.record.stages.total_s or 0.0)
+            result = _unwritten(cell, error, result.record.stages.total_s)
             with contextlib.suppress(OSError):  # a row of the table all the same
-                storage.write(self.root, result)
+                if storage.read(self.root, cell.id) is None:  # an earlier record stays
+                    storage.write(self.root, result)
         return result.record
 
 
@@ -173,6 +195,10 @@ def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> Cell
             stages=Stages(total_s=total_s),
         )
     )
+
+
+def _unwritten(cell: Cell, error: OSError, total_s: float | None = None) -> CellResult:
+    return _finished(Failure("failed", f"its record could not be written: {error}"), cell, total_s or 0.0)
 
 
 def sweep_id(cells: Sequence[Cell]) -> str:
