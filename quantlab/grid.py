@@ -118,9 +118,9 @@ class Grid:
 
     def _measure(self, cell: Cell, before: Record | None, sweep: str) -> Record:
         """Measure a cell that is ours, unless another process has done so since `before` was read."""
-        for now in storage.readable(self.root, [cell.id], on_unreadable=lambda why: None):  # said before
-            if now != before:
-                return self._show(cell, now, "measured by another process", sweep)
+        now = self._recorded(cell)
+        if now is not None and now != before:
+            return self._show(cell, now, "measured by another process", sweep)
         self.display.begin(cell.config.label)
         return self._show(cell, self._run(cell), "", sweep)
 
@@ -171,9 +171,13 @@ class Grid:
         except OSError as error:
             result = _unwritten(cell, error, result.record.stages.total_s)
             with contextlib.suppress(OSError):  # a row of the table all the same
-                if storage.read(self.root, cell.id) is None:  # an earlier record stays
+                if self._recorded(cell) is None:  # an earlier record stays
                     storage.write(self.root, result)
         return result.record
+
+    def _recorded(self, cell: Cell) -> Record | None:
+        """What is on disk now; None too where it cannot be read, which was said at the start."""
+        return next(iter(storage.readable(self.root, [cell.id], on_unreadable=lambda why: None)), None)
 
 
 def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> CellResult:
@@ -216,6 +220,6 @@ def _summarise(records: Sequence[Record], grid: Grid, display: Display) -> None:
 
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:
-    done = sum(storage.read(root, cell.id) is not None for cell in cells)
+    done = len(storage.readable(root, [cell.id for cell in cells], on_unreadable=lambda why: None))
     display.say(f"interrupted: {done} of {len(cells)} cells are recorded under {root}; the same command does the rest")
     return INTERRUPTED
