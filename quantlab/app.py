@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import sys
@@ -12,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quantlab.command import COMMANDS
 from quantlab.commandline import MISUSED, warn
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean
@@ -33,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if a cell failed, 2 if the configuration is wrong (nothing was run then).
     """
     try:
-        sweep = read(sys.argv[1:] if arguments is None else arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        sweep = read(given)
+        if not sweep.configs and asks_to_run(given):
+            raise ConfigError(f"the sweep has no cell: a glob or a range of it is empty, in {' '.join(given)}")
         if not sweep.configs:
             return 0
         if sweep.launcher is None:
@@ -101,8 +108,12 @@ def _collected(arguments: Sequence[str]) -> tuple[list[dict[str, Any]], list[dic
                 collect
             )
             _with_arguments(application, arguments)
+        except ConfigError:
+            raise
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explain(error)) from None
+        except (ValueError, TypeError, AssertionError, yaml.YAMLError) as error:  # Hydra's own, in places
+            raise ConfigError(f"{' '.join(arguments)}: cannot be composed: {_one_line(error)}") from None
     return points, launchers
 
 
@@ -111,8 +122,14 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *_without_sweep(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    said = io.StringIO()  # a usage of thirty lines where an option is wrong, and which job failed
     try:
-        application()
+        with contextlib.redirect_stderr(said):
+            application()
+    except SystemExit as leaving:
+        if leaving.code != MISUSED:
+            raise
+        raise ConfigError(_misused(said.getvalue())) from None
     finally:
         sys.argv = argv
         if full_error is None:
@@ -140,27 +157,69 @@ def shared_dir(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
+def asks_to_run(arguments: Sequence[str]) -> bool:
+    """Whether the command line is none of those that only show something."""
+    shows = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
+    return not any(argument.split("=")[0] in shows for argument in arguments)
+
+
 def _explain(error: Exception) -> str:
     """One line with the nearest valid name, out of Hydra's several."""
     text = str(error).strip()
-    first = text.splitlines()[0] if text else type(error).__name__
+    first = _one_line(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option}: no such {group}{did_you_mean(option, list(error.options))}"
+        group, option = _group(str(error.missing_cfg_file))
+        return f"{group}={option}: no such {group}{did_you_mean(Path(option).name, list(error.options))}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {first}"
-    unknown = re.match(r"Could not override '([^']+)'", text)
+        return _unreadable(str(error.override), text.splitlines())
+    unknown = re.search(r"Could not override '([^']*)'", text)
     if unknown:
-        return f"{unknown[1]}: no such key{_meant(unknown[1])}"
+        return f"{unknown[1] or repr('')}: no such key{_meant(unknown[1])}"
     if text.startswith("Ambiguous value for argument"):
         return f"{first}: to sweep over the values add -m"
-    return first
+    where = re.search(r"full_key: (\S+)", text)
+    return f"{where[1]}: {first}" if where else first
+
+
+def _misused(usage: str) -> str:
+    """Of the usage that Hydra's parser prints, what is wrong."""
+    wrong = usage.strip().rpartition("error: ")[2]
+    unknown = wrong.removeprefix("unrecognized arguments: ")
+    if unknown == wrong:
+        return wrong
+    if unknown.startswith("--root"):
+        return f"{unknown}: the grid's folder is output_dir=DIR"
+    return f"{unknown}: no such option; keys have no dashes, e.g. quant=hqq_int4 (python -m quantlab --help lists them)"
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.name}:{error.problem_mark.line + 1}: {error.problem}"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _group(missing: str) -> tuple[str, str]:
+    """`model/openai/whisper-small` is an option of `model` with a slash in it; `hydra/launcher/slrum` is none."""
+    groups = [path.name for path in shared_dir("conf").iterdir() if path.is_dir()]
+    first, _, rest = missing.partition("/")
+    group, _, option = missing.rpartition("/")
+    return (first, rest) if first in groups else (group, option)
+
+
+def _unreadable(override: str, lines: Sequence[str]) -> str:
+    if override in COMMANDS:
+        return f"{override}: the grid takes key=value; that command is: python -m quantlab.{override}"
+    if "=" not in override:
+        return f"{override}: expected key=value, e.g. quant=hqq_int4 (python -m quantlab --help lists the keys)"
+    why = next((line for line in lines if not line.startswith(("Error parsing override", "See https"))), "")
+    why = why.rpartition("': ")[2]  # after "HydraException while evaluating '…': "
+    why = f" ({why})" if why and not why.startswith("Lexer") else ""
+    return f"{override}: no value that can be read{why}; quote it whole, e.g. 'quant.skip=[\"*.k_proj\"]'"
 
 
 def _meant(dotted: str) -> str:
     if not dotted.startswith(PREFIX):
         return nearest_key(dotted)
-    key, known = dotted.removeprefix(PREFIX), list(LauncherConfig.model_fields)
-    if key in known:
+    if dotted.removeprefix(PREFIX) in LauncherConfig.model_fields:
         return " of this launcher: add hydra/launcher=slurm, or slurm_cpu"
-    return did_you_mean(key, known, prefix=PREFIX)
+    return nearest_key(dotted, LauncherConfig, PREFIX)

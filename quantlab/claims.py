@@ -35,13 +35,13 @@ def claimed(root: str | Path, cell_id: str, label: str = "", wait: bool = False)
     except Timeout:
         yield False
         return
-    owner = folder / f"{cell_id}.json"
+    note = folder / f"{cell_id}.json"
     try:
         with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
-            owner.write_text(json.dumps({"label": label} | _me()), encoding="utf-8")
+            note.write_text(json.dumps({"label": label} | _me()), encoding="utf-8")
         yield True
     finally:
-        owner.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
         lock.release()
 
 
@@ -49,6 +49,13 @@ def owners(root: str | Path) -> dict[str, dict[str, str]]:
     """What `owner` tells, of every cell that is being measured now."""
     named = [path.stem for path in _folder(root).glob("*.json")]
     return {cell_id: found for cell_id in named if (found := owner(root, cell_id)) is not None}
+
+
+def clean(root: str | Path) -> None:
+    """Take away what killed processes left: the note of whose a claim is, where nobody holds the claim any more."""
+    for note in _folder(root).glob("*.json"):
+        with contextlib.suppress(Timeout), FileLock(note.with_suffix(".lock"), timeout=0):
+            note.unlink(missing_ok=True)
 
 
 def owner(root: str | Path, cell_id: str) -> dict[str, str] | None:

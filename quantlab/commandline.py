@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 from quantlab.errors import did_you_mean
 
@@ -23,7 +24,8 @@ def warn(message: str) -> None:
 
 def no_records(root: str | Path) -> str:
     """What to say, and to do, where nothing has been measured."""
-    return f"no records below {root}; make some: python -m quantlab -m quant=none,torch_int8"
+    missing = "" if Path(root).is_dir() else ", which is no folder"
+    return f"no records below {root}{missing}; make some: python -m quantlab -m quant=none,torch_int8"
 
 
 @contextlib.contextmanager
@@ -36,6 +38,26 @@ def to_stdout() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else closing stdout at exit complains
+
+
+class Parser(argparse.ArgumentParser):
+    """Options of a command; a misuse is one line with the nearest option, and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, without the usage of many lines."""
+        warn(f"{message} ({self.prog} --help)")
+        sys.exit(MISUSED)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it, but what is no option is told first: `--fromat` may be why `--format` is missing."""
+        given = sys.argv[1:] if args is None else list(args)
+        for name in (item.split("=")[0] for item in given[: given.index("--") if "--" in given else None]):
+            if name.startswith("--") and not any(known.startswith(name) for known in self._option_string_actions):
+                self.error(f"{name}: no such option{did_you_mean(name, self._long_options())}")
+        return super().parse_known_args(given, namespace)
+
+    def _long_options(self) -> list[str]:
+        return [name for name in self._option_string_actions if name.startswith("--")]
 
 
 def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:

@@ -7,10 +7,12 @@ models key by key; a notebook builds them directly.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 
 def _as_tuple(value: object) -> object:
@@ -18,7 +20,21 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise PydanticCustomError("name", "a name holds what can be printed, and no line break")
+    return name
+
+
+def _language(code: str) -> str:
+    if not re.fullmatch("[a-z]{2,3}", code):
+        raise PydanticCustomError("language", "expected a code of two or three letters as Whisper has it, e.g. en, yue")
+    return code
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]  # what a person calls it
+_LONGEST_S = 31_536_000  # a year; a clock takes no infinity
 Target = Literal["all", "encoder", "decoder"]
 AudioContext = Literal["full", "dynamic"]
 Backend = Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"]
@@ -26,6 +42,12 @@ Backend = Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+def _reset(part: _Part, keys: Iterable[str]) -> None:
+    """To the defaults, while it is validated."""
+    for key in keys:
+        object.__setattr__(part, key, type(part).model_fields[key].default)
 
 
 class Architecture(_Part):
@@ -44,11 +66,19 @@ class Architecture(_Part):
     max_source_positions: int = Field(default=1500, gt=0)  # encoder frames; 1500 = 30 s at 50 frames/s
     max_target_positions: int = Field(default=448, gt=0)  # tokens
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Architecture:
+        if self.d_model % self.attention_heads:
+            raise ValueError(
+                f"model.architecture: d_model={self.d_model} is no multiple of attention_heads={self.attention_heads}"
+            )
+        return self
+
 
 class ModelConfig(_Part):
     """Which recogniser, and where its weights come from."""
 
-    name: str
+    name: Name
     source: Literal["shipped", "hub"]
     repo: str | None = None  # hub id, e.g. openai/whisper-small
     revision: str | None = None  # pinned commit of `repo`
@@ -67,7 +97,7 @@ class ModelConfig(_Part):
 class QuantConfig(_Part):
     """How the weights (and, for static schemes, the activations) are stored and computed."""
 
-    name: str
+    name: Name
     library: str  # a file of quantlab/quantizers, or an entry point of group quantlab.quantizers
     bits: float | None = Field(default=None, gt=0)  # stored bits per weight; 1.58 = ternary
     format: str | None = None  # int8, int4, float8_e4m3fn, nf4, fp4, …
@@ -83,19 +113,17 @@ class QuantConfig(_Part):
     skip: Names = ()  # globs over module names, e.g. "*.k_proj"
     head: bool = False  # whether proj_out is quantized
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_what_does_not_apply(cls, raw: Any) -> Any:
+    @model_validator(mode="after")
+    def _without_what_does_not_apply(self) -> QuantConfig:
         """A sweep sets its keys everywhere: the baseline has none of them, a scale per channel has no group size.
 
-        However such a point is written, it is the same cell.
+        However such a point is written, it is the same cell; what is wrong is wrong all the same.
         """
-        if not isinstance(raw, Mapping):
-            return raw
-        if raw.get("scheme") == "none":
-            return {**raw, **{key: cls.model_fields[key].default for key in _OF_QUANTIZED if key in raw}}
-        whole = raw.get("granularity") in ("per-tensor", "per-channel")
-        return {**raw, "group_size": None} if whole else raw
+        if self.scheme == "none":
+            _reset(self, _OF_QUANTIZED)
+        elif self.granularity in ("per-tensor", "per-channel"):
+            _reset(self, {"group_size"})
+        return self
 
 
 _OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
@@ -129,12 +157,12 @@ class NoiseConfig(_Part):
     path: str | None = None  # folder of noise recordings, kind=recorded
     seed: int = Field(default=0, ge=0)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _none_at_infinity(cls, raw: Any) -> Any:
+    @model_validator(mode="after")
+    def _none_at_infinity(self) -> NoiseConfig:
         """However no noise is written, it is the same cell."""
-        endless = isinstance(raw, Mapping) and raw.get("snr_db") == math.inf
-        return {**raw, "kind": None, "snr_db": None, "path": None, "seed": 0} if endless else raw
+        if self.snr_db == math.inf:
+            _reset(self, type(self).model_fields)
+        return self
 
     @model_validator(mode="after")
     def _is_complete(self) -> NoiseConfig:
@@ -154,7 +182,7 @@ class NoiseConfig(_Part):
 
 
 class DatasetConfig(_Part):
-    name: str
+    name: Name
     source: str  # shipped, joined, hub, librispeech_dir, manifest, or an entry point of group quantlab.datasets
     path: str | None = None  # manifest file, corpus folder, or a local clone of the hub repository
     repo: str | None = None
@@ -164,9 +192,9 @@ class DatasetConfig(_Part):
     text_column: str = "text"
     speaker_column: str | None = None
     id_column: str | None = None
-    splits: Names | None = None  # null = every split the corpus has
+    splits: Annotated[Names, Field(min_length=1)] | None = None  # null = every split the corpus has
     limit: int | None = Field(default=None, gt=0)  # utterances per split, the first ones in corpus order
-    language: str = "en"
+    language: Annotated[str, AfterValidator(_language)] = "en"  # a code of Whisper's
     licence: str | None = None  # of the audio and its references, as their owner states it
     unscored: Names = ()  # references left out, compared once normalised; "" is one of which no word is left
     noise: NoiseConfig = NoiseConfig()
@@ -194,14 +222,14 @@ def corpus_label(name: str, noise: str | None, snr_db: float | None) -> str:
 class ProtocolConfig(_Part):
     """How every cell of a grid is measured."""
 
-    name: str
+    name: Name
     batch_size: int = Field(default=16, gt=0)  # utterances
     warmup_batches: int = Field(default=2, ge=0)  # untimed batches before the first timed one
     max_new_tokens: int | None = Field(default=None, gt=0)  # null = what the model's positions allow
     num_beams: int = Field(default=1, gt=0)
     interleave: bool = False  # time the cell against a resident baseline, A B B A, until `rel_ci` or `budget_s`
     rel_ci: float = Field(default=0.02, gt=0, lt=1)  # width of the ratio's 95 % interval / the ratio
-    budget_s: float = Field(default=120.0, gt=0)  # wall seconds for the timing against the baseline
+    budget_s: float = Field(default=120.0, gt=0, le=_LONGEST_S)  # wall seconds for the timing against the baseline
     forced_tokens: int = Field(default=32, gt=1)  # tokens per utterance where the work is fixed
     residency: Literal["auto", "together", "alternate"] = "auto"  # both models in one process, or one at a time
 
@@ -216,8 +244,8 @@ class CalibrationConfig(_Part):
 class StatsConfig(_Part):
     """How a cell is compared with its baseline, once both are recorded; no figure of a record depends on it."""
 
-    margin: float = Field(default=0.5, gt=0)  # percentage points of WER that do not matter (non-inferiority)
-    resamples: int = Field(default=10_000, ge=1000)  # of the bootstrap
+    margin: float = Field(default=0.5, gt=0, le=100)  # percentage points of WER that do not matter (non-inferiority)
+    resamples: int = Field(default=10_000, ge=1000, le=1_000_000)  # of the bootstrap
 
 
 class TrackingConfig(_Part):
@@ -227,8 +255,9 @@ class TrackingConfig(_Part):
 
     @model_validator(mode="after")
     def _server_has_uri(self) -> TrackingConfig:
-        if self.name == "server" and not self.uri:
-            raise ValueError("tracking=server needs tracking.uri=http://HOST:PORT")
+        if self.name == "server" and "://" not in (self.uri or ""):
+            got = "" if self.uri is None else f", got {self.uri!r}"
+            raise ValueError(f"tracking=server needs tracking.uri=http://HOST:PORT{got}")
         return self
 
 
@@ -246,9 +275,9 @@ class RunConfig(_Part):
     stats: StatsConfig = StatsConfig()
     seed: int = Field(default=0, ge=0)
     isolate: bool = True  # a process of its own for the cell; false to step through it in a debugger
-    timeout_s: float = Field(default=3600.0, gt=0)  # the whole cell
+    timeout_s: float = Field(default=3600.0, gt=0, le=_LONGEST_S)  # the whole cell
     resume: bool = True  # skip a cell whose record exists
-    output_dir: str = "mlruns"
+    output_dir: str = Field(default="mlruns", min_length=1)
 
     @property
     def label(self) -> str:

@@ -15,6 +15,8 @@ class Unavailable(RuntimeError):  # noqa: N818  it is a state of the world, no m
 
 def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
     """`; did you mean 'x'?` for a near miss, else the allowed names; `prefix` goes before each."""
+    if not allowed:
+        return "; there is none"
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     if near:
         return f"; did you mean '{prefix}{near[0]}'?"

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from quantlab import storage, tracking
+from quantlab import claims, storage, tracking
 from quantlab.claims import claimed
 from quantlab.config import RunConfig
+from quantlab.errors import ConfigError
 from quantlab.identity import ID_LENGTH
 from quantlab.isolate import Failure, Runner, Workers, attempt
 from quantlab.plan import Cell, plan
@@ -36,10 +37,13 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
 
     Returns:
         The exit code: 0, 1 if a cell failed, 130 if it was interrupted.
+
+    Raises:
+        ConfigError: a library, a path or a split does not exist, or output_dir cannot be written.
     """
     root = Path(configs[0].output_dir)
-    storage.clean_leftovers(root)
     cells = plan(configs)
+    open_root(root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
@@ -51,6 +55,16 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
     return conclude(records, grid)
+
+
+def open_root(root: Path) -> None:
+    """Make the folder of a grid, and take away what killed ones left in it."""
+    try:
+        storage.cells_dir(root).mkdir(parents=True, exist_ok=True)
+        storage.clean_leftovers(root)
+        claims.clean(root)
+    except OSError as error:
+        raise ConfigError(f"output_dir={root} cannot be written: {error.strerror}; name another folder") from None
 
 
 class Grid:
@@ -85,22 +99,30 @@ class Grid:
             if cell.id in done:
                 found[cell.id] = self.show(cell, before[cell.id], "recorded before", sweep)
                 continue
-            with claimed(self.root, cell.id, cell.config.label) as mine:
-                if mine:
-                    found[cell.id] = self._measure(cell, before.get(cell.id), sweep)
-                else:
-                    busy.append(cell)
+            if record := self._if_free(cell, before.get(cell.id), sweep):
+                found[cell.id] = record
+            else:
+                busy.append(cell)
         for cell in busy:
             self.display.say(f"{cell.config.label} is being measured by another process; waiting for it")
-            with claimed(self.root, cell.id, cell.config.label, wait=True):
-                found[cell.id] = self._measure(cell, before.get(cell.id), sweep)
+            record = self._if_free(cell, before.get(cell.id), sweep, wait=True)
+            assert record is not None
+            found[cell.id] = record
         return [found[cell.id] for cell in cells]
+
+    def _if_free(self, cell: Cell, before: Record | None, sweep: str, wait: bool = False) -> Record | None:
+        """Measure a cell, or learn (None) that another process does."""
+        try:
+            with claimed(self.root, cell.id, cell.config.label, wait) as mine:
+                return self._measure(cell, before, sweep) if mine else None
+        except OSError as error:  # not even its log can be begun
+            return self.show(cell, _unwritten(cell, error).record, "", sweep)
 
     def _measure(self, cell: Cell, before: Record | None, sweep: str) -> Record:
         """Measure a cell that is ours, unless another process has done so since `before` was read."""
-        for now in storage.readable(self.root, [cell.id], on_unreadable=lambda why: None):  # said before
-            if now != before:
-                return self.show(cell, now, "measured by another process", sweep)
+        now = self._recorded(cell)
+        if now is not None and now != before:
+            return self.show(cell, now, "measured by another process", sweep)
         self.measuring = cell
         self.display.begin(cell.config.label)
         record = self._run(cell)
@@ -144,11 +166,15 @@ class Grid:
         try:
             storage.write(self.root, result)
         except OSError as error:
-            failure = Failure("failed", f"its record could not be written: {error}")
-            result = _finished(failure, cell, result.record.stages.total_s or 0.0)
+            result = _unwritten(cell, error, result.record.stages.total_s)
             with contextlib.suppress(OSError):  # a row of the table all the same
-                storage.write(self.root, result)
+                if self._recorded(cell) is None:  # an earlier record stays
+                    storage.write(self.root, result)
         return result.record
+
+    def _recorded(self, cell: Cell) -> Record | None:
+        """What is on disk now; None too where it cannot be read, which was said at the start."""
+        return next(iter(storage.readable(self.root, [cell.id], on_unreadable=lambda why: None)), None)
 
 
 def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> CellResult:
@@ -170,6 +196,10 @@ def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> Cell
             stages=Stages(total_s=total_s),
         )
     )
+
+
+def _unwritten(cell: Cell, error: OSError, total_s: float | None = None) -> CellResult:
+    return _finished(Failure("failed", f"its record could not be written: {error}"), cell, total_s or 0.0)
 
 
 def sweep_id(cells: Sequence[Cell]) -> str:
@@ -194,6 +224,6 @@ def conclude(records: Sequence[Record], grid: Grid) -> int:
 
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:
-    done = sum(storage.read(root, cell.id) is not None for cell in cells)
+    done = len(storage.readable(root, [cell.id for cell in cells], on_unreadable=lambda why: None))
     display.say(f"interrupted: {done} of {len(cells)} cells are recorded under {root}; the same command does the rest")
     return INTERRUPTED

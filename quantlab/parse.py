@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean
+
+_LONGEST = 80  # characters of a wrong value that a message repeats
 
 
 def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
@@ -18,14 +20,15 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     Raises:
         ConfigError: see `parse_config`; or `only` keeps none.
     """
-    kept = []
+    kept, left_out = [], []
     for point in points:
         only = point.get("only")
         config = parse_config({key: value for key, value in point.items() if key != "only"})
-        if only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only)):
-            kept.append(config)
+        wanted = only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only))
+        (kept if wanted else left_out).append(config)
     if points and not kept:
-        raise ConfigError(f"only={points[0].get('only')}: keeps none of the {len(points)} cells of the grid")
+        named = f"a glob over names like {left_out[0].axes}"
+        raise ConfigError(f"only={points[0].get('only')}: keeps none of the {len(points)} cells of the grid; {named}")
     return kept
 
 
@@ -59,32 +62,62 @@ def parse(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model
 
 def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
     key = prefix + ".".join(str(part) for part in item["loc"])
+    if key.partition(".")[0] == "experiment":
+        return "experiment: the first line of its YAML has to be: # @package _global_"
     if item["type"] == "extra_forbidden":
-        *parents, last = item["loc"]
-        return f"{key}: no such key{did_you_mean(str(last), fields_at(model, parents))}"
+        return f"{key}: no such key{nearest_key(key, model, prefix)}"
+    if item["type"] == "missing":
+        return f"{key}: it is needed, and was taken away or never given"
     if item["type"] == "value_error":
         return item["msg"].removeprefix("Value error, ")
-    return f"{key}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    return f"{key}={_short(item['input'])}: {_allowed(item, key)}"
 
 
-def nearest_key(dotted: str) -> str:
-    """What a mistyped `quant.grop_size` or `quatn` was probably meant to be."""
-    *parents, last = dotted.lstrip("+~").split(".")
+def _allowed(item: Any, key: str) -> str:
+    """What would have been right, in the words of this project where pydantic's are of Python."""
+    own = {
+        "bool_type": "expected true or false",
+        "tuple_type": f"expected a list, e.g. {key}=[{item['input']}]",
+        "too_short": "name one at least, or null for all",
+        "string_too_short": "it is empty",
+    }
+    return own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+
+
+def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "") -> str:
+    """What a mistyped `quant.grop_size` or `quatn` was probably meant to be; keys of `model` begin with `prefix`."""
+    *parents, last = dotted.lstrip("+~").removeprefix(prefix).split(".")
     try:
-        fields = fields_at(RunConfig, parents)
+        fields = _fields_at(model, parents)
     except KeyError:
-        return nearest_key(".".join(parents))
-    extra = [] if parents else ["experiment", "only"]
-    return did_you_mean(last, fields + extra, prefix=".".join([*parents, ""]))
+        return nearest_key(prefix + ".".join(parents), model, prefix)
+    if last in fields:
+        return f"; {dotted} is a group: choose one of its options, {dotted}=NAME, or set one of its keys"
+    if elsewhere := [key for key in _keys(model) if key.endswith(f".{last}")]:
+        return f"; did you mean '{prefix}{elsewhere[0]}'?"
+    extra = ["experiment", "only"] if model is RunConfig and not parents else []
+    return did_you_mean(last, fields + extra, prefix=prefix + ".".join([*parents, ""]))
 
 
-def fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
-    """The keys of the part of a model that a dotted name leads to.
+def _keys(part: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key below a part."""
+    for name in getattr(part, "model_fields", {}):
+        yield prefix + name
+        yield from _keys(_part(part.model_fields[name].annotation), f"{prefix}{name}.")
 
-    Raises:
-        KeyError: it leads nowhere.
-    """
+
+def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
     part: Any = model
     for name in loc:
-        part = part.model_fields[name].annotation
+        part = _part(part.model_fields[name].annotation)
     return list(getattr(part, "model_fields", {}))
+
+
+def _part(annotation: Any) -> Any:
+    """The model behind `Architecture | None`."""
+    return next((item for item in get_args(annotation) if hasattr(item, "model_fields")), annotation)

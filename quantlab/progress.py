@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
 
-from quantlab.record import Record
+from quantlab.record import Problem, Record
 
-MARKS = {"ok": "[green]✓[/]", "unsupported": "[yellow]–[/]"}
+MARKS = {"ok": ("✓", "green"), "unsupported": ("–", "yellow")}  # character, style
+FAILED = ("✗", "red")
 
 
 class Display:
@@ -74,10 +77,11 @@ class Display:
         if self.console.is_terminal:
             self._bar.update(self._task, visible=False)
             self._bar.refresh()
-        mark = MARKS.get(record.status, "[red]✗[/]")
+        mark = MARKS.get(record.status, FAILED)
         self.console.print(
-            f"{self._number:>{self.width}}/{self.total} {mark} {label}",
-            f"[dim]{note or _outcome(record)}[/]",
+            Text.assemble(
+                f"{self._number:>{self.width}}/{self.total} ", mark, f" {label} ", (note or _outcome(record), "dim")
+            ),
             highlight=False,
             soft_wrap=True,
         )
@@ -85,7 +89,13 @@ class Display:
 
 def _outcome(record: Record) -> str:
     if record.status != "ok":
-        return f"{record.status}: {record.reason}".replace("[", r"\[")
+        return f"{record.status}: {record.reason}"
     wer = [f"WER {name} {100 * split.wer:.1f} %" for name, split in record.splits.items() if split.wer is not None]
     total = f"{record.stages.total_s:.1f} s" if record.stages.total_s is not None else ""
-    return " · ".join([*wer, total])
+    return " · ".join([*wer, total, *_unmeasured(record.problems)])
+
+
+def _unmeasured(problems: Sequence[Problem]) -> Iterator[str]:
+    if problems:
+        first = problems[0]
+        yield f"not measured: {len(problems)}, e.g. {first.utterance}: {first.detail}"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from quantlab import storage
-from quantlab.commandline import MISUSED, NO, add_root, no_records, one_of, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, warn
 from quantlab.figures import split_result
 from quantlab.record import CellResult
 from quantlab.report import __main__ as report
@@ -117,8 +117,8 @@ def _nothing(root: Path) -> int:
     return NO
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.rescore",
         description="Score the recorded hypotheses again with another text normaliser, without inference. whisper: "
         "Whisper's, English with numbers and spellings; basic: lower case, no punctuation; none: the text as it is.",

@@ -6,7 +6,6 @@ looped) cannot be computed again; the digests tell whether the raw files are tho
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from quantlab import figures, storage
-from quantlab.commandline import MISUSED, NO, add_root, no_records, to_stdout, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, to_stdout, warn
 from quantlab.config import ProtocolConfig
 from quantlab.errors import did_you_mean
 from quantlab.identity import hashed
@@ -231,8 +230,8 @@ def _shown(found: Iterator[Checked]) -> Iterator[Checked]:
         yield item
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.verify",
         description="Compute every figure of the records again from their raw data, and print what differs.",
         epilog=f"example: {_EXAMPLE}",

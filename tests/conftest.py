@@ -15,9 +15,11 @@ hypothesis.settings.load_profile("quantlab")
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A third party's quantizers, found through the entry point that any package can use; each fails in its own way.
+# A third party's quantizers, found through the entry point that any package can use: each fails in its own way,
+# but for one, which tells how often it was asked.
 FAULTS = """
 import ctypes, os, signal, time
+from quantlab.quantizers import torch as real
 
 class Fault:
     DISTRIBUTIONS = ()
@@ -36,6 +38,25 @@ def _memory(*_): bytearray(1 << 62)
 def _lazy(model, *_): return model
 
 hang, segfault, kill, exit_, raise_, memory, lazy = map(Fault, (_hang, _segfault, _kill, _exit, _raise, _memory, _lazy))
+
+def _written_down(quant):
+    with open(os.environ["QUANTLAB_WITNESS"], "a") as file:
+        file.write(f"{quant.library} {quant.target}\\n")
+
+def _witness(model, quant, *rest):
+    _written_down(quant)
+    return real.setup(model, quant, *rest)
+
+def _failing_witness(model, quant, *rest):
+    _written_down(quant)
+    time.sleep(4)
+    raise ValueError("seen, and failed")
+
+class Witness(Fault):  # torch's own int8, which writes down every time that it is asked for
+    def is_quantized(self, module): return real.is_quantized(module)
+    def kernel(self, module): return real.kernel(module)
+
+witness, failing_witness = Witness(_witness), Fault(_failing_witness)
 """
 ENTRY_POINTS = """[quantlab.quantizers]
 hang = quantlab_faults:hang
@@ -45,6 +66,8 @@ exit = quantlab_faults:exit_
 raise = quantlab_faults:raise_
 memory = quantlab_faults:memory
 lazy = quantlab_faults:lazy
+witness = quantlab_faults:witness
+failing_witness = quantlab_faults:failing_witness
 """
 
 

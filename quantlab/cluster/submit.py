@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from quantlab import storage
 from quantlab.cluster import batch as batches
 from quantlab.cluster import script as scripts
 from quantlab.cluster import slurm
@@ -24,7 +23,7 @@ from quantlab.cluster.place import places
 from quantlab.cluster.watch import Watch
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
-from quantlab.grid import INTERRUPTED, OK, Grid, conclude, sweep_id
+from quantlab.grid import INTERRUPTED, OK, Grid, conclude, open_root, sweep_id
 from quantlab.launcher import LauncherConfig
 from quantlab.plan import plan
 from quantlab.progress import Display
@@ -48,8 +47,8 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
     """
     _check_slurm()
     root = Path(configs[0].output_dir)
-    storage.clean_leftovers(root)
     cells = plan(configs, site(launcher))
+    open_root(root)
     sweep = sweep_id(cells)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a Ctrl-C
     with Display(len(cells)) as display:

@@ -12,16 +12,25 @@ from typing import Any
 
 from quantlab.config import DatasetConfig
 from quantlab.data.corpus import Listing, Utterance, file_utterance, with_digests
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, did_you_mean
 
 ASSETS = Path(__file__).parents[1] / "assets"
 DEFAULT_SPLIT = "test"
 
 
 def read_shipped(dataset: DatasetConfig) -> Listing:
-    """A corpus of the package's own assets, by its name."""
-    own = ASSETS / dataset.name / "manifest.jsonl"
-    return read_manifest(dataset.model_copy(update={"path": dataset.path or str(own)}))
+    """A corpus of the package's own assets, by its name.
+
+    Raises:
+        ConfigError: there is none of that name, or see `read_manifest`.
+    """
+    if dataset.path is not None:
+        return read_manifest(dataset)
+    there = {path.parent.name: str(path) for path in ASSETS.glob("*/manifest.jsonl")}
+    if dataset.name not in there:
+        hint = did_you_mean(dataset.name, list(there))
+        raise ConfigError(f"dataset.name={dataset.name!r}: no such corpus ships with quantlab{hint}")
+    return read_manifest(dataset.model_copy(update={"path": there[dataset.name]}))
 
 
 def read_manifest(dataset: DatasetConfig) -> Listing:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from quantlab import hub
 from quantlab.config import ModelConfig
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, did_you_mean
 from quantlab.models import folder as folders
 from quantlab.models import pretrained, random_weights
 from quantlab.record import to_json
@@ -78,11 +78,26 @@ def locate(model: ModelConfig) -> Path:
         if not folder.is_dir():
             raise ConfigError(f"model.path={folder} is no folder; expected one that `save_pretrained` wrote")
     elif model.source == "shipped":
-        folder = ASSETS / model.name
+        folder = shipped(model.name)
     else:
         folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, WAYS_OUT)
     folders.check(folder)
     return folder
+
+
+def shipped(name: str) -> Path:
+    """The folder of a checkpoint that came with the package.
+
+    Raises:
+        ConfigError: none of that name did.
+    """
+    there = {path.parent.name: path.parent for path in ASSETS.glob("*/config.json")}
+    if name not in there:
+        raise ConfigError(
+            f"model.name={name!r}: no such checkpoint ships with quantlab{did_you_mean(name, list(there))}; "
+            "a folder of your own is model.path=FOLDER"
+        )
+    return there[name]
 
 
 def _repo(model: ModelConfig) -> str:

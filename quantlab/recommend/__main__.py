@@ -7,7 +7,7 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from quantlab.commandline import MISUSED, NO, add_root, not_negative, one_of, positive, to_stdout, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, not_negative, one_of, positive, to_stdout, warn
 from quantlab.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.recommend.judge import DEVICES
 
@@ -51,8 +51,8 @@ def _limits(options: argparse.Namespace) -> Limits:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.recommend",
         description="Which measured cell to deploy: the fastest of those within the limits, where the data show one. "
         "A cell is within a limit of WER when the whole 95 % interval of its increase is.",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quantlab.commandline import MISUSED, NO, add_root, no_records, one_of, positive, to_stdout, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, positive, to_stdout, warn
 from quantlab.report import flat, latex, markdown, rows, table
 from quantlab.report.rows import Row
 
@@ -72,8 +72,8 @@ def _write(path: Path, text: str) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.report",
         description="Print the cells measured so far. WER and CER in %, size in MB (10^6 bytes), RTF = generation "
         "time / audio time over all splits. In JSON and CSV: fractions, bytes, seconds; what does not exist is null "

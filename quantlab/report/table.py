@@ -26,6 +26,7 @@ from quantlab.report.wording import (
     percent,
     ratio,
     three_digits,
+    utterances,
 )
 
 __all__ = ["Column", "columns", "rtf", "show", "text"]
@@ -152,7 +153,7 @@ def _print(rows: Sequence[Row], console: Console) -> None:
     if dropped:
         titles = dict.fromkeys(" ".join(column.title) for column in dropped)
         console.print(f"Left out, the terminal is too narrow: {', '.join(titles)}", style="dim", highlight=False)
-    for line in (*_failures(rows), *_unsettled(rows), *_noise(rows)):
+    for line in (*_failures(rows), *_unmeasured(rows), *_unsettled(rows), *_noise(rows)):
         console.print(line)
 
 
@@ -212,6 +213,13 @@ def _failures(rows: Sequence[Row]) -> Iterator[Text]:
     for row in rows:
         if row["status"] != "ok":
             yield _line(row["status"], _STYLES[row["status"]], cell_name(row), row["reason"] or "")
+
+
+def _unmeasured(rows: Sequence[Row]) -> Iterator[Text]:
+    """Utterances that could not be read or scored, once for each corpus."""
+    for name, count in dict.fromkeys((row["dataset"], row["problems"]) for row in rows if row["problems"]):
+        cell_id = next(row["cell_id"] for row in rows if (row["dataset"], row["problems"]) == (name, count))
+        yield _line("not measured", "yellow", str(name), f"{utterances(count)}, named in cells/{cell_id}/record.json")
 
 
 def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:

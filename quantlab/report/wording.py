@@ -75,6 +75,10 @@ def between(ci95: Sequence[float] | None, show: Any) -> str:
     return "" if ci95 is None else f" [{show(ci95[0])}, {show(ci95[1])}]"
 
 
+def utterances(count: int) -> str:
+    return f"{count} utterance{'' if count == 1 else 's'}"
+
+
 def cell_name(row: Row) -> str:
     """What a person calls the cell, e.g. `nano-hqq_int4-cpu`."""
     return f"{row['model']}-{row['quant']}-{row['device']}"

@@ -1,0 +1,165 @@
+"""`kill -9` of a grid at fifty random moments: nothing is lost, nothing is half there, nothing is there twice."""
+
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from quantlab import storage
+
+CELLS = 12
+GRID = ("-m", "quant=none,torch_int8,hqq_int4,bnb_nf4", "dataset.limit=1,2,3", "protocol=quick")
+HERE = ("device=cpu", "device.threads=1")
+KILLS = 50
+LANES = 2  # grids at a time, one for each core of a small machine
+RECORD_FILES = {"record.json", "utterances.jsonl", "batches.jsonl"}
+
+
+@pytest.mark.timeout(1800)
+def test_kill_9_at_fifty_random_moments(quantlab, record_property):
+    start = time.monotonic()
+    assert quantlab(*GRID, *HERE, "tracking=off", "output_dir=undisturbed").returncode == 0
+    usual_s = time.monotonic() - start
+    expected = facts(quantlab.folder / "undisturbed")
+    assert len(expected) == CELLS
+
+    with ThreadPoolExecutor(LANES) as pool:
+        lanes = [pool.submit(Lane(quantlab, number, usual_s).go, KILLS // LANES) for number in range(LANES)]
+        roots = [root for lane in lanes for root in lane.result()]
+
+    phases = Counter(phase for root in roots for phase in root.killed_in)
+    record_property("phases", dict(phases))
+    print(f"{sum(phases.values())} kills of {len(roots)} grids, by phase: {dict(phases)}")
+    assert sum(phases.values()) == KILLS
+    assert set(phases) == {"start-up", "cell", "record", "summary"}
+    for root in roots:
+        assert facts(root.folder) == expected, f"{root.folder} after kills in {root.killed_in}"
+        assert leftovers(root.folder) == []
+        if root.tracked:
+            assert finished_runs(root.folder) == sorted(cell_id for cell_id, *_ in expected)
+
+
+class Root:
+    """One folder of records, and the phases in which the grids that wrote it were killed."""
+
+    def __init__(self, folder, tracked):
+        self.folder = folder
+        self.tracked = tracked
+        self.killed_in = []
+
+    def phase(self):
+        """What the killed grid was at, by what it left."""
+        cells = self.folder / "cells"
+        if any(path.suffix in (".tmp", ".old") for path in cells.glob(".*")):
+            return "record"
+        if len(list(cells.glob("[!.]*/record.json"))) == CELLS:
+            return "summary"
+        return "cell" if list(self.folder.glob("claims/*.json")) else "start-up"
+
+
+class Lane:
+    """Starts the grid, kills it, starts it again, until it ends in spite of that; then the same in a fresh folder.
+
+    Half of the moments are drawn from the whole length of a grid. What is short would hardly be met by chance, so
+    that the other half are drawn around it: the milliseconds after a record begins to be written, and the end.
+    """
+
+    def __init__(self, quantlab, number, usual_s):
+        self.quantlab = quantlab
+        self.number = number
+        self.usual_s = usual_s
+        self.chance = random.Random(f"lane {number}")
+        self.roots = []
+
+    def go(self, kills):
+        moments = ["anywhere"] * (kills - 2 * (kills // 4)) + ["record", "summary"] * (kills // 4)
+        self.chance.shuffle(moments)
+        self.fresh_root()
+        while moments:
+            if self.killed(moments[-1]):
+                moments.pop()
+            else:
+                self.fresh_root()
+        self.undisturbed_end(self.roots[-1])
+        return self.roots
+
+    def undisturbed_end(self, root):
+        done = self.quantlab(*GRID, *self.options(root))
+        assert done.returncode == 0, done.stderr
+
+    def fresh_root(self):
+        index = len(self.roots)
+        folder = self.quantlab.folder / f"lane{self.number}-{index}"
+        self.roots.append(Root(folder, tracked=index % 3 == 0))
+
+    def options(self, root):
+        return (*HERE, f"output_dir={root.folder.name}", f"tracking={'local' if root.tracked else 'off'}")
+
+    def killed(self, moment):
+        """Whether the grid was still there at the moment; with SIGKILL it has no chance to tidy up."""
+        root = self.roots[-1]
+        process = self.quantlab.start(*GRID, *self.options(root))
+        self.wait_for(moment, root, process)
+        alive = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        output, _ = process.communicate()
+        if alive:
+            root.killed_in.append(root.phase())
+        else:
+            assert process.returncode == 0, output
+        return alive
+
+    def wait_for(self, moment, root, process):
+        if moment == "anywhere":
+            wait(process, lambda: False, self.chance.uniform(0, self.usual_s))
+            return
+        cells = root.folder / "cells"
+        if moment == "record":
+            wait(process, lambda: any(cells.glob(".*.tmp")), self.usual_s * 3, every_s=0.004)
+            time.sleep(self.chance.uniform(0, 0.01))
+        else:
+            wait(process, lambda: len(list(cells.glob("[!.]*/record.json"))) == CELLS, self.usual_s * 3)
+            time.sleep(self.chance.uniform(0, 3))
+
+
+def wait(process, is_so, at_most_s, every_s=0.05):
+    deadline = time.monotonic() + at_most_s
+    while time.monotonic() < deadline and process.poll() is None and not is_so():
+        time.sleep(every_s)
+
+
+def facts(root):
+    """What a record says that does not depend on how fast the machine was; raises where one is not whole."""
+    found = []
+    for cell_id in storage.recorded(root):
+        record = storage.read(root, cell_id)
+        assert record.digests == storage.digests(storage.cells_dir(root) / cell_id)
+        assert storage.read_batches(root, cell_id)
+        utterances = storage.read_utterances(root, cell_id)
+        counted = {name: (split.utterances, split.wer, split.cer) for name, split in record.splits.items()}
+        found.append((cell_id, record.status, record.config["quant"]["name"], record.receipt, utterances, counted))
+    return found
+
+
+def leftovers(root):
+    """What a kill may leave and a whole grid does not."""
+    found = [path for path in (root / "cells").iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    for cell in (root / "cells").glob("[!.]*"):
+        found += [path for path in cell.iterdir() if path.name not in RECORD_FILES | {"mlflow.json"}]
+    found += [path for path in (root / "claims").iterdir() if path.suffix != ".lock"]
+    found += [path for path in root.iterdir() if path.name.endswith((".new", ".tmp"))]
+    return found
+
+
+def finished_runs(root):
+    """The cells that MLflow shows as finished."""
+    sql = (
+        "SELECT value FROM tags JOIN runs USING (run_uuid) "
+        "WHERE key = 'quantlab.cell_id' AND status = 'FINISHED' AND lifecycle_stage = 'active'"
+    )
+    with sqlite3.connect(root / "mlflow.db") as database:
+        return sorted(cell_id for (cell_id,) in database.execute(sql))

@@ -1,0 +1,182 @@
+"""What people mistype, in a table: one clear line with the nearest valid name, exit code 2, and nothing is run.
+
+Through the real `main` of the grid and of each command beside it.
+"""
+
+import pytest
+
+from quantlab import command, rescore, verify
+from quantlab.app import MISUSED, main
+from quantlab.recommend import __main__ as recommend
+from quantlab.report import __main__ as report
+
+GRID = [
+    # names of options
+    ("quant=hqq_int5", "quant=hqq_int5: no such quant; did you mean 'hqq_int"),
+    ("model=smal", "model=smal: no such model; did you mean 'small'?"),
+    ("model=openai/whisper-small", "model=openai/whisper-small: no such model; did you mean 'small'?"),
+    ("model.name=nanoo", "model.name='nanoo': no such checkpoint ships with quantlab; did you mean 'nano'?"),
+    ("device=gpu", "device=gpu: no such device; did you mean 'cpu'?"),
+    ("device=cuda:0", "device=cuda:0: no such device; did you mean 'cuda'?"),
+    ("dataset=librspeech", "dataset=librspeech: no such dataset; did you mean 'librispeech'?"),
+    ("protocol=fast", "protocol=fast: no such protocol; allowed: careful, paper, quick"),
+    ("experiment=demos", "experiment=demos: no such experiment; did you mean 'demo'?"),
+    ("-m quant=none,quanto_int9", "quant=quanto_int9: no such quant; did you mean 'quanto_int"),
+    ("quant.library=hqqq", "quant.library='hqqq': no such quantizer; did you mean 'hqq'?"),
+    ("dataset.source=manifst", "dataset.source: no reader 'manifst'; did you mean 'manifest'?"),
+    ("dataset.splits=[claen]", "demo has no split 'claen'; did you mean 'clean'?"),
+    ("hydra/launcher=slrum", "hydra/launcher=slrum: no such hydra/launcher"),
+    ("quant=", "quant=: no such quant; allowed: bnb_fp4, "),
+    ("quant=null", "quant=null: cannot be composed: "),
+    # names of keys
+    ("quatn=none", "quatn: no such key; did you mean 'quant'?"),
+    ("quant.grup_size=32", "quant.grup_size: no such key; did you mean 'quant.group_size'?"),
+    ("dataset.limt=3", "dataset.limt: no such key; did you mean 'dataset.limit'?"),
+    ("model.architecture.dmodel=3", "no such key; did you mean 'model.architecture.d_model'?"),
+    ("batch_size=8", "batch_size: no such key; did you mean 'protocol.batch_size'?"),
+    ("limit=3", "limit: no such key; did you mean 'dataset.limit'?"),
+    ("threads=4", "threads: no such key; did you mean 'device.threads'?"),
+    ("+quant.speed=9", "quant.speed: no such key"),
+    ("++quant.bitz=3", "quant.bitz: no such key; did you mean 'quant.bits'?"),
+    ("quant={bits:4}", "quant is a group: choose one of its options, quant=NAME"),
+    ("~quant", "quant: it is needed"),
+    # types and ranges
+    ("protocol.batch_size=-1", "protocol.batch_size=-1: input should be greater than 0"),
+    ("protocol.batch_size=many", "protocol.batch_size='many': input should be a valid integer"),
+    ("protocol.batch_size=2.5", "protocol.batch_size=2.5: input should be a valid integer"),
+    ("dataset.limit=0", "dataset.limit=0: input should be greater than 0"),
+    ("dataset.splits=clean", "dataset.splits='clean': expected a list, e.g. dataset.splits=[clean]"),
+    ("dataset.splits=[]", "dataset.splits=[]: name one at least, or null for all"),
+    ("dataset.language=english", "dataset.language='english': expected a code of two or three letters"),
+    ("dataset.noise.kind=white", "set both, e.g. dataset.noise.kind=white dataset.noise.snr_db=10"),
+    ("dataset.noise.kind=brown dataset.noise.snr_db=inf", "'brown': input should be 'white', 'pink', "),
+    ("quant.bits=four", "quant.bits='four': input should be a valid number"),  # though none has no bits
+    ("quant.group_size=-64", "quant.group_size=-64: input should be greater than 0"),
+    ("quant.target=enc", "quant.target='enc': input should be 'all', 'encoder' or 'decoder'"),
+    ("quant.skip=*.k_proj", "quant.skip='*.k_proj': expected a list, e.g. quant.skip=[*.k_proj]"),
+    ("seed=true", "seed=True: input should be a valid integer"),
+    ("seed=-1", "seed=-1: input should be greater than or equal to 0"),
+    ("resume=no", "resume='no': expected true or false"),
+    ("timeout_s=0", "timeout_s=0: input should be greater than 0"),
+    ("timeout_s=inf", "timeout_s=inf: input should be less than or equal to "),
+    ("device.threads=-1", "device.threads=-1: input should be greater than 0"),
+    ("stats.resamples=1000000000", "stats.resamples=1000000000: input should be less than or equal to 1000000"),
+    ("model.architecture.attention_heads=7", "d_model=192 is no multiple of attention_heads=7"),
+    ("output_dir=", "output_dir='': it is empty"),
+    (f"model.name={'x' * 4000}", "xxxx… (4002 characters): string should have at most 200 characters"),
+    # what is missing, or is not there
+    ("dataset=manifest", "needs dataset.path=<the JSONL file>"),
+    ("dataset=manifest dataset.path=no.jsonl", "dataset.path=no.jsonl: No such file or directory; expected a JSONL"),
+    ("dataset=librispeech_dir dataset.path=no", "dataset.path=no is no folder; expected the one that holds"),
+    ("model.path=no", "model.path=no is no folder; expected one that `save_pretrained` wrote"),
+    ("tracking=server", "needs tracking.uri=http://HOST:PORT"),
+    ("tracking=server tracking.uri=localhost:5000", "needs tracking.uri=http://HOST:PORT, got 'localhost:5000'"),
+    ("seed=${nothing}", "seed: Interpolation key 'nothing' not found"),
+    ("seed=${oc.env:NOT_SET}", "seed: KeyError raised while resolving interpolation: \"Environment variable 'NOT_SET'"),
+    ("--config-dir nowhere", "Additional config directory 'nowhere' not found"),
+    # sweeps
+    ("quant=none,torch_int8", "to sweep over the values add -m"),
+    ("-m quant=glob(hqx*)", "the sweep has no cell: a glob or a range of it is empty, in -m quant=glob(hqx*)"),
+    ("-m seed=range(0)", "the sweep has no cell"),
+    ("-m seed=rnge(3)", "seed=rnge(3): no value that can be read (Unknown function 'rnge')"),
+    ("only=*-nothing-*", "only=*-nothing-*: keeps none of the 1 cells of the grid; a glob over names like nano-none-"),
+    # what is no key=value
+    ("quant", "quant: expected key=value, e.g. quant=hqq_int4"),
+    ("report", "report: the grid takes key=value; that command is: python -m quantlab.report"),
+    ("--quant=none", "--quant=none: no such option; keys have no dashes, e.g. quant=hqq_int4"),
+    ("--multirunn", "--multirunn: no such option"),
+    ("--root runs", "--root: the grid's folder is output_dir=DIR"),
+    ("--cfg jobb", "invalid choice: 'jobb'"),
+    ("protocol.batch_size=[1", "protocol.batch_size=[1: no value that can be read"),
+    ("quant='none", "quant='none: no value that can be read"),
+    ("=none", "'': no such key"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), GRID, ids=[line[:60] for line, _ in GRID])
+def test_the_grid(line, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split(" ")) == MISUSED
+    _assert_one_line(capsys.readouterr(), says)
+    assert list(tmp_path.iterdir()) == [], "a mistake leaves nothing behind"
+
+
+def _assert_one_line(printed, says):
+    assert says in printed.err
+    assert printed.err.startswith("quantlab: ")
+    assert len(printed.err.strip().splitlines()) == 1
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+HEAD = "# @package _global_\n"
+YAML = [
+    (HEAD + "quant:\n  bitz: 4\n", "quant.bitz: no such key; did you mean 'quant.bits'?"),
+    (HEAD + "sede: 3\n", "sede: no such key; did you mean 'seed'?"),
+    (HEAD + "defaults:\n  - override /quant: hqq_int5\n", "quant=hqq_int5: no such quant; did you mean 'hqq_int"),
+    (HEAD + "defaults:\n  - override /quatn: none\n", "quatn: no such key; did you mean 'quant'?"),
+    (HEAD + "protocol:\n  batch_size: many\n", "protocol.batch_size='many': input should be a valid integer"),
+    (HEAD + "protocol:\n  batch_size: -1\n", "protocol.batch_size=-1: input should be greater than 0"),
+    (HEAD + "quant: hqq_int4\n", "quant='hqq_int4': input should be a valid dictionary"),
+    (HEAD + "seed: [1\n", "mine.yaml:3: expected ',' or ']'"),
+    (HEAD + "quant:\n\tbits: 4\n", "mine.yaml:3: found character '\\t' that cannot start any token"),
+    (HEAD + "seed: 1\nseed: 2\n", "mine.yaml:3: found duplicate key seed"),
+    (HEAD + "seed: !!python/object/apply:os.system ['touch ran']\n", "mine.yaml:2: could not determine a constructor"),
+    ("seed: 3\n", "experiment: the first line of its YAML has to be: # @package _global_"),
+    ("", "experiment: the first line of its YAML has to be: # @package _global_"),
+    ("\x00\x01", "unacceptable character"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), YAML)
+def test_a_study_of_ones_own(text, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(text)
+    assert main(["--config-dir", "conf", "experiment=mine"]) == MISUSED
+    _assert_one_line(capsys.readouterr(), says)
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"], "a mistake leaves nothing behind"
+
+
+BESIDE = [
+    (report.main, "--fromat json", "--fromat: no such option; did you mean '--format'?"),
+    (report.main, "--format jsno", "no format 'jsno'; did you mean 'json'?"),
+    (report.main, "--format", "--format: expected one argument"),
+    (report.main, "--margin -1", "--margin: -1: a number above 0"),
+    (report.main, "mlruns", "unrecognized arguments: mlruns"),
+    (recommend.main, "--max-size-mb -3", "--max-size-mb: -3: a number above 0"),
+    (recommend.main, "--max-size-mb=ten", "'ten' is no number"),
+    (recommend.main, "--max-wer-increase nan", "--max-wer-increase: nan: a number, 0 or more"),
+    (recommend.main, "--max-sise-mb 3", "--max-sise-mb: no such option; did you mean '--max-size-mb'?"),
+    (recommend.main, "--device gpu", "no device 'gpu'; did you mean 'cpu'?"),
+    (recommend.main, "--format csv", "invalid choice: 'csv' (choose from "),
+    (rescore.main, "", "the following arguments are required: --normaliser"),
+    (rescore.main, "--normalizer basic", "--normalizer: no such option; did you mean '--normaliser'?"),
+    (rescore.main, "--normaliser whispr", "no normaliser 'whispr'; did you mean 'whisper'?"),
+    (verify.main, "--rot mlruns", "--rot: no such option; did you mean '--root'?"),
+    (verify.main, "0123456789abcdef", "no record of cell '0123456789abcdef' below mlruns"),
+    (command.main, "reprot", "no command 'reprot'; did you mean 'report'?"),
+    (command.main, "--fromat", "the grid is run by: python -m quantlab --fromat"),
+    (command.main, "quant=none", "the grid is run by: python -m quantlab quant=none"),
+]
+
+
+@pytest.mark.parametrize(("run", "line", "says"), BESIDE, ids=[f"{run.__module__} {line}" for run, line, _ in BESIDE])
+def test_the_commands_beside_it(run, line, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = run(line.split())
+    except SystemExit as leaving:
+        code = leaving.code
+    assert code == MISUSED
+    _assert_one_line(capsys.readouterr(), says)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_records_is_no_misuse(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run, more in ((report.main, []), (verify.main, []), (rescore.main, ["--normaliser", "none"])):
+        assert run(["--root", "nowhere", *more]) == 1
+        assert "no records below nowhere, which is no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
