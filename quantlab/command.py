@@ -10,6 +10,7 @@ from quantlab.commandline import MISUSED, warn
 from quantlab.errors import did_you_mean
 
 COMMANDS = {
+    "fetch": "put checkpoints and corpora on this machine, so that jobs need no network",
     "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
     "rescore": "score the recorded hypotheses again with another normaliser",
     "verify": "compute every figure of the records again from their raw data, and say what differs",

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,17 @@ from quantlab.errors import ConfigError, Unavailable
 
 Kind = Literal["model", "dataset"]
 PATIENCE_S = 5.0  # for the first answer of the hub
+_cache_only = ContextVar("cache_only", default=False)
+
+
+@contextlib.contextmanager
+def cache_only() -> Iterator[None]:
+    """A block in which the hub is not asked: what this machine does not have is `Unavailable`."""
+    before = _cache_only.set(True)
+    try:
+        yield
+    finally:
+        _cache_only.reset(before)
 
 
 def snapshot(
@@ -43,7 +56,8 @@ def snapshot(
     if folder is not None and usable and whole:
         return folder
     try:
-        return _fetch(repo, _ask(repo, revision, kind, ways_out), kind, patterns, ways_out)
+        _ask(repo, revision, kind, ways_out)
+        return _fetch(repo, revision, kind, patterns, ways_out)
     except Unavailable:
         if folder is None or not usable:
             raise
@@ -88,11 +102,8 @@ def _ask(repo: str, revision: str | None, kind: Kind, ways_out: str) -> str:
     from huggingface_hub import errors
 
     here = f"{kind} {repo}@{revision or 'main'} is not on this machine"
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise Unavailable(
-            f"{here} and HF_HUB_OFFLINE forbids fetching it; where the hub can be reached, on a login "
-            f"node: python -m quantlab.fetch model=… dataset=…; or {ways_out}"
-        )
+    if huggingface_hub.constants.HF_HUB_OFFLINE or _cache_only.get():
+        raise Unavailable(f"{here} and HF_HUB_OFFLINE forbids fetching it; {ways_out}")
     answer = _within(
         PATIENCE_S + 1,
         lambda: huggingface_hub.HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=PATIENCE_S),
@@ -123,16 +134,19 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
     return outcome[-1]
 
 
-def _fetch(repo: str, commit: str, kind: Kind, patterns: Sequence[str], ways_out: str) -> Path:
+def _fetch(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str], ways_out: str) -> Path:
+    """By the name that was asked for, and not by its commit: the cache remembers what a branch was, offline too."""
     import huggingface_hub
 
     try:
-        folder = huggingface_hub.snapshot_download(repo, revision=commit, repo_type=kind, allow_patterns=list(patterns))
+        folder = huggingface_hub.snapshot_download(
+            repo, revision=revision, repo_type=kind, allow_patterns=list(patterns)
+        )
     except huggingface_hub.errors.GatedRepoError:
         raise Unavailable(f"the hub wants a login for {kind} {repo} (`hf auth login`); {ways_out}") from None
     except Exception as error:  # network, proxy and disk each raise their own kind
         why = str(error).split("\n")[0] or type(error).__name__
         raise Unavailable(
-            f"{kind} {repo}@{commit}: the download broke off ({why}); run again, or {ways_out}"
+            f"{kind} {repo}@{revision or 'main'}: the download broke off ({why}); run again, or {ways_out}"
         ) from error
     return Path(folder)

@@ -2,7 +2,7 @@
 
 from quantlab.data.calibration import calibration_ids
 from quantlab.data.corpus import Corpus, Utterance, open_corpus
-from quantlab.data.mel import cache_dir, features
+from quantlab.data.mel import cache_dir, entries, features
 from quantlab.data.merge import joined_text
 from quantlab.data.speech import Features, Mel, SplitFeatures
 
@@ -14,6 +14,7 @@ __all__ = [
     "Utterance",
     "cache_dir",
     "calibration_ids",
+    "entries",
     "features",
     "joined_text",
     "open_corpus",

@@ -19,11 +19,6 @@ from quantlab.config import DatasetConfig, HubSplit
 from quantlab.data.corpus import Listing, Utterance, chosen_splits
 from quantlab.errors import ConfigError, Unavailable
 
-WAYS_OUT = (
-    "run once where the hub is reachable, or take another corpus: "
-    "dataset=librispeech_dir dataset.path=FOLDER, dataset=manifest dataset.path=FILE, or dataset=demo"
-)
-
 
 @dataclass(frozen=True)
 class Row:
@@ -69,8 +64,8 @@ def _files(dataset: DatasetConfig, split: HubSplit) -> tuple[Path, list[Path]]:
     elif dataset.repo is None:
         raise ConfigError(f"dataset {dataset.name!r} names no hub repository: set dataset.repo, or dataset.path")
     else:
-        folder = _snapshot(dataset.repo, dataset.revision, ["README.md"], lambda at: _whole(at, split))
-        folder = _snapshot(dataset.repo, folder.name, _patterns(folder, split), lambda at: _whole(at, split))
+        folder = _snapshot(dataset, dataset.revision, split, ["README.md"])
+        folder = _snapshot(dataset, folder.name, split, _patterns(folder, split))
     files = _matches(folder, split)
     if not files:
         raise ConfigError(
@@ -80,8 +75,23 @@ def _files(dataset: DatasetConfig, split: HubSplit) -> tuple[Path, list[Path]]:
     return folder, files
 
 
-def _snapshot(repo: str, revision: str | None, patterns: Sequence[str], complete: Any) -> Path:
-    return hub.snapshot(repo, revision, "dataset", patterns, complete, WAYS_OUT)
+def parquet_files(dataset: DatasetConfig) -> list[Path]:
+    """The files of the splits asked for.
+
+    Raises: as `read_hub`.
+    """
+    names = chosen_splits(dataset, dataset.hub_splits)
+    return [file for name in names for file in _files(dataset, dataset.hub_splits[name])[1]]
+
+
+def _snapshot(dataset: DatasetConfig, revision: str | None, split: HubSplit, patterns: Sequence[str]) -> Path:
+    assert dataset.repo is not None  # _files sees to it
+    ways_out = (
+        "fetch it where the hub is reachable, with the same arguments: "
+        f"python -m quantlab.fetch dataset={dataset.name} …; or take another corpus: "
+        "dataset=librispeech_dir dataset.path=FOLDER, dataset=manifest dataset.path=FILE, or dataset=demo"
+    )
+    return hub.snapshot(dataset.repo, revision, "dataset", patterns, lambda folder: _whole(folder, split), ways_out)
 
 
 def _matches(folder: Path, split: HubSplit) -> list[Path]:

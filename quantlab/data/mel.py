@@ -92,6 +92,12 @@ def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder:
     return Features(splits, tuple(problems))
 
 
+def entries(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder: Path | None = None) -> list[Path]:
+    """The folders of the cache that hold the features of a corpus, or will: one for each split."""
+    cache = (folder or cache_dir()) / "features"
+    return [cache / _Source(split, corpus.dataset, feature_extractor).key for split in corpus.splits.values()]
+
+
 @dataclass(frozen=True)
 class _Source:
     """What the features of a split are made of."""

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
 ASSETS = Path(__file__).parents[1] / "assets"
-WAYS_OUT = (
-    "set model.path=FOLDER to a copy of it, or run once where the hub is reachable "
-    "(model=nano ships with quantlab, and model.weights=random needs no checkpoint)"
-)
 HUB_FILES = ("*.json", "merges.txt", "model.safetensors", "model-*-of-*.safetensors")
 
 
@@ -80,7 +76,7 @@ def locate(model: ModelConfig) -> Path:
     elif model.source == "shipped":
         folder = shipped(model.name)
     else:
-        folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, WAYS_OUT)
+        folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, _ways_out(model))
     folders.check(folder)
     return folder
 
@@ -98,6 +94,24 @@ def shipped(name: str) -> Path:
             "a folder of your own is model.path=FOLDER"
         )
     return there[name]
+
+
+def feature_extractor(model: ModelConfig) -> WhisperFeatureExtractor:
+    """What `load` gives of it, without the weights.
+
+    Raises: as `load`.
+    """
+    if model.weights == "random":
+        return random_weights.feature_extractor(model)
+    return pretrained.processor(locate(model)).feature_extractor
+
+
+def _ways_out(model: ModelConfig) -> str:
+    return (
+        f"fetch it where the hub is reachable, with the same arguments: python -m quantlab.fetch model={model.name} …; "
+        "or set model.path=FOLDER to a copy of it (model=nano ships with quantlab, and model.weights=random needs no "
+        "checkpoint)"
+    )
 
 
 def _repo(model: ModelConfig) -> str:

@@ -22,7 +22,7 @@ def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcesso
         ConfigError: a file is broken, or tensors are missing, extra, of another shape or not finite: by name.
     """
     import torch
-    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+    from transformers import WhisperForConditionalGeneration
 
     with _quiet(), _named(folder):
         model, report = WhisperForConditionalGeneration.from_pretrained(
@@ -34,14 +34,26 @@ def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcesso
             ignore_mismatched_sizes=True,  # they are in the report, and refused by name below
             output_loading_info=True,
         )
-        processor = WhisperProcessor.from_pretrained(folder, local_files_only=True)
+    tools = processor(folder)
     _check_tensors(folder, model, report)
-    if processor.feature_extractor.feature_size != model.config.num_mel_bins:
+    if tools.feature_extractor.feature_size != model.config.num_mel_bins:
         raise ConfigError(
-            f"{folder}: the feature extractor makes {processor.feature_extractor.feature_size} mel bins, "
+            f"{folder}: the feature extractor makes {tools.feature_extractor.feature_size} mel bins, "
             f"the model takes {model.config.num_mel_bins}"
         )
-    return model.eval(), processor
+    return model.eval(), tools
+
+
+def processor(folder: Path) -> WhisperProcessor:
+    """Feature extractor and tokenizer of a checked folder, without the model.
+
+    Raises:
+        ConfigError: a file is broken.
+    """
+    from transformers import WhisperProcessor
+
+    with _quiet(), _named(folder):
+        return WhisperProcessor.from_pretrained(folder, local_files_only=True)
 
 
 def _check_tensors(folder: Path, model: WhisperForConditionalGeneration, report: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration
     Raises:
         ConfigError: no architecture, or one that no Whisper can have.
     """
-    from transformers import WhisperConfig, WhisperFeatureExtractor
+    from transformers import WhisperConfig
 
     try:
         config = WhisperConfig(**shape(model))
@@ -70,11 +70,22 @@ def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model.architecture of {model.name}: {error}") from error
     recogniser.generation_config = _generation(config, Path(model.path).expanduser() if model.path else None)
+    return recogniser, feature_extractor(model)
+
+
+def feature_extractor(model: ModelConfig) -> WhisperFeatureExtractor:
+    """The extractor for the window and the mel bins of an architecture.
+
+    Raises:
+        ConfigError: no architecture, or a window that is no whole number of seconds.
+    """
+    from transformers import WhisperConfig, WhisperFeatureExtractor
+
+    config = WhisperConfig(**shape(model))
     window_s, rest = divmod(config.max_source_positions, FRAME_RATE)
     if rest:
         raise ConfigError(f"max_source_positions={config.max_source_positions}: expected a multiple of {FRAME_RATE}")
-    extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=window_s)
-    return recogniser, extractor
+    return WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=window_s)
 
 
 def build(architecture: Architecture) -> WhisperForConditionalGeneration:

@@ -1,17 +1,14 @@
 """The hub's own client and `datasets`, on a server of this process that answers as the hub does."""
 
 import contextlib
-import hashlib
-import http.server
-import json
 import shutil
 import socket
-import threading
 import time
-from urllib.parse import unquote, urlparse
+from collections import defaultdict
 
 import huggingface_hub.constants
 import pytest
+from local_hub import COMMIT, Repository, serving
 
 from quantlab import models
 from quantlab.config import DatasetConfig, HubSplit, ModelConfig
@@ -20,8 +17,6 @@ from quantlab.data.audio import decode
 from quantlab.errors import ConfigError, Unavailable
 
 from .conftest import write_librispeech_parquet
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def config(**keys):
@@ -59,67 +54,12 @@ def use_server(monkeypatch, url):
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", url)
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Repository information and files of one folder, at one commit."""
-
-    protocol_version = "HTTP/1.1"
-    root, requested = None, []
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = unquote(urlparse(self.path).path)
-        if path.startswith("/api/"):
-            known = f"/{COMMIT}" in path
-            answer = self.tree() if "/tree/" in path else self.info()
-            self.answer(200, json.dumps(answer).encode()) if known else self.answer(404, b"")
-            return
-        file = self.root / path.partition(f"/resolve/{COMMIT}/")[2]
-        if not file.is_file():
-            self.answer(404, b"")
-            return
-        if self.command == "GET":
-            self.requested.append(file.relative_to(self.root).as_posix())
-        self.answer(200, file.read_bytes())
-
-    def info(self):
-        return {"id": "o/r", "_id": "1", "sha": COMMIT, "private": False, "tags": [], "downloads": 0}
-
-    def tree(self):
-        files = {path.relative_to(self.root).as_posix(): path for path in self.root.rglob("*") if path.is_file()}
-        return [
-            {"type": "file", "path": name, "size": path.stat().st_size, "oid": "0" * 40} for name, path in files.items()
-        ]
-
-    def answer(self, status, content):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        if status == 404:
-            self.send_header("X-Error-Code", "RevisionNotFound")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
-
 @contextlib.contextmanager
 def hub_with(folder, monkeypatch):
-    """The names of the files that are fetched, in order."""
-    requested = []
-    handler = type("Handler", (Hub,), {"root": folder, "requested": requested})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    with monkeypatch.context() as patched:
-        use_server(patched, f"http://127.0.0.1:{server.server_port}")
-        yield requested
-    server.shutdown()
-    server.server_close()
+    """The names of the files that are fetched, in order; every repository is this folder."""
+    with serving(defaultdict(lambda: Repository(folder))) as (url, fetched), monkeypatch.context() as patched:
+        use_server(patched, url)
+        yield fetched
 
 
 # corpora
@@ -216,6 +156,14 @@ def test_a_broken_off_download_is_no_corpus(hub_clone, monkeypatch):
         open_corpus(pinned())
 
 
+def test_what_is_not_pinned_is_remembered_too(hub_clone, monkeypatch):
+    branch = config(repo="o/r", revision=None)
+    with hub_with(hub_clone, monkeypatch) as fetched:
+        mark = open_corpus(branch).fingerprint
+        assert sorted(fetched) == ["README.md", "clean/test/0000.parquet", "other/test/0000.parquet"]
+    assert open_corpus(branch).fingerprint == mark  # the server is gone
+
+
 def test_unknown_revision(hub_clone, monkeypatch):
     with hub_with(hub_clone, monkeypatch), pytest.raises(ConfigError, match="no dataset o/r at revision v7"):
         open_corpus(config(repo="o/r", revision="v7"))
@@ -241,8 +189,14 @@ def test_one_sentence_within_seconds(monkeypatch, trouble):
             use_server(monkeypatch, url)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", trouble == "offline")
         for ask, ways in (
-            (lambda: open_corpus(pinned()), ["dataset=librispeech_dir dataset.path=", "dataset=demo"]),
-            (lambda: models.load(SMALL, 0), ["model.path=FOLDER", "model=nano", "model.weights=random"]),
+            (
+                lambda: open_corpus(pinned()),
+                ["quantlab.fetch dataset=librispeech", "dataset=librispeech_dir dataset.path=", "dataset=demo"],
+            ),
+            (
+                lambda: models.load(SMALL, 0),
+                ["quantlab.fetch model=small", "model.path=FOLDER", "model=nano", "model.weights=random"],
+            ),
         ):
             start = time.monotonic()
             with pytest.raises(Unavailable) as caught:
