@@ -13,6 +13,7 @@ COMMANDS = {
     "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
     "rescore": "score the recorded hypotheses again with another normaliser",
     "verify": "compute every figure of the records again from their raw data, and say what differs",
+    "export": "leave the models of measured cells as folders that can be loaded again",
     "recommend": "say which of them to deploy within limits of size, accuracy and speed",
 }
 GRID = "python -m quantlab -m model=nano quant=none,torch_int8"

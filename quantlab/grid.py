@@ -15,6 +15,7 @@ from pathlib import Path
 from quantlab import storage, tracking
 from quantlab.claims import claimed
 from quantlab.config import RunConfig
+from quantlab.export.rest import export_rest
 from quantlab.identity import ID_LENGTH, library_versions
 from quantlab.isolate import Failure, Workers, attempt
 from quantlab.plan import Cell, plan
@@ -47,10 +48,11 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
             sweep = sweep_id(cells)
             records = grid.run(cells, sweep)
             grid.summarise(records, sweep)
+            kept = export_rest(root, records, configs[0].export.dir)
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
     _summarise(records, grid, display)
-    return FAILED if any(item.status not in SETTLED for item in records) else OK
+    return OK if kept and all(item.status in SETTLED for item in records) else FAILED
 
 
 class Grid:
