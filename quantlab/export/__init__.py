@@ -21,8 +21,8 @@ def load(
 
     Returns:
         The model on the device that it was measured on, in eval mode: of transformers, its Linear modules those of the
-        library that quantized it; or, of whisper.cpp and CTranslate2, their engine with a `generate` of its own. And its
-        processor; of random weights, which have no tokenizer, the feature extractor alone.
+        library that quantized it; or, of whisper.cpp and CTranslate2, their engine with a `generate` of its own. And
+        its processor; of random weights, which have no tokenizer, the feature extractor alone.
 
     Raises:
         ExportError: the folder is no export, or not as it was written: what is missing, extra or of another shape.

@@ -1,4 +1,4 @@
-"""`python -m quantlab.export`: the models of cells that were measured before, as folders, without measuring them again."""
+"""`python -m quantlab.export`: models of cells that were measured before, as folders, without measuring them again."""
 
 from __future__ import annotations
 

@@ -103,4 +103,6 @@ def _engine(config: RunConfig, made: Assembled, folder: Path, device: torch.devi
 
 def _check_bytes(found: dict[str, int], made: Assembled) -> None:
     if found != made.receipt.bytes_by_dtype:
-        raise ExportError(f"loaded again, the model holds bytes {found}, its receipt says {made.receipt.bytes_by_dtype}")
+        raise ExportError(
+            f"loaded again, the model holds bytes {found}, its receipt says {made.receipt.bytes_by_dtype}"
+        )

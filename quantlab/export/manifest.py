@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -17,10 +17,11 @@ from quantlab.models.folder import some
 NAME = "quantlab.json"
 WEIGHTS = "quantized.safetensors"  # of the libraries of PyTorch; not what transformers would take for a checkpoint
 README = "README.md"
-FORMAT = 1  # of the folder
+FORMAT: Final = 1  # of the folder
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]  # no path
 Trait = bool | int | float | str
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 class Manifest(BaseModel):
@@ -34,7 +35,7 @@ class Manifest(BaseModel):
     versions: dict[str, str]  # of the libraries that made it
     quant: QuantConfig
     device: Literal["cpu", "cuda", "mps"]  # that it was measured on; layouts can depend on it
-    dtype: Literal["float32", "float16", "bfloat16"]  # of what is not quantized
+    dtype: Dtype | None  # of what is not quantized; null, with no modules and no tensors, of an engine of its own
     modules: tuple[str, ...]  # Linear modules that are quantized, by their names in transformers
     traits: dict[str, dict[str, Trait]] = Field(default_factory=dict)  # of a module, what its tensors do not tell
     tensors: dict[str, str] = Field(default_factory=dict)  # of WEIGHTS: name → dtype and shape, `int8 [192, 192]`

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from quantlab.config import RunConfig
+from quantlab.errors import ConfigError
 
 LABEL_CHARS = 100  # of a folder's name, which most file systems bound at 255 bytes
 STAGING = re.compile(r"\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
@@ -32,17 +34,21 @@ def folder_of(config: RunConfig, cell_id: str) -> Path:
 
 def is_there(directory: str, cell_id: str) -> bool:
     """Whether a cell is exported, under whatever label."""
-    return any(Path(directory).expanduser().glob(f"[!.]*-{cell_id}"))
+    return any(Path(directory).expanduser().glob(f"[!.]*-{glob.escape(cell_id)}"))
 
 
 @contextlib.contextmanager
 def staged(directory: str | None) -> Iterator[Path | None]:
-    """A new folder in `directory` to work in, gone after the block unless `publish` moved it; None for None."""
+    """A new folder in `directory` to work in, gone after the block unless `publish` moved it; None for None.
+
+    Raises:
+        ConfigError: `directory` cannot be made or written to.
+    """
     if directory is None:
         yield None
         return
     parent = Path(directory).expanduser()
-    parent.mkdir(parents=True, exist_ok=True)
+    _make(parent)
     _clean(parent)
     folder = parent / f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     folder.mkdir()
@@ -50,6 +56,22 @@ def staged(directory: str | None) -> Iterator[Path | None]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(parent: Path) -> None:
+    """Now, as there would be no place for the model after hours of measuring.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"export.dir={parent} cannot be made: {error}; name a folder that can be written to"
+        ) from None
+    if not os.access(parent, os.W_OK):
+        raise ConfigError(f"export.dir={parent} cannot be written to: name another folder")
 
 
 def _clean(parent: Path) -> None:
@@ -62,7 +84,7 @@ def _clean(parent: Path) -> None:
 
 def publish(folder: Path, final: Path) -> None:
     """Give a finished folder its name, once it is on the disk; an older export of the cell makes room."""
-    for path in [*(item for item in folder.rglob("*")), folder]:
+    for path in [*folder.rglob("*"), folder]:
         _fsync(path)
     old = folder.with_suffix(".old.tmp")
     with contextlib.suppress(FileNotFoundError):

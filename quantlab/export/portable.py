@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
 
-from quantlab.export.manifest import Trait
+from quantlab.export.manifest import Dtype, Trait
 from quantlab.tensors import Leaf, leaves, unpacked
 
 
@@ -37,7 +37,7 @@ class Portable:
     """A quantized model as it was before it first ran: bitsandbytes repacks its 4-bit weights then, on some CPUs."""
 
     modules: tuple[str, ...]  # that are quantized
-    dtype: str  # of the rest
+    dtype: Dtype  # of the rest
     leaves: dict[str, Leaf] = field(repr=False)  # the model's own memory, not copies
     traits: dict[str, dict[str, Trait]]
 
@@ -54,11 +54,12 @@ def portable(model: Any, names: tuple[str, ...], quantizer: object) -> Portable:
         names: its modules that are.
         quantizer: what quantized it.
     """
-    remembers = isinstance(quantizer, Remembers)
-    found = {name: quantizer.traits(model.get_submodule(name)) for name in names} if remembers else {}
+    found: dict[str, dict[str, Trait]] = {}
+    if isinstance(quantizer, Remembers):
+        found = {name: quantizer.traits(model.get_submodule(name)) for name in names}
     return Portable(
         modules=names,
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=cast(Dtype, str(model.dtype).removeprefix("torch.")),
         leaves={name: _held(leaf) for name, leaf in leaves(model).items()},
         traits={name: traits for name, traits in found.items() if traits},
     )

@@ -57,7 +57,7 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
     """
     quantizer = quantizers.get(manifest.quant.library)
     assert not quantizers.converts(quantizer)
-    dtype = getattr(torch, manifest.dtype)
+    dtype = getattr(torch, manifest.dtype or "float32")
     for name in manifest.modules:
         alone = _alone(name, _zeros(model.get_submodule(name), dtype))
         made = quantizer.setup(alone, manifest.quant, (name,), device, _see_something(name)).get_submodule(name)

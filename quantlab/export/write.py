@@ -46,24 +46,29 @@ def write_companions(checkpoint: Checkpoint, folder: Path) -> None:
 
 def write(folder: Path, made: Made) -> Manifest:
     """The model's tensors, the manifest and a README; companions, and the file of another engine, are there."""
-    tensors: dict[str, Tensor] = {}
-    if made.portable is not None:
-        tensors = made.portable.tensors()
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / WEIGHTS).chmod(READABLE)
+    held, device = made.portable, made.config.device.name
+    assert device != "auto"  # it is resolved
+    layouts = _write_tensors(folder / WEIGHTS, held.tensors()) if held else {}
     manifest = Manifest(
         cell_id=made.cell_id,
         label=made.config.label,
         versions=library_versions(made.config),
         quant=made.config.quant,
-        device=made.config.device.name,
-        dtype=made.portable.dtype if made.portable else "float32",
-        modules=made.portable.modules if made.portable else (),
-        traits=made.portable.traits if made.portable else {},
-        tensors={name: layout(tensor) for name, tensor in tensors.items()},
+        device=device,
+        dtype=held.dtype if held else None,
+        modules=held.modules if held else (),
+        traits=held.traits if held else {},
+        tensors=layouts,
         decoding=made.decoding,
         files=digests(folder),
     )
     (folder / NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / README).write_text(readme(manifest), encoding="utf-8")
     return manifest
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """The layout of each."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(READABLE)
+    return {name: layout(tensor) for name, tensor in tensors.items()}

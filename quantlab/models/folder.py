@@ -126,7 +126,7 @@ def _shards(folder: Path) -> list[str]:
 
 
 def words(folder: Path) -> dict[int, str]:
-    """Token id → its text as the folder's tokenizer.json has it, a letter for each byte; nothing where there is none."""
+    """Token id → its text in the folder's tokenizer.json, a letter for each byte; nothing where there is none."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return {}

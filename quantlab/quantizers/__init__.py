@@ -112,7 +112,9 @@ class Converter(Protocol):
             ConfigError: a module does not fit the scheme, or the engine has no way to do what `decoding` asks for.
         """
 
-    def reload(self, folder: Path, quant: QuantConfig, device: torch.device, decoding: Decoding, threads: int) -> Engine:
+    def reload(
+        self, folder: Path, quant: QuantConfig, device: torch.device, decoding: Decoding, threads: int
+    ) -> Engine:
         """Load what `convert` left in `keep`; the arguments are as they were then.
 
         Raises:

@@ -84,14 +84,16 @@ def convert(
     """
     from quantlab.engines import whispercpp
     from quantlab.ggml.read import read
-    from quantlab.ggml.vocabulary import vocabulary
+    from quantlab.ggml.vocabulary import readable, vocabulary
     from quantlab.ggml.write import write
+    from quantlab.models.folder import words
     from quantlab.receipt import Converted
 
     _check(decoding)
     laid_out = vocabulary(int(model.config.vocab_size), decoding)
     with folder_for(keep) as folder:
         path = folder / FILE
+        laid_out = readable(laid_out, words(folder))
         write(path, model, str(quant.format), laid_out, decoding.max_new_tokens)
         engine = whispercpp.load(path, laid_out, decoding, threads)
         tensors = read(path).tensors

@@ -135,7 +135,9 @@ def adopt(module: Any, traits: Mapping[str, bool | int | float | str]) -> None:
     """See `export.portable.Remembers`."""
     expected = {QUANTIZES_OUTPUT} if module.activation_qtype else set()
     if traits.keys() != expected or not all(isinstance(value, bool) for value in traits.values()):
-        raise ExportError(f"quanto's modules here are known by {expected or 'nothing'}, the manifest has {dict(traits)}")
+        raise ExportError(
+            f"quanto's modules here are known by {expected or 'nothing'}, the manifest has {dict(traits)}"
+        )
     if expected and not traits[QUANTIZES_OUTPUT]:
         module.disable_output_quantization()
 
