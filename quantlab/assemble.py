@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from quantlab.config import RunConfig
 from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
 from quantlab.engines import Engine, compiled, decoding
 from quantlab.engines.pytorch import Eager
+from quantlab.export.portable import Portable, portable
+from quantlab.export.write import write_companions
 from quantlab.measure import Clocks, use_threads
 from quantlab.record import Receipt
 
@@ -50,6 +53,7 @@ class Assembled:
     corpus: Corpus
     speech: Speech
     receipt: Receipt
+    portable: Portable | None  # the model's tensors, where they are to be kept and no other engine has them
 
 
 @contextlib.contextmanager
@@ -68,8 +72,14 @@ def prepared(config: RunConfig) -> Iterator[torch.device]:
         yield torch.device(config.device.name)
 
 
-def assemble(config: RunConfig, device: torch.device, clocks: Clocks) -> Assembled:
+def assemble(config: RunConfig, device: torch.device, clocks: Clocks, keep: Path | None = None) -> Assembled:
     """Load a checkpoint, quantize it and prove it; each stage is timed by `clocks`.
+
+    Args:
+        config: resolved, see `identity.resolve`.
+        device: where the model goes.
+        clocks: of the stages.
+        keep: a folder that gets all of the model but its tensors, to be exported; null where it is not.
 
     Raises:
         NotQuantizedError: the model is not what the configuration asked for.
@@ -78,14 +88,16 @@ def assemble(config: RunConfig, device: torch.device, clocks: Clocks) -> Assembl
     """
     with clocks.stage("load"):
         checkpoint = models.load(config.model, config.seed)
+    if keep is not None:
+        write_companions(checkpoint, keep)
     with clocks.stage("features"):
         corpus = open_corpus(config.dataset)
         speech = _speech(config, corpus, checkpoint)
     with clocks.stage("quantize"):
-        decoder, evidence = _quantize(config, checkpoint.model, device, speech, clocks)
+        decoder, evidence, kept = _quantize(config, checkpoint.model, device, speech, clocks, keep)
     if not evidence.verified:
         raise NotQuantizedError(evidence)
-    return Assembled(decoder, checkpoint.tokenizer, corpus, speech, evidence)
+    return Assembled(decoder, checkpoint.tokenizer, corpus, speech, evidence, kept)
 
 
 def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
@@ -98,8 +110,8 @@ def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) ->
 
 
 def _quantize(
-    config: RunConfig, model: Any, device: torch.device, speech: Speech, clocks: Clocks
-) -> tuple[Engine, Receipt]:
+    config: RunConfig, model: Any, device: torch.device, speech: Speech, clocks: Clocks, keep: Path | None
+) -> tuple[Engine, Receipt, Portable | None]:
     """Quantize in place or not, and read the receipt off what came out; calibration is timed apart."""
     how = decoding(model, config)
 
@@ -111,11 +123,12 @@ def _quantize(
     names, skipped = quantizers.select(model, config.quant)
     before = receipt.snapshot(model)
     if quantizers.converts(quantizer):
-        converted = quantizer.convert(model, config.quant, names, device, how, config.device.threads or 1)
-        return converted.engine, receipt.read_converted(before, converted, names, skipped)
+        converted = quantizer.convert(model, config.quant, names, device, how, config.device.threads or 1, keep)
+        return converted.engine, receipt.read_converted(before, converted, names, skipped), None
     model = quantizer.setup(model, config.quant, names, device, calibrate)
     evidence = receipt.read(before, model, names, skipped, quantizer)  # compiling wraps what it looks at
-    return torch_engine(model, device, config, speech.measured, clocks), evidence
+    kept = None if keep is None else portable(model, names, quantizer)
+    return torch_engine(model, device, config, speech.measured, clocks), evidence, kept
 
 
 def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Features, clocks: Clocks) -> Engine:

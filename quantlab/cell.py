@@ -9,6 +9,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 
@@ -16,10 +17,12 @@ from quantlab import models, score
 from quantlab.alternate import must_alternate, one_at_a_time
 from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.config import RunConfig
-from quantlab.data import Features, joined_text
+from quantlab.data import Features, SplitFeatures, joined_text
 from quantlab.energy import Meter
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.environment import describe
+from quantlab.export.keep import Heard, keep
+from quantlab.export.place import staged
 from quantlab.figures import fixed_work, speed, split_result
 from quantlab.identity import cell_id, fingerprints, resolve
 from quantlab.interleave import in_random_order, side_by_side
@@ -35,6 +38,7 @@ Progress = Callable[[str, int, int], None]  # stage, done, in all: utterances, o
 class Decoded:
     """One timed batch and the token ids that came out of it."""
 
+    speech: SplitFeatures
     batch: Batch
     tokens: list[list[int]]
 
@@ -47,7 +51,7 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
         progress: called between batches, never inside the timed region.
 
     Returns:
-        The record and its raw samples; nothing is written.
+        The record and its raw samples; nothing is written but the model, where `export.dir` asks for it.
 
     Raises:
         NotQuantizedError: the model is not what the configuration asked for.
@@ -55,11 +59,11 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
         ConfigError: a name in the configuration does not exist in the model or the corpus.
     """
     config = resolve(config)
-    with prepared(config) as device:
-        return _run(config, device, progress)
+    with prepared(config) as device, staged(config.export.dir) as staging:
+        return _run(config, device, progress, staging)
 
 
-def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellResult:
+def _run(config: RunConfig, device: torch.device, progress: Progress, staging: Path | None) -> CellResult:
     clocks, memory = Clocks(device, lambda stage: progress(stage, 0, 0)), Memory(device)
     energy, machine = Meter(device), Watch(device)
 
@@ -68,7 +72,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
         machine.sample()
         energy.sample()
 
-    made = assemble(config, device, clocks)
+    made = assemble(config, device, clocks, staging)
     warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
     environment = describe(config, device)
     machine.start()
@@ -85,6 +89,12 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
     utterances = _score(decoded, made, config)
 
     corpus, speech, evidence = made.corpus, made.speech, made.receipt
+    marks = fingerprints(config, corpus)
+    id = cell_id(config, marks)
+    exported = None
+    if staging is not None:
+        between_batches("export", 0, 0)
+        exported = keep(config, id, made, staging, device, [Heard(item.speech, item.tokens) for item in decoded])
     batches = [item.batch for item in decoded]
     if config.protocol.interleave and must_alternate(config, evidence.baseline_bytes, device):
         del made  # two models do not fit
@@ -101,10 +111,9 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
     compilation = _compilation(config, warm, late)
     noise = _flagged(machine.read(), compilation)
 
-    marks = fingerprints(config, corpus)
     rel_ci = config.protocol.rel_ci
     record = Record(
-        cell_id=cell_id(config, marks),
+        cell_id=id,
         status="ok",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.model_dump(mode="json"),
@@ -125,7 +134,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress) -> CellRes
         problems=speech.measured.problems,
         splits={name: _figures(name, utterances, batches) for name in speech.measured.splits},
     )
-    return CellResult(record=record, utterances=utterances, batches=tuple(batches))
+    return CellResult(record=record, utterances=utterances, batches=tuple(batches), exported=exported)
 
 
 def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[Decoded]:
@@ -134,7 +143,7 @@ def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[
     done = 0
     for piece in pieces(speech, decoder.decoding.batch_size):
         progress(piece.split, done, total)
-        yield Decoded(*natural(decoder, piece))
+        yield Decoded(piece.speech, *natural(decoder, piece))
         done += len(piece.speech.ids)
     progress("score", done, total)
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "sbatch": "print a script that runs a grid as an array of SLURM jobs",
     "work": "measure one task of such an array; the script calls it",
     "sync": "bring the records into MLflow, once each: what a server missed, or what another machine measured",
+    "export": "leave the models of measured cells as folders that can be loaded again",
     "recommend": "say which of them to deploy within limits of size, accuracy and speed",
 }
 GRID = "python -m quantlab -m model=nano quant=none,torch_int8"

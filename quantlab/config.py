@@ -261,6 +261,12 @@ class TrackingConfig(_Part):
         return self
 
 
+class ExportConfig(_Part):
+    """Where the quantized model itself is left, once it is proven and measured."""
+
+    dir: str | None = None  # gets a folder for each cell; null: no model is kept
+
+
 class RunConfig(_Part):
     """One cell: everything `run_cell` needs, and nothing it does not."""
 
@@ -273,6 +279,7 @@ class RunConfig(_Part):
     calibration: CalibrationConfig
     tracking: TrackingConfig
     stats: StatsConfig = StatsConfig()
+    export: ExportConfig = ExportConfig()
     seed: int = Field(default=0, ge=0)
     isolate: bool = True  # a process of its own for the cell; false to step through it in a debugger
     timeout_s: float = Field(default=3600.0, gt=0, le=_LONGEST_S)  # the whole cell

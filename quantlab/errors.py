@@ -13,6 +13,10 @@ class Unavailable(RuntimeError):  # noqa: N818  it is a state of the world, no m
     """A checkpoint or a corpus is neither on this machine nor on a hub that can be reached."""
 
 
+class ExportError(ValueError):
+    """A model that cannot be left as a folder, or a folder that is none: the message names what is wrong with it."""
+
+
 def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
     """`; did you mean 'x'?` for a near miss, else the allowed names; `prefix` goes before each."""
     if not allowed:

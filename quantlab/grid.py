@@ -16,6 +16,7 @@ from quantlab import claims, storage, tracking
 from quantlab.claims import claimed
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
+from quantlab.export.rest import export_rest
 from quantlab.identity import ID_LENGTH
 from quantlab.isolate import Failure, Runner, Workers, attempt
 from quantlab.plan import Cell, plan
@@ -52,9 +53,11 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
             grid.outbox.begin(sweep, [cell.id for cell in cells])
             records = grid.run(cells, sweep)
             grid.summarise(records, sweep)
+            kept = export_rest(root, records, configs[0].export.dir)
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
-    return conclude(records, grid)
+    code = conclude(records, grid)
+    return code if kept else FAILED
 
 
 def open_root(root: Path) -> None:

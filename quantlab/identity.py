@@ -22,6 +22,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "timeout_s": True,
     "tracking": True,
     "stats": True,
+    "export": True,
     "model": {"path"},
     "dataset": {"path", "licence"},
 }

@@ -256,6 +256,13 @@ class Record(_Part):
         return value
 
 
+class Exported(_Part):
+    """What became of the model itself; no part of the record, as where things lie is no result."""
+
+    folder: str
+    problem: str | None = None  # one line: why the folder is not there, though the cell was measured
+
+
 class CellResult(BaseModel):
     """A record with its raw samples, as `run_cell` returns it and `write` stores it."""
 
@@ -263,6 +270,7 @@ class CellResult(BaseModel):
     record: Record
     utterances: tuple[Utterance, ...] = ()
     batches: tuple[Batch, ...] = ()
+    exported: Exported | None = None  # null where no model was to be kept
 
 
 def to_json(value: object) -> str:

@@ -17,6 +17,8 @@ from torch import nn
 FP32_BYTES = torch.float32.itemsize
 LIBRARY_OBJECTS = ("torch", "transformers")  # hooks, configurations: nothing that a model computes with
 
+Leaf = torch.Tensor | torch.ScriptObject  # a plain tensor, or parameters that torch has packed
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -96,6 +98,33 @@ def bytes_in_fp32(model: nn.Module) -> int:
 
 def own_tensors(module: nn.Module, prefix: str = "") -> Iterator[Stored]:
     """Tensors in a module's parameters, buffers and attributes, without those of its submodules."""
+    for name, leaf in own_leaves(module, prefix):
+        if isinstance(leaf, torch.Tensor):
+            yield Stored(name, _dtype(leaf), leaf.numel() * leaf.itemsize, _address(leaf))
+        else:
+            yield from _packed(leaf, name)
+
+
+def leaves(model: nn.Module) -> dict[str, Leaf]:
+    """Everything that a model computes with, under its dotted path, the same memory once.
+
+    Of what modules share only parameters are told once, under the first name: those are tied.
+    """
+    found: dict[str, Leaf] = {}
+    tied: set[int] = set()
+    for prefix, module in model.named_modules():
+        here: set[Hashable] = set()
+        for name, leaf in own_leaves(module, prefix):
+            where = _address(leaf) if isinstance(leaf, torch.Tensor) else id(leaf)
+            if where not in here and id(leaf) not in tied:
+                found[name] = leaf
+            here.add(where)
+            tied |= {id(leaf)} if isinstance(leaf, nn.Parameter) else set()
+    return found
+
+
+def own_leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Leaf]]:
+    """The objects behind `own_tensors`, each with its path."""
     start = f"{prefix}." if prefix else ""
     seen: set[int] = set()
     for key, value in vars(module).items():
@@ -106,7 +135,7 @@ def own_tensors(module: nn.Module, prefix: str = "") -> Iterator[Stored]:
             yield from _inside(value, start + key, seen)
 
 
-def _inside(value: Any, name: str, seen: set[int]) -> Iterator[Stored]:
+def _inside(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Leaf]]:
     """Tensors that can be reached from a value; never through a module, which would lead anywhere."""
     if id(value) in seen or isinstance(value, (nn.Module, type, str, bytes)) or callable(value):
         return
@@ -114,7 +143,7 @@ def _inside(value: Any, name: str, seen: set[int]) -> Iterator[Stored]:
     if isinstance(value, torch.Tensor):
         yield from _tensor(value, name, seen)
     elif isinstance(value, torch.ScriptObject):
-        yield from _packed(value, name)
+        yield name, value
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _inside(item, f"{name}.{key}", seen)
@@ -126,14 +155,14 @@ def _inside(value: Any, name: str, seen: set[int]) -> Iterator[Stored]:
             yield from _inside(item, f"{name}.{key}", seen)
 
 
-def _tensor(tensor: torch.Tensor, name: str, seen: set[int]) -> Iterator[Stored]:
+def _tensor(tensor: torch.Tensor, name: str, seen: set[int]) -> Iterator[tuple[str, Leaf]]:
     """A plain tensor with what hangs on it (bitsandbytes), or the inner tensors of a wrapper (quanto)."""
     if hasattr(tensor, "__tensor_flatten__"):
         inner, _ = tensor.__tensor_flatten__()
         for key in inner:
             yield from _inside(getattr(tensor, key), f"{name}.{key}", seen)
         return
-    yield Stored(name, _dtype(tensor), tensor.numel() * tensor.itemsize, _address(tensor))
+    yield name, tensor
     for key, item in vars(tensor).items():
         yield from _inside(item, f"{name}.{key}", seen)
 
@@ -145,18 +174,22 @@ def _address(tensor: torch.Tensor) -> Hashable:
 
 
 def _packed(value: torch.ScriptObject, name: str) -> Iterator[Stored]:
-    """Weight, scales, zero points and bias of torch's packed parameters.
+    """What torch's packed parameters hold, as tensors of their own."""
+    for key, tensor in unpacked(value).items():
+        yield Stored(f"{name}.{key}", _dtype(tensor), tensor.numel() * tensor.itemsize, (id(value), key))
+
+
+def unpacked(value: torch.ScriptObject) -> dict[str, torch.Tensor]:
+    """Weight, bias, scales and zero points of torch's packed parameters; of any other object nothing.
 
     Unpacking copies, so a tensor counts as the object's own; what an engine adds for itself (FBGEMM's column
     offsets) stays out of sight.
     """
     if not value._has_method("unpack"):  # type: ignore[attr-defined]
-        return
+        return {}
     weight, bias = value.unpack()  # type: ignore[attr-defined]
     parts = {"weight": weight, "bias": bias, **_quantization_parameters(weight)}
-    for key, tensor in parts.items():
-        if tensor is not None:
-            yield Stored(f"{name}.{key}", _dtype(tensor), tensor.numel() * tensor.itemsize, (id(value), key))
+    return {key: tensor for key, tensor in parts.items() if tensor is not None}
 
 
 def _quantization_parameters(weight: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,13 +1,15 @@
 """A checkpoint's tokens as whisper.cpp wants them: it derives special ids from the vocabulary's size.
 
 What never comes is told through words, as whisper.cpp looks up the tokens that it suppresses by their text and its
-loop has no other way in: the words of this file are not the tokens' text, of which only ids are read.
+loop has no other way in: the words of this file need not be the tokens' text, of which only ids are read. A file that
+is to be kept gets their text all the same (`readable`), wherever it means nothing else to whisper.cpp.
 Source: whisper.cpp 1.8, src/whisper.cpp (`whisper_vocab`, `whisper_full_with_state`, `whisper_process_logits`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantlab.errors import ConfigError
@@ -22,7 +24,9 @@ MARKS = (
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』♩♪♫♬♭♮♯',
     *"<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split(),
 )
+UNPRINTABLE = (*range(33), *range(127, 161), 173)  # bytes that are no visible letter of Latin-1
 NEVER = (*MARKS, *(f" {mark}" for mark in MARKS), " -", " '")  # words that never come, with suppress_nst
+SPECIAL = {BLANK, *NEVER}
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,28 @@ def vocabulary(size: int, decoding: Decoding) -> Vocabulary:
         endless=decoding.min_new_tokens > 0,
         suppresses_blank=_suppresses_blank(decoding, first),
     )
+
+
+def readable(found: Vocabulary, texts: Mapping[int, str]) -> Vocabulary:
+    """The same vocabulary with the tokens' own text, so that whisper.cpp's own programs can print what they decode.
+
+    Args:
+        found: see `vocabulary`.
+        texts: token id → text, a letter for each byte, as the tokenizers of GPT-2 and Whisper have it.
+    """
+    words = list(found.words)
+    for id, row in enumerate(found.to_file):
+        text = _text(texts.get(id, ""))
+        if row < found.end and text and not {text, words[row]} & SPECIAL:
+            words[row] = text
+    return replace(found, words=tuple(words))
+
+
+def _text(letters: str) -> str:
+    """Printable letters of Latin-1 stand for themselves, those from 256 on for the other bytes in their order."""
+    codes = map(ord, letters)
+    known = bytes(code if code < 256 else UNPRINTABLE[code - 256] for code in codes if code < 256 + len(UNPRINTABLE))
+    return known.decode(errors="surrogateescape")
 
 
 def _rows(size: int, decoding: Decoding) -> tuple[tuple[int, ...], int]:

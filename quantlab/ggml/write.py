@@ -98,7 +98,7 @@ def _write_filters(file: BinaryIO, bins: int) -> None:
 def _write_words(file: BinaryIO, vocabulary: Vocabulary) -> None:
     file.write(struct.pack("<i", len(vocabulary.words)))
     for word in vocabulary.words:
-        encoded = word.encode()
+        encoded = word.encode(errors="surrogateescape")  # a token may end within a letter
         file.write(struct.pack("<i", len(encoded)) + encoded)
 
 

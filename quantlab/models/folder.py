@@ -125,6 +125,17 @@ def _shards(folder: Path) -> list[str]:
     return names
 
 
+def words(folder: Path) -> dict[int, str]:
+    """Token id → its text in the folder's tokenizer.json, a letter for each byte; nothing where there is none."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return {}
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    return {id: text for text, id in raw["model"]["vocab"].items()} | {
+        item["id"]: item["content"] for item in raw["added_tokens"]
+    }
+
+
 def some(names: Iterable[object]) -> str:
     """The first five, and how many more."""
     named = sorted(map(str, names))

@@ -6,13 +6,16 @@ grid asks `why_unsupported` about every cell.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from quantlab.config import QuantConfig
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
     from typing_extensions import TypeIs
 
-    from quantlab.engines import Decoding
+    from quantlab.engines import Decoding, Engine
     from quantlab.receipt import Converted
 
 ENTRY_POINT_GROUP = "quantlab.quantizers"
@@ -92,6 +95,7 @@ class Converter(Protocol):
         device: torch.device,
         decoding: Decoding,
         threads: int,
+        keep: Path | None = None,
     ) -> Converted:
         """Write the model in the engine's own format, load it there, and look at what was loaded.
 
@@ -102,9 +106,19 @@ class Converter(Protocol):
             device: where the engine runs.
             decoding: how it is to decode.
             threads: that it may use.
+            keep: the folder where what it wrote is to stay, beside the checkpoint's tokenizer; null: it is removed.
 
         Raises:
             ConfigError: a module does not fit the scheme, or the engine has no way to do what `decoding` asks for.
+        """
+
+    def reload(
+        self, folder: Path, quant: QuantConfig, device: torch.device, decoding: Decoding, threads: int
+    ) -> Engine:
+        """Load what `convert` left in `keep`; the arguments are as they were then.
+
+        Raises:
+            ConfigError: as in `convert`.
         """
 
 
@@ -123,7 +137,7 @@ def get(library: str) -> Quantizer | Converter:
     else:
         hint = did_you_mean(library, [*shipped, *added])
         raise ConfigError(f"quant.library={library!r}: no such quantizer{hint}")
-    own_parts = ["convert"] if hasattr(module, "convert") else ["setup", "is_quantized", "kernel"]
+    own_parts = ["convert", "reload"] if hasattr(module, "convert") else ["setup", "is_quantized", "kernel"]
     if missing := [part for part in ("DISTRIBUTIONS", "why_unsupported", *own_parts) if not hasattr(module, part)]:
         raise ConfigError(f"quantizer {library!r} has no {', '.join(missing)}")
     return cast("Quantizer | Converter", module)
@@ -188,6 +202,13 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     module.train(model.get_submodule(name).training)
     setattr(model.get_submodule(parent), child, module)
+
+
+@contextlib.contextmanager
+def folder_for(keep: Path | None) -> Iterator[Path]:
+    """Where a converter writes: the folder to keep, or one that is gone after the block."""
+    with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def why_not_installed(module: str, distribution: str) -> str | None:

@@ -10,19 +10,20 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError
-from quantlab.quantizers import HEAD, why_not_among, why_not_installed
+from quantlab.quantizers import HEAD, folder_for, why_not_among, why_not_installed
 
 if TYPE_CHECKING:
     import torch
     from transformers import WhisperForConditionalGeneration
 
     from quantlab.config import QuantConfig
-    from quantlab.engines import Decoding
+    from quantlab.engines import Decoding, Engine
     from quantlab.engines.ctranslate2_file import Variable
     from quantlab.receipt import Converted
     from quantlab.tensors import Held, Stored
@@ -92,6 +93,7 @@ def convert(
     device: torch.device,
     decoding: Decoding,
     threads: int,
+    keep: Path | None = None,
 ) -> Converted:
     """Convert by the library's own converter, load the file, and read in that file what was loaded.
 
@@ -104,10 +106,10 @@ def convert(
 
     asked = quant.format or UNQUANTIZED  # see why_unsupported
     _check_prompt(model, decoding)
-    with tempfile.TemporaryDirectory() as folder:
-        _write(model, Path(folder), asked)
+    with folder_for(keep) as folder:
+        _write(model, folder, asked)
         loaded = _load(folder, asked, device, threads)
-        found = variables(Path(folder) / "model.bin")
+        found = variables(folder / "model.bin")
     linears, others = _sorted_out(found)
     held_as = "" if loaded.compute_type == asked else f" (asked for {asked})"
     return Converted(
@@ -129,27 +131,43 @@ def _check_prompt(model: WhisperForConditionalGeneration, decoding: Decoding) ->
         )
 
 
+def reload(folder: Path, quant: QuantConfig, device: torch.device, decoding: Decoding, threads: int) -> Engine:
+    """See `Converter`."""
+    from quantlab.engines.ctranslate2 import CTranslate2
+
+    return CTranslate2(_load(folder, quant.format or UNQUANTIZED, device, threads), device, decoding)
+
+
 def _write(model: WhisperForConditionalGeneration, folder: Path, compute_type: str) -> None:
-    """`model.bin`, `config.json` and `vocabulary.json` of a model that need not have files of its own."""
+    """`model.bin`, `config.json` and `vocabulary.json` of a model that need not have files of its own.
+
+    The words are those of the folder's tokenizer, where there is one: faster-whisper and CTranslate2 then take the
+    folder as any other.
+    """
     from ctranslate2.converters import TransformersConverter
+
+    from quantlab.models.folder import words
 
     class FromMemory(TransformersConverter):
         def load_model(self, *_: object, **__: object) -> Any:
             return copy.deepcopy(model)  # the converter scales float32 weights where they lie
 
         def load_tokenizer(self, *_: object, **__: object) -> Any:
-            return SimpleNamespace(get_vocab=lambda: _vocabulary(model))
+            return SimpleNamespace(get_vocab=lambda: _vocabulary(model, words(folder)))
 
-    with tempfile.TemporaryDirectory() as source:
+    with tempfile.TemporaryDirectory() as source, tempfile.TemporaryDirectory(dir=folder) as converted:
         model.config.save_pretrained(source)
-        FromMemory(source).convert(str(folder), quantization=compute_type, force=True)
+        FromMemory(source).convert(converted, quantization=compute_type, force=True)  # empties its folder first
+        for path in Path(converted).iterdir():
+            path.replace(folder / path.name)
 
 
-def _vocabulary(model: WhisperForConditionalGeneration) -> dict[str, int]:
+def _vocabulary(model: WhisperForConditionalGeneration, words: Mapping[int, str]) -> dict[str, int]:
     """Text → token id: OpenAI's names for those that the engine looks up; of the others it needs only the ids."""
     tokens: Any = model.generation_config
     ends = tokens.eos_token_id
     named = {
+        **words,
         ends[0] if isinstance(ends, list) else ends: "<|endoftext|>",
         tokens.decoder_start_token_id: "<|startoftranscript|>",
         tokens.no_timestamps_token_id: "<|notimestamps|>",
@@ -157,7 +175,7 @@ def _vocabulary(model: WhisperForConditionalGeneration) -> dict[str, int]:
     return {named.get(id, f"<{id}>"): id for id in range(model.config.vocab_size)}
 
 
-def _load(folder: str, asked: str, device: torch.device, threads: int) -> Any:
+def _load(folder: Path, asked: str, device: torch.device, threads: int) -> Any:
     import ctranslate2
     from ctranslate2.models import Whisper
 
@@ -166,7 +184,7 @@ def _load(folder: str, asked: str, device: torch.device, threads: int) -> Any:
     if asked not in supported:
         raise ConfigError(f"CTranslate2 has no quant.format={asked} on this {device}: {', '.join(sorted(supported))}")
     loaded = Whisper(
-        folder, device=device.type, device_index=index, compute_type=asked, inter_threads=1, intra_threads=threads
+        str(folder), device=device.type, device_index=index, compute_type=asked, inter_threads=1, intra_threads=threads
     )
     # `int8` is short for int8 with whatever else the model has
     if loaded.compute_type != asked and not (asked == "int8" and loaded.compute_type.startswith("int8_")):

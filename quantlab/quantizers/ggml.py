@@ -8,20 +8,19 @@ Source: https://github.com/ggml-org/whisper.cpp, ggml-common.h, https://pypi.org
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlab.errors import ConfigError
-from quantlab.quantizers import why_not_among, why_not_installed
+from quantlab.quantizers import folder_for, why_not_among, why_not_installed
 
 if TYPE_CHECKING:
     import torch
     from transformers import WhisperForConditionalGeneration
 
     from quantlab.config import QuantConfig
-    from quantlab.engines import Decoding
+    from quantlab.engines import Decoding, Engine
     from quantlab.ggml.read import Tensor
     from quantlab.receipt import Converted
     from quantlab.tensors import Held, Stored
@@ -30,6 +29,7 @@ DISTRIBUTIONS = ("pywhispercpp", "gguf")
 BITS = {"f16": 16, "q8_0": 8, "q5_1": 5, "q5_0": 5, "q4_1": 4, "q4_0": 4}  # of a weight, without its scale
 K_QUANTS = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
 BLOCK = 32  # weights
+FILE = "ggml-model.bin"
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
@@ -75,6 +75,7 @@ def convert(
     device: torch.device,
     decoding: Decoding,
     threads: int,
+    keep: Path | None = None,
 ) -> Converted:
     """Write the file, load it, and read in that file what was loaded.
 
@@ -83,19 +84,31 @@ def convert(
     """
     from quantlab.engines import whispercpp
     from quantlab.ggml.read import read
-    from quantlab.ggml.vocabulary import vocabulary
+    from quantlab.ggml.vocabulary import readable, vocabulary
     from quantlab.ggml.write import write
+    from quantlab.models.folder import words
     from quantlab.receipt import Converted
 
     _check(decoding)
     laid_out = vocabulary(int(model.config.vocab_size), decoding)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.bin"
+    with folder_for(keep) as folder:
+        path = folder / FILE
+        laid_out = readable(laid_out, words(folder))
         write(path, model, str(quant.format), laid_out, decoding.max_new_tokens)
         engine = whispercpp.load(path, laid_out, decoding, threads)
         tensors = read(path).tensors
     linears, others = _sorted_out(tensors, model)
     return Converted(engine, linears, others, _kernel(str(quant.format)))
+
+
+def reload(folder: Path, quant: QuantConfig, device: torch.device, decoding: Decoding, threads: int) -> Engine:
+    """See `Converter`."""
+    from quantlab.engines import whispercpp
+    from quantlab.ggml.vocabulary import vocabulary
+    from quantlab.models.folder import whisper_config
+
+    laid_out = vocabulary(int(whisper_config(folder)["vocab_size"]), decoding)
+    return whispercpp.load(folder / FILE, laid_out, decoding, threads)
 
 
 def _check(decoding: Decoding) -> None:

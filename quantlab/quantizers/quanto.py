@@ -9,10 +9,11 @@ Source: https://github.com/huggingface/optimum-quanto
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, ExportError
 from quantlab.quantizers import HEAD, why_not_among, why_not_installed
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ DISTRIBUTIONS = ("optimum-quanto",)
 BITS = {"int8": 8, "int4": 4, "int2": 2, "float8_e4m3fn": 8, "float8_e5m2": 8}
 ACTIVATIONS = ("int8", "float8_e4m3fn", "float8_e5m2")
 GROUP_SIZE = 128  # where the library starts looking
+QUANTIZES_OUTPUT = "quantizes_output"  # of a module's traits
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
@@ -120,6 +122,24 @@ def is_quantized(module: nn.Module) -> bool:
     from optimum.quanto import QModuleMixin
 
     return isinstance(module, QModuleMixin) and module.frozen
+
+
+def traits(module: Any) -> dict[str, bool | int | float | str]:
+    """Whether a module quantizes what it puts out: calibration ends that where nothing could use it."""
+    if module.activation_qtype is None:
+        return {}
+    return {QUANTIZES_OUTPUT: module._quantize_hooks["output"].id in module._forward_hooks}
+
+
+def adopt(module: Any, traits: Mapping[str, bool | int | float | str]) -> None:
+    """See `export.portable.Remembers`."""
+    expected = {QUANTIZES_OUTPUT} if module.activation_qtype else set()
+    if traits.keys() != expected or not all(isinstance(value, bool) for value in traits.values()):
+        raise ExportError(
+            f"quanto's modules here are known by {expected or 'nothing'}, the manifest has {dict(traits)}"
+        )
+    if expected and not traits[QUANTIZES_OUTPUT]:
+        module.disable_output_quantization()
 
 
 def kernel(module: Any) -> str | None:

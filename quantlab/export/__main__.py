@@ -1,0 +1,80 @@
+"""`python -m quantlab.export`: models of cells that were measured before, as folders, without measuring them again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from quantlab import storage
+from quantlab.commandline import MISUSED, NO, add_root, no_records, warn
+from quantlab.errors import ConfigError, ExportError, Unavailable, did_you_mean
+from quantlab.export.place import is_there
+from quantlab.record import Exported, Record
+
+_EXAMPLE = "python -m quantlab.export --root mlruns --dir exported 2f0c6d1b9a3e4857"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export the models of recorded cells.
+
+    Returns:
+        The exit code: 0 if all of them are there, 1 if one is not or there are no records, 2 for a cell that has none.
+    """
+    options = _parser().parse_args(arguments)
+    ids = storage.recorded(options.root)
+    if not ids:
+        warn(no_records(options.root))
+        return NO
+    if strange := [id for id in options.cells if id not in ids]:
+        warn(f"no cell {strange[0]!r} below {options.root}{did_you_mean(strange[0], ids)}")
+        return MISUSED
+    records = storage.readable(options.root, options.cells or ids, warn)
+    return 0 if _export_all(options.root, records, str(options.dir), asked_for=bool(options.cells)) else NO
+
+
+def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for: bool) -> bool:
+    """Whether every one is there; a cell that did not end well has no model, which is wrong if it was asked for."""
+    good = True
+    for record in records:
+        if record.status != "ok":
+            good = good and not asked_for
+            warn(f"cell {record.cell_id} is {record.status}, it has no model")
+        elif is_there(directory, record.cell_id):
+            print(f"{record.cell_id} is exported already", flush=True)
+        else:
+            good = _export(root, record, directory) and good
+    return good
+
+
+def _export(root: Path, record: Record, directory: str) -> bool:
+    """Say what became of it."""
+    from quantlab.export.again import export_recorded  # imports torch
+
+    try:
+        done = export_recorded(root, record, directory)
+    except (ExportError, ConfigError, Unavailable) as error:
+        done = Exported(folder=directory, problem=str(error))
+    if done.problem:
+        warn(f"cell {record.cell_id} is not exported: {done.problem}")
+        return False
+    print(done.folder, flush=True)
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m quantlab.export",
+        description="Leave the quantized models of measured cells as folders that can be loaded again: each is made as "
+        "its record says, must hear what it heard, and is not measured. A grid with export.dir=DIR does so by itself.",
+        epilog=f"example: {_EXAMPLE}",
+    )
+    add_root(parser)
+    parser.add_argument("--dir", type=Path, required=True, help="gets a folder for each cell, <label>-<cell id>")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="ids of cells (default: all that are ok)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The model of a cell that was measured before: made anew as its record says, held against it, and exported."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantlab import storage
+from quantlab.assemble import Assembled, assemble, prepared
+from quantlab.config import RunConfig
+from quantlab.data import joined_text, open_corpus
+from quantlab.errors import ConfigError, ExportError
+from quantlab.export.keep import Heard, keep, spread
+from quantlab.export.place import staged
+from quantlab.identity import cell_id, fingerprints
+from quantlab.measure import Clocks
+from quantlab.models.folder import some
+from quantlab.parse import parse_config
+from quantlab.record import Exported, Record, Utterance
+from quantlab.timing import pieces
+
+
+def export_recorded(root: Path, record: Record, directory: str) -> Exported:
+    """Export the model of a record, without measuring it.
+
+    Args:
+        root: below which the record is.
+        record: of a cell that ended well.
+        directory: that gets the folder.
+
+    Raises:
+        ExportError: the cell is not what it was: other libraries, checkpoint or corpus, or it hears something else.
+        Unavailable: the checkpoint or the corpus is not at hand.
+    """
+    config = _config(record, directory)
+    if cell_id(config, fingerprints(config, open_corpus(config.dataset))) != record.cell_id:
+        raise ExportError("its checkpoint, its corpus or the libraries have changed since: measure it again")
+    with prepared(config) as device, staged(directory) as staging:
+        assert staging is not None
+        made = assemble(config, device, Clocks(device), staging)
+        batches = spread(list(pieces(made.speech.measured, made.decoder.decoding.batch_size)))
+        heard = [Heard(piece.speech, made.decoder.generate(piece.speech)[0]) for piece in batches]
+        _compare(storage.read_utterances(root, record.cell_id), config, made, heard)
+        return keep(config, record.cell_id, made, staging, device, heard)
+
+
+def _config(record: Record, directory: str) -> RunConfig:
+    try:
+        return parse_config({**record.config, "export": {"dir": directory}})
+    except ConfigError as error:
+        raise ExportError(f"its configuration is of another version of quantlab, measure it again: {error}") from None
+
+
+def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, heard: Sequence[Heard]) -> None:
+    """Of utterances that are one window; random weights have no text to compare.
+
+    Raises:
+        ExportError: which utterances differ from the record.
+    """
+    if made.tokenizer is None or config.model.weights == "random":
+        return
+    texts = {item.id: item.hypothesis for item in recorded}
+    windows = Counter(id for split in made.speech.measured.splits.values() for id in split.ids)
+    other = []
+    for batch in heard:
+        found = made.tokenizer.batch_decode(batch.tokens, skip_special_tokens=True)
+        for id, text in zip(batch.speech.ids, found, strict=True):
+            same = joined_text([text], False, config.dataset.language) == texts[id]
+            other += [] if same or windows[id] > 1 else [id]
+    if other:
+        raise ExportError(f"made again, the model hears something else than it did in {some(other)}: measure it again")

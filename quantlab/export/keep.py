@@ -1,0 +1,108 @@
+"""The last step of an export: write, load again, compare, and only then give the folder its name."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from quantlab import quantizers
+from quantlab.config import RunConfig
+from quantlab.data import SplitFeatures
+from quantlab.engines import Engine
+from quantlab.errors import ExportError
+from quantlab.export import manifest as manifests
+from quantlab.export.place import folder_of, publish
+from quantlab.export.read import model_of
+from quantlab.export.write import Made, write
+from quantlab.measure import Clocks
+from quantlab.models.folder import some
+from quantlab.record import Exported
+from quantlab.tensors import bytes_by_dtype
+
+if TYPE_CHECKING:
+    from quantlab.assemble import Assembled
+
+CHECKED_BATCHES = 4  # that are decoded again
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A batch, and what the cell's model made of it."""
+
+    speech: SplitFeatures
+    tokens: list[list[int]]
+
+
+def spread(items: Sequence[Item]) -> list[Item]:
+    """CHECKED_BATCHES of them at most, evenly from the first to the last, so that no split is left out."""
+    count = min(CHECKED_BATCHES, len(items))
+    return [items[round(index * (len(items) - 1) / max(1, count - 1))] for index in range(count)]
+
+
+def keep(
+    config: RunConfig,
+    cell_id: str,
+    made: Assembled,
+    staging: Path,
+    device: torch.device,
+    heard: Sequence[Heard],
+) -> Exported:
+    """Leave a model as a folder that decodes what the cell heard. Whatever goes wrong is told, the cell is measured.
+
+    Args:
+        config: of the cell, resolved.
+        cell_id: its id.
+        made: its model.
+        staging: where companions, and the file of another engine, are already; becomes the folder.
+        device: of the cell.
+        heard: its batches, all or some.
+    """
+    final = folder_of(config, cell_id)
+    try:
+        write(staging, Made(cell_id, config, made.decoder.decoding, made.portable))
+        check(config, made, staging, device, heard)
+        publish(staging, final)
+    except Exception as error:  # the figures are good whatever becomes of the model
+        return Exported(folder=str(final), problem=" ".join(f"{type(error).__name__}: {error}".split()))
+    finally:
+        gc.collect()
+    return Exported(folder=str(final))
+
+
+def check(config: RunConfig, made: Assembled, folder: Path, device: torch.device, heard: Sequence[Heard]) -> None:
+    """Load a folder and compare: bytes by type with the receipt, token ids with what the cell heard.
+
+    Raises:
+        ExportError: what differs.
+    """
+    again = _engine(config, made, folder, device)
+    for batch in spread(heard):
+        found, _ = again.generate(batch.speech)
+        if other := [id for id, was, now in zip(batch.speech.ids, batch.tokens, found, strict=True) if was != now]:
+            raise ExportError(f"loaded again, the model hears something else than before in {some(other)}")
+
+
+def _engine(config: RunConfig, made: Assembled, folder: Path, device: torch.device) -> Engine:
+    """What decodes the folder's model, as the cell's own does."""
+    from quantlab.assemble import torch_engine
+
+    found = manifests.read(folder)
+    quantizer = quantizers.get(found.quant.library)
+    if quantizers.converts(quantizer):
+        return quantizer.reload(folder, found.quant, device, found.decoding, config.device.threads or 1)
+    model = model_of(folder, found)
+    _check_bytes(bytes_by_dtype(model), made)
+    return torch_engine(model, device, config, made.speech.measured, Clocks(device))
+
+
+def _check_bytes(found: dict[str, int], made: Assembled) -> None:
+    if found != made.receipt.bytes_by_dtype:
+        raise ExportError(
+            f"loaded again, the model holds bytes {found}, its receipt says {made.receipt.bytes_by_dtype}"
+        )

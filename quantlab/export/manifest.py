@@ -1,0 +1,83 @@
+"""`quantlab.json`: what an exported folder says of itself, and whether the files beside it are the ones it names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from quantlab.config import QuantConfig
+from quantlab.engines import Decoding
+from quantlab.errors import ExportError
+from quantlab.models.folder import some
+
+NAME = "quantlab.json"
+WEIGHTS = "quantized.safetensors"  # of the libraries of PyTorch; not what transformers would take for a checkpoint
+README = "README.md"
+FORMAT: Final = 1  # of the folder
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]  # no path
+Trait = bool | int | float | str
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+class Manifest(BaseModel):
+    """What it takes to build the model around its tensors; `quant` and the shapes decide, nothing here is executed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    format: Literal[1] = FORMAT
+    cell_id: str
+    label: str  # what a person calls the cell
+    versions: dict[str, str]  # of the libraries that made it
+    quant: QuantConfig
+    device: Literal["cpu", "cuda", "mps"]  # that it was measured on; layouts can depend on it
+    dtype: Dtype | None  # of what is not quantized; null, with no modules and no tensors, of an engine of its own
+    modules: tuple[str, ...]  # Linear modules that are quantized, by their names in transformers
+    traits: dict[str, dict[str, Trait]] = Field(default_factory=dict)  # of a module, what its tensors do not tell
+    tensors: dict[str, str] = Field(default_factory=dict)  # of WEIGHTS: name → dtype and shape, `int8 [192, 192]`
+    decoding: Decoding  # as it was measured
+    files: dict[FileName, str]  # every other file → SHA-256 in hexadecimal
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a folder whose files are those that it names.
+
+    Raises:
+        ExportError: there is none, it is not of this format, or a file is missing, extra or another one.
+    """
+    path = folder / NAME
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(f"{folder} has no {NAME}: give a folder that export.dir=DIR wrote") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ExportError(f"{path} is no manifest of format {FORMAT}: {where}: {first['msg']}") from None
+    _check_files(folder, manifest.files)
+    return manifest
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {NAME, README}
+    changed = {name for name in files.keys() & there if digest(folder / name) != files[name]}
+    found = {"lacks": files.keys() - there, "has more than it names:": there - files.keys(), "was changed in": changed}
+    if wrong := [f"{what} {some(names)}" for what, names in found.items() if names]:
+        raise ExportError(f"{folder} is not as it was exported: it {'; it '.join(wrong)}")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """What `files` is to hold."""
+    return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.name not in (NAME, README)}
+
+
+def digest(path: Path) -> str:
+    """Of a file; of what is none, nothing that equals a digest."""
+    if not path.is_file():
+        return "no file"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,128 @@
+"""From a folder to a model: the manifest is checked first, then every tensor, before anything is built of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from quantlab import quantizers
+from quantlab.errors import ConfigError, ExportError
+from quantlab.export import manifest as manifests
+from quantlab.export.manifest import WEIGHTS, Manifest
+from quantlab.export.own_engine import OwnEngine
+from quantlab.export.portable import fill, layout, plain
+from quantlab.export.skeleton import check_modules, on_meta, quantize_empty
+from quantlab.machine import usable_cores, why_no_device
+from quantlab.models.folder import some
+from quantlab.tensors import leaves
+
+
+def load_folder(folder: Path) -> tuple[Any, Any]:
+    """Model and processor; see `quantlab.export.load`."""
+    found = manifests.read(folder)
+    quantizer = quantizers.get(found.quant.library)
+    if why := why_no_device(found.device) or quantizer.why_unsupported(found.quant, found.device):
+        raise ConfigError(f"{folder} cannot be used here: {why}")
+    device = torch.device(found.device)
+    if quantizers.converts(quantizer):
+        engine = quantizer.reload(folder, found.quant, device, found.decoding, usable_cores())
+        return OwnEngine(engine), processor_of(folder, found)
+    return model_of(folder, found), processor_of(folder, found)
+
+
+def processor_of(folder: Path, found: Manifest) -> Any:
+    """Feature extractor and tokenizer, where there is one."""
+    from transformers import WhisperFeatureExtractor, WhisperProcessor
+
+    made = WhisperProcessor if "tokenizer.json" in found.files else WhisperFeatureExtractor
+    return made.from_pretrained(folder, local_files_only=True)
+
+
+def model_of(folder: Path, found: Manifest) -> Any:
+    """A model of transformers around the folder's tensors.
+
+    Raises:
+        ExportError: tensors are missing, extra, or not as the manifest and the library have them: by name.
+    """
+    device = torch.device(found.device)
+    values = _tensors(folder / WEIGHTS, found)
+    model = on_meta(folder)
+    check_modules(model, found)
+    _check_rest(folder, model, found, values)  # before memory is taken for the others
+    quantize_empty(model, found, device)
+    _check_quantized(folder, model, found, values)
+    fill(model, values, device)
+    if missed := [name for name, leaf in leaves(model).items() if isinstance(leaf, torch.Tensor) and leaf.is_meta]:
+        raise ExportError(f"{folder} cannot be loaded: nothing is known of {some(missed)}")
+    return model
+
+
+def _tensors(path: Path, found: Manifest) -> dict[str, torch.Tensor]:
+    """The file's tensors, on the CPU, all as the manifest says."""
+    try:
+        values = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from None
+    _compare(path.parent, found.tensors, {name: layout(tensor) for name, tensor in values.items()})
+    return values
+
+
+def _check_rest(folder: Path, model: nn.Module, found: Manifest, values: Mapping[str, torch.Tensor]) -> None:
+    """What is not quantized: floats of the architecture's shapes, of whatever type the model was measured in."""
+
+    def shape(tensor: torch.Tensor) -> str:
+        return f"float {list(tensor.shape)}" if tensor.is_floating_point() else layout(tensor)
+
+    _, expected = _apart(plain(leaves(model)), found)
+    _, given = _apart(values, found)
+    _compare(
+        folder,
+        {name: shape(tensor) for name, tensor in expected.items()},
+        {name: shape(tensor) for name, tensor in given.items()},
+    )
+
+
+def _check_quantized(folder: Path, model: nn.Module, found: Manifest, values: Mapping[str, torch.Tensor]) -> None:
+    """What is quantized: exactly the tensors that the library itself has for modules of these shapes."""
+    expected, _ = _apart(plain(leaves(model)), found)
+    given, _ = _apart(values, found)
+    _compare(
+        folder,
+        {name: layout(tensor) for name, tensor in expected.items()},
+        {name: layout(tensor) for name, tensor in given.items()},
+    )
+
+
+def _apart(
+    tensors: Mapping[str, torch.Tensor], found: Manifest
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Those of quantized modules, and the others."""
+    inside = tuple(f"{name}." for name in found.modules)
+    quantized = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
+    return quantized, {name: tensor for name, tensor in tensors.items() if name not in quantized}
+
+
+def _compare(folder: Path, expected: Mapping[str, str], given: Mapping[str, str]) -> None:
+    """Names, types and shapes.
+
+    Raises:
+        ExportError: what differs.
+    """
+    other = [
+        f"{name} ({given[name]}, expected {expected[name]})"
+        for name in expected.keys() & given.keys()
+        if given[name] != expected[name]
+    ]
+    found = {
+        "lacks": expected.keys() - given.keys(),
+        "has tensors too many:": given.keys() - expected.keys(),
+        "has tensors of another type or shape:": other,
+    }
+    if wrong := [f"{what} {some(names)}" for what, names in found.items() if names]:
+        raise ExportError(f"{folder} does not hold this model: it {'; it '.join(wrong)}")

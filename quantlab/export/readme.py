@@ -1,0 +1,52 @@
+"""The README of an exported folder: what it is, and the line that loads it."""
+
+from __future__ import annotations
+
+from quantlab.export.manifest import NAME, WEIGHTS, Manifest
+
+BY_QUANTLAB = """\
+```python
+from quantlab.export import load
+
+model, processor = load("FOLDER")  # this folder
+```
+
+`processor` makes features of 16 kHz audio, `model.generate` turns them into token ids, `processor` those into text:
+
+```python
+features = processor(audio, sampling_rate=16000, return_tensors="pt").input_features
+print(processor.batch_decode(model.generate(features), skip_special_tokens=True))
+```
+"""
+IN_ITS_OWN = {  # library → how its own programs load the folder
+    "ct2": """\
+CTranslate2 and faster-whisper take the folder itself:
+
+```python
+model = ctranslate2.models.Whisper("FOLDER")
+model = faster_whisper.WhisperModel("FOLDER")
+```
+""",
+    "ggml": """\
+whisper.cpp takes the file itself:
+
+```sh
+whisper-cli -m FOLDER/ggml-model.bin --suppress-nst -nfa -f audio.wav
+```
+""",
+}
+
+
+def readme(manifest: Manifest) -> str:
+    """Markdown; with no path of the machine that wrote it."""
+    quant = manifest.quant
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
+    parts = [
+        f"# {manifest.label}\n",
+        f"A Whisper model quantized by quantlab, `quant={quant.name}`, as it was measured: cell `{manifest.cell_id}`, "
+        f"on {manifest.device}.\n",
+        BY_QUANTLAB,
+        IN_ITS_OWN.get(quant.library, f"The tensors are in `{WEIGHTS}`, packed as the library holds them.\n"),
+        f"`{NAME}` says what is where. Made with {versions}.\n",
+    ]
+    return "\n".join(parts)

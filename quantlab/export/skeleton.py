@@ -1,0 +1,97 @@
+"""A quantized model without its values: the modules that a library makes, of the right shape, to be filled.
+
+Each Linear that is to be quantized is made anew, of zeros and alone, and given to the library's own `setup`. So what a
+file can decide is the value of tensors; which modules there are, and how they compute, is the library's code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from quantlab import quantizers
+from quantlab.errors import ExportError
+from quantlab.export.manifest import Manifest
+from quantlab.export.portable import Remembers
+from quantlab.models.folder import some, whisper_config
+
+
+def on_meta(folder: Path) -> Any:
+    """The architecture of the folder's config.json, with its generation config and no memory.
+
+    Raises:
+        ConfigError: it is no Whisper's.
+    """
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    whisper_config(folder)
+    config = WhisperConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        model = WhisperForConditionalGeneration(config)
+    model.tie_weights()
+    model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model.eval()
+
+
+def check_modules(model: nn.Module, manifest: Manifest) -> None:
+    """Refuse names that are no Linear of the model.
+
+    Raises:
+        ExportError: which they are.
+    """
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if strange := (set(manifest.modules) | manifest.traits.keys()) - linears:
+        raise ExportError(f"the manifest names modules that are no Linear of this model: {some(strange)}")
+
+
+def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -> None:
+    """Put the library's modules in place of those that the manifest names, in place.
+
+    Args:
+        model: see `on_meta`; its names are checked.
+        manifest: which modules, and how.
+        device: where the library's modules go.
+    """
+    quantizer = quantizers.get(manifest.quant.library)
+    assert not quantizers.converts(quantizer)
+    dtype = getattr(torch, manifest.dtype or "float32")
+    for name in manifest.modules:
+        alone = _alone(name, _zeros(model.get_submodule(name), dtype))
+        made = quantizer.setup(alone, manifest.quant, (name,), device, _see_something(name)).get_submodule(name)
+        if isinstance(quantizer, Remembers):
+            quantizer.adopt(made, manifest.traits.get(name, {}))
+        quantizers.replace(model, name, made)
+
+
+def _zeros(linear: Any, dtype: torch.dtype) -> nn.Linear:
+    """Which the libraries are quickest with: HQQ stops at once."""
+    bias = linear.bias is not None
+    made = nn.utils.skip_init(nn.Linear, linear.in_features, linear.out_features, bias=bias, dtype=dtype)
+    for parameter in made.parameters():
+        nn.init.zeros_(parameter)
+    return made
+
+
+def _alone(name: str, linear: nn.Linear) -> nn.Module:
+    """A model that has this module at its dotted name, and nothing else."""
+    *parents, last = name.split(".")
+    root = at = nn.Module()
+    for parent in parents:
+        at.add_module(parent, below := nn.Module())
+        at = below
+    at.add_module(last, linear)
+    return root.eval()
+
+
+def _see_something(name: str) -> quantizers.Calibrate:
+    """Calibration for static schemes: any input will do, the scales come from the file."""
+
+    def calibrate(model: nn.Module) -> None:
+        module: Any = model.get_submodule(name)
+        with torch.no_grad():
+            module(torch.ones(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device))
+
+    return calibrate

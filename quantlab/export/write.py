@@ -1,0 +1,74 @@
+"""The files of an exported folder: complete in itself, so that neither the checkpoint nor the hub is needed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save_file
+
+from quantlab.config import RunConfig
+from quantlab.engines import Decoding
+from quantlab.export.manifest import NAME, README, WEIGHTS, Manifest, digests
+from quantlab.export.portable import Portable, layout
+from quantlab.export.readme import readme
+from quantlab.identity import library_versions
+from quantlab.models import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+READABLE = 0o644  # safetensors writes for the owner alone
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is left of a cell's model to be written."""
+
+    cell_id: str
+    config: RunConfig  # of the cell, resolved
+    decoding: Decoding
+    portable: Portable | None  # null: another engine has written its own file
+
+
+def write_companions(checkpoint: Checkpoint, folder: Path) -> None:
+    """Everything of a checkpoint but its weights, as `from_pretrained` reads it."""
+    checkpoint.model.config.save_pretrained(folder)
+    checkpoint.model.generation_config.save_pretrained(folder)
+    checkpoint.feature_extractor.save_pretrained(folder)
+    if checkpoint.tokenizer is not None:
+        from transformers import WhisperProcessor
+
+        WhisperProcessor(checkpoint.feature_extractor, checkpoint.tokenizer).save_pretrained(folder)
+
+
+def write(folder: Path, made: Made) -> Manifest:
+    """The model's tensors, the manifest and a README; companions, and the file of another engine, are there."""
+    held, device = made.portable, made.config.device.name
+    assert device != "auto"  # it is resolved
+    layouts = _write_tensors(folder / WEIGHTS, held.tensors()) if held else {}
+    manifest = Manifest(
+        cell_id=made.cell_id,
+        label=made.config.label,
+        versions=library_versions(made.config),
+        quant=made.config.quant,
+        device=device,
+        dtype=held.dtype if held else None,
+        modules=held.modules if held else (),
+        traits=held.traits if held else {},
+        tensors=layouts,
+        decoding=made.decoding,
+        files=digests(folder),
+    )
+    (folder / NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / README).write_text(readme(manifest), encoding="utf-8")
+    return manifest
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """The layout of each."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(READABLE)
+    return {name: layout(tensor) for name, tensor in tensors.items()}
