@@ -109,7 +109,8 @@ class Outbox:
 
     def _let(self, work_s: float) -> None:
         self._trouble, waited_s = self._courier.let(*self._limits(work_s))
-        self._allowed_s -= waited_s
+        if self.tracking.name == "server":  # a local store is waited for as long as it takes
+            self._allowed_s -= waited_s
         self._tell("" if self._trouble is None else str(self._trouble))
 
     def _limits(self, work_s: float) -> tuple[float | None, float | None]:
