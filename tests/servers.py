@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 
 USER, PASSWORD = "admin", "correct-horse-battery"
+DATABASE_PASSWORD = "staple-of-the-database"
 _AUTH = """[mlflow]
 default_permission = EDIT
 database_uri = {auth_uri}
@@ -54,7 +55,10 @@ class Postgres:
         self._bin = Path(find_initdb()).parent
         if os.getuid() == 0:
             shutil.chown(self.folder, "postgres")
-        self._run("initdb", "-D", f"{self.folder}/data", "-U", "mlflow", "-A", "trust", "-E", "UTF8", "--no-sync")
+        secret = self.folder / "secret"
+        secret.write_text(DATABASE_PASSWORD)
+        how = ["-U", "mlflow", "-A", "scram-sha-256", "--pwfile", str(secret), "-E", "UTF8", "--no-sync"]
+        self._run("initdb", "-D", f"{self.folder}/data", *how)
         self.start()
         for name in ("mlflow", "auth"):
             self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "mlflow", name)
@@ -62,7 +66,8 @@ class Postgres:
     def _run(self, program, *arguments):
         as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         command = [*as_user, str(self._bin / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, timeout=120)
+        environment = os.environ | {"PGPASSWORD": DATABASE_PASSWORD}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, env=environment, timeout=120)
 
     def start(self):
         settings = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.folder}"
@@ -72,12 +77,13 @@ class Postgres:
         self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-m", "immediate", "stop")
 
     def uri(self, name):
-        return f"postgresql+psycopg://mlflow@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg://mlflow:{DATABASE_PASSWORD}@127.0.0.1:{self.port}/{name}"
 
     def dump(self):
         """Everything in the database, as text."""
         command = [str(self._bin / "pg_dump"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "mlflow", "mlflow"]
-        return subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
+        environment = os.environ | {"PGPASSWORD": DATABASE_PASSWORD}
+        return subprocess.run(command, check=True, capture_output=True, env=environment, timeout=120).stdout
 
     def close(self):
         with contextlib.suppress(subprocess.CalledProcessError):
@@ -129,7 +135,7 @@ class Wire:
     """A TCP proxy in front of a server, which can be slow (`delay_s` per message), silent, or cut."""
 
     def __init__(self, port):
-        self.target, self.delay_s, self.silent = port, 0.0, False
+        self.target, self.delay_s, self.silent, self.messages = port, 0.0, False, 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -152,6 +158,7 @@ class Wire:
     def _copy(self, source, sink, delayed):
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 20):
+                self.messages += delayed
                 time.sleep(self.delay_s if delayed else 0)
                 sink.sendall(data)
         for end in (source, sink):

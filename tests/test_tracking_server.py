@@ -265,6 +265,9 @@ def test_a_slow_server_gets_as_far_as_ten_seconds_take_it_and_sync_does_the_rest
     assert max(waits) < LIMIT_S, said
     finish(outbox, cell_ids)
     assert time.perf_counter() - begin < LIMIT_S * len(cell_ids) + SLACK_S
+    before = wire.messages
+    time.sleep(4)
+    assert wire.messages - before <= 1, "nothing goes on while a cell would be timed"
     wire.close()
     tracking.sync(tmp_path, config, no_table)
     once_each(config, cell_ids)
@@ -302,7 +305,7 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(server, tmp_pat
     waits += [timed(outbox.log, one, "sweep1") for one in cell_ids[3:]]
     finish(outbox, cell_ids)
     assert max(waits) < LIMIT_S, said
-    assert "connection refused" in said[0]
+    assert "no server answers" in said[0]
     assert "MLflow answers again" in said[-1]
     once_each(config, cell_ids)
     assert all("sweep1" in link for link in outbox.links().values())
@@ -385,7 +388,7 @@ def test_no_secret_is_written_anywhere(server, postgres, tmp_path, shared_cache)
     )
     assert done.returncode == 1, done.stderr.decode()
     files = [path for folder in (tmp_path / "runs", server.files) for path in folder.rglob("*") if path.is_file()]
-    written = {str(path): path.read_bytes() for path in files} | {"PostgreSQL": postgres.dump(), "server": b""}
+    written = {str(path): path.read_bytes() for path in files} | {"PostgreSQL": postgres.dump()}
     written |= {"stdout": done.stdout, "stderr": done.stderr}
     _, found = runs_of(place(server.uri, "leaky"))
     assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED"]

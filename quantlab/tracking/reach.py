@@ -73,6 +73,7 @@ def _why(error: Exception) -> str:
 _SHORT = {
     "timed out": "timed out",
     "Connection refused": "connection refused",
+    "Connection reset": "connection reset",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted; name it in MLFLOW_TRACKING_SERVER_CERT_PATH",
     "Name or service not known": "no such host",
 }

@@ -1,0 +1,174 @@
+"""`python -m quantlab.sync` into a local store, and who may close a run."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from synthetic import bad_result, grid, result
+
+from quantlab import storage, sync, tracking
+from quantlab.config import TrackingConfig
+from quantlab.tracking import markers, writer
+
+LOCAL = TrackingConfig()
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A database that has been made already, for copies."""
+    folder = tmp_path_factory.mktemp("store")
+    tracking.prepare(folder, LOCAL)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def root(empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path)
+    return tmp_path
+
+
+def runs(root, query="", view=1):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db").search_runs(["1"], query, run_view_type=view)
+
+
+def test_every_record_is_there_once_and_the_second_time_nothing_happens(root, capsys):
+    cell_ids = grid(root)
+    assert sync.main(["--root", str(root)]) == 0
+    assert capsys.readouterr().out.startswith("10 records: 10 logged, 0 there before\n")
+    assert sorted(run.data.tags["quantlab.cell_id"] for run in runs(root)) == sorted(cell_ids)
+    assert sync.main(["--root", str(root)]) == 0
+    assert capsys.readouterr().out.startswith("10 records: 0 logged, 10 there before\n")
+
+
+def test_a_sweep_that_was_never_shown_gets_its_tag_and_its_summary(root):
+    cell_ids = grid(root)
+    markers.begin_sweep(root, "abc123", cell_ids)
+    markers.begin_sweep(root, "def456", cell_ids[:3])
+    assert sync.main(["--root", str(root)]) == 0
+    tags = {
+        run.data.tags["quantlab.cell_id"]: run.data.tags["quantlab.sweep"] for run in runs(root, "tags.status='ok'")
+    }
+    assert (tags[cell_ids[0]], tags[cell_ids[5]]) == ("abc123 def456", "abc123")
+    summaries = {run.info.run_name: run.data.metrics for run in runs(root, "tags.status='summary'")}
+    assert {name: metrics["summary/cells"] for name, metrics in summaries.items()} == {
+        "sweep-abc123": 10,
+        "sweep-def456": 3,
+    }
+    before = len(runs(root))
+    assert sync.main(["--root", str(root)]) == 0
+    assert len(runs(root)) == before
+
+
+def test_a_record_that_cannot_be_read_is_named_and_the_others_are_logged(root, capsys):
+    grid(root)
+    (root / "cells" / "cell03" / "record.json").write_text("{")
+    assert sync.main(["--root", str(root)]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("9 records: 9 logged")
+    assert "cells/cell03/record.json is no quantlab record" in said.err
+
+
+def test_no_records_and_no_server_are_exit_code_1(tmp_path, capsys):
+    assert sync.main(["--root", str(tmp_path)]) == 1
+    assert "no records below" in capsys.readouterr().err
+    storage.write(tmp_path, result("none", "a1"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert sync.main(["--root", str(tmp_path), "--uri", uri]) == 1
+    assert f"run it again: python -m quantlab.sync --root {tmp_path} --uri {uri}" in capsys.readouterr().err
+
+
+def test_misuse_is_exit_code_2_and_help_has_an_example(capsys):
+    with pytest.raises(SystemExit) as caught:
+        sync.main(["--uri", "localhost:5000"])
+    assert caught.value.code == 2
+    assert "write http://HOST:PORT" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        sync.main(["--help"])
+    assert caught.value.code == 0
+    assert "example: python -m quantlab.sync" in capsys.readouterr().out
+
+
+def test_the_store_may_be_a_new_one_whatever_the_markers_say(root, empty_store):
+    grid(root)
+    assert tracking.sync(root, LOCAL, lambda ids: ("", dict)).logged == 10
+    shutil.copy(empty_store, root)
+    assert tracking.sync(root, LOCAL, lambda ids: ("", dict)).logged == 10
+    assert len(runs(root)) == 10
+
+
+DIES = """
+import os, sys
+from quantlab import tracking
+from quantlab.config import TrackingConfig
+from quantlab.tracking import log
+log._log_figures = lambda *_: os.kill(os.getpid(), int(sys.argv[2]))
+tracking.log_cell(sys.argv[1], TrackingConfig(), "a1", "sweep1")
+"""
+
+
+def test_what_a_killed_process_left_half_is_closed_with_the_reason_and_replaced(root, capsys):
+    storage.write(root, result("none", "a1"))
+    died = subprocess.run([sys.executable, "-c", DIES, str(root), str(int(signal.SIGKILL))], timeout=100, check=False)
+    assert died.returncode == -signal.SIGKILL
+    [half] = runs(root)
+    assert half.info.status == "RUNNING"
+    assert sync.main(["--root", str(root)]) == 0
+    assert "1 interrupted runs closed" in capsys.readouterr().out
+    [kept] = runs(root)
+    assert (kept.info.status, kept.data.tags["status"]) == ("FINISHED", "ok")
+    [closed] = runs(root, view=2)
+    assert (closed.info.run_id, closed.info.status) == (half.info.run_id, "KILLED")
+    assert "ended while it wrote this run" in closed.data.tags["reason"]
+
+
+def test_a_record_that_replaced_another_replaces_its_run(root):
+    storage.write(root, bad_result("failed", "once", cell_id="a1"))
+    tracking.sync(root, LOCAL, lambda ids: ("", dict))
+    storage.write(root, result("none", "a1"))
+    tracking.sync(root, LOCAL, lambda ids: ("", dict))
+    assert [run.data.tags["status"] for run in runs(root)] == ["ok"]
+
+
+def _tags(**changes):
+    return {writer.TAG: json.dumps(json.loads(writer.tag()[writer.TAG]) | changes)}
+
+
+def test_who_may_be_alive_is_left_alone():
+    assert writer.is_me(writer.tag())
+    assert writer.why_gone(writer.tag()) is None
+    assert writer.why_gone(_tags(since=0)) is None, "our own process lives, however long it takes"
+    assert writer.why_gone(_tags(host="elsewhere")) is None
+    assert not writer.is_me(_tags(host="elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({}, "does not say which process"),
+        ({writer.TAG: "{"}, "does not say which process"),
+        (_tags(started=1.0), f"process {os.getpid()} on {socket.gethostname()} ended"),  # its number was given again
+        (_tags(host="elsewhere", since=time.time() - 3600), "on elsewhere began it 60 minutes before"),
+    ],
+)
+def test_who_is_gone_is_told_by_process_or_time(tags, reason):
+    assert reason in writer.why_gone(tags)
+
+
+def test_a_copy_of_a_folder_is_another_folder_and_a_moved_one_is_the_same(tmp_path):
+    (tmp_path / "one").mkdir()
+    known = markers.root_id(tmp_path / "one")
+    assert markers.root_id(tmp_path / "one") == known
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert markers.root_id(tmp_path / "two") != known
+    (tmp_path / "one").rename(tmp_path / "three")
+    assert markers.root_id(tmp_path / "three") == known
