@@ -70,7 +70,7 @@ def _line(
 def _running(root: Path, id: str, head: Head | None, owner: Mapping[str, str], place: Place | None) -> Line:
     job = owner.get("slurm_job")
     known = place.cell.label if place else head.label if head else ""
-    stage = batches.read_json(batches.folder(root, place.batch.id) / "stages" / f"{place.task}.json") if place else {}
+    stage = batches.read_json(batches.stage_file(root, place.batch.id, place.task)) if place else {}
     return Line(
         id,
         owner.get("label") or known or id,
