@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from quantlab.claims import slurm_job
 from quantlab.cluster import batch as batches
+from quantlab.cluster import slurm
 from quantlab.cluster.batch import Batch, Planned
 from quantlab.cluster.options import signal_delay_s
+from quantlab.cluster.slurm import Limit
 from quantlab.config import RunConfig
 from quantlab.isolate import Failure, Runner
 from quantlab.launcher import PREFIX
@@ -65,7 +66,7 @@ class Stoppable:
 
 
 def note_limit(root: str, batch: Batch, todo: Sequence[Planned], measuring: Cell | None) -> None:
-    """If the limit is near and no cell was done since the start, remember that for the cell in flight.
+    """If the limit is near, so that the signal is not one of preemption, and no cell was done since the start: note it.
 
     Its record is written at the next start: a signal handler must not wait for the lock of the records, which the code
     that it interrupts may hold.
@@ -76,11 +77,13 @@ def note_limit(root: str, batch: Batch, todo: Sequence[Planned], measuring: Cell
         todo: the cells that had no record when it started.
         measuring: the one in flight; where there is none yet, the first one is to blame.
     """
-    if not todo or not _limit_is_near(batch) or any(batches.made_since(root, cell) for cell in todo):
+    job = slurm_job() or ""
+    limit = slurm.limit_of(job) or _as_submitted(batch)
+    near = limit.left_s <= signal_delay_s(batch.launcher.timeout_min) + EARLY_S
+    if not todo or not near or any(batches.made_since(root, cell) for cell in todo):
         return
-    job, limit = slurm_job(), batch.launcher.timeout_min
     where = f"SLURM {job} on {socket.gethostname()}"
-    reason = f"not done within the {limit} min of its job ({where}): raise {PREFIX}timeout_min"
+    reason = f"not done within the time limit of its job, {limit.text} ({where}): raise {PREFIX}timeout_min"
     cell_id = measuring.id if measuring else todo[0].id
     batches.write_json(_path(root, batch, cell_id), {"reason": reason, "job": job})
 
@@ -95,8 +98,7 @@ def _path(root: str | Path, batch: Batch, cell_id: str) -> Path:
     return batches.folder(root, batch.id) / "interrupted" / f"{cell_id}.json"
 
 
-def _limit_is_near(batch: Batch) -> bool:
-    """Whether it is the time limit that the signal tells of, and not preemption."""
-    limit_s = 60 * batch.launcher.timeout_min
-    end_s = float(os.environ.get("SLURM_JOB_END_TIME") or STARTED_S + limit_s)
-    return end_s - time.time() <= signal_delay_s(batch.launcher.timeout_min) + EARLY_S
+def _as_submitted(batch: Batch) -> Limit:
+    """Where SLURM does not answer."""
+    limit_min = batch.launcher.timeout_min
+    return Limit(f"{limit_min} min", STARTED_S + 60 * limit_min - time.time())

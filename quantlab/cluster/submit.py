@@ -151,6 +151,7 @@ def _executor(root: Path, batch: Batch) -> SlurmExecutor:
         signal_delay_s=signal_delay_s(launcher.timeout_min),
         stderr_to_stdout=True,
         srun_args=[f"--cpus-per-task={launcher.cpus_per_task}"],  # srun of SLURM 22.05 and later takes one core else
+        wckey=None,  # submitit's own, which a cluster that checks them does not know
         additional_parameters=options,
     )
     return executor

@@ -174,7 +174,7 @@ def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
     """Held cells hang: one job of them is cancelled, the other one runs into its limit. Resumed, all are good."""
     slurm.hold.touch()
     seeds = "seed=" + ",".join(map(str, range(12)))
-    command = ("-m", *ON[:-1], "hydra.launcher.timeout_min=1", "hydra.launcher.cells_per_job=6")
+    command = ("-m", *ON, "hydra.launcher.cells_per_job=6")
     command += ("quant=torch_int8", "quant.library=torch,held", seeds, *SMALL)
     process = slurm.run.start(*command)
     wait_for("submitted", lambda: list(slurm.root.glob("jobs/*/submitted.json")), slurm)
@@ -185,8 +185,12 @@ def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
 
     wait_for("the third job hangs", lambda: owner(slurm, tasks[2][0]), slurm)
     slurm.sh("scancel", jobs[2])
-    wait_for("the fourth job at its limit", lambda: list(batch.parent.glob("interrupted/*.json")), slurm, 240)
+    wait_for("the fourth job hangs", lambda: owner(slurm, tasks[3][0]), slurm)
+    minutes = int(slurm.sh("squeue", "--noheader", "--format=%M", f"--jobs={jobs[3]}").split(":")[0]) + 2
+    slurm.sh("scontrol", "update", f"jobid={jobs[3]}", f"timelimit={minutes}")
+    wait_for("the fourth job is at its limit", lambda: list(batch.parent.glob("interrupted/*.json")), slurm)
     slurm.hold.unlink()
+    slurm.sh("scontrol", "update", f"jobid={jobs[3]}", "timelimit=30")
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 1, output
     found = {path.parent.name: json.loads(path.read_text()) for path in slurm.root.glob("cells/[!.]*/record.json")}
@@ -195,7 +199,7 @@ def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
     assert all(f"SLURM job {jobs[2]} ended (CANCELLED" in found[id]["reason"] for id in tasks[2])
     late = found[tasks[3][0]]
     assert late["status"] == "timeout"
-    assert "not done within the 1 min of its job" in late["reason"]
+    assert f"not done within the time limit of its job, {minutes}:00" in late["reason"]
     assert jobs[3] in late["reason"]
     assert [found[id]["status"] for id in tasks[3][1:]] == ["ok"] * 5, "the rest of the job did not go on"
 
