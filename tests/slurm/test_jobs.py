@@ -112,12 +112,11 @@ def test_after_scancel_the_same_command_does_the_rest(slurm):
     assert slurm.run(*command, GO_HOME).returncode == 0
     [batch] = (slurm.root / "jobs").glob("*/batch.json")
     first, second = json.loads(batch.read_text())["tasks"][0]
-    wait_for("the second cell is in flight", lambda: owner(slurm, second), slurm)
-    running = [line for line in collect(slurm) if line["state"] == "running"]
-    assert [line["cell_id"] for line in running] == [second]
-    assert running[0]["host"]
-    assert running[0]["detail"] == "quantize"
-    slurm.sh("scancel", running[0]["job"])
+    wait_for("the second cell is held", lambda: collect(slurm)[-1]["detail"] == "quantize", slurm)
+    running = collect(slurm)[-1]
+    assert (running["cell_id"], running["state"]) == (second, "running")
+    assert running["host"]
+    slurm.sh("scancel", running["job"])
     wait_for("lost", lambda: [line["state"] for line in collect(slurm)] == ["ok", "lost"], slurm)
     assert "CANCELLED" in collect(slurm)[1]["detail"]
     slurm.hold.unlink()
@@ -130,7 +129,7 @@ def test_after_scancel_the_same_command_does_the_rest(slurm):
 
 
 def test_the_printed_script_is_all_that_sbatch_needs(slurm):
-    arguments = ("-m", *ON, "hydra.launcher.cells_per_job=2", "hydra.launcher.setup=[export SET_UP=done]")
+    arguments = ("-m", *ON, "hydra.launcher.cells_per_job=2", 'hydra.launcher.setup=["export SET_UP=done"]')
     printed = slurm.run(*arguments, "quant=none,torch_int8", *SMALL, module="quantlab.sbatch")
     assert printed.returncode == 0, printed.stderr
     lines, code = slurm.status()
