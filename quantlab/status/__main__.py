@@ -13,7 +13,10 @@ from quantlab.commandline import NO, add_root, no_records, one_of, to_stdout, wa
 from quantlab.status.collect import SETTLED, Line, collect, counts
 
 FORMATS = ("table", "json")
-SHOWN = {"state": "state", "label": "cell", "job": "job", "host": "host", "since": "since", "detail": "", "log": "log"}
+SHOWN = {  # field → title
+    **{"state": "state", "label": "cell", "cell_id": "id", "job": "job", "host": "host", "since": "since"},
+    **{"detail": "", "log": "log"},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from quantlab.claims import owner as owner_of
+from quantlab.cluster import slurm as ask
+
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,6 +172,16 @@ def test_what_sbatch_refuses_is_one_line_and_leaves_nothing(slurm):
     assert list(slurm.root.glob("jobs/[!.]*")) == []
 
 
+def test_what_slurm_has_forgotten_is_no_error_and_what_it_cannot_tell_is_unknown(slurm, monkeypatch):
+    """This cluster keeps no accounting, as many do not; squeue calls a job that is gone an error."""
+    assert ask.queue(["99999"]) == {}
+    assert ask.queue(["99999", "99998"], ["no-such-name"]) == {}
+    assert ask.history(["99999"]) == {}
+    assert ask.max_array_size() == 1000
+    monkeypatch.setenv("SLURM_CONF", str(slurm.folder / "nothing"))
+    assert ask.queue(["99999"]) is None
+
+
 def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
     """Held cells hang: one job of them is cancelled, the other one runs into its limit. Resumed, all are good."""
     slurm.hold.touch()
@@ -219,9 +232,7 @@ def collect(slurm):
 
 def owner(slurm, cell_id):
     """Whether a cell is being measured, by the library's own means."""
-    from quantlab.claims import owner
-
-    return owner(slurm.root, cell_id)
+    return owner_of(slurm.root, cell_id)
 
 
 def wait_for(what, condition, slurm, timeout_s=240):
