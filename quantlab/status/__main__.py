@@ -13,6 +13,7 @@ from quantlab.commandline import NO, add_root, no_records, one_of, to_stdout, wa
 from quantlab.status.collect import SETTLED, Line, collect, counts
 
 FORMATS = ("table", "json")
+WIDEST = 60  # characters of a reason in the table; JSON and the log have all of it
 SHOWN = {  # field → title
     **{"state": "state", "label": "cell", "cell_id": "id", "job": "job", "host": "host", "since": "since"},
     **{"detail": "", "log": "log"},
@@ -52,7 +53,8 @@ def _shown(line: Line, name: str) -> str:
     """A log is of interest where something is wrong or going on."""
     if name == "log" and line.state in SETTLED:
         return ""
-    return str(getattr(line, name) or "")
+    text = str(getattr(line, name) or "")
+    return f"{text[: WIDEST - 1]}…" if name == "detail" and len(text) > WIDEST else text
 
 
 def _parser() -> argparse.ArgumentParser:
