@@ -66,7 +66,8 @@ def owner(root: str | Path, cell_id: str) -> dict[str, str] | None:
     folder = _folder(root)
     if not (folder / f"{cell_id}.lock").exists():
         return None
-    with contextlib.suppress(Timeout), FileLock(folder / f"{cell_id}.lock", timeout=0):
+    # a folder that is somebody else's and only for reading has no way to try the lock
+    with contextlib.suppress(Timeout, PermissionError), FileLock(folder / f"{cell_id}.lock", timeout=0):
         return None
     try:
         found = json.loads((folder / f"{cell_id}.json").read_text(encoding="utf-8"))

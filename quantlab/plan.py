@@ -43,10 +43,15 @@ def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
     Raises:
         ConfigError: a library, a path or a split does not exist.
     """
-    identify = _memoised(lambda config: fingerprints(config, open_corpus(config.dataset)))
-    site = site or here()
-    cells = [_cell(resolve(config, site), identify, site) for config in configs]
+    cells = map(planner(site), configs)
     return list({cell.id: cell for cell in cells}.values())
+
+
+def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
+    """What makes a cell of a configuration; cells that share checkpoint and corpus have them hashed once."""
+    identify = _memoised(lambda config: fingerprints(config, open_corpus(config.dataset)))
+    where = site or here()
+    return lambda config: _cell(resolve(config, where), identify, where)
 
 
 def _cell(config: RunConfig, identify: Callable[[RunConfig], dict[str, str]], site: Site) -> Cell:
@@ -83,7 +88,7 @@ def _why_no_runtime(config: RunConfig, own_engine: bool) -> str | None:
 
 
 def _memoised(identify: Callable[[RunConfig], dict[str, str]]) -> Callable[[RunConfig], dict[str, str]]:
-    """Cells of a grid share checkpoints and corpora: each is hashed once."""
+    """Each checkpoint and corpus is looked at once."""
     known: dict[str, dict[str, str]] = {}
 
     def look_up(config: RunConfig) -> dict[str, str]:

@@ -13,7 +13,7 @@ from quantlab import machine, storage
 from quantlab.app import compose, main, read
 from quantlab.claims import claimed
 from quantlab.cluster import batch as batches
-from quantlab.cluster import options
+from quantlab.cluster import options, slurm
 from quantlab.cluster.batch import Planned
 from quantlab.cluster.group import tasks
 from quantlab.cluster.job import Task
@@ -195,7 +195,7 @@ def test_a_node_without_the_device_settles_nothing(tmp_path):
 
 def test_what_the_limit_ended_becomes_a_row_and_is_not_tried_again(tmp_path):
     batch = submitted(tmp_path, planned("quant=none"))
-    note = {"reason": "not done within the 1 min of its job", "job": "7_0"}
+    note = {"reason": "not done within the time limit of its job, 1:00", "job": "7_0"}
     batches.write_json(batches.folder(tmp_path, batch.id) / "interrupted" / f"{batch.cells[0].id}.json", note)
     [record] = run_task(tmp_path, batch)
     assert (record.status, record.reason) == ("timeout", note["reason"])
@@ -243,3 +243,11 @@ def test_status_of_1000_records_takes_little_time(tmp_path):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "mlflow", "transformers", "submitit", "hydra"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0:07", 7), ("1:00", 60), ("2:03:04", 7384), ("1-02:03:04", 93784), ("INVALID", None), ("", None)],
+)
+def test_times_of_squeue(text, seconds):
+    assert slurm._seconds(text) == seconds

@@ -98,6 +98,16 @@ def slurm_dir(root: str | Path, batch_id: str) -> Path:
     return folder(root, batch_id) / "slurm"
 
 
+def start_file(root: str | Path, batch_id: str, task: int) -> Path:
+    """Which job began a task last, where, when, and how often it was begun."""
+    return folder(root, batch_id) / "started" / f"{task}.json"
+
+
+def stage_file(root: str | Path, batch_id: str, task: int) -> Path:
+    """What the cell in flight of a task is doing."""
+    return folder(root, batch_id) / "stages" / f"{task}.json"
+
+
 def new(sweep: str, launcher: LauncherConfig, cells: Sequence[Planned], tasks: Sequence[Sequence[str]]) -> Batch:
     """A batch of these cells, not on disk yet; ids of batches sort by time."""
     now = datetime.now(UTC)

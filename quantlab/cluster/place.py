@@ -91,8 +91,8 @@ def _by_name(batch: Batch, queued: Mapping[str, Job]) -> dict[int, Job]:
     found: dict[int, Job] = {}
     for job in queued.values():
         array, _, index = job.id.partition("_")
-        if job.name == batch.job_name and index.isdigit():
-            task = int(index)
+        if job.name == batch.job_name and array.isdigit():
+            task = int(index or 0)
             if task not in found or int(array) > int(found[task].id.partition("_")[0]):
                 found[task] = job
     return found

@@ -88,6 +88,31 @@ def history(ids: Collection[str]) -> dict[str, Job]:
     return found
 
 
+@dataclass(frozen=True)
+class Limit:
+    """The time limit of a running job, which may have been changed since it was submitted."""
+
+    text: str  # as squeue writes it, 1-02:00:00
+    left_s: float
+
+
+def limit_of(job_id: str) -> Limit | None:
+    """The limit of a job; None if it has none, or SLURM does not answer."""
+    done = _run(["squeue", "--noheader", "--format=%l|%L", f"--jobs={job_id}"])
+    text, _, left = (done.stdout if done and not done.returncode else "").strip().partition("|")
+    left_s = _seconds(left)
+    return None if left_s is None else Limit(text, left_s)
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds of days-hours:minutes:seconds; None of what is no time (INVALID, UNLIMITED, NOT_SET)."""
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
 def max_array_size() -> int:
     """Jobs that one array can hold."""
     done = _run(["scontrol", "show", "config"])

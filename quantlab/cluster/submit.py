@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shlex
 import shutil
 import signal
@@ -127,7 +128,7 @@ def _submit(root: Path, batch: Batch) -> str:
         executor, size = _executor(root, batch), slurm.max_array_size()
         for start in range(0, len(batch.tasks), size):
             numbers = range(start, min(start + size, len(batch.tasks)))
-            with executor.batch():
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # what sbatch says is in the error
                 jobs = [executor.submit(Task(), str(root.resolve()), batch.id, number) for number in numbers]
             ids += [job.job_id for job in jobs]
             batches.write_json(batches.folder(root, batch.id) / "submitted.json", {"jobs": ids})
@@ -152,6 +153,7 @@ def _executor(root: Path, batch: Batch) -> SlurmExecutor:
         signal_delay_s=signal_delay_s(launcher.timeout_min),
         stderr_to_stdout=True,
         srun_args=[f"--cpus-per-task={launcher.cpus_per_task}"],  # srun of SLURM 22.05 and later takes one core else
+        wckey=None,  # submitit's own, which a cluster that checks them does not know
         additional_parameters=options,
     )
     return executor

@@ -10,6 +10,7 @@ from quantlab.cluster import batch as batches
 from quantlab.cluster.batch import Batch
 from quantlab.cluster.place import Look, Place, log_of, look
 from quantlab.cluster.slurm import Job
+from quantlab.cluster.stop import noted
 from quantlab.grid import Grid
 from quantlab.plan import Cell, Refusal
 from quantlab.record import Record, Status
@@ -75,11 +76,12 @@ class Watch:
 
     def _lost(self, cell: Cell, job: Job) -> Record:
         """The row of a cell whose job ended without a record."""
-        place = self.places[cell.id]
-        why = f"{job.state} {job.reason}".strip()
-        reason = f"SLURM job {job.id} ended ({why}) before the cell was done; its output: " + str(
-            log_of(self.grid.root, place.batch, job.id)
-        )
-        refused = replace(cell, refusal=Refusal(STATUS.get(job.state, "failed"), reason))
-        [record] = self.grid.run([refused], self.sweep)
+        root, batch = self.grid.root, self.places[cell.id].batch
+        if limit := noted(root, batch, cell.id):  # and the job was not queued again
+            refusal = Refusal("timeout", limit)
+        else:
+            why, log = f"{job.state} {job.reason}".strip(), log_of(root, batch, job.id)
+            reason = f"SLURM job {job.id} ended ({why}) before the cell was done; its output: {log}"
+            refusal = Refusal(STATUS.get(job.state, "failed"), reason)
+        [record] = self.grid.run([replace(cell, refusal=refusal)], self.sweep)
         return record

@@ -13,7 +13,11 @@ from quantlab.commandline import NO, add_root, no_records, one_of, to_stdout, wa
 from quantlab.status.collect import SETTLED, Line, collect, counts
 
 FORMATS = ("table", "json")
-SHOWN = {"state": "state", "label": "cell", "job": "job", "host": "host", "since": "since", "detail": "", "log": "log"}
+WIDEST = 60  # characters of a reason in the table; JSON and the log have all of it
+SHOWN = {  # field → title
+    **{"state": "state", "label": "cell", "cell_id": "id", "job": "job", "host": "host", "since": "since"},
+    **{"detail": "", "log": "log"},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +53,8 @@ def _shown(line: Line, name: str) -> str:
     """A log is of interest where something is wrong or going on."""
     if name == "log" and line.state in SETTLED:
         return ""
-    return str(getattr(line, name) or "")
+    text = str(getattr(line, name) or "")
+    return f"{text[: WIDEST - 1]}…" if name == "detail" and len(text) > WIDEST else text
 
 
 def _parser() -> argparse.ArgumentParser:
