@@ -14,6 +14,7 @@ from pathlib import Path
 
 from quantlab import claims, storage, tracking
 from quantlab.claims import claimed
+from quantlab.commandline import to_stdout
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
 from quantlab.identity import ID_LENGTH, library_versions
@@ -211,7 +212,8 @@ def sweep_id(cells: Sequence[Cell]) -> str:
 
 
 def _summarise(records: Sequence[Record], grid: Grid, display: Display) -> None:
-    show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
+    with to_stdout():
+        show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
     display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")

@@ -9,9 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from quantlab.config import RunConfig
-from quantlab.errors import ConfigError, did_you_mean
-
-_LONGEST = 80  # characters of a wrong value that a message repeats
+from quantlab.errors import ConfigError, did_you_mean, shortened
 
 
 def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
@@ -58,7 +56,7 @@ def _explain(item: Any) -> str:
         return f"{key}: it is needed, and was taken away or never given"
     if item["type"] == "value_error":
         return item["msg"].removeprefix("Value error, ")
-    return f"{key}={_short(item['input'])}: {_allowed(item, key)}"
+    return f"{key}={shortened(item['input'])}: {_allowed(item, key)}"
 
 
 def _allowed(item: Any, key: str) -> str:
@@ -70,11 +68,6 @@ def _allowed(item: Any, key: str) -> str:
         "string_too_short": "it is empty",
     }
     return own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 
 def nearest_key(dotted: str) -> str:
