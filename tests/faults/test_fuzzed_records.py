@@ -4,19 +4,14 @@ import json
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from damage import FEW, damaged
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import result
 
 from quantlab import rescore, storage, verify
 from quantlab.recommend import __main__ as recommend
 from quantlab.report import __main__ as report
-
-FEW = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    max_examples=40,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # an example takes a tenth of a second, shrinking it minutes
-)
 
 
 def small(quant, cell_id):
@@ -38,45 +33,6 @@ def sound(tmp_path_factory):
     for quant, cell_id in (("none", "base"), ("hqq_int4", "cell")):
         storage.write(root, small(quant, cell_id))
     return root
-
-
-NUMBERS = st.sampled_from([0, -1, 1, 2**63, 10**30, -(10**400), 0.5, -0.0, 1e308, float("nan"), float("inf")])
-NAMES = st.sampled_from(
-    ["", "../../evil", "a\nb", "x" * 4000, "\0", "\ud800", "[/bold]", "\x1b[2J", "nan", "{0}", "%s"]
-)
-SCALARS = st.none() | st.booleans() | NUMBERS | NAMES | st.text(max_size=5)
-JUNK = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=2), max_leaves=4
-)
-
-
-def places(value, path=()):
-    """Every place in a JSON value, by the keys that lead there."""
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from places(item, (*path, key))
-
-
-def damaged(data, value):
-    """The value with one to three places taken away, replaced or added to."""
-    for _ in range(data.draw(st.integers(1, 3))):
-        path = data.draw(st.sampled_from(list(places(value))))
-        if not path:
-            return data.draw(JUNK)
-        part = value
-        for key in path[:-1]:
-            part = part[key]
-        what = data.draw(st.sampled_from(["replace", "replace", "delete", "add"]))
-        if what == "delete":
-            del part[path[-1]]
-        elif what == "replace":
-            part[path[-1]] = data.draw(JUNK)
-        elif isinstance(part, dict):
-            part[data.draw(NAMES)] = data.draw(JUNK)
-        else:
-            part.append(data.draw(JUNK))
-    return value
 
 
 def commands(root, out, style):
@@ -184,7 +140,6 @@ def test_a_record_that_says_it_is_another_cell(root, tmp_path, capsys):
         assert f"{path} is no quantlab record: cell_id: it is of another cell, " in said
         made = set(tmp_path.rglob("*")) - before
         assert all("runs-rescored" in str(new) for new in made)
-        with pytest.raises(ValueError, match="is no cell id|cell_id"):
-            storage.write(tmp_path / "other", small("none", cell_id)) if cell_id != "base" else storage.read(
-                root, "cell"
-            )
+        if cell_id != "base":
+            with pytest.raises(ValueError, match="is no cell id"):
+                storage.write(tmp_path / "other", small("none", cell_id))
