@@ -18,7 +18,8 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     Raises:
         ConfigError: see `parse_config`; or `only` keeps none.
     """
-    kept, left_out = [], []
+    kept: list[RunConfig] = []
+    left_out: list[RunConfig] = []
     for point in points:
         only = point.get("only")
         config = parse_config({key: value for key, value in point.items() if key != "only"})
