@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean, shortened
 
+_LONGEST_KEY = 80  # characters
+
 
 def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     """Validate every point of a grid; `only` (globs over `axes`) keeps just some of them.
@@ -48,11 +50,12 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
 
 
 def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+    dotted = ".".join(str(part) for part in item["loc"])
+    key = dotted if dotted.isprintable() and len(dotted) <= _LONGEST_KEY else shortened(dotted)
     if key.partition(".")[0] == "experiment":
         return "experiment: the first line of its YAML has to be: # @package _global_"
     if item["type"] == "extra_forbidden":
-        return f"{key}: no such key{nearest_key(key)}"
+        return f"{key}: no such key{nearest_key(dotted)}"
     if item["type"] == "missing":
         return f"{key}: it is needed, and was taken away or never given"
     if item["type"] == "value_error":
@@ -64,7 +67,7 @@ def _allowed(item: Any, key: str) -> str:
     """What would have been right, in the words of this project where pydantic's are of Python."""
     own = {
         "bool_type": "expected true or false",
-        "tuple_type": f"expected a list, e.g. {key}=[{item['input']}]",
+        "tuple_type": f"expected a list, e.g. {key}=[{str(item['input'])[:40]}]",
         "too_short": "name one at least, or null for all",
         "string_too_short": "it is empty",
     }
