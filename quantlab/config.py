@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from quantlab.errors import shortened
+
 
 def _as_tuple(value: object) -> object:
     """Hydra hands over lists; frozen models hold tuples."""
@@ -175,7 +177,7 @@ class NoiseConfig(_Part):
             raise ValueError(f"dataset.noise.snr_db={self.snr_db}: a number of dB, or inf for the corpus as it is")
         if (self.kind == "recorded") != (self.path is not None):
             raise ValueError(
-                f"dataset.noise: kind={self.kind}, path={self.path}: kind=recorded and "
+                f"dataset.noise: kind={self.kind}, path={shortened(self.path)}: kind=recorded and "
                 "path=<a folder of noise recordings> go together"
             )
         return self
@@ -256,7 +258,7 @@ class TrackingConfig(_Part):
     @model_validator(mode="after")
     def _server_has_uri(self) -> TrackingConfig:
         if self.name == "server" and "://" not in (self.uri or ""):
-            got = "" if self.uri is None else f", got {self.uri!r}"
+            got = "" if self.uri is None else f", got {shortened(self.uri)}"
             raise ValueError(f"tracking=server needs tracking.uri=http://HOST:PORT{got}")
         return self
 

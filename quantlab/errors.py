@@ -25,3 +25,9 @@ def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
     if near:
         return f"; did you mean '{prefix}{near[0]}'?"
     return f"; allowed: {', '.join(prefix + item for item in sorted(allowed))}"
+
+
+def shortened(value: object, characters: int = 80) -> str:
+    """A value as Python writes it, so that it is one line; of a long one the start, and how long it is."""
+    text = repr(value)
+    return text if len(text) <= characters else f"{text[:characters]}… ({len(text):,} characters)"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from quantlab import claims, storage, tracking
 from quantlab.claims import claimed
+from quantlab.commandline import to_stdout
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
 from quantlab.export.rest import export_rest
@@ -217,7 +218,8 @@ def conclude(records: Sequence[Record], grid: Grid) -> int:
         The exit code: 0, 1 if a cell failed.
     """
     display = grid.display
-    show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
+    with to_stdout():
+        show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
     display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")

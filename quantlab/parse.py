@@ -9,9 +9,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from quantlab.config import RunConfig
-from quantlab.errors import ConfigError, did_you_mean
+from quantlab.errors import ConfigError, did_you_mean, shortened
 
-_LONGEST = 80  # characters of a wrong value that a message repeats
+_LONGEST_KEY = 80  # characters
 
 
 def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
@@ -62,32 +62,28 @@ def parse(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model
 
 
 def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
-    key = prefix + ".".join(str(part) for part in item["loc"])
+    dotted = prefix + ".".join(str(part) for part in item["loc"])
+    key = dotted if dotted.isprintable() and len(dotted) <= _LONGEST_KEY else shortened(dotted)
     if key.partition(".")[0] == "experiment":
         return "experiment: the first line of its YAML has to be: # @package _global_"
     if item["type"] == "extra_forbidden":
-        return f"{key}: no such key{nearest_key(key, model, prefix)}"
+        return f"{key}: no such key{nearest_key(dotted, model, prefix)}"
     if item["type"] == "missing":
         return f"{key}: it is needed, and was taken away or never given"
     if item["type"] == "value_error":
         return item["msg"].removeprefix("Value error, ")
-    return f"{key}={_short(item['input'])}: {_allowed(item, key)}"
+    return f"{key}={shortened(item['input'])}: {_allowed(item, key)}"
 
 
 def _allowed(item: Any, key: str) -> str:
     """What would have been right, in the words of this project where pydantic's are of Python."""
     own = {
         "bool_type": "expected true or false",
-        "tuple_type": f"expected a list, e.g. {key}=[{item['input']}]",
+        "tuple_type": f"expected a list, e.g. {key}=[{str(item['input'])[:40]}]",
         "too_short": "name one at least, or null for all",
         "string_too_short": "it is empty",
     }
     return own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 
 def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "") -> str:

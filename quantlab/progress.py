@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from quantlab.errors import shortened
 from quantlab.record import Problem, Record
 
 MARKS = {"ok": ("✓", "green"), "unsupported": ("–", "yellow")}  # character, style
@@ -98,4 +99,4 @@ def _outcome(record: Record) -> str:
 def _unmeasured(problems: Sequence[Problem]) -> Iterator[str]:
     if problems:
         first = problems[0]
-        yield f"not measured: {len(problems)}, e.g. {first.utterance}: {first.detail}"
+        yield f"not measured: {len(problems)}, e.g. {shortened(first.utterance)}: {first.detail}"

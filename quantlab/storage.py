@@ -11,17 +11,23 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from quantlab.errors import shortened
 from quantlab.record import Batch, CellResult, Record, Utterance
 from quantlab.redact import redact
+
+Line = TypeVar("Line", Utterance, Batch)
+CELL_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 
 
 def cells_dir(root: str | Path) -> Path:
@@ -35,8 +41,11 @@ def write(root: str | Path, result: CellResult) -> Path:
 
     Returns:
         The folder `<root>/cells/<cell_id>`.
+
+    Raises:
+        ValueError: the id is none that a folder of its own could have.
     """
-    final = cells_dir(root) / result.record.cell_id
+    final = cells_dir(root) / _checked(result.record.cell_id)
     with _locked(root):
         fresh = _sibling(final, "tmp")
         fresh.mkdir()
@@ -50,6 +59,12 @@ def write(root: str | Path, result: CellResult) -> Path:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     return final
+
+
+def _checked(cell_id: str) -> str:
+    if not CELL_ID.fullmatch(cell_id):
+        raise ValueError(f"{shortened(cell_id)} is no cell id: expected 1 to 64 letters, digits and any of . _ -")
+    return cell_id
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -133,15 +148,24 @@ def read(root: str | Path, cell_id: str) -> Record | None:
     """
     path = cells_dir(root) / cell_id / "record.json"
     try:
-        return Record.model_validate_json(path.read_bytes())
+        found = Record.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(
-            f"{path} is no quantlab record: {where}: {first['msg']}; delete its folder to run the cell again"
-        ) from None
+        raise _no_record(path, _first(error)) from None
+    if found.cell_id != cell_id:
+        raise _no_record(path, f"cell_id: it is of another cell, {shortened(found.cell_id)}")
+    return found
+
+
+def _no_record(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} is no quantlab record: {why}; delete its folder to run the cell again")
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(shortened(part).strip("'") for part in first["loc"]) or "the file"
+    return f"{where}: {first['msg']}"
 
 
 def recorded(root: str | Path) -> list[str]:
@@ -171,13 +195,28 @@ def readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str]
 
 
 def read_utterances(root: str | Path, cell_id: str) -> list[Utterance]:
-    return [Utterance.model_validate_json(line) for line in _lines(root, cell_id, "utterances.jsonl")]
+    """The scored utterances of a cell.
+
+    Raises:
+        ValueError: a line is none; the message names it.
+        OSError: the file cannot be read.
+    """
+    return list(_lines(Utterance, cells_dir(root) / cell_id / "utterances.jsonl"))
 
 
 def read_batches(root: str | Path, cell_id: str) -> list[Batch]:
-    return [Batch.model_validate_json(line) for line in _lines(root, cell_id, "batches.jsonl")]
+    """The timed calls of a cell; raises as `read_utterances`."""
+    return list(_lines(Batch, cells_dir(root) / cell_id / "batches.jsonl"))
 
 
-def _lines(root: str | Path, cell_id: str, name: str) -> list[str]:
-    text = (cells_dir(root) / cell_id / name).read_text(encoding="utf-8")
-    return [line for line in text.split("\n") if line]  # not splitlines(): a hypothesis may hold U+2028
+def _lines(kind: type[Line], path: Path) -> Iterator[Line]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): a hypothesis may hold U+2028
+        try:
+            if line:
+                yield kind.model_validate_json(line)
+        except ValidationError as error:
+            raise ValueError(f"{path}:{number}: {_first(error)}") from None

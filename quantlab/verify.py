@@ -14,8 +14,6 @@ from pathlib import Path
 from statistics import StatisticsError
 from typing import Any
 
-from pydantic import ValidationError
-
 from quantlab import figures, storage
 from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, to_stdout, warn
 from quantlab.config import ProtocolConfig
@@ -104,9 +102,6 @@ def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
     try:
         utterances = storage.read_utterances(root, cell_id)
         batches = storage.read_batches(root, cell_id)
-    except ValidationError as error:
-        first = error.errors()[0]
-        yield _Figure("raw files", "readable", f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
     except (ValueError, OSError) as error:
         yield _Figure("raw files", "readable", str(error))
     else:

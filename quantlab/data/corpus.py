@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from quantlab.config import DatasetConfig
-from quantlab.errors import ConfigError, did_you_mean
+from quantlab.errors import ConfigError, did_you_mean, shortened
 from quantlab.record import to_json
 
 ENTRY_POINTS = "quantlab.datasets"
+SPLIT_NAME = re.compile(r"\w[\w .+-]{0,59}")
 SAMPLE_BYTES = 16 * 1024  # of an audio file that its digest reads, at the start and in the middle
 
 
@@ -63,6 +65,7 @@ def open_corpus(dataset: DatasetConfig) -> Corpus:
         Unavailable: a hub corpus that is neither cached nor within reach.
     """
     listing = reader(dataset.source)(dataset)
+    _check_names(dataset, listing)
     splits = {name: tuple(listing[name])[: dataset.limit] for name in chosen_splits(dataset, listing)}
     _check_ids(dataset, [item for split in splits.values() for item in split])
     return Corpus(dataset, _fingerprint(dataset, splits), splits)
@@ -170,12 +173,22 @@ def _hash(value: object) -> str:
     return hashlib.sha256(to_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _check_names(dataset: DatasetConfig, splits: Iterable[str]) -> None:
+    """A split's name becomes that of figures, in tables and in MLflow."""
+    for name in splits:
+        if not SPLIT_NAME.fullmatch(name):
+            raise ConfigError(
+                f"dataset {dataset.name!r} has a split {shortened(name)}: expected 1 to 60 letters, digits, spaces "
+                "and any of . _ + -, the first one a letter or a digit"
+            )
+
+
 def _check_ids(dataset: DatasetConfig, utterances: Sequence[Utterance]) -> None:
     seen: dict[str, str] = {}
     for item in utterances:
         if item.id in seen:
             raise ConfigError(
-                f"dataset {dataset.name!r} has two utterances {item.id!r} (splits {seen[item.id]}, "
+                f"dataset {dataset.name!r} has two utterances {shortened(item.id)} (splits {seen[item.id]}, "
                 f"{item.split}): ids must be unique; name a column that is with dataset.id_column"
             )
         seen[item.id] = item.split

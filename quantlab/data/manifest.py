@@ -12,7 +12,7 @@ from typing import Any
 
 from quantlab.config import DatasetConfig
 from quantlab.data.corpus import Listing, Utterance, file_utterance, with_digests
-from quantlab.errors import ConfigError, did_you_mean
+from quantlab.errors import ConfigError, did_you_mean, shortened
 
 ASSETS = Path(__file__).parents[1] / "assets"
 DEFAULT_SPLIT = "test"
@@ -47,7 +47,9 @@ def read_manifest(dataset: DatasetConfig) -> Listing:
             utterance = _utterance(row, path.parent, dataset)
             first = seen.setdefault(utterance.id, number)
             if first != number:
-                raise ConfigError(f"id {utterance.id!r} is line {first}'s too; give each line an id of its own")
+                raise ConfigError(
+                    f"id {shortened(utterance.id)} is line {first}'s too; give each line an id of its own"
+                )
         except ConfigError as error:
             raise ConfigError(f"{path}:{number}: {error}") from None
         listing.setdefault(utterance.split, []).append(utterance)
@@ -80,7 +82,7 @@ def _utterance(row: Any, folder: Path, dataset: DatasetConfig) -> Utterance:
         raise ConfigError(f"got a JSON {type(row).__name__}; expected an object, e.g. {_EXAMPLE}")
     audio = _required(row, dataset.audio_column, "dataset.audio_column")
     if "\0" in audio or not audio:
-        raise ConfigError(f"{dataset.audio_column}={audio!r} is no path")
+        raise ConfigError(f"{dataset.audio_column}={shortened(audio)} is no path")
     text = row.get(dataset.text_column)
     if text is None and dataset.text_column in row:
         text = ""  # reported as an utterance without a reference
@@ -97,9 +99,11 @@ def _utterance(row: Any, folder: Path, dataset: DatasetConfig) -> Utterance:
 
 def _required(row: dict[str, Any], key: str, option: str) -> str:
     if key not in row:
-        raise ConfigError(f"no {key!r} among its keys {sorted(row)}; if it has another name, set {option}")
+        raise ConfigError(
+            f"no {key!r} among its keys {shortened(sorted(row), 200)}; if it has another name, set {option}"
+        )
     if not isinstance(row[key], str):
-        raise ConfigError(f"{key}={row[key]!r} is no string")
+        raise ConfigError(f"{key}={shortened(row[key])} is no string")
     return str(row[key])
 
 
@@ -107,5 +111,5 @@ def _optional(row: dict[str, Any], key: str) -> str | None:
     """Ids and speakers are often numbers; any scalar becomes text."""
     value = row.get(key)
     if isinstance(value, dict | list):
-        raise ConfigError(f"{key}={value!r} is neither a string nor a number")
+        raise ConfigError(f"{key}={shortened(value)} is neither a string nor a number")
     return None if value is None else str(value)

@@ -45,6 +45,7 @@ PARAMS = {
 }
 STAGES = ("load_s", "quantize_s", "calibrate_s", "warmup_s", "measure_s", "total_s")
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]", re.ASCII)  # what MLflow forbids in the name of a metric or tag
+_LONGEST_NAME = 250  # characters; MLflow's own limit
 _LONGEST_TAG = 500  # characters; enough for a reason, and a column of the run list stays readable
 
 
@@ -124,8 +125,9 @@ def headline(cells: Sequence[Record]) -> dict[str, float]:
 
 
 def plain_name(name: str) -> str:
-    """The name with what MLflow does not allow replaced by `_`."""
-    return _NOT_IN_A_NAME.sub("_", name)
+    """The name with what MLflow does not allow replaced by `_`: it takes none for a path that leads elsewhere."""
+    parts = _NOT_IN_A_NAME.sub("_", name)[:_LONGEST_NAME].split("/")
+    return "/".join(part.strip(".") or "_" for part in parts)
 
 
 def tags(record: Record) -> dict[str, str]:

@@ -7,6 +7,7 @@ import pytest
 
 from quantlab import command, rescore, verify
 from quantlab.app import MISUSED, main
+from quantlab.grid import Grid
 from quantlab.recommend import __main__ as recommend
 from quantlab.report import __main__ as report
 
@@ -38,7 +39,7 @@ GRID = [
     ("threads=4", "threads: no such key; did you mean 'device.threads'?"),
     ("+quant.speed=9", "quant.speed: no such key"),
     ("++quant.bitz=3", "quant.bitz: no such key; did you mean 'quant.bits'?"),
-    ("quant={bits:4}", "quant is a group: choose one of its options, quant=NAME"),
+    ("quant={a:1}", "quant is a group: choose one of its options, quant=NAME"),
     ("~quant", "quant: it is needed"),
     # types and ranges
     ("protocol.batch_size=-1", "protocol.batch_size=-1: input should be greater than 0"),
@@ -73,7 +74,7 @@ GRID = [
     ("tracking=server tracking.uri=localhost:5000", "needs tracking.uri=http://HOST:PORT, got 'localhost:5000'"),
     ("seed=${nothing}", "seed: Interpolation key 'nothing' not found"),
     ("seed=${oc.env:NOT_SET}", "seed: KeyError raised while resolving interpolation: \"Environment variable 'NOT_SET'"),
-    ("--config-dir nowhere", "Additional config directory 'nowhere' not found"),
+    ("--config-dir nowhere", "nowhere' not found"),
     # sweeps
     ("quant=none,torch_int8", "to sweep over the values add -m"),
     ("-m quant=glob(hqx*)", "the sweep has no cell: a glob or a range of it is empty, in -m quant=glob(hqx*)"),
@@ -96,9 +97,15 @@ GRID = [
 @pytest.mark.parametrize(("line", "says"), GRID, ids=[line[:60] for line, _ in GRID])
 def test_the_grid(line, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Grid, "run", runs)
     assert main(line.split(" ")) == MISUSED
     _assert_one_line(capsys.readouterr(), says)
     assert list(tmp_path.iterdir()) == [], "a mistake leaves nothing behind"
+
+
+def runs(*_):
+    """In place of cells, which would take their time to fail the test."""
+    raise AssertionError("something is run")
 
 
 def _assert_one_line(printed, says):

@@ -1,0 +1,145 @@
+"""Records that were damaged at random: every command says what is wrong and where, and none ends in a traceback."""
+
+import json
+import shutil
+
+import pytest
+from damage import FEW, damaged
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import result
+
+from quantlab import rescore, storage, verify
+from quantlab.recommend import __main__ as recommend
+from quantlab.report import __main__ as report
+
+
+def small(quant, cell_id):
+    """A whole record with few lines, so that most changes hit something that is read."""
+    found = result(quant, cell_id)
+    receipt = found.record.receipt
+    modules = receipt.modules[:2]
+    receipt = receipt.model_copy(update={"modules": modules, "modules_total": 2, "modules_quantized": 2})
+    record = found.record.model_copy(update={"receipt": receipt})
+    return found.model_copy(
+        update={"record": record, "utterances": found.utterances[:6], "batches": found.batches[:2] + found.batches[-2:]}
+    )
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A root with a baseline and a cell that are compared."""
+    root = tmp_path_factory.mktemp("sound")
+    for quant, cell_id in (("none", "base"), ("hqq_int4", "cell")):
+        storage.write(root, small(quant, cell_id))
+    return root
+
+
+def commands(root, out, style):
+    yield report.main, ["--root", str(root), "--format", style]
+    yield verify.main, ["--root", str(root)]
+    yield rescore.main, ["--root", str(root), "--normaliser", "none", "--output", str(out)]
+    yield recommend.main, ["--root", str(root)]
+    yield recommend.main, ["--root", str(root), "--split", "clean", "--format", "json", "--max-size-mb", "5"]
+
+
+STYLES = st.sampled_from(["table", "json", "markdown", "csv", "latex"])
+
+
+def said_by_all(root, capsys, style="table"):
+    """Everything that the commands print; they end with a code of theirs, whatever the records hold."""
+    said = ""
+    out = root.with_name(f"{root.name}-rescored")
+    shutil.rmtree(out, ignore_errors=True)
+    for run, arguments in commands(root, out, style):
+        assert run(arguments) in (0, 1, 2)
+        printed = capsys.readouterr()
+        said += printed.out + printed.err
+    return said
+
+
+@pytest.fixture
+def root(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "runs")
+
+
+@FEW
+@given(data=st.data())
+def test_a_record(root, sound, capsys, data):
+    stored = json.loads((sound / "cells" / "cell" / "record.json").read_text())
+    path = root / "cells" / "cell" / "record.json"
+    path.write_text(json.dumps(damaged(data, stored)), encoding="utf-8")
+    said = said_by_all(root, capsys, data.draw(STYLES))
+    if not list(storage.readable(root, ["cell"], lambda why: None)):
+        assert f"{path} is no quantlab record: " in said
+
+
+@FEW
+@given(data=st.data(), name=st.sampled_from(["utterances.jsonl", "batches.jsonl"]))
+def test_raw_files(root, sound, capsys, data, name):
+    for raw in ("utterances.jsonl", "batches.jsonl"):  # as they were before the last example
+        shutil.copyfile(sound / "cells" / "cell" / raw, root / "cells" / "cell" / raw)
+    lines = [json.loads(line) for line in (sound / "cells" / "cell" / name).read_text().splitlines()]
+    found = damaged(data, lines)
+    lines = found if isinstance(found, list) else [found]
+    path = root / "cells" / "cell" / name
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    said = said_by_all(root, capsys, data.draw(STYLES))
+    if not is_whole(root):
+        assert f"{path}:" in said
+
+
+def is_whole(root):
+    try:
+        storage.read_utterances(root, "cell")
+        storage.read_batches(root, "cell")
+    except ValueError:
+        return False
+    return True
+
+
+@FEW
+@given(data=st.data(), name=st.sampled_from(["record.json", "utterances.jsonl", "batches.jsonl"]))
+def test_bytes(root, sound, capsys, data, name):
+    """Flipped, cut, doubled: what a broken disk or a bad copy makes of a file."""
+    content = bytearray((sound / "cells" / "cell" / name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, max(len(content) - 1, 0)))
+        what = data.draw(st.sampled_from(["flip", "cut", "insert"]))
+        if what == "cut":
+            del content[place:]
+        elif what == "insert":
+            content[place:place] = data.draw(st.binary(min_size=1, max_size=8))
+        elif content:
+            content[place] ^= data.draw(st.integers(1, 255))
+    path = root / "cells" / "cell" / name
+    path.write_bytes(content)
+    said = said_by_all(root, capsys, data.draw(STYLES))
+    shutil.copyfile(sound / "cells" / "cell" / name, path)
+    assert "Traceback" not in said
+
+
+@settings(FEW, max_examples=8)
+@given(data=st.data())
+def test_the_page(root, sound, capsys, data):
+    """A page of megabytes takes longer, so that it meets fewer of them."""
+    stored = json.loads((sound / "cells" / "cell" / "record.json").read_text())
+    (root / "cells" / "cell" / "record.json").write_text(json.dumps(damaged(data, stored)), encoding="utf-8")
+    assert report.main(["--root", str(root), "--format", "html"]) in (0, 1, 2)
+    capsys.readouterr()
+
+
+def test_a_record_that_says_it_is_another_cell(root, tmp_path, capsys):
+    """Nothing is written where the id leads."""
+    path = root / "cells" / "cell" / "record.json"
+    stored = json.loads(path.read_text())
+    for cell_id in ("../../evil", str(tmp_path / "evil"), "base", "a\nb", "x" * 4000, ".", ""):
+        path.write_text(json.dumps(stored | {"cell_id": cell_id}))
+        before = set(tmp_path.rglob("*"))
+        said = said_by_all(root, capsys)
+        assert f"{path} is no quantlab record: cell_id: it is of another cell, " in said
+        made = set(tmp_path.rglob("*")) - before
+        assert all("runs-rescored" in str(new) for new in made)
+        if cell_id not in ("base", ""):
+            with pytest.raises(ValueError, match="is no cell id"):
+                storage.write(tmp_path / "other", small("none", cell_id))
