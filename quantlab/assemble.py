@@ -77,7 +77,7 @@ def assemble(config: RunConfig, device: torch.device, clocks: Clocks) -> Assembl
         ConfigError: a name in the configuration does not exist in the model or the corpus.
     """
     with clocks.stage("load"):
-        checkpoint = models.load(config.model, config.seed)
+        checkpoint = models.load(config.model, config.seed, config.runtime.dtype)
     with clocks.stage("features"):
         corpus = open_corpus(config.dataset)
         speech = _speech(config, corpus, checkpoint)
@@ -114,7 +114,8 @@ def _quantize(
         converted = quantizer.convert(model, config.quant, names, device, how, config.device.threads or 1)
         return converted.engine, receipt.read_converted(before, converted, names, skipped)
     model = quantizer.setup(model, config.quant, names, device, calibrate)
-    evidence = receipt.read(before, model, names, skipped, quantizer)  # compiling wraps what it looks at
+    # before compiling, which wraps what it looks at
+    evidence = receipt.read(before, model, names, skipped, quantizer, config.runtime.dtype)
     return torch_engine(model, device, config, speech.measured, clocks), evidence
 
 
