@@ -37,13 +37,14 @@ def must_alternate(config: RunConfig, baseline_bytes: int, device: torch.device)
 
     Args:
         config: of the cell, whose model is loaded.
-        baseline_bytes: the size of the model in fp32.
+        baseline_bytes: the size of the model in fp32; in a type of 16 bits its baseline is half of that.
         device: where it goes.
     """
     if config.protocol.residency != "auto":
         return config.protocol.residency == "alternate"
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return baseline_bytes * HEADROOM > free
+    size_bytes = baseline_bytes if config.runtime.dtype == "float32" else baseline_bytes // 2
+    return size_bytes * HEADROOM > free
 
 
 def one_at_a_time(config: RunConfig, batches: int, progress: Progress) -> Iterator[Batch]:

@@ -87,7 +87,7 @@ def assemble(config: RunConfig, device: torch.device, clocks: Clocks, keep: Path
         ConfigError: a name in the configuration does not exist in the model or the corpus.
     """
     with clocks.stage("load"):
-        checkpoint = models.load(config.model, config.seed)
+        checkpoint = models.load(config.model, config.seed, config.runtime.dtype)
     if keep is not None:
         write_companions(checkpoint, keep)
     with clocks.stage("features"):
@@ -126,7 +126,8 @@ def _quantize(
         converted = quantizer.convert(model, config.quant, names, device, how, config.device.threads or 1, keep)
         return converted.engine, receipt.read_converted(before, converted, names, skipped), None
     model = quantizer.setup(model, config.quant, names, device, calibrate)
-    evidence = receipt.read(before, model, names, skipped, quantizer)  # compiling wraps what it looks at
+    # before compiling, which wraps what it looks at
+    evidence = receipt.read(before, model, names, skipped, quantizer, config.runtime.dtype)
     kept = None if keep is None else portable(model, names, quantizer)
     return torch_engine(model, device, config, speech.measured, clocks), evidence, kept
 

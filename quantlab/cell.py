@@ -181,8 +181,8 @@ def _heard(speech: Features) -> Iterator[tuple[score.Heard, slice]]:
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:
-    """A second model in this process, fp32 and warm."""
-    recogniser = models.load(config.model, config.seed).model.to(device)
+    """A second model in this process, unquantized and warm."""
+    recogniser = models.load(config.model, config.seed, config.runtime.dtype).model.to(device)
     speech, unseen = made.speech.measured, Clocks(device)
     baseline = torch_engine(recogniser, device, config, speech, unseen)
     warm_up(baseline, speech, config.protocol.warmup_batches, unseen)

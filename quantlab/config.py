@@ -39,6 +39,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_print
 _LONGEST_S = 31_536_000  # a year; a clock takes no infinity
 Target = Literal["all", "encoder", "decoder"]
 AudioContext = Literal["full", "dynamic"]
+Dtype = Literal["float32", "float16", "bfloat16"]
 Backend = Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"]
 
 
@@ -142,6 +143,7 @@ class RuntimeConfig(_Part):
 
     name: Literal["eager", "compile"] = "eager"  # compile: static cache and torch.compile
     audio_ctx: AudioContext = "full"  # dynamic: the encoder sees only the frames that hold audio, not the whole window
+    dtype: Dtype = "float32"  # in which all that is not quantized is stored and computed
 
 
 class HubSplit(_Part):
@@ -290,9 +292,12 @@ class RunConfig(_Part):
 
     @property
     def label(self) -> str:
-        """What a person calls the cell, e.g. `nano-hqq_int4-cpu`; the corpus too, where noise was added to it."""
+        """What a person calls the cell, e.g. `nano-hqq_int4-cpu`; its type, where that is not fp32, and the corpus,
+        where noise was added to it.
+        """
+        stored = "" if self.runtime.dtype == "float32" else f"-{self.runtime.dtype}"
         heard = "" if self.dataset.noise.kind is None else f"-{self.dataset.label}"
-        return f"{self.axes}{heard}"
+        return f"{self.axes}{stored}{heard}"
 
     @property
     def axes(self) -> str:

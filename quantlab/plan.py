@@ -11,6 +11,7 @@ from quantlab.data import open_corpus
 from quantlab.errors import ConfigError, Unavailable
 from quantlab.identity import fingerprints, hashed, library_versions, resolve
 from quantlab.machine import Site, here
+from quantlab.quantizers import Converter, Quantizer
 from quantlab.record import Status, to_json
 
 
@@ -70,20 +71,21 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
     if no_device and not site.can_change:
         return Refusal("unsupported", no_device)
     quantizer = quantizers.get(config.quant.library)
-    never = quantizer.why_unsupported(config.quant, config.device.name) or _why_no_runtime(
-        config, quantizers.converts(quantizer)
-    )
+    never = quantizer.why_unsupported(config.quant, config.device.name) or _why_no_runtime(config, quantizer)
     if never:
         return Refusal("unsupported", never)
     return Refusal("failed", no_device) if no_device else None
 
 
-def _why_no_runtime(config: RunConfig, own_engine: bool) -> str | None:
-    runtime = config.runtime
-    if runtime.name == "compile" and own_engine:
-        return f"{config.quant.library} runs the model itself, runtime=compile is torch's: set runtime=eager"
+def _why_no_runtime(config: RunConfig, quantizer: Quantizer | Converter) -> str | None:
+    runtime, library = config.runtime, config.quant.library
+    if runtime.name == "compile" and quantizers.converts(quantizer):
+        return f"{library} runs the model itself, runtime=compile is torch's: set runtime=eager"
     if runtime.name == "compile" and runtime.audio_ctx == "dynamic":
         return "runtime.audio_ctx=dynamic would compile again for every length: set runtime=eager"
+    if runtime.dtype not in quantizers.dtypes(quantizer):
+        whose = "has types of its own for all it stores" if quantizers.converts(quantizer) else "computes in fp32 only"
+        return f"{library} {whose}: set runtime.dtype=float32, not {runtime.dtype}"
     return None
 
 

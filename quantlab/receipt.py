@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from quantlab.config import Dtype
 from quantlab.engines import Engine
 from quantlab.quantizers import Quantizer
 from quantlab.record import ModuleReceipt, Receipt
@@ -51,6 +52,7 @@ def read(
     names: Iterable[str],
     skipped: dict[str, str],
     quantizer: Quantizer,
+    dtype: Dtype = "float32",
 ) -> Receipt:
     """Look at a model after quantization.
 
@@ -60,10 +62,12 @@ def read(
         names: modules that should have changed.
         skipped: modules that should not, with why.
         quantizer: what quantized it.
+        dtype: of all floating-point numbers outside of `names`. What a quantized module holds beside its weight
+            (scales, biases) is its library's matter, and listed.
 
     Returns:
         `verified` is false, and `problems` names every module, if one of `names` holds what it held before,
-        is not quantized or did not shrink, or if any other module of the model changed.
+        is not quantized or did not shrink, or if any other module of the model changed or is not in `dtype`.
     """
     wanted = frozenset(names)
     modules = dict(model.named_modules())
@@ -78,7 +82,10 @@ def read(
         for name, held in before.linears.items()
         if (problem := _problem(name, held, after.get(name), name in wanted, modules, quantizer))
     ]
-    problems += _changed_others(before.others, _others(model, before.linears))
+    others = _others(model, before.linears)
+    problems += _changed_others(before.others, others)
+    unquantized = others | {name: held for name, held in after.items() if name not in wanted}
+    problems += _in_another_type(before.linears | before.others, unquantized, dtype)
     return _receipt(before, receipts, problems, bytes_by_dtype(model))
 
 
@@ -180,6 +187,16 @@ def _changed_others(before: dict[str, Held], after: dict[str, Held]) -> Iterator
             yield f"{where} is gone"
         elif was.differs(is_now):
             yield f"{where} changed from {was} to {is_now} although it should not"
+
+
+def _in_another_type(before: dict[str, Held], unquantized: dict[str, Held], dtype: Dtype) -> Iterator[str]:
+    """Of modules that are what they were; of others it is said that they changed."""
+    for name, held in unquantized.items():
+        if name not in before or held.differs(before[name]):
+            continue
+        for item in held.tensors:
+            if item.is_floating_point and item.dtype != dtype:
+                yield f"{f'{name}.' if name else ''}{item.name} is {item.dtype} although runtime.dtype={dtype}"
 
 
 def _others(model: nn.Module, linears: Iterable[str]) -> dict[str, Held]:

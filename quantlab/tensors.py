@@ -30,6 +30,11 @@ class Stored:
     address: Hashable  # equal for tensors that share memory
 
     @property
+    def is_floating_point(self) -> bool:
+        """Whether it holds floating-point numbers, of whatever width."""
+        return self.dtype.startswith(("float", "bfloat"))
+
+    @property
     def looks(self) -> tuple[str, str, int]:
         """What a change shows in; the address does not count, as moving a model changes it."""
         return self.name, self.dtype, self.bytes

@@ -79,11 +79,14 @@ def test_what_is_not_alike_is_said():
     assert match.notes[0] == "measured with random weights: only the size compares"
 
 
-def test_hardware_and_batch_size_of_the_source_are_said():
+def test_hardware_batch_size_and_type_of_the_source_are_said():
     changes = {"model": "large_v2", "dataset__name": "tedlium", "device": "cuda"}
     [match] = published.matches([compared("none", **changes)])
     assert match.figures.real_time_factor == pytest.approx(1 / 11.6)
-    assert match.notes == ("batch size 16 here, 1 there", "hardware there: RTX 4090; here: a processor")
+    size, hardware = "batch size 16 here, 1 there", "hardware there: RTX 4090; here: a processor"
+    assert match.notes == (size, "what is not quantized is float32 here, float16 there", hardware)
+    [match] = published.matches([compared("none", **changes, runtime={"name": "eager", "dtype": "float16"})])
+    assert match.notes == (size, hardware)
     [match] = published.matches([compared("hqq_int4", quant__target="decoder", runtime__name="compile", **changes)])
     assert match.figures.wer == {"test": 4.0}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlab import hub
-from quantlab.config import ModelConfig
+from quantlab.config import Dtype, ModelConfig
 from quantlab.errors import ConfigError, did_you_mean
 from quantlab.models import folder as folders
 from quantlab.models import pretrained, random_weights
@@ -27,7 +27,7 @@ HUB_FILES = ("*.json", "merges.txt", "model.safetensors", "model-*-of-*.safetens
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A recogniser, fp32 and in eval mode on the CPU."""
+    """A recogniser, in eval mode on the CPU."""
 
     model: WhisperForConditionalGeneration
     feature_extractor: WhisperFeatureExtractor
@@ -47,21 +47,27 @@ def fingerprint(model: ModelConfig, seed: int) -> str:
     return "sha256:" + folders.content_hash(locate(model))
 
 
-def load(model: ModelConfig, seed: int) -> Checkpoint:
+def load(model: ModelConfig, seed: int, dtype: Dtype = "float32") -> Checkpoint:
     """Load a checkpoint, or make one.
 
     Args:
         model: which.
         seed: of random weights; unused for others.
+        dtype: of all that the recogniser holds. It is loaded and checked in fp32 first, whatever type its file has.
 
     Raises:
         ConfigError: the folder is no checkpoint of a Whisper, or its tensors are not its architecture's.
         Unavailable: it is neither on this machine nor on a hub that can be reached.
     """
+    import torch
+
     if model.weights == "random":
-        return Checkpoint(*random_weights.make(model, seed), tokenizer=None)
-    recogniser, processor = pretrained.load(locate(model))
-    return Checkpoint(recogniser, processor.feature_extractor, processor.tokenizer)
+        recogniser, feature_extractor = random_weights.make(model, seed)
+        tokenizer = None
+    else:
+        recogniser, processor = pretrained.load(locate(model))
+        feature_extractor, tokenizer = processor.feature_extractor, processor.tokenizer
+    return Checkpoint(recogniser.to(getattr(torch, dtype)), feature_extractor, tokenizer)
 
 
 def locate(model: ModelConfig) -> Path:

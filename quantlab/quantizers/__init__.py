@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from quantlab.config import QuantConfig
+from quantlab.config import Dtype, QuantConfig
 from quantlab.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,11 +32,15 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "quantlab.quantizers"
 HEAD = "proj_out"  # Whisper's output projection; belongs to the decoder, its weight is tied to the embedding
+FLOATS: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
 Calibrate = Callable[["nn.Module"], None]
 
 
 class Quantizer(Protocol):
-    """What the file of a library has at its top level; an entry point names such a module."""
+    """What the file of a library has at its top level; an entry point names such a module.
+
+    Where it cannot work on a model in every type of FLOATS, it has a tuple DTYPES of those in which it can.
+    """
 
     DISTRIBUTIONS: tuple[str, ...]  # installed packages whose versions can change a figure
 
@@ -59,7 +63,7 @@ class Quantizer(Protocol):
         Whatever a library builds or compiles at first use happens here, so that no timed region contains it.
 
         Args:
-            model: in fp32, on the CPU, in evaluation mode.
+            model: in fp32 or what else `runtime.dtype` says, on the CPU, in evaluation mode.
             quant: what to do.
             names: see `select`.
             device: where the model ends up.
@@ -146,6 +150,11 @@ def get(library: str) -> Quantizer | Converter:
 def converts(quantizer: Quantizer | Converter) -> TypeIs[Converter]:
     """Whether the library brings its own engine."""
     return hasattr(quantizer, "convert")
+
+
+def dtypes(quantizer: Quantizer | Converter) -> tuple[Dtype, ...]:
+    """What `runtime.dtype` may be; an engine of its own is given fp32, and stores what it will."""
+    return ("float32",) if converts(quantizer) else getattr(quantizer, "DTYPES", FLOATS)
 
 
 def distributions(library: str) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def _axis(quant: QuantConfig) -> int:
 def setup(
     model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
 ) -> nn.Module:
-    """Replace module after module, on the device, freeing each fp32 weight before the next.
+    """Replace module after module, on the device, freeing each old weight before the next.
 
     Raises:
         ConfigError: the group size does not fit a module.

@@ -1,4 +1,4 @@
-"""No quantization: the fp32 baseline."""
+"""No quantization: the baseline, in fp32 unless `runtime.dtype` says otherwise."""
 
 from __future__ import annotations
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from quantlab.config import QuantConfig
+    from quantlab.config import Dtype, QuantConfig
     from quantlab.quantizers import Calibrate
 
 DISTRIBUTIONS = ("torch",)
+DTYPES: tuple[Dtype, ...] = ("float32",)  # quantized::linear_dynamic knows no other
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:

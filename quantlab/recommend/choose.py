@@ -109,7 +109,7 @@ def _recommend(found: Sequence[Row], limits: Limits, output_dir: str) -> Recomme
 def _best_timed(found: Sequence[Row]) -> tuple[list[Row], tuple[str, ...]]:
     """Of a cell measured under several protocols only what was timed against its baseline in turns."""
     careful = {item["protocol"] for item in found if item["speed"] is not None}
-    axes = ("model", "weights", "quant", "device", "runtime", "threads", "target", "group_size", "seed")
+    axes = ("model", "weights", "quant", "device", "runtime", "dtype", "threads", "target", "group_size", "seed")
     good = [item for item in found if item["protocol"] in careful and item["status"] == "ok"]
     timed = {tuple(str(item[axis]) for axis in axes) for item in good}
 

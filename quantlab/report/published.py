@@ -11,6 +11,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from quantlab.config import Dtype
 from quantlab.report.rows import Row
 
 _FILE = Path(__file__).with_name("published.yaml")
@@ -30,6 +31,7 @@ class Source(_Part):
     url: str
     hardware: str | None = None
     batch_size: int | None = None
+    dtype: Dtype | None = None  # of what is not quantized
     unknown: tuple[str, ...] = ()  # conditions that this project has not read there
 
 
@@ -133,6 +135,9 @@ def _notes(row: Row, source: Source, corpus: Corpus) -> Iterator[str]:
             yield f"{name}: measured on {result['utterances']:,} of {whole:,} utterances"
     if source.batch_size is not None and row["batch_size"] != source.batch_size:
         yield f"batch size {row['batch_size']} here, {source.batch_size} there"
+    here = row["dtype"] or "float32"  # older records do not say
+    if source.dtype is not None and here != source.dtype:
+        yield f"what is not quantized is {here} here, {source.dtype} there"
     if source.hardware is not None:
         yield f"hardware there: {source.hardware}; here: {row['environment'].get('processor') or 'not recorded'}"
     if source.unknown:

@@ -39,6 +39,7 @@ _SETTINGS = {
     "threads": "device.threads",
     "runtime": "runtime.name",
     "audio_ctx": "runtime.audio_ctx",
+    "dtype": "runtime.dtype",
     "noise_kind": "dataset.noise.kind",
     "snr_db": "dataset.noise.snr_db",
     "long": "dataset.long",
@@ -96,7 +97,7 @@ def _baselines_elsewhere(root: str | Path, found: Sequence[Record]) -> list[Reco
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    axes = tuple(str(row[key]) for key in ("dataset", "model", "weights", "device", "runtime", "protocol"))
+    axes = tuple(str(row[key]) for key in ("dataset", "model", "weights", "device", "runtime", "dtype", "protocol"))
     return (
         *axes,
         row["quant"] != "none",

@@ -21,6 +21,7 @@ from quantlab.report.wording import (
     between,
     cell_name,
     half_width,
+    is_half,
     megabytes,
     noise,
     percent,
@@ -61,7 +62,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         *(
             Column(tuple(axis.split("_")), _value(axis), words=True)
             for axis in FURTHER_AXES
-            if _tells_apart(axis, rows)
+            if _tells_apart(axis, rows) or (axis == "dtype" and any(map(is_half, rows)))
         ),
         *(Column(("WER %", split), _of(split, "wer"), percent, min) for split in splits),
         *(Column(("CER %", split), _of(split, "cer"), percent, min, drop_first=4) for split in splits),

@@ -21,6 +21,7 @@ FURTHER_AXES = (
     "weights",
     "runtime",
     "audio_ctx",
+    "dtype",
     "long",
     "protocol",
     "batch_size",
@@ -80,8 +81,14 @@ def utterances(count: int) -> str:
 
 
 def cell_name(row: Row) -> str:
-    """What a person calls the cell, e.g. `nano-hqq_int4-cpu`."""
-    return f"{row['model']}-{row['quant']}-{row['device']}"
+    """What a person calls the cell, e.g. `nano-hqq_int4-cpu`; its type too, where that is not fp32."""
+    stored = f"-{row['dtype']}" if is_half(row) else ""
+    return f"{row['model']}-{row['quant']}-{row['device']}{stored}"
+
+
+def is_half(row: Row) -> bool:
+    """Whether what is not quantized is in another type than fp32; older records do not say, and are fp32."""
+    return row["dtype"] not in (None, "float32")
 
 
 def names(rows: Sequence[Row]) -> dict[str, str]:

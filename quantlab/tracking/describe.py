@@ -20,6 +20,7 @@ PARAMS = {
     "device": "device.name",
     "runtime": "runtime.name",
     "audio_ctx": "runtime.audio_ctx",
+    "dtype": "runtime.dtype",
     "snr_db": "dataset.noise.snr_db",
     "long": "dataset.long",
     "protocol": "protocol.name",
