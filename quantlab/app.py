@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quantlab import points as points_of
 from quantlab.commandline import MISUSED, warn
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean
@@ -46,19 +50,20 @@ def compose(arguments: Sequence[str]) -> list[RunConfig]:
     return parse_grid(_compose(arguments))
 
 
-def _compose(arguments: Sequence[str]) -> list[dict[str, Any]]:
+def _compose(arguments: Sequence[str], whole: bool = False) -> list[dict[str, Any]]:
     """Every point of the grid as a plain mapping, in Hydra's order; none after --help, --cfg and the like.
 
     Hydra's launcher is left nothing to run: the points are collected, so that all of them are validated before
     the first is measured, and so that a failing cell is a row and no exception.
     """
     points: list[dict[str, Any]] = []
+    sweep: list[points_of.Overrides] = []
 
     def collect(point: DictConfig) -> None:
         points.append(OmegaConf.to_container(point, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
 
     _register()
-    with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(sweep, whole):
         OmegaConf.register_new_resolver("scratch_dir", lambda: scratch, replace=True)
         try:
             application = hydra.main(version_base="1.3", config_path=str(shared_dir("conf")), config_name="config")(
@@ -67,7 +72,43 @@ def _compose(arguments: Sequence[str]) -> list[dict[str, Any]]:
             _with_arguments(application, arguments)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explain(error)) from None
-    return points
+    if not sweep:
+        return points
+    few = points_of.needed(sweep, _values)
+    every = points if whole else points_of.expanded(sweep, dict(zip(few, points, strict=True)), _values)
+    return _compose(arguments, whole=True) if every is None else every
+
+
+@contextlib.contextmanager
+def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
+    """A block in which Hydra composes of a sweep only the points that the others follow from, and each once.
+
+    Args:
+        sweep: receives every point's overrides.
+        whole: compose every point; still once, where Hydra would do it a first time to see whether it can.
+    """
+
+    def thin_out(sweeper: Sweeper, batch: list[Sequence[str]]) -> None:
+        sweep.extend(tuple(overrides) for overrides in batch)
+        if not whole:
+            batch[:] = points_of.needed(sweep, _values)
+
+    validate = Sweeper.validate_batch_is_legal
+    Sweeper.validate_batch_is_legal = thin_out
+    try:
+        yield
+    finally:
+        Sweeper.validate_batch_is_legal = validate
+
+
+def _values(override: str) -> points_of.Changes | None:
+    """What `section.key=value` or `key=value` sets; None for the choice of an option, which sets much."""
+    key, _, value = override.partition("=")
+    single = re.fullmatch(r"\w+(\.\w+)?", key) and not (shared_dir("conf") / key).is_dir()
+    if not single or key in ("experiment", "only") or key.startswith("hydra.") or "${" in value:
+        return None
+    [parsed] = OverridesParser.create().parse_overrides([override])
+    return {tuple(key.split(".")): parsed.value()}
 
 
 def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
