@@ -74,15 +74,14 @@ def records(count: int) -> Iterator[CellResult]:
     """`count` cells that ended well, the same at every call."""
     for index in range(count):
         model, variant = index % MODELS, index // MODELS
-        yield _result(f"{index:04}", model, variant)
+        yield result(f"{index:04}", model, variant)
 
 
-def _result(cell_id: str, model: int, variant: int) -> CellResult:
+def result(cell_id: str, model: int, variant: int, count: int = UTTERANCES) -> CellResult:
+    """A cell that ended well, with `count` utterances; variant 0 of a model is its baseline."""
     chance = random.Random(f"{model} {variant}")
     rate = 0.08 + 0.0005 * variant * (variant % 3)
-    utterances = tuple(
-        _utterance(index, random.Random(f"{model} {index}"), chance, rate) for index in range(UTTERANCES)
-    )
+    utterances = tuple(_utterance(index, random.Random(f"{model} {index}"), chance, rate) for index in range(count))
     batches = tuple(
         Batch(split=split, index=index, utterances=25, audio_s=75.0, tokens=300, elapsed_s=1.0 + 0.01 * variant)
         for split in ("clean", "other")

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quantlab import points as points_of
 from quantlab.command import COMMANDS
 from quantlab.commandline import MISUSED, warn
 from quantlab.config import RunConfig
@@ -82,26 +85,27 @@ def compose(arguments: Sequence[str]) -> list[RunConfig]:
     return parse_grid(_compose(arguments))
 
 
-def _compose(arguments: Sequence[str]) -> list[dict[str, Any]]:
+def _compose(arguments: Sequence[str], whole: bool = False) -> list[dict[str, Any]]:
     """Every point of the grid as a plain mapping, in Hydra's order; none after --help, --cfg and the like."""
-    return _collected(arguments)[0]
+    return _collected(arguments, whole)[0]
 
 
-def _collected(arguments: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Every point of the grid, and beside it the settings of its launcher.
+def _collected(arguments: Sequence[str], whole: bool = False) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Every point of the grid, and beside it the settings of each launcher that was composed.
 
     Hydra's launcher is left nothing to run: the points are collected, so that all of them are validated before
     the first is measured, and so that a failing cell is a row and no exception.
     """
     points: list[dict[str, Any]] = []
     launchers: list[dict[str, Any]] = []
+    sweep: list[points_of.Overrides] = []
 
     def collect(point: DictConfig) -> None:
         points.append(OmegaConf.to_container(point, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
         launchers.append(OmegaConf.to_container(HydraConfig.get().launcher, resolve=True))  # type: ignore[arg-type]
 
     _register()
-    with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(sweep, whole):
         OmegaConf.register_new_resolver("scratch_dir", lambda: scratch, replace=True)
         try:
             application = hydra.main(version_base="1.3", config_path=str(shared_dir("conf")), config_name="config")(
@@ -114,7 +118,43 @@ def _collected(arguments: Sequence[str]) -> tuple[list[dict[str, Any]], list[dic
             raise ConfigError(_explain(error)) from None
         except (ValueError, TypeError, AssertionError, yaml.YAMLError) as error:  # Hydra's own, in places
             raise ConfigError(f"{' '.join(arguments)}: cannot be composed: {_one_line(error)}") from None
-    return points, launchers
+    if not sweep:
+        return points, launchers
+    few = points_of.needed(sweep, _values)
+    every = points if whole else points_of.expanded(sweep, dict(zip(few, points, strict=True)), _values)
+    return _collected(arguments, whole=True) if every is None else (every, launchers)
+
+
+@contextlib.contextmanager
+def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
+    """A block in which Hydra composes of a sweep only the points that the others follow from, and each once.
+
+    Args:
+        sweep: receives every point's overrides.
+        whole: compose every point; still once, where Hydra would do it a first time to see whether it can.
+    """
+
+    def thin_out(sweeper: Sweeper, batch: list[Sequence[str]]) -> None:
+        sweep.extend(tuple(overrides) for overrides in batch)
+        if not whole:
+            batch[:] = points_of.needed(sweep, _values)
+
+    validate = Sweeper.validate_batch_is_legal
+    Sweeper.validate_batch_is_legal = thin_out
+    try:
+        yield
+    finally:
+        Sweeper.validate_batch_is_legal = validate
+
+
+def _values(override: str) -> points_of.Changes | None:
+    """What `section.key=value` or `key=value` sets; None for the choice of an option, which sets much."""
+    key, _, value = override.partition("=")
+    single = re.fullmatch(r"\w+(\.\w+)?", key) and not (shared_dir("conf") / key).is_dir()
+    if not single or key in ("experiment", "only") or key.startswith("hydra.") or "${" in value:
+        return None
+    [parsed] = OverridesParser.create().parse_overrides([override])
+    return {tuple(key.split(".")): parsed.value()}
 
 
 def _with_arguments(application: Any, arguments: Sequence[str]) -> None:

@@ -1,0 +1,167 @@
+"""What bookkeeping costs by the number of cells: `python benchmarks/scale.py`.
+
+Makes a grid of ten models × ten quantizations × seeds, and a record for every cell of it (synthetic figures, the real
+schema, 20 utterances: what is measured is bookkeeping, and raw text is the bulk of a record). Then times what a grid
+does before it measures anything (composing, planning, reading what is recorded), the commands that read records, and
+the whole resumed grid. Seconds are of the processor, as machines are shared; the wall's stand behind them. A command
+that this version does not have is left out, with a word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from report import result
+
+from quantlab import storage
+from quantlab.app import compose
+from quantlab.identity import library_versions
+from quantlab.plan import Cell, plan
+from quantlab.record import CellResult
+
+MODELS = "nano,tiny,base,small,medium,large_v2,large_v3,large_v3_turbo,distil_large_v3,base_en"
+QUANTS = "none,torch_int8,quanto_int8,quanto_int4,hqq_int8,hqq_int4,hqq_int3,hqq_int2,bnb_nf4,bnb_fp4"
+UTTERANCES = 20  # of a record
+TENS = 100  # cells for each seed
+COMMANDS = {
+    "report": ["quantlab.report"],
+    "report, json": ["quantlab.report", "--format", "json"],
+    "status": ["quantlab.status"],
+    "sync, SQLite": ["quantlab.sync"],
+}
+TOO_LONG = {"sync, SQLite": 1000}  # cells; not measured above
+
+
+@dataclass(frozen=True)
+class Cost:
+    processor_s: float
+    wall_s: float
+
+    def __str__(self) -> str:
+        return f"{self.processor_s:.2f} ({self.wall_s:.2f})"
+
+
+def main() -> None:
+    """Measure every operation at every size, print each as it is known, and then the curves."""
+    options = _options()
+    curves: dict[str, dict[int, Cost]] = {}
+    for cells in options.cells:
+        with tempfile.TemporaryDirectory(prefix="quantlab-scale-") as scratch:
+            for name, cost in measured(cells, Path(scratch)):
+                curves.setdefault(name, {})[cells] = cost
+                print(f"{cells:6} cells  {name:22} {cost} s", flush=True)
+            print(f"{cells:6} cells  {_storage(Path(scratch))}", flush=True)
+    print()
+    print(table(curves, options.cells))
+
+
+def measured(count: int, root: Path) -> Iterator[tuple[str, Cost]]:
+    """Every operation at one size, with what it costs."""
+    arguments = grid(count, root)
+    cost, configs = _timed(lambda: compose(arguments))
+    yield "compose", cost
+    cost, cells = _timed(lambda: plan(configs))
+    yield "plan", cost
+    results = list(records(cells))
+    cost, _ = _timed(lambda: [storage.write(root, item) for item in results])
+    yield "write records", cost
+    cost, read = _timed(lambda: storage.readable(root, [cell.id for cell in cells], print))
+    assert len(read) == count
+    yield "read records", cost
+    for name, (module, *more) in COMMANDS.items():
+        if importlib.util.find_spec(module) is None:
+            print(f"{count:6} cells  {name:22} left out: this version has no {module}")
+        elif count <= TOO_LONG.get(name, count):
+            yield name, _command([module, *more, "--root", str(root)])
+    yield "resume, whole command", _command(["quantlab", *arguments])
+
+
+def grid(count: int, root: Path) -> list[str]:
+    """The command line of a grid of so many cells, none of which is measured again."""
+    assert count % TENS == 0, f"{count} cells: a multiple of {TENS}"
+    seeds = ",".join(map(str, range(count // TENS)))
+    axes = [f"model={MODELS}", f"quant={QUANTS}", f"seed={seeds}"]
+    return ["-m", *axes, "device=cpu", "tracking=off", f"output_dir={root}"]
+
+
+def records(cells: Sequence[Cell]) -> Iterator[CellResult]:
+    """A record that ended well for each cell."""
+    quants = QUANTS.split(",")
+    for cell in cells:
+        made = result(cell.id, model=0, variant=quants.index(cell.config.quant.name), count=UTTERANCES)
+        facts = {
+            "config": cell.config.model_dump(mode="json"),
+            "fingerprints": cell.fingerprints,
+            "environment": {"versions": library_versions(cell.config)},
+        }
+        yield made.model_copy(update={"record": made.record.model_copy(update=facts)})
+
+
+def table(curves: dict[str, dict[int, Cost]], sizes: Sequence[int]) -> str:
+    """Seconds by operation and size, with the exponent of their growth."""
+    lines = ["| processor s (wall s) | " + " | ".join(f"{size:,}" for size in sizes) + " | exponent |"]
+    lines.append("|---" * (len(sizes) + 2) + "|")
+    for name, costs in curves.items():
+        cells = [str(costs[size]) if size in costs else "–" for size in sizes]
+        lines.append(f"| {name} | {' | '.join(cells)} | {exponent(costs)} |")
+    return "\n".join(lines)
+
+
+def exponent(costs: dict[int, Cost]) -> str:
+    """Slope of log seconds over log cells, from 1,000 cells on, where starting up no longer hides it; 1 is linear."""
+    points = [(math.log(size), math.log(cost.processor_s)) for size, cost in costs.items() if size >= 1000]
+    if len(points) < 2:
+        return "–"
+    x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
+    return f"{sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points):.2f}"
+
+
+def _timed(action: Callable[[], object]) -> tuple[Cost, object]:
+    wall, processor = time.perf_counter(), time.process_time()
+    found = action()
+    return Cost(time.process_time() - processor, time.perf_counter() - wall), found
+
+
+def _command(command: Sequence[str]) -> Cost:
+    """Of a command as a user gives it, start of the interpreter included."""
+    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(processor, time.perf_counter() - wall)
+
+
+def _storage(root: Path) -> str:
+    """Bytes and file system entries below a folder."""
+    files = [path for path in root.rglob("*")]
+    sizes = [path.stat() for path in files if path.is_file()]
+    content, blocks = sum(item.st_size for item in sizes), sum(512 * item.st_blocks for item in sizes)
+    return f"{len(files):,} entries, {content / 1e6:.1f} MB of content, {blocks / 1e6:.1f} MB on disk"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--cells",
+        type=lambda text: [int(size) for size in text.split(",")],
+        default=[100, 300, 1000, 3000, 10000],
+        metavar="N,N,…",
+        help="sizes, multiples of 100 (default: 100,300,1000,3000,10000)",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
