@@ -2,44 +2,43 @@
 
 import json
 
+from quantlab import storage
 from quantlab.export.__main__ import main
+from quantlab.export.rest import export_rest
 
 SMALL = ("dataset.limit=2", "dataset.splits=[other]", "protocol=quick", "device=cpu", "tracking=off")
 
 
-def folders(quantlab):
-    return sorted(path.name for path in (quantlab.folder / "exported").iterdir())
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def stamps(quantlab):
-    return {path: path.stat().st_mtime_ns for path in (quantlab.folder / "mlruns" / "cells").rglob("*.json*")}
-
-
-def test_the_grid_exports_what_it_measures_and_what_was_recorded_before(quantlab):
+def test_the_grid_exports_what_it_measures_and_what_was_recorded_before(quantlab, capsys):
+    root, directory = quantlab.folder / "mlruns", quantlab.folder / "exported"
     assert quantlab("quant=torch_int8", *SMALL).returncode == 0
-    before = stamps(quantlab)
-    both = ("-m", "quant=torch_int8,bnb_nf4", "export.dir=exported", *SMALL)
-    done = quantlab(*both)
+    measured = stamps(root / "cells")
+    done = quantlab("-m", "quant=torch_int8,ct2_int8", "export.dir=exported", *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("recorded before") == 1
-    [first, second] = folders(quantlab)
-    assert (first[:16], second[:19]) == ("nano-bnb_nf4-cpu", "nano-torch_int8-cpu")
-    assert before.items() <= stamps(quantlab).items(), "nothing is measured twice"
-    made = {name: (quantlab.folder / "exported" / name).stat().st_mtime_ns for name in (first, second)}
-    again = quantlab(*both)
-    assert again.returncode == 0
-    assert again.stderr.count("recorded before") == 2
-    assert made == {name: (quantlab.folder / "exported" / name).stat().st_mtime_ns for name in (first, second)}
+    assert measured.items() <= stamps(root / "cells").items(), "nothing is measured twice"
+    [first, second] = sorted(path.name for path in directory.iterdir())
+    assert (first[:17], second[:19]) == ("nano-ct2_int8-cpu", "nano-torch_int8-cpu")
 
-    # a record whose words are not what this model hears: the command refuses, and says which utterance
-    [cell] = [path for path in (quantlab.folder / "mlruns" / "cells").iterdir() if first.endswith(path.name)]
+    written = stamps(directory)
+    assert export_rest(root, list(storage.read_all(root)), str(directory))
+    assert main(["--root", str(root), "--dir", str(directory)]) == 0
+    assert capsys.readouterr().out.count("is exported already") == 2
+    assert stamps(directory) == written, "nothing is exported twice"
+
+    # a record whose words are not what this model hears
+    [cell] = [path for path in (root / "cells").iterdir() if first.endswith(path.name)]
     lines = [json.loads(line) for line in (cell / "utterances.jsonl").read_text().splitlines()]
     lines[1]["hypothesis"] = "something else"
     (cell / "utterances.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    refused = quantlab("--dir", "elsewhere", cell.name, module="quantlab.export")
-    assert refused.returncode == 1
-    assert f"cell {cell.name} is not exported: made again, the model hears something else" in refused.stderr
-    assert lines[1]["id"] in refused.stderr
+    assert main(["--root", str(root), "--dir", str(quantlab.folder / "elsewhere"), cell.name]) == 1
+    said = capsys.readouterr().err
+    assert f"cell {cell.name} is not exported: made again, the model hears something else" in said
+    assert lines[1]["id"] in said
     assert list((quantlab.folder / "elsewhere").iterdir()) == []
 
 
