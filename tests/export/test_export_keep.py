@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FEW, ROOT, configure
+from exporting import ROOT, composed, configure, parsed
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from quantlab import quantizers
-from quantlab.app import compose
 from quantlab.assemble import assemble, prepared
 from quantlab.cell import run_cell
 from quantlab.config import QuantConfig
+from quantlab.engines import decoding
 from quantlab.errors import ConfigError, ExportError
 from quantlab.export import load
 from quantlab.export import manifest as manifests
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 def test_where_the_model_goes_does_not_change_the_cell():
-    [without] = compose(["quant=hqq_int4", *FEW])
+    without = composed().model_copy(update={"quant": parsed("hqq_int4")})
     marks = {"checkpoint": "a", "corpus": "b"}
     assert cell_id(resolve(without), marks) == cell_id(resolve(configure("hqq_int4", "anywhere")), marks)
 
@@ -223,10 +223,7 @@ def test_every_tensor_keeps_its_type_and_its_bits(library, dtype, tmp_path):
     write_companions(Checkpoint(model, extractor, None), tmp_path)
     model = quantizer.setup(model, quant, names, CPU, print)
     held = portable(model, names, quantizer)
-    config = configure("none", tmp_path, "seed=0")
-    config = resolve(config.model_copy(update={"quant": quant}))
-    from quantlab.engines import decoding
-
+    config = resolve(composed().model_copy(update={"quant": quant}))
     write(tmp_path, Made("0123456789abcdef", config, decoding(model, config), held))
     again, processor = load(tmp_path)
     assert isinstance(processor, WhisperFeatureExtractor)
