@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,22 @@ from quantlab.tensors import leaves
 def load_folder(folder: Path) -> tuple[Any, Any]:
     """Model and processor; see `quantlab.export.load`."""
     found = manifests.read(folder)
+    with _named(folder):
+        return _load(folder, found)
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Whatever the libraries make of what a file says, the message names the folder."""
+    try:
+        yield
+    except (ExportError, ConfigError, MemoryError):
+        raise
+    except Exception as error:
+        raise ExportError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
     quantizer = quantizers.get(found.quant.library)
     if why := why_no_device(found.device) or quantizer.why_unsupported(found.quant, found.device):
         raise ConfigError(f"{folder} cannot be used here: {why}")

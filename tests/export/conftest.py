@@ -6,31 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from exporting import configure
 
-from quantlab import quantizers
-from quantlab.app import compose
 from quantlab.cell import run_cell
-from quantlab.config import QuantConfig
-
-ROOT = Path(__file__).resolve().parents[2]
-FEW = (
-    "device=cpu device.threads=1 device.pin=false dataset.limit=2 dataset.splits=[other] protocol=quick tracking=off"
-).split()
-
-
-def on_cpu():
-    """The files of conf/quant that run on a CPU."""
-    found = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "conf" / "quant").glob("*.yaml"))}
-    parsed = {name: QuantConfig.model_validate(raw) for name, raw in found.items()}
-    return [
-        name for name, quant in parsed.items() if quantizers.get(quant.library).why_unsupported(quant, "cpu") is None
-    ]
-
-
-def configure(name, directory, *more):
-    [config] = compose([f"quant={name}", f"export.dir={directory}", *FEW, *more])
-    return config
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,23 +1,22 @@
 """A folder is there whole or not at all, it is checked before it gets its name, and no figure depends on it."""
 
-import multiprocessing
 import os
 import resource
-import signal
-import time
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import FEW, ROOT, configure
+from exporting import ROOT, composed, configure, parsed
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from quantlab import quantizers
-from quantlab.app import compose
 from quantlab.assemble import assemble, prepared
 from quantlab.cell import run_cell
 from quantlab.config import QuantConfig
+from quantlab.engines import decoding
 from quantlab.errors import ConfigError, ExportError
 from quantlab.export import load
 from quantlab.export import manifest as manifests
@@ -36,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 def test_where_the_model_goes_does_not_change_the_cell():
-    [without] = compose(["quant=hqq_int4", *FEW])
+    without = composed().model_copy(update={"quant": parsed("hqq_int4")})
     marks = {"checkpoint": "a", "corpus": "b"}
     assert cell_id(resolve(without), marks) == cell_id(resolve(configure("hqq_int4", "anywhere")), marks)
 
@@ -68,27 +67,29 @@ def test_a_finished_folder_takes_the_place_of_an_older_one(tmp_path):
     assert list(tmp_path.iterdir()) == [final]
 
 
-def _hold(directory, ready):
-    with staged(directory) as folder:
-        (folder / "half").write_text("half")
-        ready.set()
-        time.sleep(600)
+HOLD = """
+import sys, time
+from quantlab.export.place import staged
+with staged(sys.argv[1]) as folder:
+    (folder / "half").write_text("half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_what_a_killed_process_left_goes_and_what_another_works_on_stays(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    events = [context.Event() for _ in range(2)]
-    processes = [context.Process(target=_hold, args=(str(tmp_path), event)) for event in events]
-    for process, event in zip(processes, events, strict=True):
-        process.start()
-        assert event.wait(60)
-    os.kill(processes[0].pid, signal.SIGKILL)
-    processes[0].join()
-    with staged(str(tmp_path)):
-        pids = {int(path.name.split(".")[-3]) for path in tmp_path.iterdir()}
-    processes[1].kill()
-    processes[1].join()
-    assert pids == {processes[1].pid, os.getpid()}
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as dead,
+        subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as alive,
+    ):
+        assert (dead.stdout.readline(), alive.stdout.readline()) == (b"ready\n", b"ready\n")
+        dead.kill()
+        dead.wait()
+        with staged(str(tmp_path)):
+            pids = {int(path.name.split(".")[-3]) for path in tmp_path.iterdir()}
+        alive.kill()
+    assert pids == {alive.pid, os.getpid()}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -135,16 +136,20 @@ def assembled(tmp_path_factory):
 
 
 def test_what_calibration_decided_comes_back(assembled):
-    """Some of quanto's modules quantize what they put out, others do not; their tensors tell nothing of it."""
+    """quanto's modules quantize what they put out until calibration finds it of no use; no tensor tells of it."""
     _, made, _, folder = assembled
-    again = model_of(folder, manifests.read(folder))
-    decided = {
-        name: [len(model.get_submodule(name)._forward_hooks) for name in made.portable.modules]
-        for name, model in (("was", made.decoder.model), ("is", again))
-    }
-    assert decided["is"] == decided["was"]
-    assert len(set(decided["is"])) == 2, "the case that this test is for"
+    found = manifests.read(folder)
+    again = model_of(folder, found)
+    was, now = (
+        [len(model.get_submodule(name)._forward_hooks) for name in made.portable.modules]
+        for model in (made.decoder.model, again)
+    )
+    assert was == now
+    assert 0 in now
+    assert [found.traits[name]["quantizes_output"] for name in found.modules] == [bool(count) for count in now]
     assert bytes_by_dtype(again) == made.receipt.bytes_by_dtype
+    with pytest.raises(ExportError, match="quantizes_output"):
+        model_of(folder, found.model_copy(update={"traits": {}}))
 
 
 def test_a_model_that_hears_something_else_is_not_exported(assembled, tmp_path):
@@ -170,7 +175,7 @@ def test_a_scale_that_got_lost_is_heard(assembled):
     tensors = load_file(folder / manifests.WEIGHTS)
     scales = [name for name in tensors if name.endswith("weight._scale")]
     save_file(tensors | {name: tensors[name] * 2 for name in scales}, folder / manifests.WEIGHTS)
-    said = manifests.read.__globals__["Manifest"].model_validate_json((folder / manifests.NAME).read_bytes())
+    said = manifests.Manifest.model_validate_json((folder / manifests.NAME).read_bytes())
     (folder / manifests.NAME).write_text(said.model_copy(update={"files": manifests.digests(folder)}).model_dump_json())
     try:
         with pytest.raises(ExportError, match="something else"):
@@ -218,10 +223,7 @@ def test_every_tensor_keeps_its_type_and_its_bits(library, dtype, tmp_path):
     write_companions(Checkpoint(model, extractor, None), tmp_path)
     model = quantizer.setup(model, quant, names, CPU, print)
     held = portable(model, names, quantizer)
-    config = configure("none", tmp_path, "seed=0")
-    config = resolve(config.model_copy(update={"quant": quant}))
-    from quantlab.engines import decoding
-
+    config = resolve(composed().model_copy(update={"quant": quant}))
     write(tmp_path, Made("0123456789abcdef", config, decoding(model, config), held))
     again, processor = load(tmp_path)
     assert isinstance(processor, WhisperFeatureExtractor)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import soundfile
-from conftest import ROOT, on_cpu
+from exporting import ROOT, on_cpu
 from safetensors import safe_open
 
 from quantlab.errors import ExportError

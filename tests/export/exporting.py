@@ -1,0 +1,41 @@
+"""Cells that are exported: which there are, and how small."""
+
+import functools
+from pathlib import Path
+
+import yaml
+
+from quantlab import quantizers
+from quantlab.app import compose
+from quantlab.config import ExportConfig, QuantConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+FEW = (
+    "device=cpu device.threads=1 device.pin=false dataset.limit=2 dataset.splits=[other] protocol=quick tracking=off"
+).split()
+
+
+def on_cpu():
+    """The files of conf/quant that run on a CPU."""
+    found = {path.stem: parsed(path.stem) for path in sorted((ROOT / "conf" / "quant").glob("*.yaml"))}
+    return [
+        name for name, quant in found.items() if quantizers.get(quant.library).why_unsupported(quant, "cpu") is None
+    ]
+
+
+@functools.cache
+def composed(*more):
+    """Hydra takes as long as quantizing the model does."""
+    [config] = compose([*FEW, *more])
+    return config
+
+
+def configure(name, directory, *more):
+    """The cell of a file of conf/quant that is exported to `directory`."""
+    return composed(*more).model_copy(
+        update={"quant": parsed(name), "export": ExportConfig(dir=str(directory))},
+    )
+
+
+def parsed(name):
+    return QuantConfig.model_validate(yaml.safe_load((ROOT / "conf" / "quant" / f"{name}.yaml").read_text()))
