@@ -240,7 +240,7 @@ def _one_line(error: Exception) -> str:
 
 def _group(missing: str) -> tuple[str, str]:
     """`model/openai/whisper-small` is an option of `model` with a slash in it; `hydra/launcher/slrum` is none."""
-    groups = [path.name for path in shared_dir("conf").iterdir() if path.is_dir()]
+    groups = {path.name for path in shared_dir("conf").iterdir() if path.is_dir()} - {"hydra"}
     first, _, rest = missing.partition("/")
     group, _, option = missing.rpartition("/")
     return (first, rest) if first in groups else (group, option)
