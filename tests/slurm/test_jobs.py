@@ -14,7 +14,7 @@ import pytest
 from quantlab.claims import owner as owner_of
 from quantlab.cluster import slurm as ask
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
 ON = (
@@ -203,7 +203,7 @@ def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
     wait_for("the fourth job is at its limit", lambda: list(batch.parent.glob("interrupted/*.json")), slurm)
     slurm.hold.unlink()
     slurm.sh("scontrol", "update", f"jobid={jobs[3]}", "timelimit=30")
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 1, output
     found = {path.parent.name: json.loads(path.read_text()) for path in slurm.root.glob("cells/[!.]*/record.json")}
     assert [found[id]["status"] for id in tasks[0] + tasks[1]] == ["ok"] * 12
@@ -216,7 +216,7 @@ def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
     assert [found[id]["status"] for id in tasks[3][1:]] == ["ok"] * 5, "the rest of the job did not go on"
 
     good = {id: record["created_at"] for id, record in found.items() if record["status"] == "ok"}
-    done = slurm.run(*command)
+    done = slurm.run(*command, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "submitted 7 cells" in done.stderr
     assert done.stderr.count("recorded before") == 17
