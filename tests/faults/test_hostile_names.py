@@ -9,6 +9,7 @@ import pytest
 from quantlab import models, storage
 from quantlab.app import MISUSED, main
 from quantlab.data.manifest import ASSETS
+from quantlab.tracking import describe
 
 SAID = "our drawer seemed very ordinary"
 ODD = [
@@ -141,3 +142,16 @@ def refused(capsys, folder, arguments, says):
     assert len(printed.err) < 600
     assert printed.out == ""
     assert set(folder.rglob("*")) == before
+
+
+FIGURES = ["../../evil", "/evil", "..", ".", "", "a\nb", "x" * 4000, "\0", "a//b", "a/../b", "clean"]
+
+
+@pytest.mark.parametrize("split", FIGURES)
+def test_a_figure_of_a_foreign_record_has_a_name_that_mlflow_takes(split):
+    """A record made elsewhere may hold any name of a split."""
+    from mlflow.utils.validation import _validate_metric_name
+
+    name = describe.plain_name(f"quality/wer_{split}")
+    _validate_metric_name(name)
+    assert split != "clean" or name == "quality/wer_clean"
