@@ -57,8 +57,8 @@ def no_slurm(monkeypatch, tmp_path):
         (["hydra/launcher=slurm", "hydra.launcher.mem_gb=-1"], "mem_gb=-1: input should be greater than 0"),
         (["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=-1"], "input should be greater than or equal to 0"),
         (["hydra/launcher=slurm", "hydra.launcher.cells_per_job=0"], "cells_per_job=0: input should be greater than 0"),
-        (["hydra/launcher=slurm", "hydra.launcher.wait=maybe"], "wait='maybe': input should be a valid boolean"),
-        (["hydra/launcher=slurm", "hydra.launcher.setup=module"], "setup='module': input should be a valid tuple"),
+        (["hydra/launcher=slurm", "hydra.launcher.wait=maybe"], "wait='maybe': expected true or false"),
+        (["hydra/launcher=slurm", "hydra.launcher.setup=module"], "setup='module': expected a list"),
     ],
 )
 def test_mistakes_are_one_clear_line(arguments, expected, capsys, tmp_path, monkeypatch):
