@@ -1,6 +1,7 @@
 """What a grid on a cluster does without one: settings, batches, what a job finds, and where everything is."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -37,6 +38,12 @@ def submitted(root, cells, launcher=CPU):
     batch = batches.new("sweep", launcher, cells, [[cell.id for cell in cells]])
     batches.write(root, batch)
     return batch
+
+
+@pytest.fixture(autouse=True)
+def hub_stays_as_it_is(monkeypatch):
+    """A task makes its process offline, unless the environment says otherwise; the other tests run in this one."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
 
 
 @pytest.fixture
@@ -251,3 +258,12 @@ def test_status_of_1000_records_takes_little_time(tmp_path):
 )
 def test_times_of_squeue(text, seconds):
     assert slurm._seconds(text) == seconds
+
+
+def test_offline_a_missing_model_says_how_to_fetch_it(tmp_path):
+    program = "from quantlab import app, models; models.locate(app.compose(['model=tiny'])[0].model)"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "openai/whisper-tiny" in done.stderr
+    assert "on a login node: python -m quantlab.fetch model=… dataset=…" in done.stderr
