@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warn(problem)
     print(_said(found))
     for name, link in tracking.ui_links(options.root, place).items():
-        print(f"{name:22}{link}")
+        print(f"{name:8}{link}")
     return NO if found.problems else 0
 
 

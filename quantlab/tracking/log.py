@@ -18,7 +18,7 @@ from quantlab.tracking import describe, runs, writer
 from quantlab.tracking.errors import TrackingError
 from quantlab.tracking.markers import cell_marker, logged_run, remember
 from quantlab.tracking.runs import Identity, Run
-from quantlab.tracking.store import Store, opened
+from quantlab.tracking.store import Store, with_store
 
 
 def log_cell(root: str | Path, tracking: TrackingConfig, cell_id: str, sweep: str) -> str | None:
@@ -41,8 +41,7 @@ def log_cell(root: str | Path, tracking: TrackingConfig, cell_id: str, sweep: st
     if run_id := logged_run(cell_marker(root, cell_id), root, tracking):
         return run_id
     record = runs.identity(root, cell_id)
-    with opened(root, tracking) as store:
-        return log_once(store, root, tracking, record, sweep)
+    return with_store(root, tracking, lambda store: log_once(store, root, tracking, record, sweep))
 
 
 def log_once(store: Store, root: str | Path, tracking: TrackingConfig, record: Identity, sweep: str) -> str:

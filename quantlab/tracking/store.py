@@ -7,10 +7,11 @@ import logging
 import os
 import shlex
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +22,9 @@ from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.markers import database, experiment_marker, query, recalled, remember
 from quantlab.tracking.reach import bare, reach
 
+T = TypeVar("T")
+_PATIENT_S = 5.0  # a server that 64 processes write to may take longer than a grid would wait
+_PAUSES_S = (1.0, 4.0)  # before it is tried again
 _LOCK_S = 120.0  # the longest wait for other processes that write to the same local store
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -59,8 +63,7 @@ def prepare(root: str | Path, tracking: TrackingConfig) -> None:
         TrackingError: the store cannot be reached or written.
     """
     if tracking.name != "off":
-        with opened(root, tracking):
-            pass
+        with_store(root, tracking, lambda store: None)
 
 
 def store_uri(root: str | Path, tracking: TrackingConfig) -> str:
@@ -104,16 +107,22 @@ def _experiment_id(root: str | Path, tracking: TrackingConfig) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
-def opened(root: str | Path, tracking: TrackingConfig) -> contextlib.AbstractContextManager[Store]:
-    """The store, ready to be written; a server that does not answer is given up in a second or two.
+def with_store(root: str | Path, tracking: TrackingConfig, action: Callable[[Store], T]) -> T:
+    """What `action` makes of the store. A server that does not answer is given up in seconds; one that did answer and
+    then let a request fail is busy or was just started again, and is tried twice more: `action` must bear that.
 
     Raises:
         Unreachable: nothing answers.
-        TrackingError: the store cannot be written; also what goes wrong in the block.
+        TrackingError: the store cannot be written.
     """
     if tracking.name == "server":
-        reach(store_uri(root, tracking))
-    return connected(root, tracking)
+        reach(store_uri(root, tracking), _PATIENT_S)
+        for pause_s in _PAUSES_S:
+            with contextlib.suppress(Unreachable), connected(root, tracking) as store:
+                return action(store)
+            time.sleep(pause_s)
+    with connected(root, tracking) as store:
+        return action(store)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from quantlab.record import Record, to_json
 from quantlab.redact import redact
 from quantlab.tracking import describe, runs, view, writer
 from quantlab.tracking.markers import cell_marker, logged_run, remember, sweep_marker
-from quantlab.tracking.store import Store, opened
+from quantlab.tracking.store import Store, with_store
 
 _VIEWS = 30  # of sweeps
 
@@ -45,8 +45,7 @@ def log_sweep(
     if run_id := logged_run(sweep_marker(root, sweep, fingerprint(cells)), root, tracking):
         return run_id
     drawn = plots()
-    with opened(root, tracking) as store:
-        return summarise(store, root, tracking, sweep, cells, table, drawn)
+    return with_store(root, tracking, lambda store: summarise(store, root, tracking, sweep, cells, table, drawn))
 
 
 def read(root: str | Path, cell_ids: Sequence[str]) -> list[Record]:

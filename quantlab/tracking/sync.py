@@ -15,11 +15,12 @@ from quantlab.tracking import markers, runs, summary
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.log import log_missing, log_once
 from quantlab.tracking.runs import Identity, Run
-from quantlab.tracking.store import Store, connected, opened
+from quantlab.tracking.store import Store, with_store
 
 _AT_ONCE = 8  # records on their way to a server, which is mostly waiting; a local store takes one at a time
 _PART = 10  # records that are logged before others may have the lock of a local store
-Draw = Callable[[Sequence[str]], tuple[str, Callable[[], Mapping[str, bytes]]]]
+Plots = Mapping[str, bytes]  # file name → PNG
+Draw = Callable[[Sequence[str]], tuple[str, Callable[[], Plots]]]
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,8 @@ def sync(
         TrackingError: the store cannot be written.
     """
     records = [runs.identity(root, cell_id) for cell_id in storage.recorded(root)]
-    with opened(root, tracking) as store:
-        interrupted = runs.close_interrupted(store)
-        missing = _missing(store, root, tracking, records)
+    interrupted = with_store(root, tracking, runs.close_interrupted)
+    missing = with_store(root, tracking, lambda store: _missing(store, root, tracking, records))
     tasks, problems = _tasks(root, missing)
     refused = _bring_all(root, tracking, tasks, on_progress)
     _bring_sweeps(root, tracking, draw)
@@ -136,15 +136,19 @@ def _bring(root: str | Path, tracking: TrackingConfig, part: Sequence[_Task]) ->
     """Log some records; why MLflow refused some of them."""
     refused = []
     left = list(part)
+
+    def log_all(store: Store) -> None:
+        while left:
+            _log(store, root, tracking, left[0])
+            left.pop(0)
+
     while left:
         try:
-            with connected(root, tracking) as store:
-                while left:
-                    _log(store, root, tracking, left.pop(0))
+            with_store(root, tracking, log_all)
         except Unreachable:
             raise
         except TrackingError as error:
-            refused.append(str(error))
+            refused.append(f"cell {left.pop(0).record.cell_id}: {error}")
     return refused
 
 
@@ -170,13 +174,18 @@ def _bring_sweeps(root: str | Path, tracking: TrackingConfig, draw: Draw) -> Non
         cells = summary.read(root, cell_ids)
         if cells and not _has_summary(root, tracking, sweep, cells):
             table, plots = draw(cell_ids)
-            drawn = plots()
-            with connected(root, tracking) as store:
-                summary.summarise(store, root, tracking, sweep, cells, table, drawn)
+            _bring_sweep(root, tracking, sweep, cells, table, plots())
+
+
+def _bring_sweep(
+    root: str | Path, tracking: TrackingConfig, sweep: str, cells: Sequence[Record], table: str, plots: Plots
+) -> None:
+    with_store(root, tracking, lambda store: summary.summarise(store, root, tracking, sweep, cells, table, plots))
 
 
 def _has_summary(root: str | Path, tracking: TrackingConfig, sweep: str, cells: Sequence[Record]) -> bool:
     content = summary.fingerprint(cells)
-    with connected(root, tracking) as store:
-        found = runs.search(store, kind="summary", sweep=sweep, content=content)
-        return any(run.complete for run in found)
+    found = with_store(
+        root, tracking, lambda store: list(runs.search(store, kind="summary", sweep=sweep, content=content))
+    )
+    return any(run.complete for run in found)

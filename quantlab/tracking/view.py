@@ -23,8 +23,10 @@ seconds. A figure that does not exist is absent, never 0. Filter, for example: `
 """
 _WIDTHS_PX = {"params.`quant`": 160, "tags.`status`": 100, "tags.`reason`": 400}
 _WIDTH_PX = 130  # of a metric: the name is readable, and those that matter most fit a screen
-_FIRST = "compared"  # section of the chart page that comes before those of the metrics
-_SECTIONS = ("quality", "speed", "size", "memory", "time", "energy", "summary")  # as they follow; MLflow adds others
+# Sections of the chart page. Ours come before those of the metrics, which MLflow fills; it adds those that are missing.
+_PARALLEL, _AGAINST = "all in one", "accuracy against speed and size"
+_SECTIONS = (_PARALLEL, _AGAINST, "quality", "speed", "size", "memory", "time", "energy", "summary")
+_COLUMNS = {_PARALLEL: 1, _AGAINST: 2}
 _FOLDED = ("time", "energy", "summary")
 
 
@@ -38,7 +40,7 @@ def links(experiment_id: str, sweep: str | None = None) -> dict[str, str]:
     """The pages that answer at first sight."""
     return {
         "table": link(experiment_id, sweep=sweep),
-        "charts, parallel coordinates": link(experiment_id, charts=True, sweep=sweep),
+        "charts": link(experiment_id, charts=True, sweep=sweep),
     }
 
 
@@ -104,21 +106,30 @@ def _charts(splits: Sequence[str]) -> dict[str, Any]:
     charts = []
     if splits:
         charts = [
-            _chart("parallel", "PARALLEL", {"selectedParams": [], "selectedMetrics": [*wer, rtf[0], "size/bytes"]}),
-            _chart("wer-rtf", "SCATTER", {"xaxis": _axis(rtf[0]), "yaxis": _axis(wer[0])}),
-            _chart("wer-size", "SCATTER", {"xaxis": _axis("size/bytes"), "yaxis": _axis(wer[0])}),
+            _chart(
+                "parallel",
+                _PARALLEL,
+                "PARALLEL",
+                {"selectedParams": [], "selectedMetrics": [*wer, rtf[0], "size/bytes"]},
+            ),
+            _chart("wer-rtf", _AGAINST, "SCATTER", {"xaxis": _axis(rtf[0]), "yaxis": _axis(wer[0])}),
+            _chart("wer-size", _AGAINST, "SCATTER", {"xaxis": _axis("size/bytes"), "yaxis": _axis(wer[0])}),
         ]
-    sections = [{"uuid": name, "name": name, "display": name not in _FOLDED} for name in (_FIRST, *_SECTIONS)]
     return {
         "compareRunCharts": charts,
-        "compareRunSections": [section | {"isReordered": False, "deleted": False} for section in sections],
+        "compareRunSections": [_section(name) for name in _SECTIONS],
         "isAccordionReordered": True,  # else MLflow sorts the sections by name
     }
 
 
-def _chart(uuid: str, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
-    fixed = {"metricSectionId": _FIRST, "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
-    return {"uuid": uuid, "type": kind} | fixed | settings
+def _section(name: str) -> dict[str, Any]:
+    fixed = {"uuid": name, "name": name, "isReordered": False, "deleted": False}
+    return fixed | {"display": name not in _FOLDED, "columns": _COLUMNS.get(name, 3), "cardHeight": 360}
+
+
+def _chart(uuid: str, section: str, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    fixed = {"deleted": False, "isGenerated": False, "runsCountToCompare": 100}
+    return {"uuid": uuid, "metricSectionId": section, "type": kind} | fixed | settings
 
 
 def _axis(metric: str) -> dict[str, str]:

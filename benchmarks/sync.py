@@ -1,0 +1,44 @@
+"""How long MLflow takes to be made again from many records: `python benchmarks/sync.py`.
+
+Makes the synthetic records of `benchmarks/report.py`, brings them into a SQLite store, and then asks once more, when
+nothing is missing. Prints wall seconds and processor seconds of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from report import records
+
+from quantlab import storage, tracking
+from quantlab.config import TrackingConfig
+
+
+def main() -> None:
+    """For each number of records: the first sync, and the second."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, nargs="+", default=[100, 1000], help="how many (default: 100 1000)")
+    parser.add_argument("--uri", help="a server instead of SQLite")
+    options = parser.parse_args()
+    for count in options.records:
+        with tempfile.TemporaryDirectory() as folder:
+            _measure(Path(folder), count, options.uri)
+
+
+def _measure(root: Path, count: int, uri: str | None) -> None:
+    for result in records(count):
+        storage.write(root, result)
+    place = TrackingConfig(name="server" if uri else "local", uri=uri, experiment=f"benchmark-{time.time():.0f}")
+    tracking.prepare(root, place)
+    for name in ("all missing", "none missing"):
+        wall_s, processor_s = time.perf_counter(), time.process_time()
+        found = tracking.sync(root, place, lambda cell_ids: ("", dict))
+        wall_s, processor_s = time.perf_counter() - wall_s, time.process_time() - processor_s
+        print(f"{count:6} records, {name}: {wall_s:7.1f} s, {processor_s:7.1f} s of processor, {found.logged} logged")
+
+
+if __name__ == "__main__":
+    main()
