@@ -84,7 +84,7 @@ def _compose(arguments: Sequence[str]) -> list[dict[str, Any]]:
 def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     """Hydra reads sys.argv, and raises instead of printing a traceback only when told so by the environment."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [argv[0], *arguments]
+    sys.argv = [argv[0], *_sweep_first(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     said = io.StringIO()  # a usage of thirty lines where an option is wrong, and which job failed
     try:
@@ -100,6 +100,11 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _sweep_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra's parser takes -m before the keys or after them, and not among them."""
+    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
 
 
 def _register() -> None:
