@@ -160,7 +160,7 @@ def _values(override: str) -> points_of.Changes | None:
 def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     """Hydra reads sys.argv, and raises instead of printing a traceback only when told so by the environment."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [argv[0], *_without_sweep(arguments)]
+    sys.argv = [argv[0], *_as_hydra_takes_them(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     said = io.StringIO()  # a usage of thirty lines where an option is wrong, and which job failed
     try:
@@ -178,10 +178,11 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _without_sweep(arguments: Sequence[str]) -> list[str]:
-    """Hydra shows a configuration (--cfg, --info) of one point only, and refuses -m beside it."""
+def _as_hydra_takes_them(arguments: Sequence[str]) -> list[str]:
+    """-m before the keys, not among them; and not at all where a configuration is shown, which is of one point."""
+    sweeps = [argument for argument in arguments if argument in ("-m", "--multirun")]
     shows = any(argument.split("=")[0] in ("--cfg", "-c", "--info", "-i") for argument in arguments)
-    return [argument for argument in arguments if not (shows and argument in ("-m", "--multirun"))]
+    return [*([] if shows else sweeps), *(argument for argument in arguments if argument not in sweeps)]
 
 
 def _register() -> None:

@@ -65,6 +65,11 @@ def test_sweep_is_the_product_in_order():
     ]
 
 
+def test_the_sign_of_a_sweep_stands_anywhere():
+    for line in ("-m seed=1,2 quant=none", "seed=1,2 -m quant=none", "seed=1,2 quant=none --multirun"):
+        assert [cell.seed for cell in parse_grid(_compose(line.split()))] == [1, 2]
+
+
 def test_glob_sweeps_a_group():
     cells = parse_grid(_compose(["-m", "quant=glob(hqq_*)"]))
     assert [cell.quant.name for cell in cells] == [name for name in options("quant") if name.startswith("hqq_")]
