@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlab.config import RunConfig
+from quantlab.errors import UnsupportedError
 from quantlab.record import CellResult, Receipt, Status
 
 if TYPE_CHECKING:  # quantlab.cell imports torch, which is not for the parent
@@ -97,7 +98,7 @@ def _status(error: Exception) -> Status:
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return "oom"  # the CPU allocator of torch raises a plain RuntimeError
-    return "failed"
+    return "unsupported" if isinstance(error, UnsupportedError) else "failed"
 
 
 def _one_line(error: Exception) -> str:

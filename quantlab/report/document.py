@@ -23,6 +23,7 @@ from quantlab.report.wording import (
     points,
     ratio,
     three_digits,
+    unquantized,
 )
 
 Mark = Literal["best", "level", ""]
@@ -78,7 +79,7 @@ def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
             f"below a margin of {percent(compared['margin'], 1)} points, underpowered where it does not."
         )
     if any(row["speed"] is not None for row in rows):
-        yield "Time ×base: time of the cell / time of its fp32 baseline, taking turns on the same batches."
+        yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."
 
 
 def _of_group(root: Path, group: Group) -> Iterator[Section]:
@@ -238,7 +239,9 @@ def _speed_words(row: Row) -> str:
     speed = row["speed"]
     if speed is None:
         return f"RTF {value}"
-    return f"RTF {value}, {ratio(speed['ratio'])} × fp32{between(speed['ci95'], ratio)} ({speed['verdict']})"
+    return (
+        f"RTF {value}, {ratio(speed['ratio'])} × {unquantized(row)}{between(speed['ci95'], ratio)} ({speed['verdict']})"
+    )
 
 
 def _accuracy_words(row: Row) -> str:
@@ -248,7 +251,7 @@ def _accuracy_words(row: Row) -> str:
     change = study.increase(row)
     if change.value is None:
         return text
-    return f"{text}, {_points(change)} points against fp32 ({row['verdict']})"
+    return f"{text}, {_points(change)} points against {unquantized(row)} ({row['verdict']})"
 
 
 def _size_words(row: Row) -> str:
