@@ -9,6 +9,10 @@ class ConfigError(ValueError):
     """A configuration that cannot be run: the message names the key, what it got and what is allowed."""
 
 
+class UnsupportedError(ConfigError):
+    """A combination that cannot exist, as only the model itself shows: its cell is `unsupported`, no failure."""
+
+
 class Unavailable(RuntimeError):  # noqa: N818  it is a state of the world, no mistake of the caller
     """A checkpoint or a corpus is neither on this machine nor on a hub that can be reached."""
 

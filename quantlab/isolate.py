@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from quantlab.config import RunConfig
+from quantlab.errors import UnsupportedError
 from quantlab.record import CellResult, Receipt, Status
 from quantlab.redact import redact
 
@@ -119,7 +120,7 @@ def _status(error: Exception) -> Status:
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
         return "oom"  # the CPU allocator of torch raises a plain RuntimeError
-    return "failed"
+    return "unsupported" if isinstance(error, UnsupportedError) else "failed"
 
 
 def _one_line(error: Exception) -> str:

@@ -3,7 +3,7 @@
 The file: magic, eleven numbers, mel filters, vocabulary, tensors; everything little-endian. As whisper.cpp's own
 `quantize` does, every matrix but the positional embeddings is quantized, convolutions stay in f16, the rest in f32.
 whisper.cpp gives all matrices one type, that of the header, and refuses a file that mixes them. It has no f32
-convolution on a CPU, so that f16 is the most there is. The `gguf` package quantizes no k-quants.
+convolution on a CPU, so that f16 is the most there is.
 Source: whisper.cpp 1.8, models/convert-h5-to-ggml.py, examples/quantize/quantize.cpp, `whisper_model_load`.
 """
 
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, UnsupportedError
+from quantlab.ggml import blocks
 from quantlab.ggml.names import EMBEDDING, TEXT_POSITIONS, tensor_in_file
 from quantlab.ggml.vocabulary import Vocabulary
 
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
 MAGIC = 0x67676D6C  # "ggml"
-FILE_TYPES = {"f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9}  # ggml_ftype
+FILE_TYPES = {  # ggml_ftype
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q8_0": 7,
+    "q5_0": 8,
+    "q5_1": 9,
+    "q2_k": 10,
+    "q3_k": 11,
+    "q4_k": 12,
+    "q5_k": 13,
+    "q6_k": 14,
+}
 QUANTIZED = 2000  # added to the file type of quantized files: version 2 of the block layouts, times 1000
 
 
@@ -40,7 +53,8 @@ def write(
         new_tokens: the most that are to be decoded at once.
 
     Raises:
-        ConfigError: whisper.cpp cannot compute this model, or a matrix has rows that do not fit the format.
+        ConfigError: whisper.cpp cannot compute this model.
+        UnsupportedError: a matrix has rows that are no whole blocks of the format.
     """
     _check(model)
     text_positions = max(int(model.config.max_target_positions), 2 * (new_tokens + 4))
@@ -138,14 +152,13 @@ def _type_of(name: str, values: np.ndarray, format: str) -> str:
 
 
 def _write_tensor(file: BinaryIO, name: str, values: np.ndarray, type: str) -> None:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
-
-    kind = GGMLQuantizationType[type.upper()]
-    block = GGML_QUANT_SIZES[kind][0]
-    if values.shape[-1] % block:
-        raise ConfigError(f"{type} quantizes blocks of {block} weights, the rows of {name} have {values.shape[-1]}")
+    if values.shape[-1] % blocks.block(type):
+        raise UnsupportedError(
+            f"{type} quantizes blocks of {blocks.block(type)} weights, the rows of {name} have {values.shape[-1]}: "
+            f"choose {'a format in blocks of 32, such as quant=ggml_q5_0' if type.endswith('_k') else 'quant=ggml_f16'}"
+        )
     encoded = name.encode()
-    file.write(struct.pack("<3i", values.ndim, len(encoded), kind))
+    file.write(struct.pack("<3i", values.ndim, len(encoded), blocks.TYPES[type]))
     file.write(struct.pack(f"<{values.ndim}i", *reversed(values.shape)))
     file.write(encoded)
-    file.write(quants.quantize(values, kind).tobytes())
+    file.write(blocks.quantize(values, type).tobytes())

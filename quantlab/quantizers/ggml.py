@@ -1,14 +1,17 @@
 """whisper.cpp: the model in its own file (ggml), decoded by its own loop.
 
-Blocks of 32 weights in a row share a scale in f16, and a minimum with `_1`; activations are quantized to 8 bit per
-block at every product. All matrices have one type, embedding and output projection among them, which are one tensor.
-Source: https://github.com/ggml-org/whisper.cpp, ggml-common.h, https://pypi.org/project/gguf
+Blocks of 32 weights in a row share a scale in f16, and a minimum with `_1`. `_k` formats have blocks of 256, in which
+groups of 16 or 32 have scales (and minima) of 4 to 8 bits, and these share one or two in f16. Activations are quantized
+to 8 bit per block at every product. All matrices have one type, embedding and output projection among them, which are
+one tensor.
+Source: https://github.com/ggml-org/whisper.cpp, ggml-common.h
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,40 +28,60 @@ if TYPE_CHECKING:
     from quantlab.receipt import Converted
     from quantlab.tensors import Held, Stored
 
-DISTRIBUTIONS = ("pywhispercpp", "gguf")
-BITS = {"f16": 16, "q8_0": 8, "q5_1": 5, "q5_0": 5, "q4_1": 4, "q4_0": 4}  # of a weight, without its scale
-K_QUANTS = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
-BLOCK = 32  # weights
+DISTRIBUTIONS = ("pywhispercpp",)
 FILE = "ggml-model.bin"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One of ggml's."""
+
+    bits: int  # of a weight, without its scale
+    group_size: int | None = None  # weights that share a scale
+    symmetric: bool | None = None  # without a minimum beside the scale
+    double_quant: bool = False  # scales are quantized themselves
+
+
+FORMATS = {
+    "f16": Format(16),
+    "q8_0": Format(8, 32, True),
+    "q5_1": Format(5, 32, False),
+    "q5_0": Format(5, 32, True),
+    "q4_1": Format(4, 32, False),
+    "q4_0": Format(4, 32, True),
+    "q6_k": Format(6, 16, True, double_quant=True),
+    "q5_k": Format(5, 32, False, double_quant=True),
+    "q4_k": Format(4, 32, False, double_quant=True),
+    "q3_k": Format(3, 16, True, double_quant=True),
+    "q2_k": Format(2, 16, False, double_quant=True),
+}
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     """The formats that can be written, on a CPU, and all of the model or nothing."""
     if device != "cpu":
         return f"whisper.cpp runs on the CPU here, its Python wheels have no {device}: set device=cpu"
-    if quant.format in K_QUANTS:
-        return f"the gguf package reads {quant.format} and cannot write it: choose one of {', '.join(BITS)}"
     if quant.format == "f32":
         return "whisper.cpp has no f32 convolution on a CPU: set quant=ggml_f16"
     return (
         why_not_installed("_pywhispercpp", "pywhispercpp")
-        or why_not_installed("gguf", "gguf")
-        or (None if quant.format else f"whisper.cpp needs quant.format, one of {', '.join(BITS)}")
-        or why_not_among("format", quant.format, BITS, "whisper.cpp")
-        or _why_not_as_described(quant, str(quant.format))
+        or (None if quant.format else f"whisper.cpp needs quant.format, one of {', '.join(FORMATS)}")
+        or why_not_among("format", quant.format, FORMATS, "whisper.cpp")
+        or _why_not_as_described(quant, FORMATS[str(quant.format)])
         or _why_not_in_part(quant)
     )
 
 
-def _why_not_as_described(quant: QuantConfig, format: str) -> str | None:
+def _why_not_as_described(quant: QuantConfig, format: Format) -> str | None:
     """The other keys have nothing to choose: they say what the format is."""
-    blocks, who = format.startswith("q"), f"whisper.cpp's {format}"
+    blocks, who = format.group_size is not None, f"whisper.cpp's {quant.format}"
     return (
-        why_not_among("bits", quant.bits, [BITS[format]], who)
+        why_not_among("bits", quant.bits, [format.bits], who)
         or why_not_among("scheme", quant.scheme, ["dynamic" if blocks else "weight-only"], who)
         or why_not_among("granularity", quant.granularity, ["per-group"] if blocks else [], who)
-        or why_not_among("group_size", quant.group_size, [BLOCK] if blocks else [], who)
-        or why_not_among("symmetric", quant.symmetric, [format.endswith("_0")] if blocks else [], who)
+        or why_not_among("group_size", quant.group_size, [format.group_size] if blocks else [], who)
+        or why_not_among("symmetric", quant.symmetric, [format.symmetric] if blocks else [], who)
+        or why_not_among("double_quant", quant.double_quant, [format.double_quant], who)
     )
 
 
@@ -81,6 +104,7 @@ def convert(
 
     Raises:
         ConfigError: whisper.cpp cannot compute this model, or has no way to do what `decoding` asks for.
+        UnsupportedError: a matrix has rows that are no whole blocks of the format.
     """
     from quantlab.engines import whispercpp
     from quantlab.ggml.read import read

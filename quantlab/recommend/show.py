@@ -78,11 +78,13 @@ def _parts(found: Recommendation, few: int | None) -> Iterator[RenderableType]:
 def _figures(cell: Candidate) -> str:
     parts = []
     if cell.wer_increase is not None and cell.wer_increase_ci95 != EXACT:
-        parts.append(f"WER {points(cell.wer_increase)} points{between(cell.wer_increase_ci95, points)} against fp32")
+        parts.append(
+            f"WER {points(cell.wer_increase)} points{between(cell.wer_increase_ci95, points)} against its baseline"
+        )
     if cell.rtf is not None:
         parts.append(f"RTF {three_digits(cell.rtf)}")
     if _was_timed(cell):
-        parts.append(f"{_ratio(cell)} of the time of fp32")
+        parts.append(f"{_ratio(cell)} of the time of its baseline")
         parts += ["not converged"] if cell.speed_converged is False else []
     if cell.size_bytes is not None:
         parts.append(f"{megabytes(cell.size_bytes)} MB")

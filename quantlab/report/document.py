@@ -38,7 +38,7 @@ def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
             f"below a margin of {percent(compared['margin'], 1)} points, underpowered where it does not."
         )
     if any(row["speed"] is not None for row in rows):
-        yield "Time ×base: time of the cell / time of its fp32 baseline, taking turns on the same batches."
+        yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."
 
 
 def _of_group(root: Path, group: Group) -> Iterator[Section]:

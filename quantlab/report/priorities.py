@@ -9,7 +9,7 @@ from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.results import caption, points_field, rtf_field
 from quantlab.report.rows import Row
 from quantlab.report.study import Group, Priority
-from quantlab.report.wording import between, listed, megabytes, percent, ratio
+from quantlab.report.wording import between, listed, megabytes, percent, ratio, unquantized
 
 
 def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
@@ -59,7 +59,9 @@ def _speed_words(row: Row) -> str:
     speed = row["speed"]
     if speed is None:
         return f"RTF {value}"
-    return f"RTF {value}, {ratio(speed['ratio'])} × fp32{between(speed['ci95'], ratio)} ({speed['verdict']})"
+    return (
+        f"RTF {value}, {ratio(speed['ratio'])} × {unquantized(row)}{between(speed['ci95'], ratio)} ({speed['verdict']})"
+    )
 
 
 def _accuracy_words(row: Row) -> str:
@@ -69,7 +71,7 @@ def _accuracy_words(row: Row) -> str:
     change = study.increase(row)
     if change.value is None:
         return text
-    return f"{text}, {points_field(change)} points against fp32 ({row['verdict']})"
+    return f"{text}, {points_field(change)} points against {unquantized(row)} ({row['verdict']})"
 
 
 def _size_words(row: Row) -> str:

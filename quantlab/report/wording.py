@@ -91,6 +91,11 @@ def is_half(row: Row) -> bool:
     return row["dtype"] not in (None, "float32")
 
 
+def unquantized(row: Row) -> str:
+    """What a person calls the baseline of a cell: by its type."""
+    return str(row["dtype"]) if is_half(row) else "fp32"
+
+
 def names(rows: Sequence[Row]) -> dict[str, str]:
     """Cell id → `cell_name`, with as many further settings as it takes to tell these cells apart."""
     return _told_apart(rows, {row["cell_id"]: cell_name(row) for row in rows})

@@ -19,7 +19,7 @@ from quantlab.cell import run_cell
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding, whispercpp
 from quantlab.engines.pytorch import Eager
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, UnsupportedError
 from quantlab.ggml.read import read
 from quantlab.ggml.vocabulary import ENGLISH, MULTILINGUAL, NEVER, WITH_CANTONESE, vocabulary
 from quantlab.ggml.write import write
@@ -316,7 +316,10 @@ def test_a_whole_cell_of_random_weights():
         ("ggml_q5_0", "cuda", {}, "have no cuda: set device=cpu"),
         ("ggml_q5_0", "cpu", {"format": "q3_0"}, "no quant.format=q3_0; it has f16, q8_0"),
         ("ggml_q5_0", "cpu", {"format": None}, "needs quant.format, one of f16, q8_0"),
-        ("ggml_q5_0", "cpu", {"format": "q4_k"}, "reads q4_k and cannot write it"),
+        ("ggml_q5_0", "cpu", {"double_quant": True}, "no quant.double_quant=True; it has False"),
+        ("ggml_q4_k", "cpu", {"double_quant": False}, "no quant.double_quant=False; it has True"),
+        ("ggml_q6_k", "cpu", {"group_size": 32}, "q6_k has no quant.group_size=32; it has 16"),
+        ("ggml_q3_k", "cpu", {"symmetric": False}, "it has True"),
         ("ggml_f16", "cpu", {"format": "f32"}, "no f32 convolution"),
         ("ggml_q5_0", "cpu", {"bits": 4}, "q5_0 has no quant.bits=4.0; it has 5"),
         ("ggml_q5_0", "cpu", {"group_size": 64}, "it has 32"),
@@ -332,12 +335,11 @@ def test_what_cannot_exist_has_a_reason(name, device, changes, reason):
     assert reason in ggml.why_unsupported(quant_config(name, **changes), device)
 
 
-@pytest.mark.parametrize(("module", "name"), [("_pywhispercpp", "pywhispercpp"), ("gguf", "gguf")])
-def test_not_installed(module, name, monkeypatch):
+def test_not_installed(monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == module else find(asked))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == "_pywhispercpp" else find(asked))
     reason = ggml.why_unsupported(quant_config("ggml_q8_0"), "cpu")
-    assert reason == f"{name} is not installed: pip install {name}"
+    assert reason == "pywhispercpp is not installed: pip install pywhispercpp"
 
 
 def test_decoding_and_models_that_whisper_cpp_has_no_way_to(shipped, tmp_path):
@@ -349,7 +351,7 @@ def test_decoding_and_models_that_whisper_cpp_has_no_way_to(shipped, tmp_path):
                         "model.architecture.ffn_dim=192", "device=cpu"])  # fmt: skip
     odd = models.load(config.model, 0).model
     laid_out = vocabulary(odd.config.vocab_size, decoding(odd, config))
-    with pytest.raises(ConfigError, match=r"blocks of 32 weights, the rows of .* have 48"):
+    with pytest.raises(UnsupportedError, match=r"blocks of 32 weights, the rows of .* have 48: choose quant=ggml_f16"):
         write(tmp_path / "odd.bin", odd, "q8_0", laid_out, 4)
     odd.config.decoder_ffn_dim = 100
     with pytest.raises(ConfigError, match="decoder_ffn_dim=192 only, not 100"):

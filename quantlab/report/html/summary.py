@@ -74,13 +74,14 @@ def labels(rows: Sequence[Row]) -> dict[str, str]:
         for model, weights in models:
             some = [row for row in group.rows if (row["model"], row["weights"]) == (model, weights)]
             named = wording.methods(some)
-            found |= {cell: _label_of(model if len(models) > 1 else "", text) for cell, text in named.items()}
+            shown = model if len(models) > 1 else ""
+            found |= {row["cell_id"]: _label_of(shown, named[row["cell_id"]], row) for row in some}
     return found
 
 
-def _label_of(model: str, method: str) -> str:
+def _label_of(model: str, method: str, row: Row) -> str:
     """`none` says little beside the names of quantizers."""
-    text = method.replace("none", "fp32", 1) if method.split(" ")[0] == "none" else method
+    text = method.replace("none", wording.unquantized(row), 1) if method.split(" ")[0] == "none" else method
     return f"{model} {text}".strip()
 
 
@@ -172,13 +173,16 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
         yield "WER", f"{percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
     found = difference(row, POOLED)
     if found is not None:
-        yield "against fp32", f"{points(found.value)} points{between(found.ci95, points)}"
+        yield f"against {wording.unquantized(row)}", f"{points(found.value)} points{between(found.ci95, points)}"
     time = ranking.rtf(row)
     if time is not None:
         yield "RTF", f"{three_digits(time)}{between(ranking.rtf_ci95(row), three_digits)}"
     if row["speed"] is not None:
         speed = row["speed"]
-        yield "time / fp32", f"{speed['ratio']:.2f}{between(speed['ci95'], wording.ratio)}, {speed['verdict']}"
+        yield (
+            f"time / {wording.unquantized(row)}",
+            f"{speed['ratio']:.2f}{between(speed['ci95'], wording.ratio)}, {speed['verdict']}",
+        )
     if row["size_bytes"] is not None:
         smaller = f", {percent(row['size_reduction'], 0)} % smaller" if row["size_reduction"] else ""
         yield "size", f"{megabytes(row['size_bytes'])} MB{smaller}"
