@@ -145,7 +145,7 @@ def _command(command: Sequence[str]) -> Cost:
 
 def _storage(root: Path) -> str:
     """Bytes and file system entries below a folder."""
-    files = [path for path in root.rglob("*")]
+    files = list(root.rglob("*"))
     sizes = [path.stat() for path in files if path.is_file()]
     content, blocks = sum(item.st_size for item in sizes), sum(512 * item.st_blocks for item in sizes)
     return f"{len(files):,} entries, {content / 1e6:.1f} MB of content, {blocks / 1e6:.1f} MB on disk"
