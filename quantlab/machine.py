@@ -78,13 +78,17 @@ def why_no_device(name: str) -> str | None:
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
     """Installed version of each distribution; those that are not installed are left out."""
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: _version(name) for name in distributions}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@functools.cache
+def _version(distribution: str) -> str | None:
+    """Read once: it takes a millisecond and more, and every cell of a grid asks for ten."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def processor() -> str:

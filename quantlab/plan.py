@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from quantlab import quantizers
 from quantlab.config import RunConfig
@@ -13,6 +14,9 @@ from quantlab.identity import fingerprints, hashed, library_versions, resolve
 from quantlab.machine import Site, here
 from quantlab.quantizers import Converter, Quantizer
 from quantlab.record import Status, to_json
+
+Asked = TypeVar("Asked")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
 
 def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
     """What makes a cell of a configuration; cells that share checkpoint and corpus have them hashed once."""
-    identify = _memoised(lambda config: fingerprints(config, open_corpus(config.dataset)))
+    corpora = _once(open_corpus, lambda dataset: dataset.model_dump_json())
+    identify = _once(lambda config: fingerprints(config, corpora(config.dataset)), _sources)
     where = site or here()
     return lambda config: _cell(resolve(config, where), identify, where)
 
@@ -89,14 +94,26 @@ def _why_no_runtime(config: RunConfig, quantizer: Quantizer | Converter) -> str 
     return None
 
 
-def _memoised(identify: Callable[[RunConfig], dict[str, str]]) -> Callable[[RunConfig], dict[str, str]]:
-    """Each checkpoint and corpus is looked at once."""
-    known: dict[str, dict[str, str]] = {}
+def _sources(config: RunConfig) -> str:
+    """What a fingerprint is of."""
+    seed = config.seed if config.model.weights == "random" else None
+    return to_json([config.model.model_dump(), config.dataset.model_dump(), seed])
 
-    def look_up(config: RunConfig) -> dict[str, str]:
-        key = to_json([config.model.model_dump(), config.dataset.model_dump(), config.seed])
-        if key not in known:
-            known[key] = identify(config)
-        return known[key]
+
+def _once(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:
+    """Cells of a grid share checkpoints and corpora: each is looked at once, and missed once (a hub takes seconds)."""
+    known: dict[str, Found | Unavailable] = {}
+
+    def look_up(asked: Asked) -> Found:
+        name = key(asked)
+        if name not in known:
+            try:
+                known[name] = find(asked)
+            except Unavailable as error:
+                known[name] = error
+        found = known[name]
+        if isinstance(found, Unavailable):
+            raise found
+        return found
 
     return look_up

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
 import pkgutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -133,10 +135,9 @@ def get(library: str) -> Quantizer | Converter:
         ConfigError: there is none of this name, or it lacks a part of `Quantizer` or `Converter`.
     """
     shipped = [item.name for item in pkgutil.iter_modules(__path__)]
-    added = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if library in shipped:
         module = importlib.import_module(f"{__name__}.{library}")
-    elif library in added:
+    elif library in (added := _added(tuple(sys.path))):
         module = added[library].load()
     else:
         hint = did_you_mean(library, [*shipped, *added])
@@ -145,6 +146,12 @@ def get(library: str) -> Quantizer | Converter:
     if missing := [part for part in ("DISTRIBUTIONS", "why_unsupported", *own_parts) if not hasattr(module, part)]:
         raise ConfigError(f"quantizer {library!r} has no {', '.join(missing)}")
     return cast("Quantizer | Converter", module)
+
+
+@functools.lru_cache(maxsize=1)
+def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Of other packages. Looking through all that are installed on `path` takes 20 ms, and a grid asks often."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def converts(quantizer: Quantizer | Converter) -> TypeIs[Converter]:
