@@ -2,7 +2,7 @@
 
 import pytest
 
-from quantlab.app import _compose, shared_dir
+from quantlab.composition import composed, shared_dir
 from quantlab.errors import ConfigError
 from quantlab.parse import parse_config, parse_grid
 
@@ -21,15 +21,15 @@ GROUPS = ("model", "quant", "device", "runtime", "dataset", "protocol", "trackin
 
 @pytest.mark.parametrize(("group", "option"), [(group, name) for group in GROUPS for name in options(group)])
 def test_every_option_composes(group, option):
-    [point] = _compose([f"{group}={option}", *EXTRA.get((group, option), [])])
+    [point] = composed([f"{group}={option}", *EXTRA.get((group, option), [])]).points
     config = parse_grid([point])[0]
     assert getattr(config, group).name == option
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in shared_dir("experiments").glob("*.yaml")))
 def test_every_experiment_composes(name):
-    cells = parse_grid(_compose([f"experiment={name}"]))
-    offline = parse_grid(_compose([f"experiment={name}", "model=nano", "dataset=demo"]))
+    cells = parse_grid(composed([f"experiment={name}"]).points)
+    offline = parse_grid(composed([f"experiment={name}", "model=nano", "dataset=demo"]).points)
     assert cells
     assert {cell.model.name for cell in offline} == {"nano"}
 
@@ -46,7 +46,7 @@ def test_names_of_the_design_are_all_there():
 
 
 def test_table2_is_the_study_s_own_cells():
-    labels = [cell.label for cell in parse_grid(_compose(["experiment=paper_table2"]))]
+    labels = [cell.label for cell in parse_grid(composed(["experiment=paper_table2"]).points)]
     assert sorted(labels) == sorted(
         [f"small-{name}-cpu" for name in ("none", "torch_int8", "quanto_int8_static", "hqq_int4")]
         + [f"small-{name}-cuda" for name in ("none", "quanto_int8", "bnb_nf4", "hqq_int3")]
@@ -54,7 +54,7 @@ def test_table2_is_the_study_s_own_cells():
 
 
 def test_sweep_is_the_product_in_order():
-    cells = parse_grid(_compose(["-m", "model=small,base,tiny", "quant=quanto_int8,bnb_nf4"]))
+    cells = parse_grid(composed(["-m", "model=small,base,tiny", "quant=quanto_int8,bnb_nf4"]).points)
     assert [(cell.model.name, cell.quant.name) for cell in cells] == [
         ("small", "quanto_int8"),
         ("small", "bnb_nf4"),
@@ -67,16 +67,16 @@ def test_sweep_is_the_product_in_order():
 
 def test_the_sign_of_a_sweep_stands_anywhere():
     for line in ("-m seed=1,2 quant=none", "seed=1,2 -m quant=none", "seed=1,2 quant=none --multirun"):
-        assert [cell.seed for cell in parse_grid(_compose(line.split()))] == [1, 2]
+        assert [cell.seed for cell in parse_grid(composed(line.split()).points)] == [1, 2]
 
 
 def test_glob_sweeps_a_group():
-    cells = parse_grid(_compose(["-m", "quant=glob(hqq_*)"]))
+    cells = parse_grid(composed(["-m", "quant=glob(hqq_*)"]).points)
     assert [cell.quant.name for cell in cells] == [name for name in options("quant") if name.startswith("hqq_")]
 
 
 def test_several_mistakes_are_all_named():
-    [point] = _compose([])
+    [point] = composed([]).points
     point["seed"] = -1
     point["protocol"]["batch_size"] = 0
     with pytest.raises(ConfigError) as error:
@@ -86,6 +86,6 @@ def test_several_mistakes_are_all_named():
 
 
 def test_configuration_cannot_be_changed():
-    [config] = parse_grid(_compose([]))
+    [config] = parse_grid(composed([]).points)
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 1

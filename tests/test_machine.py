@@ -10,7 +10,7 @@ import torch
 from loads import put, stranger
 
 from quantlab import machine
-from quantlab.app import _compose
+from quantlab.composition import composed
 from quantlab.environment import describe
 from quantlab.parse import parse_config
 
@@ -142,7 +142,7 @@ def test_is_virtual(tmp_path, flags, virtual):
 
 
 def test_environment_tells_threads_and_cores_and_no_name_or_path():
-    [point] = _compose([])
+    [point] = composed([]).points
     found = describe(parse_config({key: point[key] for key in point if key != "only"}), torch.device("cpu"))
     assert found["affinity"] == list(machine.affinity())
     assert len(found["load_average"]) == 3

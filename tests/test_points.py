@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from quantlab.app import _compose, _values
+from quantlab.composition import _values, composed
 from quantlab.points import expanded, needed
 
 SWEEPS = [
@@ -18,8 +18,8 @@ SWEEPS = [
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=" ".join)
 def test_the_same_points_in_the_same_order(sweep):
-    points = _compose(["-m", *sweep])
-    assert json.dumps(points) == json.dumps(_compose(["-m", *sweep], whole=True))
+    points = composed(["-m", *sweep]).points
+    assert json.dumps(points) == json.dumps(composed(["-m", *sweep], whole=True).points)
     assert len(points) >= 2
 
 
@@ -35,7 +35,7 @@ def test_a_thousand_cells_take_twenty_compositions():
     assert len(needed(sweep_of(("seed", range(1000))), _values)) == 2
 
 
-def composed(sweep, compose):
+def some_of(sweep, compose):
     return {
         overrides: compose(*(override.split("=")[1] for override in overrides)) for overrides in needed(sweep, none)
     }
@@ -48,7 +48,7 @@ def none(override):
 def test_independent_axes_combine():
     sweep = sweep_of(("model", "ab"), ("quant", "xyz"))
     compose = lambda model, quant: {"model": {"name": model}, "quant": {"name": quant, "bits": ord(quant)}}  # noqa: E731
-    found = expanded(sweep, composed(sweep, compose), none)
+    found = expanded(sweep, some_of(sweep, compose), none)
     assert found == [compose(model, quant) for model in "ab" for quant in "xyz"]
 
 
@@ -62,4 +62,4 @@ def test_independent_axes_combine():
 )
 def test_axes_that_depend_on_each_other_are_noticed(compose):
     sweep = sweep_of(("model", "ab"), ("quant", "xyz"))
-    assert expanded(sweep, composed(sweep, compose), none) is None
+    assert expanded(sweep, some_of(sweep, compose), none) is None

@@ -7,7 +7,8 @@ import sqlite3
 import pytest
 
 from quantlab import models, storage
-from quantlab.app import MISUSED, main
+from quantlab.app import main
+from quantlab.commandline import MISUSED
 from quantlab.data.manifest import ASSETS
 from quantlab.tracking import describe
 

@@ -6,7 +6,8 @@ Through the real `main` of the grid and of each command beside it.
 import pytest
 
 from quantlab import command, rescore, verify
-from quantlab.app import MISUSED, main
+from quantlab.app import main
+from quantlab.commandline import MISUSED
 from quantlab.grid import Grid
 from quantlab.recommend import __main__ as recommend
 from quantlab.report import __main__ as report
