@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shlex
 import sqlite3
 import time
@@ -25,7 +26,7 @@ from quantlab.tracking.reach import bare, reach
 T = TypeVar("T")
 _PATIENT_S = 5.0  # a server that 64 processes write to may take longer than a grid would wait
 _PAUSES_S = (1.0, 4.0)  # before it is tried again
-_LOCK_S = 120.0  # the longest wait for other processes that write to the same local store
+_LOCK_S = 300.0  # the longest wait for other processes that write to the same local store
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -144,7 +145,7 @@ def connected(root: str | Path, tracking: TrackingConfig, pause: Callable[[], No
                 _make_database(database(root))
         _see_that_it_can_be_written(database(root))
         client = _client(store_uri(root, tracking))  # takes longer than logging a cell, and needs no lock
-        with lock:
+        with lock.acquire(poll_interval=0.2):  # 64 processes that look 20 times a second would be a load of their own
             yield Store(client, _experiment(client, root, tracking))
 
 
@@ -183,6 +184,8 @@ def _explain(error: Exception, place: str) -> str:
     text = str(redact(str(error).strip().split("\n")[0]))
     if "out-of-date database schema" in text:
         return f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
+    if busy := re.search(r"too many (\d+) error responses", text):
+        return f"it answers {busy[1]}"
     status = getattr(error, "get_http_status_code", lambda: None)()
     if status == 401 or "not authenticated" in text:
         return f"it does not know who you are: {_WHO}"
