@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -185,11 +186,10 @@ def _wer(row: Row, limits: Limits, output_dir: str) -> _Check:
 
 
 def _incomparable(row: Row, split: str | None, output_dir: str) -> _Check:
-    where = "" if output_dir == "mlruns" else f" output_dir={output_dir}"
-    command = (
-        f"python -m quantlab -m model={row['model']} quant=none,{row['quant']} device={row['device']} "
-        f"dataset={row['dataset']} protocol={row['protocol']}{where}"
-    )
+    keys = {"model": row["model"], "quant": f"none,{row['quant']}"}
+    keys |= {key: row[key] for key in ("device", "dataset", "protocol")}
+    keys |= {} if output_dir == "mlruns" else {"output_dir": output_dir}
+    command = f"python -m quantlab -m {shlex.join(f'{key}={value}' for key, value in keys.items())}"
     if row["weights"] != "pretrained":
         return _Check(
             "undecided", f"{row['weights']} weights have no WER", command=f"{command} model.weights=pretrained"

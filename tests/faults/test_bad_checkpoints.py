@@ -30,9 +30,9 @@ def spoil(tensors):
 
 TENSORS = {  # what was done to the tensors, and what is said of it
     "missing": (lambda tensors: tensors.pop(LAYER), f"it lacks {LAYER}"),
-    "extra": (lambda tensors: tensors.update(surplus=tensors[LAYER][:2]), "not the model's: surplus"),
+    "extra": (lambda tensors: tensors.update(surplus=tensors[LAYER][:2].clone()), "not the model's: surplus"),
     "nan": (spoil, f"NaN or infinite values in {LAYER}"),
-    "shape": (lambda tensors: tensors.update({LAYER: tensors[LAYER][:3]}), f"than config.json says: {LAYER}"),
+    "shape": (lambda tensors: tensors.update({LAYER: tensors[LAYER][:3].clone()}), f"than config.json says: {LAYER}"),
 }
 
 

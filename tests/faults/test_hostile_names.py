@@ -48,13 +48,13 @@ def manifest(folder, rows):
 
 def outside(tmp_path, root):
     """Everything around the root, but for what libraries keep in the folders that are theirs."""
-    theirs = (root, tmp_path / "home", tmp_path / "plots")
+    theirs = (root, tmp_path / "home", tmp_path / "plots", *tmp_path.glob("scratch/torchinductor_*"))
     return {path for path in tmp_path.rglob("*") if not any(path == own or own in path.parents for own in theirs)}
 
 
 def test_nothing_is_written_outside_the_root(quantlab, place, tmp_path):
     """One grid in which everything that has a name has a hostile one; then every command over what it recorded."""
-    rows = [{"id": name, "speaker": name, "text": SAID if "x" in name else name} for name in ODD]
+    rows = [{"id": name, "speaker": name, "text": f"{SAID} {name}"} for name in ODD]
     rows += [{"audio": name, "id": f"audio {index}"} for index, name in enumerate(ODD)]
     rows += [{"audio": str(tmp_path / "nowhere" / "evil.wav"), "id": "absolute"}]
     path = manifest(place / "speech", rows)
@@ -63,7 +63,7 @@ def test_nothing_is_written_outside_the_root(quantlab, place, tmp_path):
     before = outside(tmp_path, root)
     done = quantlab(
         "-m",
-        "model.name=../../evil,[/bold],'{0} %s'",
+        "model.name=../../evil,'[/bold]'",
         f"model.path={checkpoint}",
         "quant.name=../../../evil",
         "dataset=manifest",
@@ -81,14 +81,14 @@ def test_nothing_is_written_outside_the_root(quantlab, place, tmp_path):
     assert "[/bold]-../../../evil-cpu" in done.stderr
 
     assert {path.name for path in (root / "cells").glob("[!.]*")} == set(storage.recorded(root))
-    assert len(storage.recorded(root)) == 3
+    assert len(storage.recorded(root)) == 2
     for cell_id in storage.recorded(root):
         heard = storage.read_utterances(root, cell_id)
         assert [item.id for item in heard] == [name.replace("\ud800", "?") for name in ODD]
         assert len(storage.read(root, cell_id).problems) == len(ODD) + 1
     with sqlite3.connect(root / "mlflow.db") as database:
         statuses = [status for (status,) in database.execute("SELECT status FROM runs")]
-    assert statuses == ["FINISHED"] * 4  # and the summary
+    assert statuses == ["FINISHED"] * 3  # and the summary
 
     for style in ("table", "json", "markdown", "latex", "csv", "html"):
         out = str(root / f"report.{style}")

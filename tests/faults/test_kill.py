@@ -35,7 +35,7 @@ def test_kill_9_at_fifty_random_moments(quantlab, record_property):
     record_property("phases", dict(phases))
     print(f"{sum(phases.values())} kills of {len(roots)} grids, by phase: {dict(phases)}")
     assert sum(phases.values()) == KILLS
-    assert set(phases) == {"start-up", "cell", "record", "summary"}
+    assert set(phases) == {"start-up", "cell", "record", "after the last record"}
     for root in roots:
         assert facts(root.folder) == expected, f"{root.folder} after kills in {root.killed_in}"
         assert leftovers(root.folder) == []
@@ -51,14 +51,17 @@ class Root:
         self.tracked = tracked
         self.killed_in = []
 
-    def phase(self):
-        """What the killed grid was at, by what it left."""
-        cells = self.folder / "cells"
-        if any(path.suffix in (".tmp", ".old") for path in cells.glob(".*")):
+    def half_records(self):
+        return {path.name for path in self.folder.glob("cells/.*") if path.suffix in (".tmp", ".old")}
+
+    def phase(self, pid, half_before):
+        """What the killed grid was at, by what it left and the ones before it had not."""
+        if self.half_records() - half_before:
             return "record"
-        if len(list(cells.glob("[!.]*/record.json"))) == CELLS:
-            return "summary"
-        return "cell" if list(self.folder.glob("claims/*.json")) else "start-up"
+        if len(list(self.folder.glob("cells/[!.]*/record.json"))) == CELLS:
+            return "after the last record"
+        claimed = any(f'"{pid}"' in path.read_text() for path in self.folder.glob("claims/*.json"))
+        return "cell" if claimed else "start-up"
 
 
 class Lane:
@@ -76,7 +79,7 @@ class Lane:
         self.roots = []
 
     def go(self, kills):
-        moments = ["anywhere"] * (kills - 2 * (kills // 4)) + ["record", "summary"] * (kills // 4)
+        moments = ["anywhere"] * (kills - 2 * (kills // 4)) + ["record", "end"] * (kills // 4)
         self.chance.shuffle(moments)
         self.fresh_root()
         while moments:
@@ -102,27 +105,27 @@ class Lane:
     def killed(self, moment):
         """Whether the grid was still there at the moment; with SIGKILL it has no chance to tidy up."""
         root = self.roots[-1]
+        half_before = root.half_records()
         process = self.quantlab.start(*GRID, *self.options(root))
-        self.wait_for(moment, root, process)
+        self.wait_for(moment, root, process, half_before)
         alive = process.poll() is None
         process.send_signal(signal.SIGKILL)
         output, _ = process.communicate()
         if alive:
-            root.killed_in.append(root.phase())
+            root.killed_in.append(root.phase(process.pid, half_before))
         else:
             assert process.returncode == 0, output
         return alive
 
-    def wait_for(self, moment, root, process):
+    def wait_for(self, moment, root, process, half_before):
         if moment == "anywhere":
             wait(process, lambda: False, self.chance.uniform(0, self.usual_s))
             return
-        cells = root.folder / "cells"
         if moment == "record":
-            wait(process, lambda: any(cells.glob(".*.tmp")), self.usual_s * 3, every_s=0.004)
+            wait(process, lambda: root.half_records() - half_before, self.usual_s * 3, every_s=0.004)
             time.sleep(self.chance.uniform(0, 0.01))
         else:
-            wait(process, lambda: len(list(cells.glob("[!.]*/record.json"))) == CELLS, self.usual_s * 3)
+            wait(process, lambda: len(list(root.folder.glob("cells/[!.]*/record.json"))) == CELLS, self.usual_s * 3)
             time.sleep(self.chance.uniform(0, 3))
 
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from quantlab.config import DatasetConfig
-from quantlab.errors import ConfigError, Unavailable
+from quantlab.errors import Unavailable
 
 # Sources with a file per utterance. The hub's audio is in Parquet files, which a browser cannot play.
 _OF_FILES = ("shipped", "manifest", "librispeech_dir")
@@ -29,7 +27,7 @@ def uris(dataset: Mapping[str, Any], fingerprint: str | None) -> dict[str, str]:
     try:
         config = DatasetConfig.model_validate(dict(dataset))
         return _listed(config.model_dump_json(), fingerprint)
-    except (ValidationError, ConfigError, Unavailable, OSError):
+    except (ValueError, Unavailable, OSError):
         return {}
 
 
@@ -41,4 +39,13 @@ def _listed(config: str, fingerprint: str) -> dict[str, str]:
     if corpus.fingerprint != fingerprint:
         return {}
     places = {item.id: item.audio() for split in corpus.splits.values() for item in split}
-    return {name: path.resolve().as_uri() for name, path in places.items() if isinstance(path, Path)}
+    found = {name: _uri(path) for name, path in places.items() if isinstance(path, Path)}
+    return {name: uri for name, uri in found.items() if uri is not None}
+
+
+def _uri(path: Path) -> str | None:
+    """None where no file system can hold such a path."""
+    try:
+        return path.resolve().as_uri()
+    except (OSError, ValueError):
+        return None
