@@ -172,14 +172,12 @@ def test_what_sbatch_refuses_is_one_line_and_leaves_nothing(slurm):
     assert list(slurm.root.glob("jobs/[!.]*")) == []
 
 
-def test_what_slurm_has_forgotten_is_no_error_and_what_it_cannot_tell_is_unknown(slurm, monkeypatch):
+def test_what_slurm_has_forgotten_is_no_error(slurm):
     """This cluster keeps no accounting, as many do not; squeue calls a job that is gone an error."""
     assert ask.queue(["99999"]) == {}
     assert ask.queue(["99999", "99998"], ["no-such-name"]) == {}
     assert ask.history(["99999"]) == {}
     assert ask.max_array_size() == 1000
-    monkeypatch.setenv("SLURM_CONF", str(slurm.folder / "nothing"))
-    assert ask.queue(["99999"]) is None
 
 
 def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
