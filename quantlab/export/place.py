@@ -22,7 +22,7 @@ from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
 
 LABEL_CHARS = 100  # of a folder's name, which most file systems bound at 255 bytes
-STAGING = re.compile(r"\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]+\.tmp")
+STAGING = re.compile(r"\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]+(\.old)?\.tmp")
 
 
 def folder_of(config: RunConfig, cell_id: str) -> Path:

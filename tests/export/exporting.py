@@ -15,11 +15,17 @@ FEW = (
 ).split()
 
 
+# Nothing of an export tells these from others of their library: the same code writes and reads another number of bits.
+ALIKE = {"bnb_fp4", "ct2_int8_float32", "ggml_q4_1", "ggml_q5_0"}
+
+
 def on_cpu():
-    """The files of conf/quant that run on a CPU."""
+    """The files of conf/quant that run on a CPU, but for ALIKE."""
     found = {path.stem: parsed(path.stem) for path in sorted((ROOT / "conf" / "quant").glob("*.yaml"))}
     return [
-        name for name, quant in found.items() if quantizers.get(quant.library).why_unsupported(quant, "cpu") is None
+        name
+        for name, quant in found.items()
+        if name not in ALIKE and quantizers.get(quant.library).why_unsupported(quant, "cpu") is None
     ]
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from quantlab import storage
 from quantlab.export.__main__ import main
 from quantlab.export.rest import export_rest
@@ -13,6 +15,7 @@ def stamps(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.timeout(600)  # two grids and a command, each of which imports torch anew
 def test_the_grid_exports_what_it_measures_and_what_was_recorded_before(quantlab, capsys):
     root, directory = quantlab.folder / "mlruns", quantlab.folder / "exported"
     assert quantlab("quant=torch_int8", *SMALL).returncode == 0
