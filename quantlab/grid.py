@@ -21,7 +21,7 @@ from quantlab.plan import Cell, plan
 from quantlab.progress import Display
 from quantlab.record import CellResult, Record, Stages
 from quantlab.report.plots import figures
-from quantlab.report.rows import rows_of
+from quantlab.report.rows import Row, rows_of
 from quantlab.report.table import show, text
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
@@ -49,7 +49,7 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
             grid.summarise(records, sweep)
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
-    _summarise(records, grid, display)
+    _summarise(grid, display)
     return FAILED if any(item.status not in SETTLED for item in records) else OK
 
 
@@ -62,6 +62,7 @@ class Grid:
         self.resume = config.resume
         self.tracking = config.tracking
         self.workers = Workers() if config.isolate else None
+        self.compared: list[Row] = []  # of the table; set by `summarise`
 
     def run(self, cells: Sequence[Cell], sweep: str) -> list[Record]:
         """Every cell's record, in the order of `cells`: measured now, before, or by another process meanwhile.
@@ -111,7 +112,9 @@ class Grid:
     def summarise(self, records: Sequence[Record], sweep: str) -> None:
         """Show the whole sweep as one run of MLflow."""
         ids = [item.cell_id for item in records]
-        compared = rows_of(self.root, records, on_unreadable=self.display.say)
+        self.compared = compared = rows_of(self.root, records, on_unreadable=self.display.say)
+        if self.tracking.name == "off":
+            return  # drawing a table of a thousand rows takes seconds
         plots = partial(figures, compared)
         self._track(partial(tracking.log_sweep, self.root, self.tracking, sweep, ids, text(compared), plots))
 
@@ -180,8 +183,8 @@ def sweep_id(cells: Sequence[Cell]) -> str:
     return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
 
 
-def _summarise(records: Sequence[Record], grid: Grid, display: Display) -> None:
-    show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
+def _summarise(grid: Grid, display: Display) -> None:
+    show(grid.compared)
     display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")
