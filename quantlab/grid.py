@@ -24,7 +24,7 @@ from quantlab.plan import Cell, plan
 from quantlab.progress import Display
 from quantlab.record import CellResult, Record, Stages
 from quantlab.report.plots import figures
-from quantlab.report.rows import rows_of
+from quantlab.report.rows import Row, rows_of
 from quantlab.report.table import show, text
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
@@ -53,11 +53,11 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
             sweep = sweep_id(cells)
             grid.outbox.begin(sweep, [cell.id for cell in cells])
             records = grid.run(cells, sweep)
-            grid.summarise(records, sweep)
+            rows = grid.summarise(records, sweep)
             kept = export_rest(root, records, configs[0].export.dir)
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
-    code = conclude(records, grid)
+    code = conclude(records, rows, grid)
     return code if kept else FAILED
 
 
@@ -139,11 +139,13 @@ class Grid:
         self.outbox.log(cell.id, sweep)
         return record
 
-    def summarise(self, records: Sequence[Record], sweep: str) -> None:
-        """Show the whole sweep as one run of MLflow."""
+    def summarise(self, records: Sequence[Record], sweep: str) -> list[Row]:
+        """The rows of the whole sweep, shown as one run of MLflow too."""
         ids = [item.cell_id for item in records]
-        compared = rows_of(self.root, records, on_unreadable=self.display.say)
-        self.outbox.summarise(sweep, ids, text(compared), partial(figures, compared))
+        rows = rows_of(self.root, records, on_unreadable=self.display.say)
+        if self.tracking.name != "off":  # drawing a table of a thousand rows takes seconds
+            self.outbox.summarise(sweep, ids, text(rows), partial(figures, rows))
+        return rows
 
     def _warm_start(self) -> None:
         """Imports of torch (in the server) and of MLflow (here) side by side, before anything is timed."""
@@ -211,7 +213,7 @@ def sweep_id(cells: Sequence[Cell]) -> str:
     return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
 
 
-def conclude(records: Sequence[Record], grid: Grid) -> int:
+def conclude(records: Sequence[Record], rows: Sequence[Row], grid: Grid) -> int:
     """Print the table of a grid and where its records are.
 
     Returns:
@@ -219,7 +221,7 @@ def conclude(records: Sequence[Record], grid: Grid) -> int:
     """
     display = grid.display
     with to_stdout():
-        show(rows_of(grid.root, records, on_unreadable=lambda message: None))  # said before
+        show(rows)
     display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")

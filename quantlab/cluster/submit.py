@@ -63,11 +63,11 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
             spots = split.places | (places([batch]) if batch else {})
             found |= Watch(grid, sweep, waiting, spots).wait()
             records = [found[cell.id] for cell in cells]
-            grid.summarise(records, sweep)
+            rows = grid.summarise(records, sweep)
         except KeyboardInterrupt:
             display.say(f"interrupted: jobs that were submitted go on; scancel ends them. {_how_to_look(root)}")
             return INTERRUPTED
-    return conclude(records, grid)
+    return conclude(records, rows, grid)
 
 
 def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None:
