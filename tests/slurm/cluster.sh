@@ -45,7 +45,7 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-ReturnToService=2
+ReturnToService=1
 KillWait=5
 InactiveLimit=0
 SlurmdTimeout=60

@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from quantlab.claims import owner as owner_of
@@ -99,9 +100,9 @@ def test_stopped_again_and_again_each_cell_is_measured_once(slurm):
     in_flight(3)
     node = slurm.sh("sinfo", "--noheader", "--format=%n").split()[0]
     slurm.sh("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    wait_for("the job is off the node", lambda: owner(slurm, second) is None, slurm)
-    # an error where it has come back by itself (ReturnToService)
-    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, check=False)
+    # a node that comes back with the job still on it is drained, and the job is held
+    wait_for("the job is off the node", lambda: not steps(job), slurm)
+    slurm.sh("scontrol", "update", f"nodename={node}", "state=resume")
     in_flight(4)
     slurm.hold.unlink()
     wait_for("both recorded", lambda: (slurm.root / "cells" / second / "record.json").exists(), slurm)
@@ -231,6 +232,12 @@ def collect(slurm):
 def owner(slurm, cell_id):
     """Whether a cell is being measured, by the library's own means."""
     return owner_of(slurm.root, cell_id)
+
+
+def steps(job):
+    """What SLURM runs of a job on this machine."""
+    found = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return [line for line in found if line.startswith(f"slurmstepd: [{job}.")]
 
 
 def wait_for(what, condition, slurm, timeout_s=240):
