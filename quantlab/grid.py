@@ -23,6 +23,7 @@ from quantlab.isolate import Failure, Runner, Workers, attempt
 from quantlab.plan import Cell, plan
 from quantlab.progress import Display
 from quantlab.record import CellResult, Record, Stages
+from quantlab.redact import redact
 from quantlab.report.plots import figures
 from quantlab.report.rows import Row, rows_of
 from quantlab.report.table import show, text
@@ -192,8 +193,8 @@ def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> Cell
         record=Record(
             cell_id=cell.id,
             status=outcome.status,
-            reason=outcome.reason,
-            traceback=outcome.traceback,
+            reason=redact(outcome.reason),  # it is printed too
+            traceback=redact(outcome.traceback),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             config=cell.config.model_dump(mode="json"),
             fingerprints=cell.fingerprints,

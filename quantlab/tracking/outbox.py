@@ -71,11 +71,14 @@ class Outbox:
         self._allowed_s += PER_CELL_S
 
     def _is_readable(self, cell_id: str) -> bool:
-        why = [] if cell_id in storage.recorded(self.root) else [f"cell {cell_id} has no record"]
-        storage.readable(self.root, [cell_id], on_unreadable=why.append)
-        for reason in why:
-            self._say(f"not in MLflow: {reason}")
-        return not why
+        why = f"cell {cell_id} has no record"
+        try:
+            if storage.read(self.root, cell_id) is not None:
+                return True
+        except (ValueError, OSError) as error:
+            why = str(error)
+        self._say(f"not in MLflow: {why}")
+        return False
 
     def summarise(
         self, sweep: str, cell_ids: Sequence[str], table: str, plots: Callable[[], Mapping[str, bytes]] = dict
@@ -93,7 +96,7 @@ class Outbox:
             self._courier.add(f"sweep {sweep}", task)
         self._finish()
         if left := self._courier.left:
-            cells_left = sum(name in set(cell_ids) for name in left)
+            cells_left = len(set(cell_ids) & set(left))
             what = f"{cells_left} of {len(cell_ids)} cells are" if cells_left else "the summary of the sweep is"
             self._say(f"{what} not in MLflow; when it answers again: {sync_command(self.root, self.tracking)}")
 

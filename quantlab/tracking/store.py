@@ -92,7 +92,7 @@ def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
 def ui_links(root: str | Path, tracking: TrackingConfig, sweep: str | None = None) -> dict[str, str]:
     """Name → address of the pages that are ready to be looked at; of one sweep, or of all.
 
-    None where nothing was logged yet. Of a local store, they work while `mlflow ui` runs.
+    Empty where nothing was logged yet. Of a local store, they work while `mlflow ui` runs.
     """
     experiment_id = None if tracking.name == "off" else _experiment_id(root, tracking)
     if experiment_id is None:
