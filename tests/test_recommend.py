@@ -244,7 +244,7 @@ def test_nothing_recorded_is_a_no_and_says_how_to_measure(root, tmp_path, capsys
         (["--max-wer-increase", "-0.5"], "0 or more"),
         (["--max-rtf", "fast"], "'fast' is no number"),
         (["--device", "cpuu"], "did you mean 'cpu'?"),
-        (["--nonsense"], "unrecognized"),
+        (["--nonsense"], "no such option"),
     ],
 )
 def test_a_misuse_is_told_apart_from_a_no(arguments, message, capsys):
