@@ -112,7 +112,7 @@ def test_every_linear_of_another_architecture_is_found():
     for name, held in found.linears.items():
         sizes = {item.name: item.bytes for item in held.tensors}
         assert (sizes["weight"], sizes["weight_scale"]) == (linears[name].weight.numel(), 4 * len(linears[name].weight))
-    assert {id: text for text, id in ct2._vocabulary(model).items()}[how.end] == "<|endoftext|>"
+    assert {id: text for text, id in ct2._vocabulary(model, {}).items()}[how.end] == "<|endoftext|>"
 
 
 def test_the_reader_takes_the_whole_file_and_agrees_with_the_library(shipped, tmp_path):
