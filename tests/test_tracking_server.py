@@ -110,7 +110,8 @@ def test_64_processes_at_once_make_64_complete_runs(name, server, processes, tmp
         writer.join(800)
     assert [writer.exitcode for writer in writers] == [0] * WRITERS
     client, found = once_each(config, cell_ids, tmp_path)
-    assert all(len(run.data.metrics) > 20 and len(run.data.params) > 15 for run in found)
+    figures = {"quality/wer_clean", "quality/wer_other", "speed/rtf_other", "size/bytes", "time/total_s"}
+    assert all(figures <= run.data.metrics.keys() and "quant" in run.data.params for run in found)
     files = {"record.json", "config.yaml", "utterances.jsonl", "batches.jsonl"}
     assert {item.path for item in client.list_artifacts(found[-1].info.run_id)} == files
 
@@ -362,6 +363,7 @@ leaky = Leaky()
 """
 
 
+@pytest.mark.timeout(900)  # half a minute on a quiet machine, but it starts everything there is
 def test_no_secret_is_written_anywhere(server, postgres, tmp_path, shared_cache):
     """The whole command, with a library that prints its environment and fails with it in its message."""
     site = tmp_path / "site"
@@ -387,7 +389,7 @@ def test_no_secret_is_written_anywhere(server, postgres, tmp_path, shared_cache)
         env=environment | {"QUANTLAB_CACHE": str(shared_cache)},
         capture_output=True,
         cwd=tmp_path,
-        timeout=280,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1, done.stderr.decode()
