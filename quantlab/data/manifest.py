@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config import DatasetConfig
-from quantlab.data.corpus import Listing, Utterance, file_utterance, with_digests
+from quantlab.data.corpus import Listing, Utterance, file_utterance, split_name, with_digests
 from quantlab.errors import ConfigError, did_you_mean, shortened
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -91,7 +91,7 @@ def _utterance(row: Any, folder: Path, dataset: DatasetConfig) -> Utterance:
     return file_utterance(
         folder / audio,
         id=_optional(row, dataset.id_column or "id") or audio,
-        split=_optional(row, "split") or DEFAULT_SPLIT,
+        split=split_name(_optional(row, "split") or DEFAULT_SPLIT),
         text=text,
         speaker=_optional(row, dataset.speaker_column or "speaker"),
     )
