@@ -92,7 +92,7 @@ def _utterance(row: Any, folder: Path, dataset: DatasetConfig) -> Utterance:
         folder / audio,
         id=_optional(row, dataset.id_column or "id") or audio,
         split=split_name(_optional(row, "split") or DEFAULT_SPLIT),
-        text=text,
+        text=text.encode("utf-8", "replace").decode("utf-8"),  # as it will be stored, so that scores follow from it
         speaker=_optional(row, dataset.speaker_column or "speaker"),
     )
 
