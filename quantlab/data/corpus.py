@@ -65,8 +65,7 @@ def open_corpus(dataset: DatasetConfig) -> Corpus:
         Unavailable: a hub corpus that is neither cached nor within reach.
     """
     listing = reader(dataset.source)(dataset)
-    _check_names(dataset, listing)
-    splits = {name: tuple(listing[name])[: dataset.limit] for name in chosen_splits(dataset, listing)}
+    splits = {split_name(name): tuple(listing[name])[: dataset.limit] for name in chosen_splits(dataset, listing)}
     _check_ids(dataset, [item for split in splits.values() for item in split])
     return Corpus(dataset, _fingerprint(dataset, splits), splits)
 
@@ -173,14 +172,18 @@ def _hash(value: object) -> str:
     return hashlib.sha256(to_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _check_names(dataset: DatasetConfig, splits: Iterable[str]) -> None:
-    """A split's name becomes that of figures, in tables and in MLflow."""
-    for name in splits:
-        if not SPLIT_NAME.fullmatch(name):
-            raise ConfigError(
-                f"dataset {dataset.name!r} has a split {shortened(name)}: expected 1 to 60 letters, digits, spaces "
-                "and any of . _ + -, the first one a letter or a digit"
-            )
+def split_name(name: str) -> str:
+    """The name of a split as it is: it becomes that of figures, in tables and in MLflow.
+
+    Raises:
+        ConfigError: it can be none.
+    """
+    if not SPLIT_NAME.fullmatch(name):
+        raise ConfigError(
+            f"split {shortened(name)}: expected 1 to 60 letters, digits, spaces and any of . _ + -, "
+            "the first one a letter or a digit"
+        )
+    return name
 
 
 def _check_ids(dataset: DatasetConfig, utterances: Sequence[Utterance]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config import DatasetConfig
-from quantlab.data.corpus import Listing, Utterance, file_utterance, with_digests
+from quantlab.data.corpus import Listing, Utterance, file_utterance, split_name, with_digests
 from quantlab.errors import ConfigError, did_you_mean, shortened
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -91,8 +91,8 @@ def _utterance(row: Any, folder: Path, dataset: DatasetConfig) -> Utterance:
     return file_utterance(
         folder / audio,
         id=_optional(row, dataset.id_column or "id") or audio,
-        split=_optional(row, "split") or DEFAULT_SPLIT,
-        text=text,
+        split=split_name(_optional(row, "split") or DEFAULT_SPLIT),
+        text=text.encode("utf-8", "replace").decode("utf-8"),  # as it will be stored, so that scores follow from it
         speaker=_optional(row, dataset.speaker_column or "speaker"),
     )
 

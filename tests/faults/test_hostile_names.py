@@ -109,7 +109,7 @@ def test_a_split_that_can_be_no_name_is_refused(split, place, tmp_path, capsys, 
     """It names figures, in tables and in MLflow."""
     monkeypatch.chdir(place)
     path = manifest(place / "speech", [{"split": split}])
-    refused(capsys, place, ["dataset=manifest", f"dataset.path={path}"], "has a split ")
+    refused(capsys, place, ["dataset=manifest", f"dataset.path={path}"], f"{path}:1: split ")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "x" * 4000, "\ud800", "\x1b[2J", "\x00"])
