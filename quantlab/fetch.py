@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from quantlab import data, hub, models
 from quantlab.app import compose
-from quantlab.commandline import MISUSED, NO, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, warn
 from quantlab.config import DatasetConfig, ModelConfig, NoiseConfig, RunConfig
 from quantlab.data.corpus import Audio, File
 from quantlab.data.hub import parquet_files
@@ -180,15 +180,16 @@ def _conclusion(things: int, missing: int) -> str:
     return f"all {things} are here: the jobs need no network (HF_HUB_OFFLINE=1 keeps them from asking)"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.fetch",
-        usage="python -m quantlab.fetch [--features] [key=value ...]",
+        usage="python -m quantlab.fetch [--root DIR] [--features] [-m] [key=value ...]",
         description="Put on this machine what the cells of a grid read, and measure nothing. The arguments are those "
         "of the grid; comma lists are all fetched. Exit code: 0 all is here, 1 something is missing, 2 misused.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_root(parser, "; nothing is written there")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as `python -m quantlab` takes them")
     parser.add_argument("-m", "--multirun", action="store_true", help="taken as the grid takes it; changes nothing")
     parser.add_argument(

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quantlab import storage, tracking
-from quantlab.commandline import NO, add_root, no_records, warn
+from quantlab.commandline import NO, Parser, add_root, no_records, warn
 from quantlab.config import TrackingConfig
 
 _EXAMPLE = "python -m quantlab.sync --root mlruns --uri http://mlflow.example.org:5000"
@@ -68,8 +68,8 @@ def _uri(text: str) -> str:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.sync",
         description="Bring every record into MLflow, once each: what is missing is logged, what a killed process left "
         "half is closed, and the second run of a record is deleted. Several machines may do so at the same time.",

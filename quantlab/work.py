@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from quantlab.commandline import MISUSED, add_root, warn
+from quantlab.commandline import MISUSED, Parser, add_root, warn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.work",
         description="Measure the cells of one task of a batch: those that have no record of that batch yet.",
         epilog="example: python -m quantlab.work --root mlruns --batch 20260131-120000-1a2b3c --task 0",

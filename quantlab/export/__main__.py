@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from quantlab import storage
-from quantlab.commandline import MISUSED, NO, add_root, no_records, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, warn
 from quantlab.errors import ConfigError, ExportError, Unavailable, did_you_mean
 from quantlab.export.place import is_there
 from quantlab.record import Exported, Record
@@ -63,8 +62,8 @@ def _export(root: Path, record: Record, directory: str) -> bool:
     return True
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.export",
         description="Leave the quantized models of measured cells as folders that can be loaded again: each is made as "
         "its record says, must hear what it heard, and is not measured. A grid with export.dir=DIR does so by itself.",

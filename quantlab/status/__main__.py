@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from quantlab.commandline import NO, add_root, no_records, one_of, to_stdout, warn
+from quantlab.commandline import NO, Parser, add_root, no_records, one_of, to_stdout, warn
 from quantlab.status.collect import SETTLED, Line, collect, counts
 
 FORMATS = ("table", "json")
@@ -57,8 +56,8 @@ def _shown(line: Line, name: str) -> str:
     return f"{text[: WIDEST - 1]}…" if name == "detail" and len(text) > WIDEST else text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m quantlab.status",
         description="Say where every cell is: recorded (ok, unsupported, failed, timeout, oom), running, pending in a "
         "queue of SLURM, not submitted yet, or lost: its job ended without a record. Reads the folder and asks squeue "
