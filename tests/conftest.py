@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from servers import PASSWORD, USER, MlflowServer, Postgres, find_initdb
 
 # How long an example takes is the machine's matter: on a busy one the default of 0.2 s fails tests at random.
 hypothesis.settings.register_profile("quantlab", deadline=None)
@@ -124,3 +125,28 @@ def quantlab(tmp_path, faults, shared_cache):
     run.start = start
     run.folder = tmp_path
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The distribution's PostgreSQL, a cluster of its own for the whole test run."""
+    if find_initdb() is None:
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
+    cluster = Postgres()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def server(postgres, tmp_path_factory):
+    """MLflow's server on it; `credentials` signs in."""
+    running = MlflowServer(tmp_path_factory.mktemp("server"), postgres)
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def credentials(monkeypatch):
+    """Who may write to the server, as a user sets it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)

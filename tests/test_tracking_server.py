@@ -11,37 +11,16 @@ import sys
 import time
 
 import pytest
-from servers import PASSWORD, USER, MlflowServer, Nginx, Postgres, Wire, find_initdb
+from servers import PASSWORD, USER, Nginx, Wire
 from synthetic import result
 
 from quantlab import storage, tracking
 from quantlab.config import TrackingConfig
 
-pytestmark = pytest.mark.skipif(find_initdb() is None, reason="no PostgreSQL: apt-get install postgresql")
+pytestmark = pytest.mark.usefixtures("credentials")
 WRITERS = 64
 LIMIT_S = 10.0  # that a cell may wait for the server
 SLACK_S = 1.0
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    cluster = Postgres()
-    yield cluster
-    cluster.close()
-
-
-@pytest.fixture(scope="module")
-def server(postgres, tmp_path_factory):
-    running = MlflowServer(tmp_path_factory.mktemp("server"), postgres)
-    yield running
-    running.kill()
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch):
-    """As a user sets them."""
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ ON = (
     *("hydra/launcher=slurm_cpu", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2"),
     "hydra.launcher.timeout_min=30",
 )
-SMALL = ("model=nano", "dataset.limit=1", "dataset.splits=[clean]", "protocol=quick", "tracking=off")
+TINY = ("model=nano", "dataset.limit=1", "dataset.splits=[clean]", "protocol=quick")
+SMALL = (*TINY, "tracking=off")
 GO_HOME = "hydra.launcher.wait=false"
 
 
@@ -181,12 +182,16 @@ def test_what_slurm_has_forgotten_is_no_error(slurm):
     assert ask.max_array_size() == 1000
 
 
-def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
-    """Held cells hang: one job of them is cancelled, the other one runs into its limit. Resumed, all are good."""
+def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm, postgres, server, credentials):
+    """Held cells hang: one job of them is cancelled, the other one runs into its limit. Resumed, all are good.
+
+    Meanwhile the database of the shared MLflow is stopped for a minute.
+    """
     slurm.hold.touch()
+    tracked = ("tracking=server", f"tracking.uri={server.uri}", "tracking.experiment=slurm")
     seeds = "seed=" + ",".join(map(str, range(12)))
     command = ("-m", *ON, "hydra.launcher.cells_per_job=6")
-    command += ("quant=torch_int8", "quant.library=torch,held", seeds, *SMALL)
+    command += ("quant=torch_int8", "quant.library=torch,held", seeds, *TINY, *tracked)
     process = slurm.run.start(*command)
     wait_for("submitted", lambda: list(slurm.root.glob("jobs/*/submitted.json")), slurm)
     [batch] = (slurm.root / "jobs").glob("*/batch.json")
@@ -194,17 +199,22 @@ def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
     jobs = json.loads((batch.parent / "submitted.json").read_text())["jobs"]
     assert [len(task) for task in tasks] == [6, 6, 6, 6]
 
+    wait_for("the first cell is recorded", lambda: list(slurm.root.glob("cells/[!.]*/record.json")), slurm)
+    postgres.stop()
+    stopped_s = time.monotonic()
     wait_for("the third job hangs", lambda: owner(slurm, tasks[2][0]), slurm)
     slurm.sh("scancel", jobs[2])
     wait_for("the fourth job hangs", lambda: owner(slurm, tasks[3][0]), slurm)
     minutes = int(slurm.sh("squeue", "--noheader", "--format=%M", f"--jobs={jobs[3]}").split(":")[0]) + 2
     slurm.sh("scontrol", "update", f"jobid={jobs[3]}", f"timelimit={minutes}")
+    wait_for("the database was away for a minute", lambda: time.monotonic() - stopped_s > 60, slurm)
+    postgres.start()
     wait_for("the fourth job is at its limit", lambda: list(batch.parent.glob("interrupted/*.json")), slurm)
     slurm.hold.unlink()
     slurm.sh("scontrol", "update", f"jobid={jobs[3]}", "timelimit=30")
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 1, output
-    found = {path.parent.name: json.loads(path.read_text()) for path in slurm.root.glob("cells/[!.]*/record.json")}
+    found = records(slurm)
     assert [found[id]["status"] for id in tasks[0] + tasks[1]] == ["ok"] * 12
     assert {found[id]["status"] for id in tasks[2]} == {"failed"}
     assert all(f"SLURM job {jobs[2]} ended (CANCELLED" in found[id]["reason"] for id in tasks[2])
@@ -219,9 +229,24 @@ def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm):
     assert done.returncode == 0, done.stderr
     assert "submitted 7 cells" in done.stderr
     assert done.stderr.count("recorded before") == 17
-    found = {path.parent.name: json.loads(path.read_text()) for path in slurm.root.glob("cells/[!.]*/record.json")}
+    found = records(slurm)
     assert [record["status"] for record in found.values()] == ["ok"] * 24
     assert all(found[id]["created_at"] == when for id, when in good.items()), "a finished cell was repeated"
+    assert sorted(in_mlflow(server.uri, "slurm")) == sorted((id, "FINISHED") for id in found)
+
+
+def records(slurm):
+    return {path.parent.name: json.loads(path.read_text()) for path in slurm.root.glob("cells/[!.]*/record.json")}
+
+
+def in_mlflow(uri, experiment):
+    """Cell and state of every run that shows a cell."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    place = [client.get_experiment_by_name(experiment).experiment_id]
+    runs = client.search_runs(place, "tags.`quantlab.kind` = 'cell'", max_results=1000)
+    return [(run.data.tags["quantlab.cell_id"], run.info.status) for run in runs]
 
 
 def collect(slurm):
