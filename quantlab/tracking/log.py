@@ -82,7 +82,6 @@ def _write(store: Store, root: str | Path, identity: Identity, sweep: str, begun
         raise FileNotFoundError(f"the record of cell {identity.cell_id} has just been deleted")
     end_ms = describe.milliseconds(record.created_at)
     run = begun or _create(store, record, identity, sweep, end_ms)
-    store.pause()
     _log_files(store, run, root, record)
     store.pause()
     _log_corpus(store, run.id, record)
@@ -148,7 +147,10 @@ def _log_files(store: Store, run: Run, root: str | Path, record: Record) -> None
 
     with tempfile.TemporaryDirectory(prefix="quantlab-") as folder:
         _stage(Path(folder), root, record)
-        get_artifact_repository(run.artifact_uri, tracking_uri=store.client.tracking_uri).log_artifacts(folder)
+        place = get_artifact_repository(run.artifact_uri, tracking_uri=store.client.tracking_uri)
+        for path in sorted(Path(folder).iterdir()):
+            store.pause()
+            place.log_artifact(str(path))
 
 
 def _stage(folder: Path, root: str | Path, record: Record) -> None:
