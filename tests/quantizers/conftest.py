@@ -1,61 +1,8 @@
 """The shipped model, quantized by the real libraries."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 import torch
-import yaml
-from torch import nn
-from transformers import WhisperForConditionalGeneration
-
-from quantlab import quantizers, receipt
-from quantlab.config import QuantConfig
-from quantlab.record import Receipt
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(path.stem for path in (ROOT / "conf" / "quant").glob("*.yaml"))
-
-
-@dataclass
-class Quantized:
-    quant: QuantConfig
-    model: nn.Module
-    original: nn.Module
-    names: tuple[str, ...]
-    receipt: Receipt
-    calibrations: int  # times that `calibrate` was called
-
-
-def load_nano():
-    return WhisperForConditionalGeneration.from_pretrained(ROOT / "quantlab" / "assets" / "nano").eval()
-
-
-def quant_config(config, /, **changes):
-    """The QuantConfig of a file of conf/quant, with other values for some keys."""
-    raw = yaml.safe_load((ROOT / "conf" / "quant" / f"{config}.yaml").read_text())
-    return QuantConfig.model_validate(raw | changes)
-
-
-def quantize(model, quant, device="cpu"):
-    """Everything a cell does with a model up to the receipt."""
-    calls = []
-
-    def calibrate(half_quantized):
-        calls.append(generate(half_quantized))
-
-    quantizer = quantizers.get(quant.library)
-    names, skipped = quantizers.select(model, quant)
-    before = receipt.snapshot(model)
-    model = quantizer.setup(model, quant, names, torch.device(device), calibrate)
-    return model, names, receipt.read(before, model, names, skipped, quantizer), len(calls)
-
-
-def generate(model, tokens=6):
-    """Token ids (2, ≤ tokens + prompt) for two windows of seeded noise."""
-    config = model.config
-    mel = torch.randn(2, config.num_mel_bins, 2 * config.max_source_positions, generator=torch.manual_seed(0))
-    return model.generate(mel.to(model.device), max_new_tokens=tokens, min_new_tokens=tokens)
+from quantizing import Quantized, load_nano, quant_config, quantize
 
 
 @pytest.fixture(scope="session", autouse=True)

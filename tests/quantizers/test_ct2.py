@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from arithmetic import FLOAT, Shape
-from conftest import quant_config
+from quantizing import quant_config
 
 from quantlab import models, quantizers, receipt
 from quantlab.app import compose

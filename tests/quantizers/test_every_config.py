@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 from arithmetic import Shape, size_bytes
-from conftest import CONFIGS, ROOT, generate
+from quantizing import CONFIGS, ROOT, generate
 
 from quantlab import quantizers
 from quantlab.config import QuantConfig

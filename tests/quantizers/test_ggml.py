@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import quant_config
 from gguf import GGMLQuantizationType, quants
+from quantizing import quant_config
 
 from quantlab import models, quantizers, receipt
 from quantlab.app import compose

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import load_nano, quant_config
+from quantizing import load_nano, quant_config
 
 from quantlab import quantizers, receipt
 from quantlab.app import compose

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import generate, load_nano, quant_config, quantize
+from quantizing import generate, load_nano, quant_config, quantize
 from torch import nn
 
 from quantlab.casting import compute_in

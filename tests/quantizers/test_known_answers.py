@@ -3,7 +3,7 @@
 import pytest
 import torch
 from arithmetic import SMALL, Shape, size_bytes
-from conftest import quant_config, quantize
+from quantizing import quant_config, quantize
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 PUBLISHED = {"torch_int8": 57, "quanto_int8": 57, "hqq_int4": 69, "hqq_int3": 71, "bnb_nf4": 70}  # percent

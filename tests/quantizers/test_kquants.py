@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import quant_config
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+from quantizing import quant_config
 from widened import widened
 
 from quantlab import models, quantizers, receipt

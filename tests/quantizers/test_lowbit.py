@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import yaml
-from conftest import ROOT, quant_config
+from quantizing import ROOT, quant_config
 
 from quantlab import quantizers
 from quantlab.config import QuantConfig

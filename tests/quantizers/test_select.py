@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import CONFIGS, ROOT, generate, quant_config, quantize
+from quantizing import CONFIGS, ROOT, generate, quant_config, quantize
 
 from quantlab import quantizers
 from quantlab.errors import ConfigError
@@ -55,7 +55,7 @@ def third_party(tmp_path, monkeypatch):
 
 
 def test_another_package_registers_a_quantizer(third_party):
-    from conftest import load_nano
+    from quantizing import load_nano
 
     quant = quant_config("hqq_int4", name="half", library="half")
     model, names, evidence, _ = quantize(load_nano(), quant)
@@ -224,7 +224,7 @@ def test_quanto_does_without_a_compiler(quantized, tmp_path, monkeypatch):
 
 
 def test_a_module_that_calibration_never_reached_is_named(nano):
-    from conftest import load_nano
+    from quantizing import load_nano
 
     from quantlab.quantizers import quanto
 
