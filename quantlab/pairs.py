@@ -75,7 +75,7 @@ def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict
         path = cells_dir(root) / item.cell_id / "utterances.jsonl"
         try:
             scores = _scores(path) if item.status == "ok" else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             warn(f"{path} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
         else:
             if scores is not None:
@@ -84,23 +84,37 @@ def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict
 
 
 def _scores(path: Path) -> Scores | None:
-    """Read without the schema of an utterance, which takes several times as long; None where there is no text."""
+    """Read without the schema of an utterance, which takes several times as long; None where there is no text.
+
+    Raises:
+        ValueError: a line is no JSON, or a count is no count; so do KeyError, TypeError, OverflowError.
+    """
     lines = [line for line in path.read_bytes().split(b"\n") if line]
     rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
     if not rows or any(row["hypothesis"] is None for row in rows):
         return None
+    if {type(row[key]) for row in rows for key in ("split", "id")} != {str}:
+        raise TypeError("the split and the id of an utterance are text")
     substitutions, deletions, insertions, hits, char_errors, ref_chars = (
         np.array([row[key] for row in rows], dtype=np.int64)
         for key in ("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
     )
+    if min(map(np.min, (substitutions, deletions, insertions, hits, char_errors, ref_chars))) < 0:
+        raise ValueError("a count is below 0")
     sample = Sample(
         splits=tuple(row["split"] for row in rows),
         ids=tuple(row["id"] for row in rows),
-        speakers=tuple(row["speaker"] for row in rows),
+        speakers=tuple(_text_or_none(row["speaker"]) for row in rows),
         words=tuple((substitutions + deletions + hits).tolist()),
         chars=tuple(ref_chars.tolist()),
     )
     return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
+
+
+def _text_or_none(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError("the speaker of an utterance is text, or null")
 
 
 def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Warn) -> dict[str, Pair]:

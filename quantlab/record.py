@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from quantlab.config import corpus_label
 
@@ -161,6 +161,13 @@ class SplitResult(_Part):
     empty_share: float | None = None
     loop_share: float | None = None
 
+    @model_validator(mode="after")
+    def _has_all_counts_or_none(self) -> SplitResult:
+        counts = (self.substitutions, self.deletions, self.insertions, self.hits, self.ref_words, self.char_errors)
+        if len({count is None for count in (*counts, self.ref_chars)}) > 1:
+            raise ValueError("some counts are there and others are not")
+        return self
+
 
 class Stages(_Part):
     """Wall seconds of each stage; null for one that did not run."""
@@ -201,6 +208,33 @@ class Problem(_Part):
     detail: str
 
 
+# The shape of a dumped RunConfig, whichever version's: what is no plain value, and what is a number.
+_MAPPINGS = frozenset({"model.architecture", "dataset.noise", "dataset.hub_splits"})
+_LISTS = frozenset({"quant.skip", "dataset.splits", "dataset.unscored"})
+_NUMBERS = frozenset(
+    "bits group_size axis threads limit snr_db batch_size warmup_batches max_new_tokens num_beams forced_tokens rel_ci "
+    "budget_s fraction margin resamples seed timeout_s".split()
+)
+
+
+def _check_setting(place: str, value: Any) -> None:
+    """Whoever reads records sorts, groups and prints by settings, and relies on what they are."""
+    key = place.rpartition(".")[2]
+    if isinstance(value, dict) and (place in _MAPPINGS or "." not in place):
+        for name, item in value.items():
+            if place != "dataset.hub_splits":
+                _check_setting(f"{place}.{name}", item)
+    elif isinstance(value, list | tuple) and place in _LISTS:
+        if not all(isinstance(item, str) for item in value):
+            raise ValueError(f"{place}: a list of texts")
+    elif isinstance(value, dict | list | tuple):
+        raise ValueError(f"{place}: a single value")
+    elif key in _NUMBERS and not (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
+        raise ValueError(f"{place}: a number, or null")
+    elif key == "name" and not isinstance(value, str):
+        raise ValueError(f"{place}: a text")
+
+
 class Record(_Part):
     schema_version: int = SCHEMA_VERSION
     cell_id: str
@@ -227,6 +261,21 @@ class Record(_Part):
     calibration_ids: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     splits: dict[str, SplitResult] = Field(default_factory=dict)
+
+    @field_validator("config")
+    @classmethod
+    def _has_the_shape_of_a_run_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        for section, part in config.items():
+            _check_setting(section, part)
+        return config
+
+    @field_validator("environment")
+    @classmethod
+    def _names_versions(cls, environment: dict[str, Any]) -> dict[str, Any]:
+        versions = environment.get("versions") or {}
+        if not isinstance(versions, dict) or not all(isinstance(item, str | None) for item in versions.values()):
+            raise ValueError("versions: a text for each library")
+        return environment
 
     @property
     def cold_start_s(self) -> float | None:

@@ -63,7 +63,13 @@ def _read(root: str | Path, cell_id: str) -> CellResult | None:
     if found is None:
         return None
     utterances = tuple(storage.read_utterances(root, cell_id))
-    return CellResult(record=found, utterances=utterances, batches=tuple(storage.read_batches(root, cell_id)))
+    batches = tuple(storage.read_batches(root, cell_id))
+    folder = storage.cells_dir(root) / cell_id
+    if found.digests and found.digests != storage.digests(folder):
+        raise ValueError(
+            f"the raw files in {folder} are not those that were written; python -m quantlab.verify says more"
+        )
+    return CellResult(record=found, utterances=utterances, batches=batches)
 
 
 def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:

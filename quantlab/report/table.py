@@ -107,7 +107,7 @@ def _ratio(speed: Row) -> str:
 
 def _droppable(axis: str, rows: Sequence[Row]) -> int:
     """The quantizer always stays; the model and the device may go if they are the same in every row."""
-    return 0 if axis == "quant" or len({row[axis] for row in rows}) > 1 else 3
+    return 0 if axis == "quant" or len({str(row[axis]) for row in rows}) > 1 else 3
 
 
 def _tells_apart(axis: str, rows: Sequence[Row]) -> bool:

@@ -16,16 +16,20 @@ FEW = (
 
 
 # Nothing of an export tells these from others of their library: the same code writes and reads another number of bits.
-ALIKE = {"bnb_fp4", "ct2_int8_float32", "ggml_q4_1", "ggml_q5_0"}
+ALIKE = set(
+    "bnb_fp4 ct2_int8_float32 ggml_q4_1 ggml_q5_0 ggml_q5_1 hqq_int8 hqq_int2 hqq_int1 quanto_int2 quanto_fp8".split()
+)
 
 
 def on_cpu():
-    """The files of conf/quant that run on a CPU, but for ALIKE."""
+    """The files of conf/quant that run on a CPU, but for ALIKE, and the k-quants, which the shipped model does not fit."""
     found = {path.stem: parsed(path.stem) for path in sorted((ROOT / "conf" / "quant").glob("*.yaml"))}
     return [
         name
         for name, quant in found.items()
-        if name not in ALIKE and quantizers.get(quant.library).why_unsupported(quant, "cpu") is None
+        if name not in ALIKE
+        and not name.endswith("_k")
+        and quantizers.get(quant.library).why_unsupported(quant, "cpu") is None
     ]
 
 

@@ -1,5 +1,9 @@
-"""`kill -9` of a grid at fifty random moments: nothing is lost, nothing is half there, nothing is there twice."""
+"""`kill -9` of a grid at random moments: nothing is lost, nothing is half there, nothing is there twice.
 
+All fifty: QUANTLAB_TEST_KILLS=50 python -m pytest tests/faults/test_kill.py -s
+"""
+
+import os
 import random
 import signal
 import sqlite3
@@ -14,13 +18,13 @@ from quantlab import storage
 CELLS = 12
 GRID = ("-m", "quant=none,torch_int8,hqq_int4,bnb_nf4", "dataset.limit=1,2,3", "protocol=quick")
 HERE = ("device=cpu", "device.threads=1")
-KILLS = 50
+KILLS = int(os.environ.get("QUANTLAB_TEST_KILLS", "16"))  # 50 take a quarter of an hour on two cores
 LANES = 2  # grids at a time, one for each core of a small machine
 RECORD_FILES = {"record.json", "utterances.jsonl", "batches.jsonl"}
 
 
 @pytest.mark.timeout(1800)
-def test_kill_9_at_fifty_random_moments(quantlab, record_property):
+def test_kill_9_at_random_moments(quantlab, record_property):
     start = time.monotonic()
     assert quantlab(*GRID, *HERE, "tracking=off", "output_dir=undisturbed").returncode == 0
     usual_s = time.monotonic() - start
@@ -35,7 +39,7 @@ def test_kill_9_at_fifty_random_moments(quantlab, record_property):
     record_property("phases", dict(phases))
     print(f"{sum(phases.values())} kills of {len(roots)} grids, by phase: {dict(phases)}")
     assert sum(phases.values()) == KILLS
-    assert set(phases) == {"start-up", "cell", "record", "after the last record"}
+    assert {"start-up", "record", "after the last record"} <= set(phases)
     for root in roots:
         assert facts(root.folder) == expected, f"{root.folder} after kills in {root.killed_in}"
         assert leftovers(root.folder) == []
