@@ -93,7 +93,7 @@ def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
 
     def thin_out(sweeper: Sweeper, batch: list[Sequence[str]]) -> None:
         sweep.extend(tuple(overrides) for overrides in batch)
-        if not whole:
+        if sweep and not whole:
             batch[:] = points_of.needed(sweep, _values)
 
     validate = Sweeper.validate_batch_is_legal

@@ -22,7 +22,7 @@ ALIKE = set(
 
 
 def on_cpu():
-    """The files of conf/quant that run on a CPU, but for ALIKE, and for k-quants, which do not fit the shipped model."""
+    """The files of conf/quant that run on a CPU, but for ALIKE; k-quants do not fit the shipped model."""
     found = {path.stem: parsed(path.stem) for path in sorted((ROOT / "conf" / "quant").glob("*.yaml"))}
     return [
         name

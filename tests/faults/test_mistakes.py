@@ -65,7 +65,7 @@ GRID = [
     ("stats.resamples=1000000000", "stats.resamples=1000000000: input should be less than or equal to 1000000"),
     ("model.architecture.attention_heads=7", "d_model=192 is no multiple of attention_heads=7"),
     ("output_dir=", "output_dir='': it is empty"),
-    (f"model.name={'x' * 4000}", "xxxx… (4002 characters): string should have at most 200 characters"),
+    (f"model.name={'x' * 4000}", "xxxx… (4,002 characters): string should have at most 200 characters"),
     # what is missing, or is not there
     ("dataset=manifest", "needs dataset.path=<the JSONL file>"),
     ("dataset=manifest dataset.path=no.jsonl", "dataset.path=no.jsonl: No such file or directory; expected a JSONL"),
