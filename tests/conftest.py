@@ -16,6 +16,24 @@ hypothesis.settings.register_profile("quantlab", deadline=None, derandomize="CI"
 hypothesis.settings.load_profile("quantlab")
 
 ROOT = Path(__file__).resolve().parent.parent
+ALONE = {
+    "test_noise.py",
+    "test_speed.py",
+    "test_machine.py",
+    "test_many_records.py",
+    "test_page.py",
+    "test_plots.py",
+    "test_command.py",
+    "test_bootstrap.py",
+}  # files whose limits in seconds hold while nothing else runs
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `make test` runs by itself."""
+    for item in items:
+        if item.path.name in ALONE:
+            item.add_marker(pytest.mark.alone)
+
 
 # A third party's quantizers, found through the entry point that any package can use: each fails in its own way,
 # but for one, which tells how often it was asked.
