@@ -159,6 +159,7 @@ def test_who_may_be_alive_is_left_alone():
         (_tags(started=1.0), f"process {os.getpid()} on {socket.gethostname()} ended"),  # its number was given again
         (_tags(host="elsewhere", since=time.time() - 3600), "on elsewhere began it "),
     ],
+    ids=["no tag", "half a tag", "ended", "silent"],
 )
 def test_who_is_gone_is_told_by_process_or_time(tags, reason):
     assert reason in writer.why_gone(tags)
