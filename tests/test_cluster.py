@@ -266,4 +266,4 @@ def test_offline_a_missing_model_says_how_to_fetch_it(tmp_path):
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert "openai/whisper-tiny" in done.stderr
-    assert "on a login node: python -m quantlab.fetch model=… dataset=…" in done.stderr
+    assert "python -m quantlab.fetch model=tiny …" in done.stderr
