@@ -93,28 +93,23 @@ def _scores(path: Path) -> Scores | None:
     rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
     if not rows or any(row["hypothesis"] is None for row in rows):
         return None
-    if {type(row[key]) for row in rows for key in ("split", "id")} != {str}:
-        raise TypeError("the split and the id of an utterance are text")
     substitutions, deletions, insertions, hits, char_errors, ref_chars = (
         np.array([row[key] for row in rows], dtype=np.int64)
         for key in ("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
     )
     if min(map(np.min, (substitutions, deletions, insertions, hits, char_errors, ref_chars))) < 0:
         raise ValueError("a count is below 0")
+    splits, ids, speakers = (tuple([row[key] for row in rows]) for key in ("split", "id", "speaker"))
+    if {*map(type, splits), *map(type, ids)} != {str} or not {*map(type, speakers)} <= {str, type(None)}:
+        raise TypeError("split, id and speaker of an utterance are text, the speaker may be null")
     sample = Sample(
-        splits=tuple(row["split"] for row in rows),
-        ids=tuple(row["id"] for row in rows),
-        speakers=tuple(_text_or_none(row["speaker"]) for row in rows),
+        splits=splits,
+        ids=ids,
+        speakers=speakers,
         words=tuple((substitutions + deletions + hits).tolist()),
         chars=tuple(ref_chars.tolist()),
     )
     return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
-
-
-def _text_or_none(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise TypeError("the speaker of an utterance is text, or null")
 
 
 def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Warn) -> dict[str, Pair]:
