@@ -12,9 +12,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from quantlab.config import RunConfig
-from quantlab.errors import UnsupportedError
+from quantlab.errors import ConfigError, UnsupportedError
 from quantlab.record import CellResult, Receipt, Status
 from quantlab.redact import redact
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:  # quantlab.cell imports torch, which is not for the parent
 
 SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to stop, and that the time limit is near
 SPIN_COUNT = 10_000  # turns of a waiting thread, tens of µs; docs/timing.md has what others cost
+SOCKET_PATH_BYTES = 107  # the longest path of a Unix socket on Linux, unix(7)
+SOCKET_NAME_BYTES = 32  # of what multiprocessing adds to the folder: /pymp-xxxxxxxx/listener-xxxxxxxx, and one to spare
 LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; Python's own post mortem takes 10,000
 
 
@@ -72,7 +76,8 @@ class Workers:
         resource_tracker.ensure_running()  # else `start` does it, and unblocks SIGTERM on the way
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
         try:
-            process.start()
+            with _room_for_a_socket():
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         process.join()
@@ -98,6 +103,31 @@ class Workers:
             ours.close()
             _hide_secrets(log)
         return outcome or _post_mortem(process.exitcode, log, _oom_kills() > oom_kills)
+
+
+@contextlib.contextmanager
+def _room_for_a_socket() -> Iterator[None]:
+    """A block in which multiprocessing puts the server's socket where its path fits, however long TMPDIR is.
+
+    Clusters give each job a folder of its own, a long way down. The server's socket is the one that is made by a path;
+    what a cell writes to temporary files goes where TMPDIR says all the same.
+
+    Raises:
+        ConfigError: no folder for temporary files has a path that is short enough.
+    """
+    chosen, ours = tempfile.tempdir, tempfile.gettempdir()
+    room = SOCKET_PATH_BYTES - SOCKET_NAME_BYTES
+    if len(os.fsencode(ours)) <= room:
+        yield
+        return
+    short = next((folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.access(folder, os.W_OK)), None)
+    if short is None:
+        raise ConfigError(f"TMPDIR={ours}: too long for a socket, {room} bytes at most; set it to a shorter path")
+    tempfile.tempdir = short
+    try:
+        yield
+    finally:
+        tempfile.tempdir = chosen
 
 
 def attempt(config: RunConfig, progress: Progress) -> CellResult | Failure:

@@ -123,7 +123,7 @@ def test_files_that_are_not_there_are_missing(quantlab):
     ("arguments", "said"),
     [
         (("model=smal",), "model=smal: no such model; did you mean 'small'?"),
-        (("--cfg", "job"), "unrecognized arguments: --cfg"),
+        (("--cfg", "job"), "--cfg: no such option; allowed: --features"),
     ],
 )
 def test_misuse(quantlab, arguments, said):

@@ -101,6 +101,15 @@ def test_interrupt_keeps_finished_cells_and_says_how_to_go_on(quantlab, stop):
     assert "the same command does the rest" in output
 
 
+def test_temporary_files_may_lie_deep(quantlab, monkeypatch):
+    deep = quantlab.folder / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    done = quantlab("device=cpu", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert [record["status"] for record in report(quantlab)] == ["ok"]
+
+
 def test_in_process_gives_the_same_words(quantlab):
     assert quantlab("device=cpu", *SMALL).returncode == 0
     isolated = report(quantlab)[0]
