@@ -133,7 +133,7 @@ def test_one_pass_has_no_interval_and_no_ratio():
 
 
 def measured(quantlab, *arguments, **environment):
-    """The experiment at an interval that a machine comes to that others use; `benchmarks/timing.py` tests its own, 2 %."""
+    """The experiment with an interval that a shared machine comes to; `benchmarks/timing.py` tests its own, 2 %."""
     options = ("dataset.limit=10", "device=cpu", "tracking=off", "protocol.rel_ci=0.05", "protocol.budget_s=150")
     done = quantlab("experiment=aa_test", *options, *arguments, **environment)
     assert done.returncode == 0, done.stderr
