@@ -11,7 +11,7 @@ demo: $(READY) ## quantize the shipped recogniser seven ways, measure each, prin
 	$(BIN)/python -m quantlab -m quant=none,torch_int8,quanto_int8,quanto_int8_static,hqq_int4,hqq_int3,bnb_nf4
 
 test: $(READY) ## the tests, offline, on the CPU: two files at a time, then those that measure time
-	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 
 lint: $(READY) ## linter, formatter and type checker, as CI runs them

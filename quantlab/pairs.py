@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from quantlab.stats.rates import Counts, Sample
 from quantlab.storage import cells_dir
 
 Warn = Callable[[str], None]
+
+_COUNTS = itemgetter("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
+_NAMES = itemgetter("split", "id", "speaker")
 
 
 class Scores(NamedTuple):
@@ -93,13 +97,11 @@ def _scores(path: Path) -> Scores | None:
     rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
     if not rows or any(row["hypothesis"] is None for row in rows):
         return None
-    substitutions, deletions, insertions, hits, char_errors, ref_chars = (
-        np.array([row[key] for row in rows], dtype=np.int64)
-        for key in ("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
-    )
-    if min(map(np.min, (substitutions, deletions, insertions, hits, char_errors, ref_chars))) < 0:
+    counts = np.array(list(map(_COUNTS, rows)), dtype=np.int64)
+    if counts.min() < 0:
         raise ValueError("a count is below 0")
-    splits, ids, speakers = (tuple([row[key] for row in rows]) for key in ("split", "id", "speaker"))
+    substitutions, deletions, insertions, hits, char_errors, ref_chars = counts.T
+    splits, ids, speakers = zip(*map(_NAMES, rows), strict=True)
     if {*map(type, splits), *map(type, ids)} != {str} or not {*map(type, speakers)} <= {str, type(None)}:
         raise TypeError("split, id and speaker of an utterance are text, the speaker may be null")
     sample = Sample(

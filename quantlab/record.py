@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from quantlab.config import corpus_label
+from quantlab.config import RunConfig, corpus_label
+from quantlab.shape import check, shape_of
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "unsupported", "oom", "timeout"]
@@ -208,31 +209,7 @@ class Problem(_Part):
     detail: str
 
 
-# The shape of a dumped RunConfig, whichever version's: what is no plain value, and what is a number.
-_MAPPINGS = frozenset({"model.architecture", "dataset.noise", "dataset.hub_splits"})
-_LISTS = frozenset({"quant.skip", "dataset.splits", "dataset.unscored"})
-_NUMBERS = frozenset(
-    "bits group_size axis threads limit snr_db batch_size warmup_batches max_new_tokens num_beams forced_tokens rel_ci "
-    "budget_s fraction margin resamples seed timeout_s".split()
-)
-
-
-def _check_setting(place: str, value: Any) -> None:
-    """Whoever reads records sorts, groups and prints by settings, and relies on what they are."""
-    key = place.rpartition(".")[2]
-    if isinstance(value, dict) and (place in _MAPPINGS or "." not in place):
-        for name, item in value.items():
-            if place != "dataset.hub_splits":
-                _check_setting(f"{place}.{name}", item)
-    elif isinstance(value, list | tuple) and place in _LISTS:
-        if not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{place}: a list of texts")
-    elif isinstance(value, dict | list | tuple):
-        raise ValueError(f"{place}: a single value")
-    elif key in _NUMBERS and not (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
-        raise ValueError(f"{place}: a number, or null")
-    elif key == "name" and not isinstance(value, str):
-        raise ValueError(f"{place}: a text")
+_CONFIG = shape_of(RunConfig)
 
 
 class Record(_Part):
@@ -265,8 +242,8 @@ class Record(_Part):
     @field_validator("config")
     @classmethod
     def _has_the_shape_of_a_run_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        for section, part in config.items():
-            _check_setting(section, part)
+        """Whoever reads records sorts, groups and prints by settings, and relies on what they are."""
+        check(config, _CONFIG)
         return config
 
     @field_validator("environment")

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -184,14 +185,27 @@ def read_all(root: str | Path) -> Iterator[Record]:
 def readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str], None]) -> list[Record]:
     """The records of some cells; `on_unreadable` is told of each that cannot be read, and it is left out."""
     found = []
-    for cell_id in ids:
-        try:
-            record = read(root, cell_id)
-        except (ValueError, OSError) as error:
-            on_unreadable(str(error))
-        else:
-            found += [record] if record is not None else []
+    with _uncollected():
+        for cell_id in ids:
+            try:
+                record = read(root, cell_id)
+            except (ValueError, OSError) as error:
+                on_unreadable(str(error))
+            else:
+                found += [record] if record is not None else []
     return found
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """A block without the garbage collector: of a thousand records it would look at each module again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def read_utterances(root: str | Path, cell_id: str) -> list[Utterance]:

@@ -28,11 +28,23 @@ ALONE = {
 }  # files whose limits in seconds hold while nothing else runs
 
 
+LONGEST = (
+    "test_readme.py",
+    "test_jobs.py",
+    "test_kill.py",
+    "test_grid.py",
+    "test_two_sweeps.py",
+    "test_tracking_server.py",
+    "test_verdicts.py",
+)  # files that take minutes begin first, so that none is left over at the end for one process
+
+
 def pytest_collection_modifyitems(items):
-    """Mark what `make test` runs by itself."""
+    """Mark what `make test` runs by itself, and order the files."""
     for item in items:
         if item.path.name in ALONE:
             item.add_marker(pytest.mark.alone)
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 # A third party's quantizers, found through the entry point that any package can use: each fails in its own way,

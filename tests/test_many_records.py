@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from slowness import slowness
 
 from quantlab import storage
 
@@ -33,16 +34,26 @@ def _processor_s(root, *arguments):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
 
-@pytest.mark.parametrize("name", ["table", "markdown", "latex", "csv"])
-def test_the_report_of_a_thousand_records_takes_less_than_ten_seconds(name, root):
-    seconds, said = _processor_s(root, "quantlab.report", "--format", name)
-    assert len(said.splitlines()) >= 1000
-    assert seconds < 10
+def _within(limit_s, root, *arguments):
+    """What a command says, if it takes less than so many seconds of the machine that the limits are meant for.
+
+    What else runs can only add to what it takes, so that once of three times is enough.
+    """
+    found = []
+    for _ in range(3):
+        slow = slowness()
+        seconds, said = _processor_s(root, *arguments)
+        found.append(seconds / slow)
+        if found[-1] < limit_s:
+            return said
+    pytest.fail(f"{arguments}: {found} s, limit {limit_s} s")
 
 
-def test_a_recommendation_out_of_a_thousand_stays_quick(root):
+@pytest.mark.parametrize("name", ["table", "markdown", "latex", "csv", "json"])
+def test_the_report_of_a_thousand_records_takes_less_than_five_seconds(name, root):
+    assert len(_within(5, root, "quantlab.report", "--format", name).splitlines()) >= 1000
+
+
+def test_a_recommendation_out_of_a_thousand_takes_less_than_two(root):
     question = ("--max-size-mb", "100", "--max-wer-increase", "0.5", "--device", "cpu")
-    runs = [_processor_s(root, "quantlab.recommend", *question) for _ in range(3)]
-    assert all("Qualify" in said for _, said in runs)
-    # The aim is 2 s: 1.6 s on one machine, 2.8 to 3.2 s on a slower one. What else runs can only add.
-    assert min(seconds for seconds, _ in runs) < 4
+    assert "Qualify" in _within(2, root, "quantlab.recommend", *question)

@@ -1,6 +1,5 @@
 import ast
 import json
-import multiprocessing
 import shutil
 import sqlite3
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from compared import careful_grid
@@ -231,9 +231,7 @@ def test_eight_processes_at_once_log_every_record_once(root, client):
     cell_ids = [f"many{index}" for index in range(4)]
     for cell_id in cell_ids:
         storage.write(root, result("none", cell_id))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "quantlab.tracking"])
-    workers = [context.Process(target=_log_in_process, args=(root, cell_ids[k % 4 :] + cell_ids)) for k in range(8)]
+    workers = [forked.process(_log_in_process, root, cell_ids[k % 4 :] + cell_ids) for k in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -1,7 +1,6 @@
 """A shared MLflow server, for real: PostgreSQL, basic auth, 64 writers, and everything that can happen to a network."""
 
 import base64
-import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import pytest
 from servers import PASSWORD, USER, Nginx, Wire
 from synthetic import result
@@ -21,14 +21,6 @@ pytestmark = pytest.mark.usefixtures("credentials")
 WRITERS = 64
 LIMIT_S = 10.0  # that a cell may wait for the server
 SLACK_S = 5.0  # for what is no waiting: reading records on a machine that others use
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that have MLflow imported when they begin."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "quantlab.tracking"])
-    return context
 
 
 def place(uri, experiment):
@@ -77,12 +69,12 @@ def _log_together(start, root, config, cell_id):
 
 @pytest.mark.timeout(900)  # half a minute on a quiet machine
 @pytest.mark.parametrize("name", ["local", "server"])
-def test_64_processes_at_once_make_64_complete_runs(name, server, processes, tmp_path):
+def test_64_processes_at_once_make_64_complete_runs(name, server, tmp_path):
     config = TrackingConfig() if name == "local" else place(server.uri, "writers")
     cell_ids = write(tmp_path, WRITERS)
     tracking.prepare(tmp_path, config)
-    start = processes.Barrier(WRITERS)
-    writers = [processes.Process(target=_log_together, args=(start, tmp_path, config, one)) for one in cell_ids]
+    start = forked.CONTEXT.Barrier(WRITERS)
+    writers = [forked.process(_log_together, start, tmp_path, config, one) for one in cell_ids]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -131,10 +123,10 @@ def _die_while_logging(root, config, cell_id, how):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_whose_process_was_killed_is_closed_with_the_reason(how, server, processes, tmp_path):
+def test_a_run_whose_process_was_killed_is_closed_with_the_reason(how, server, tmp_path):
     config = place(server.uri, f"killed{how}")
     cell_ids = write(tmp_path, 3)
-    victim = processes.Process(target=_die_while_logging, args=(tmp_path, config, cell_ids[1], how))
+    victim = forked.process(_die_while_logging, tmp_path, config, cell_ids[1], how)
     victim.start()
     victim.join(100)
     assert victim.exitcode == -how
@@ -149,11 +141,11 @@ def test_a_run_whose_process_was_killed_is_closed_with_the_reason(how, server, p
     once_each(config, [*cell_ids, "other"])
 
 
-def test_a_run_that_a_living_process_writes_is_left_alone(server, processes, tmp_path):
+def test_a_run_that_a_living_process_writes_is_left_alone(server, tmp_path):
     config = place(server.uri, "living")
     cell_ids = write(tmp_path, 1)
-    entered, go_on = processes.Event(), processes.Event()
-    writer = processes.Process(target=_wait_while_logging, args=(tmp_path, config, cell_ids[0], entered, go_on))
+    entered, go_on = forked.CONTEXT.Event(), forked.CONTEXT.Event()
+    writer = forked.process(_wait_while_logging, tmp_path, config, cell_ids[0], entered, go_on)
     writer.start()
     assert entered.wait(100)
     shutil.copytree(tmp_path / "cells", tmp_path / "copy" / "cells")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "cer_ci95": _listed(compared.cer_ci95),
         "baseline": compared.baseline,
         "verdict": compared.verdict,
-        "comparison": compared.comparison and _with_lists(asdict(compared.comparison)),
+        "comparison": compared.comparison and _with_lists(vars(compared.comparison)),
         "normaliser": record.normaliser,
         **record.stages.model_dump(),
         "cold_start_s": record.cold_start_s,
@@ -155,19 +154,19 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
 
 
 def _split(result: SplitResult, compared: SplitEvidence | None) -> Row:
-    return result.model_dump(mode="json") | _with_lists(asdict(compared or SplitEvidence()))
+    return result.model_dump(mode="json") | _with_lists(vars(compared or SplitEvidence()))
 
 
 def _pooled(record: Record, errors: Sequence[str], length: str) -> float | None:
     """All errors of all splits / all reference words or characters; None where a split has no counts."""
-    splits = [split.model_dump() for split in record.splits.values()]
-    if not splits or any(split[length] is None for split in splits):
+    splits = record.splits.values()
+    if not splits or any(getattr(split, length) is None for split in splits):
         return None
-    total = sum(split[length] for split in splits)
-    return sum(split[name] for split in splits for name in errors) / total if total else None
+    total: int = sum(getattr(split, length) for split in splits)
+    return sum(getattr(split, name) for split in splits for name in errors) / total if total else None
 
 
-def _with_lists(part: dict[str, Any]) -> Row:
+def _with_lists(part: Mapping[str, Any]) -> Row:
     return {key: _listed(value) for key, value in part.items()}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -149,46 +151,70 @@ def text(rows: Sequence[Row], width: int = _UNLIMITED) -> str:
 
 
 def _print(rows: Sequence[Row], console: Console) -> None:
-    chosen, dropped = _fitting(rows, console)
-    console.print(_table(rows, chosen))
+    filled = [_filled(column, rows) for column in columns(rows)]
+    chosen = _fitting(filled, console)
+    console.print(_table(chosen, narrowed=not _fits(chosen, console), rows=True))
+    dropped = sorted((one.column for one in filled if one not in chosen), key=lambda column: -column.drop_first)
     if dropped:
-        titles = dict.fromkeys(" ".join(column.title) for column in dropped)
-        console.print(f"Left out, the terminal is too narrow: {', '.join(titles)}", style="dim", highlight=False)
+        told = ", ".join(dict.fromkeys(" ".join(column.title) for column in dropped))
+        console.print(f"Left out, the terminal is too narrow: {told}", style="dim", highlight=False)
     for line in (*_failures(rows), *_unmeasured(rows), *_unsettled(rows), *_noise(rows)):
         console.print(line)
 
 
-def _fitting(rows: Sequence[Row], console: Console) -> tuple[list[Column], list[Column]]:
-    """The columns that fit, and those that had to go: the least needed first, all of a kind together."""
-    chosen, dropped = columns(rows), []
-    while _width(_table(rows, chosen), console) > console.width:
-        level = max(column.drop_first for column in chosen)
+@dataclass(frozen=True, eq=False)
+class _Filled:
+    """A column with what stands in it."""
+
+    column: Column
+    cells: list[Text]
+
+    @cached_property
+    def width(self) -> int:
+        """Characters of the terminal; rich would measure every cell several times."""
+        return max(cell_len(text) for text in (*self.column.title, *(cell.plain for cell in self.cells)))
+
+
+def _filled(column: Column, rows: Sequence[Row]) -> _Filled:
+    best = _best(column, rows)
+    return _Filled(column, [_cell(column, row, best) for row in rows])
+
+
+def _fitting(filled: Sequence[_Filled], console: Console) -> list[_Filled]:
+    """The columns that fit: the least needed go first, all of a kind together."""
+    chosen = list(filled)
+    while not _fits(chosen, console):
+        level = max(one.column.drop_first for one in chosen)
         if not level:
             break
-        dropped += [column for column in chosen if column.drop_first == level]
-        chosen = [column for column in chosen if column.drop_first != level]
-    return chosen, dropped
+        chosen = [one for one in chosen if one.column.drop_first != level]
+    return chosen
 
 
-def _width(table: Table, console: Console) -> int:
+def _fits(chosen: Sequence[_Filled], console: Console) -> bool:
     wide = console.options.update(max_width=_UNLIMITED)
-    return Measurement.get(console, wide, table).maximum
+    return Measurement.get(console, wide, _table(chosen)).maximum <= console.width
 
 
-def _table(rows: Sequence[Row], chosen: Sequence[Column]) -> Table:
+def _table(chosen: Sequence[_Filled], narrowed: bool = False, rows: bool = False) -> Table:
+    """A table of these columns.
+
+    Args:
+        chosen: the columns.
+        narrowed: names are cut to what the terminal has room for.
+        rows: with all that stands in it, not its head alone, which is as wide.
+    """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
-    cells = []
-    for column in chosen:
-        best = _best(column, rows)
-        cells.append([_cell(column, row, best) for row in rows])
+    for one in chosen:
         table.add_column(
-            "\n".join(column.title),
-            justify="left" if column.words else "right",
+            "\n".join(one.column.title),
+            justify="left" if one.column.words else "right",
             no_wrap=True,
-            min_width=None if column.shrinks else max([*map(len, column.title), *map(len, cells[-1])]),
+            width=None if narrowed and one.column.shrinks else one.width,
         )
-    for line in zip(*cells, strict=True):
-        table.add_row(*line)
+    if rows:
+        for line in zip(*(one.cells for one in chosen), strict=True):
+            table.add_row(*line)
     return table
 
 

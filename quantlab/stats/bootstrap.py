@@ -88,7 +88,7 @@ def _numbered(kind: Literal["speaker", "utterance"], names: Sequence[str] | rang
     return Units(kind, of_utterance, tuple(sizes.values()))
 
 
-def resampled_sums(units: Units, columns: Floats, resamples: int) -> Floats:
+def resampled_sums(units: Units, columns: Floats, resamples: int, out: Floats | None = None) -> Floats:
     """Sums of the columns over each resample.
 
     The same units and the same number of resamples give the same draws, so that sums of separate calls are paired.
@@ -98,20 +98,24 @@ def resampled_sums(units: Units, columns: Floats, resamples: int) -> Floats:
         columns: (utterances, groups, columns), whole numbers: errors of one system, reference words, … A group is
             what is zero outside some utterances, such as a split; leaving those out saves most of the work.
         resamples: how many.
+        out: where to put the sums: memory that is new to a process takes as long to get as the sums do.
 
     Returns:
-        (groups, columns, resamples), exact: whole numbers below 2^53 stay whole in float64.
+        (groups + 1, columns, resamples), the last the sum of all groups; exact: whole numbers below 2^53 stay whole
+        in float64.
     """
     totals = np.zeros((units.count, *columns.shape[1:]))
     np.add.at(totals, units.of_utterance, columns)
     parts = [(used := _used(totals[:, group]), totals[used, group].T) for group in range(columns.shape[1])]
-    sums = np.empty((*columns.shape[1:], resamples))
+    groups, count = columns.shape[1:]
+    sums = np.empty((groups + 1, count, resamples)) if out is None else out
     start = 0
     with _blas().limit(limits=1, user_api="blas"):  # pieces are small, and threads that wait for each other are slow
         for weights in _draws(units.strata, resamples):
             for group, (used, transposed) in enumerate(parts):
                 np.matmul(transposed, weights[:, used].T, out=sums[group, :, start : start + len(weights)])
             start += len(weights)
+    np.sum(sums[:-1], axis=0, out=sums[-1])
     return sums
 
 
@@ -159,18 +163,19 @@ def interval(samples: Floats) -> Floats:
     """95 % percentile interval: of 10,000 resamples the 250th from either end.
 
     Args:
-        samples: (…, resamples).
+        samples: (…, resamples); put into another order.
 
     Returns:
         (…, 2), low and high; NaN where a resample has no value (it drew no reference words).
     """
     resamples = samples.shape[-1]
     index = resamples // (2 * _ALPHA_INVERSE) - 1
-    ordered = np.partition(samples, index, axis=-1)  # sorted at this place
-    low = ordered[..., index].copy()
-    ordered.partition(resamples - 1 - index, axis=-1)  # one place at a time: numpy is several times as fast at it
-    exists = np.isfinite(samples).all(axis=-1, keepdims=True)
-    return np.where(exists, np.stack([low, ordered[..., resamples - 1 - index]], axis=-1), np.nan)
+    exists = np.isfinite(samples.sum(axis=-1, keepdims=True))  # one that is not makes the sum so
+    bounds = []
+    for place in (index, resamples - 1 - index):  # one at a time: numpy is several times as fast at it
+        samples.partition(place, axis=-1)  # sorted at this place
+        bounds.append(samples[..., place].copy())
+    return np.where(exists, np.stack(bounds, axis=-1), np.nan)
 
 
 def p_value(differences: Floats, difference: float, units: int) -> float:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from quantlab.stats.bootstrap import Floats, Units, choose_units, interval, resampled_sums
 
-_AT_ONCE = 2**21  # resampled sums in memory, 16 MiB
+_LEAST, _MOST = 2**19, 2**21  # resampled sums at once: 4 MiB, which a cache holds in part, to 16 MiB
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,23 @@ def resample(sample: Sample, systems: Sequence[Counts], resamples: int) -> Itera
     names = tuple(dict.fromkeys(sample.splits))
     lengths = _by_split(names, sample, [Counts(np.array(sample.words), np.array(sample.chars))])
     resampled_lengths = _resampled(sample, lengths, resamples)
-    block = max(1, _AT_ONCE // (2 * (len(names) + 1) * resamples))
+    at_once = min(max(_LEAST, sample.units.count * resamples), _MOST)  # no fewer than weights, read for each block
+    block = max(1, at_once // (2 * (len(names) + 1) * resamples))
+    memory = np.empty((len(names) + 1) * 2 * block * resamples)
     for start in range(0, len(systems), block):
         errors = _by_split(names, sample, systems[start : start + block])
         with np.errstate(divide="ignore", invalid="ignore"):  # no reference words, no rate
             values = _with_pooled(errors.sum(axis=0)) / _with_pooled(lengths.sum(axis=0))
-            samples = _resampled(sample, errors, resamples)
+            samples = _resampled(sample, errors, resamples, memory)
             samples /= resampled_lengths
+        pooled = samples[-1, 0].copy()
         intervals = interval(samples)
         for index in range(errors.shape[-1]):
             rates = [
                 Rates(*map(functools.partial(_rate, sample.units), values[place, :, index], intervals[place, :, index]))
                 for place in range(len(names) + 1)
             ]
-            yield Resampled(dict(zip(names, rates[:-1], strict=True)), rates[-1], samples[-1, 0, index])
+            yield Resampled(dict(zip(names, rates[:-1], strict=True)), rates[-1], pooled[index])
 
 
 def _by_split(names: Sequence[str], sample: Sample, systems: Sequence[Counts]) -> Floats:
@@ -103,11 +106,13 @@ def _by_split(names: Sequence[str], sample: Sample, systems: Sequence[Counts]) -
     return np.einsum("us,tku->uskt", of_split, counts)
 
 
-def _resampled(sample: Sample, columns: Floats, resamples: int) -> Floats:
-    """(splits and all of them, words and characters, systems, resamples)."""
+def _resampled(sample: Sample, columns: Floats, resamples: int, memory: Floats | None = None) -> Floats:
+    """(splits and all of them, words and characters, systems, resamples), in `memory` where it is given."""
     utterances, splits, *rest = columns.shape
-    sums = resampled_sums(sample.units, columns.reshape(utterances, splits, -1), resamples)
-    return _with_pooled(sums.reshape(splits, *rest, resamples))
+    columns = columns.reshape(utterances, splits, -1)
+    shape = splits + 1, columns.shape[-1], resamples
+    out = None if memory is None else memory[: math.prod(shape)].reshape(shape)
+    return resampled_sums(sample.units, columns, resamples, out).reshape(splits + 1, *rest, resamples)
 
 
 def _with_pooled(sums: Floats) -> Floats:

@@ -5,12 +5,14 @@ Through the real `main` of the grid and of each command beside it.
 
 import pytest
 
-from quantlab import command, rescore, verify
+from quantlab import command, fetch, rescore, sbatch, sync, verify, work
 from quantlab.app import main
 from quantlab.commandline import MISUSED
+from quantlab.export import __main__ as export
 from quantlab.grid import Grid
 from quantlab.recommend import __main__ as recommend
 from quantlab.report import __main__ as report
+from quantlab.status import __main__ as status
 
 GRID = [
     # names of options
@@ -164,6 +166,18 @@ BESIDE = [
     (rescore.main, "--normaliser whispr", "no normaliser 'whispr'; did you mean 'whisper'?"),
     (verify.main, "--rot mlruns", "--rot: no such option; did you mean '--root'?"),
     (verify.main, "0123456789abcdef", "no record of cell '0123456789abcdef' below mlruns"),
+    (status.main, "--rot x", "--rot: no such option; did you mean '--root'?"),
+    (sync.main, "--tracking-uri http://here", "--tracking-uri: no such option; did you mean '--uri'?"),
+    (sync.main, "--uri here", "argument --uri: 'here' is no address; write http://HOST:PORT"),
+    (sbatch.main, "quant=nnoe", "quant=nnoe: no such quant; did you mean 'none'?"),
+    (sbatch.main, "hydra.launcher.partitoin=gpu", "did you mean 'hydra.launcher.partition'?"),
+    (sbatch.main, "hydra/launcher=basic", "a script is for SLURM; allowed: slurm, slurm_cpu"),
+    (sbatch.main, "--cfg job", "--cfg: ask the grid: python -m quantlab --cfg job"),
+    (work.main, "", "the following arguments are required: --batch, --task"),
+    (export.main, "", "the following arguments are required: --dir"),
+    (export.main, "--to x", "--to: no such option; did you mean '--root'?"),
+    (fetch.main, "modle=nano", "modle: no such key; did you mean 'model'?"),
+    (fetch.main, "--rot=x model=nano", "--rot: no such option; did you mean '--root'?"),
     (command.main, "reprot", "no command 'reprot'; did you mean 'report'?"),
     (command.main, "--fromat", "the grid is run by: python -m quantlab --fromat"),
     (command.main, "quant=none", "the grid is run by: python -m quantlab quant=none"),

@@ -2,7 +2,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 from synthetic import grid, result
@@ -167,15 +166,3 @@ def test_neither_torch_nor_mlflow_is_imported(root):
         "sys.exit(str(heavy) if heavy else 0)"
     )
     assert _run("-c", program, str(root)).stderr == ""
-
-
-def test_a_thousand_records_in_five_seconds(tmp_path):
-    for index in range(1000):
-        folder = tmp_path / "cells" / f"{index:04}"
-        folder.mkdir(parents=True)
-        found = result("hqq_int4", folder.name, minute=index).record
-        (folder / "record.json").write_text(found.model_dump_json(indent=1))
-    begin = time.perf_counter()
-    done = _run("-m", "quantlab.report", "--root", str(tmp_path), "--format", "json")
-    assert time.perf_counter() - begin < 5
-    assert len(json.loads(done.stdout)) == 1000
