@@ -96,6 +96,12 @@ def unquantized(row: Row) -> str:
     return str(row["dtype"]) if is_half(row) else "fp32"
 
 
+def reference(rows: Sequence[Row]) -> str:
+    """What these rows are compared with, where one word has to do for all."""
+    stored = {unquantized(row) for row in rows}
+    return stored.pop() if len(stored) == 1 else "the baseline"
+
+
 def names(rows: Sequence[Row]) -> dict[str, str]:
     """Cell id → `cell_name`, with as many further settings as it takes to tell these cells apart."""
     return _told_apart(rows, {row["cell_id"]: cell_name(row) for row in rows})

@@ -253,5 +253,20 @@ def test_random_weights_have_a_page_too(tmp_path):
     assert "heard-cell0" not in page.replace("`heard-", "")
 
 
+@pytest.mark.parametrize(
+    ("stored", "called"),
+    [(["float32"], "fp32"), (["float16"], "float16"), (["float32", "bfloat16"], "the baseline")],
+)
+def test_what_cells_are_compared_with_is_called_what_it_is(stored, called, tmp_path):
+    for dtype in stored:
+        for quant in ("none", "hqq_int4"):
+            storage.write(tmp_path, result(quant, f"{dtype}-{quant}", runtime__dtype=dtype))
+    page = html.page(tmp_path, rows(tmp_path))
+    assert f"Is it worse than {called}?" in page
+    assert f">against {called}" in page
+    assert block(page, "state")["reference"] == called
+    assert "float32" in stored or "fp32" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
+
+
 def test_no_records():
     assert "python -m quantlab" in html.page(None, [])

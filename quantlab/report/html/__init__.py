@@ -11,6 +11,7 @@ from quantlab.report.html import details, grid, sections, summary, texts
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, data_block, packed, plotly, policy, script
 from quantlab.report.rows import Row
+from quantlab.report.wording import reference
 
 PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens at once
 EMPTY = "No records: measure something first, e.g. python -m quantlab -m quant=none,torch_int8"
@@ -66,6 +67,7 @@ def _filled(root: Path, rows: list[Row], blocks: Html) -> str:
         filters=sections.filters(rows),
         table=grid.table(rows),
         count=len(rows),
+        reference=reference(rows),
         not_measured=sections.not_measured(rows) or "",
         study=sections.study(root, rows),
         blocks=blocks,

@@ -11,7 +11,7 @@ from quantlab.report.html.summary import POOLED as ALL
 from quantlab.report.html.summary import Estimate, Group, difference, groups, labels, wer
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import ABSENT, megabytes, percent, points, ratio, three_digits
+from quantlab.report.wording import ABSENT, megabytes, percent, points, ratio, reference, three_digits
 
 VERDICTS = {  # word → sign before it, so that it does not rest on colour alone, and its rank when sorted
     "better": ("▲", 0),
@@ -103,11 +103,11 @@ def _marks(column: Column, made: Sequence[Group]) -> dict[str, str]:
 def _columns(rows: Sequence[Row]) -> Iterator[Column]:
     splits = tuple(dict.fromkeys(split for row in rows for split in row["splits"]))
     yield _wer(ALL, "WER")
-    yield Column("against fp32", "points", _value(lambda row: difference(row, ALL)), _change)
+    yield Column(f"against {reference(rows)}", "points", _value(lambda row: difference(row, ALL)), _change)
     yield Column("verdict", "", _rank, lambda row: badge(row["verdict"]), words=True)
     yield Column("RTF", "", ranking.rtf, _rtf, _speed_of("rtf"))
     if any(row["speed"] is not None for row in rows):
-        yield Column("time / fp32", "", ranking.ratio, _ratio, _speed_of("ratio"))
+        yield Column(f"time / {reference(rows)}", "", ranking.ratio, _ratio, _speed_of("ratio"))
     yield Column("size", "MB", lambda row: row["size_bytes"], _size, lambda rows: ranking.size())
     for split in splits if len(splits) > 1 else ():
         yield _wer(split, f"WER {split}")

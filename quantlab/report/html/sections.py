@@ -16,7 +16,7 @@ from quantlab.report.parts import Section, Table
 from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import names, percent
+from quantlab.report.wording import names, percent, reference
 
 _MOST = 5  # names in a sentence
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")
@@ -79,7 +79,7 @@ def _verdicts(group: Group) -> Html:
     if not counts:
         return tag(
             "p",
-            "No cell could be compared with its fp32 baseline: the baseline (quant=none) is not recorded, or there is "
+            "No cell could be compared with its baseline: it (quant=none) is not recorded, or there is "
             "no text to score.",
         )
     shared = next(row["comparison"] for row in group.measured if row["comparison"] is not None)
@@ -87,7 +87,7 @@ def _verdicts(group: Group) -> Html:
     return join(
         tag(
             "p",
-            f"Of {sum(counts.values())} quantized cells ({group.label}), by WER against fp32: ",
+            f"Of {sum(counts.values())} quantized cells ({group.label}), by WER against {reference(group.rows)}: ",
             [(tag("b", counts[word]), " ", badge(word), " ") for word in ordered],
             class_="lead",
         ),
@@ -109,7 +109,7 @@ def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Html | None]:
         yield _card("Fastest without loss of accuracy", harmless, ranking.speed(harmless), "fastest", named)
     elif len(rows) > 1:
         yield tag("article", tag("h3", "Without loss of accuracy"),
-                  tag("p", "No quantized cell is shown to hear as well as fp32: none is better or tied."))  # fmt: skip
+                  tag("p", f"None is shown to hear as well as {reference(rows)}: none is better or tied."))  # fmt: skip
     yield _card("Lowest WER", rows, ranking.accuracy(), "most accurate", named)
 
 

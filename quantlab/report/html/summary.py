@@ -94,6 +94,7 @@ def state(rows: Sequence[Row]) -> dict[str, Any]:
     margins = [row["comparison"]["margin"] for row in rows if row["comparison"] is not None]
     return {
         "pooled": POOLED,
+        "reference": wording.reference(rows),
         "margin": margins[0] if margins else None,
         "libraries": list(dict.fromkeys(row["library"] for row in rows)),
         "groups": [

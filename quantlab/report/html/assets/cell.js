@@ -63,7 +63,7 @@ function heardPart(own, all) {
   order.addEventListener("change", show);
   show();
   return el("section", { id: "heard" },
-    el("h3", {}, own.baseline ? "Where it heard something else than fp32" : "What it got wrong"),
+    el("h3", {}, own.baseline ? `Where it heard something else than ${page.reference}` : "What it got wrong"),
     el("p", { class: "note" }, counted(own, all.length)),
     el("p", { class: "note legend" }, el("span", { class: "s" }, "wrong word"), el("span", {}, el("del", {}, "missing word")), el("span", {}, el("ins", {}, "word that was not said"))),
     el("div", { class: "controls" },
@@ -119,7 +119,7 @@ function timing(known) {
   if (known.energy) add(`energy (${known.energy[1] || "source unknown"})`, `${known.energy[0].toFixed(0)} J`);
   if (known.fixed) {
     const fixed = known.fixed;
-    const against = (speed) => (speed ? `, ${speed.ratio.toFixed(2)} × fp32 (${speed.verdict})` : "");
+    const against = (speed) => (speed ? `, ${speed.ratio.toFixed(2)} × ${page.reference} (${speed.verdict})` : "");
     add("encoder alone", `RTF ${fixed.encoder_rtf.toPrecision(3)}${against(fixed.encoder)}`);
     add(`one token, of ${fixed.forced_tokens} forced`, `${(1000 * fixed.token_s).toPrecision(3)} ms${against(fixed.token)}`);
   }
@@ -133,7 +133,7 @@ async function histogram(latency) {
   const centres = latency.cell.map((_, i) => (latency.edges[i] + latency.edges[i + 1]) / 2);
   const bars = (counts, title, shade) => ({ type: "bar", x: centres, y: counts, name: title, marker: { color: shade }, opacity: 0.75, hovertemplate: "%{y} batches of about %{x:.3g} s<extra></extra>" });
   const traces = [bars(latency.cell, "this cell", colour("library-0"))];
-  if (latency.baseline.length) traces.push(bars(latency.baseline, "fp32, in turns", colour("soft")));
+  if (latency.baseline.length) traces.push(bars(latency.baseline, `${page.reference}, in turns`, colour("soft")));
   await Plotly.react("latency", traces, layout({ height: 230, barmode: "overlay", bargap: 0.05, showlegend: latency.baseline.length > 0, legend: { orientation: "h", y: 1.1, x: 0 }, margin: { l: 40, r: 10, t: 20, b: 40 }, xaxis: { title: { text: "seconds per batch" } }, yaxis: { title: { text: "batches" } } }), { ...CONFIG, displayModeBar: false });
 }
 

@@ -22,13 +22,13 @@ async function forest() {
   await draw("forest", traces, {
     height: 90 + ROW * Math.max(shown.length, 3),
     margin: { l: 10, r: narrow ? 105 : 190, t: 30, b: 45 },
-    xaxis: { title: { text: "WER − WER of fp32, points" }, range: [Math.max(-limit, lowest(shown.map(found)) * 1.3 - 0.3), limit] },
+    xaxis: { title: { text: `WER − WER of ${page.reference}, points` }, range: [Math.max(-limit, lowest(shown.map(found)) * 1.3 - 0.3), limit] },
     yaxis: { categoryorder: "array", categoryarray: shown.map(name).reverse(), range: [-0.6, Math.max(shown.length, 3) - 0.4], tickfont: { size: 12 }, gridcolor: "rgba(0,0,0,0)" },
     shapes: [
       ...(margin ? [{ type: "rect", xref: "x", yref: "paper", x0: -margin, x1: margin, y0: 0, y1: 1, fillcolor: colour("zone"), line: { width: 0 }, layer: "below" }] : []),
       { type: "line", xref: "x", yref: "paper", x0: 0, x1: 0, y0: 0, y1: 1, line: { color: colour("soft"), width: 1.5 }, layer: "below" },
     ],
-    annotations: [...shown.map((id) => verdictWords(id, found, narrow)), { x: 0, y: 1, xref: "x", yref: "paper", yanchor: "bottom", text: "fp32", showarrow: false, font: { color: colour("soft"), size: 12 } }],
+    annotations: [...shown.map((id) => verdictWords(id, found, narrow)), { x: 0, y: 1, xref: "x", yref: "paper", yanchor: "bottom", text: page.reference, showarrow: false, font: { color: colour("soft"), size: 12 } }],
   });
   const held = shown.filter((id) => againstSplit === page.pooled && page.cells[id].verdict === "underpowered" && found(id)[1] > 0);
   const holm = held.length ? ` A bar that excludes 0 is not enough for “worse” where ${all.length} cells are compared: ${held.map((id) => page.cells[id].label).join(", ")}.` : "";

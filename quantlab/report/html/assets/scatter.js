@@ -2,7 +2,11 @@
 
 const COSTS = {
   rtf: { name: "real-time factor", title: "RTF (generation time / audio time)", of: (v) => v, show: short },
-  ratio: { name: "time / fp32", title: "time of the cell / time of fp32", of: (v) => v, show: short },
+  ratio: {
+    get name() { return `time / ${page.reference}`; },
+    get title() { return `time of the cell / time of ${page.reference}`; },
+    of: (v) => v, show: short,
+  },
   size: { name: "size", title: "size of the model, MB", of: (v) => v / 1e6, show: short },
 };
 const SMALLEST = 9; // px
@@ -110,7 +114,7 @@ function libraryTraces(spots, front) {
     const at = own.map((id) => spots.get(id));
     const ring = library === "none";
     return {
-      type: "scatter", mode: "markers", name: ring ? "fp32" : plain(library), showlegend: own.length > 0,
+      type: "scatter", mode: "markers", name: ring ? page.reference : plain(library), showlegend: own.length > 0,
       x: at.map(({ x }) => x[0]), y: at.map(({ y }) => y[0]),
       error_x: { ...errors(at.map(({ x }) => x)), color: shade }, error_y: { ...errors(at.map(({ y }) => y)), color: shade },
       marker: {
@@ -161,7 +165,7 @@ async function nameThem() {
 }
 
 function tellFront(front, above, top) {
-  const bars = group().paired ? "bars are 95 % intervals of the comparison with fp32 on the same utterances" : "bars are 95 % intervals";
+  const bars = group().paired ? `bars are 95 % intervals of the comparison with ${page.reference} on the same utterances` : "bars are 95 % intervals";
   const parts = [`Lower left is better; bubble area is model size; ${bars}.`];
   if (above) parts.push(`△ ${above} ${above === 1 ? "cell lies" : "cells lie"} above ${short(top)} % WER, at the upper edge.`);
   if (front) {

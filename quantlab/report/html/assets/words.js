@@ -40,14 +40,14 @@ function utteranceCard(known, own, before) {
       audio ? player(audio, id) : null),
     el("div", { class: "heard" },
       el("div", {}, el("b", {}, "said"), el("p", {}, said || "(nothing, once normalised)")),
-      before ? el("div", {}, el("b", {}, "fp32 heard"), marked(said, before.scored, before.marks)) : null,
+      before ? el("div", {}, el("b", {}, `${page.reference} heard`), marked(said, before.scored, before.marks)) : null,
       el("div", { class: before ? null : "one" }, el("b", {}, before ? "quantized heard" : "heard"), marked(said, own.scored, own.marks))),
     asWritten(written, own, before));
 }
 
 // Scoring ignores case and punctuation; whoever wants to see them finds them here.
 function asWritten(said, own, before) {
-  const lines = [["said", said], ["fp32", before && before.written], ["heard", own.written]].filter(([, text]) => text);
+  const lines = [["said", said], [page.reference, before && before.written], ["heard", own.written]].filter(([, text]) => text);
   if (!lines.length) return null;
   return el("details", {}, el("summary", {}, "as written"), lines.map(([who, text]) => el("p", { class: "note" }, `${who}: ${text}`)));
 }
