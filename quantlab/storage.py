@@ -55,7 +55,7 @@ def write(root: str | Path, result: CellResult) -> Path:
             _write_lines(fresh / "batches.jsonl", map(_json, result.batches))
             record = _public(result.record).model_copy(update={"digests": digests(fresh)})
             _write_lines(fresh / "record.json", [_json(record, indent=1)])
-            _fsync(fresh)
+            fsync(fresh)
             _swap(fresh, final)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -104,7 +104,7 @@ def _swap(fresh: Path, final: Path) -> None:
         final.rename(old)
         fresh.rename(final)
         shutil.rmtree(old, ignore_errors=True)
-    _fsync(final.parent)
+    fsync(final.parent)
 
 
 def _sibling(final: Path, suffix: str) -> Path:
@@ -118,8 +118,9 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
         os.fsync(file.fileno())
 
 
-def _fsync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -98,7 +98,7 @@ def _leftovers(root: Path) -> list[str]:
 
 def test_a_write_that_fails_leaves_the_old_record(tmp_path, monkeypatch):
     storage.write(tmp_path, result("none", "a1"))
-    monkeypatch.setattr(storage, "_fsync", _disk_full)
+    monkeypatch.setattr(storage, "fsync", _disk_full)
     with pytest.raises(OSError, match="disk full"):
         storage.write(tmp_path, bad_result("failed", "x", cell_id="a1"))
     assert storage.read(tmp_path, "a1").status == "ok"

@@ -20,6 +20,7 @@ import psutil
 
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
+from quantlab.storage import fsync
 
 LABEL_CHARS = 100  # of a folder's name, which most file systems bound at 255 bytes
 STAGING = re.compile(r"\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]+(\.old)?\.tmp")
@@ -85,18 +86,10 @@ def _clean(parent: Path) -> None:
 def publish(folder: Path, final: Path) -> None:
     """Give a finished folder its name, once it is on the disk; an older export of the cell makes room."""
     for path in [*folder.rglob("*"), folder]:
-        _fsync(path)
+        fsync(path)
     old = folder.with_suffix(".old.tmp")
     with contextlib.suppress(FileNotFoundError):
         final.rename(old)
     folder.rename(final)
-    _fsync(final.parent)
+    fsync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
