@@ -7,8 +7,9 @@ that a limit in plain seconds fails without a mistake, or is so wide that it gua
 import json
 import time
 
-# `_work` where the limits were set, reckoned and not measured: a recommendation out of 1,000 records took 1.65 s there,
-# and 2.75 s on an AMD EPYC with AVX2 alone, which takes 0.15 s for `_work`, and twice that when its neighbours are busy.
+# `_work` where the limits were set. Reckoned and not measured: a recommendation out of 1,000 records took 1.65 s there,
+# and 2.75 s on an AMD EPYC with AVX2 alone, which takes 0.15 s for `_work`, twice that when its neighbours are
+# busy.
 REFERENCE_S = 0.1
 
 
