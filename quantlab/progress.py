@@ -93,10 +93,11 @@ def _outcome(record: Record) -> str:
         return f"{record.status}: {record.reason}"
     wer = [f"WER {name} {100 * split.wer:.1f} %" for name, split in record.splits.items() if split.wer is not None]
     total = f"{record.stages.total_s:.1f} s" if record.stages.total_s is not None else ""
-    return " · ".join([*wer, total, *_unmeasured(record.problems)])
+    return " · ".join([*wer, total, *_problems(record.problems)])
 
 
-def _unmeasured(problems: Sequence[Problem]) -> Iterator[str]:
-    if problems:
-        first = problems[0]
-        yield f"not measured: {len(problems)}, e.g. {shortened(first.utterance)}: {first.detail}"
+def _problems(problems: Sequence[Problem]) -> Iterator[str]:
+    for which, measured in (("not measured", False), ("doubtful", True)):
+        some = [item for item in problems if item.measured is measured]
+        if some:
+            yield f"{which}: {len(some)}, e.g. {shortened(some[0].utterance)}: {some[0].detail}"

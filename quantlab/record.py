@@ -201,12 +201,21 @@ class EngineStages(_Part):
 
 
 class Problem(_Part):
-    """An utterance that was not measured, named."""
+    """An utterance with something about it that a reader of the figures should know."""
 
     utterance: str
     split: str
-    kind: Literal["unreadable", "empty reference", "too long"]
+    kind: Literal[
+        "unreadable",
+        "empty reference",
+        "too long",
+        "over full scale",
+        "silence",
+        "channels cancel out",
+        "few words",  # far fewer than a recording of its length has
+    ]
     detail: str
+    measured: bool = False  # whether it is in the figures all the same, and not left out
 
 
 _CONFIG = shape_of(RunConfig)

@@ -13,7 +13,7 @@ from quantlab.report.published import Match
 from quantlab.report.results import caption, points_field, rate_field, reduction_field, results, rtf_field
 from quantlab.report.rows import Row
 from quantlab.report.study import Change, Group
-from quantlab.report.wording import ABSENT, cell_name, listed, p_value, percent, points
+from quantlab.report.wording import ABSENT, cell_name, listed, p_value, percent, points, problems
 
 _READING = (
     "WER and CER in percent over a whole split, differences in percentage points, RTF = generation time / audio time.",
@@ -26,7 +26,7 @@ def sections(root: Path, rows: Sequence[Row]) -> list[Section]:
     """The whole content, in reading order; raw utterances below `root` are read where design choices vary."""
     found = [part for group in study.groups(rows) for part in _of_group(root, group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_comparisons(rows)))
-    return [reading, *found, *_side_by_side(published.matches(rows)), *_not_measured(rows)]
+    return [reading, *found, *_side_by_side(published.matches(rows)), *_not_measured(rows), *_problems(rows)]
 
 
 def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
@@ -174,3 +174,9 @@ def _not_measured(rows: Sequence[Row]) -> Iterator[Section]:
     if bad:
         lines = tuple((Cell(cell_name(row)), Cell(row["status"]), Cell(row["reason"] or ABSENT)) for row in bad)
         yield Section("Not measured", table=Table(("cell", "status", "reason"), lines, "Not measured", "llp"))
+
+
+def _problems(rows: Sequence[Row]) -> Iterator[Section]:
+    found = tuple(f"{which}: {corpus}: {what}." for which, corpus, what in problems(rows))
+    if found:
+        yield Section("Utterances with problems", bullets=found)

@@ -12,7 +12,9 @@ from quantlab.report.rows import Row
 
 
 def render(root: Path, rows: Sequence[Row]) -> str:
-    """Nested keys joined by dots, an interval as two columns (`.low`, `.high`); what does not exist is empty."""
+    """Nested keys joined by dots, an interval as two columns (`.low`, `.high`), of problems their number; what does
+    not exist is empty.
+    """
     lines = [dict(_flat(row)) for row in rows]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _header(lines), extrasaction="ignore", lineterminator="\n")
@@ -35,6 +37,8 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     elif name.endswith("ci95"):
         low, high = value if value is not None else (None, None)
         yield from ((f"{name}.low", low), (f"{name}.high", high))
+    elif name == "problems":
+        yield name, len(value)
     elif isinstance(value, list | tuple):
         yield name, ";".join(map(str, value))
     else:

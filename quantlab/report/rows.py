@@ -11,7 +11,7 @@ from quantlab import storage
 from quantlab.commandline import warn
 from quantlab.evidence import Evidence, SplitEvidence, evidence
 from quantlab.pairs import find_baselines
-from quantlab.record import Receipt, Record, SplitResult
+from quantlab.record import Problem, Receipt, Record, SplitResult
 
 Row = dict[str, Any]
 
@@ -148,7 +148,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "receipt": None if receipt is None else _receipt(receipt),
         "environment": record.environment,
         "fingerprints": record.fingerprints,
-        "problems": len(record.problems),
+        "problems": [_problem(item) for item in record.problems],
         "created_at": record.created_at,
     }
 
@@ -177,6 +177,11 @@ def _listed(value: Any) -> Any:
 
 def _receipt(receipt: Receipt) -> Row:
     return receipt.model_dump(exclude={"modules", "params", "size_bytes"})
+
+
+def _problem(item: Problem) -> Row:
+    what = f"{item.kind}: {item.detail}"
+    return {"id": item.utterance, "split": item.split, "kind": item.kind, "what": what, "measured": item.measured}
 
 
 def to_json(found: list[Row]) -> str:

@@ -27,9 +27,9 @@ from quantlab.report.wording import (
     megabytes,
     noise,
     percent,
+    problems,
     ratio,
     three_digits,
-    utterances,
 )
 
 __all__ = ["Column", "columns", "rtf", "show", "text"]
@@ -158,7 +158,7 @@ def _print(rows: Sequence[Row], console: Console) -> None:
     if dropped:
         told = ", ".join(dict.fromkeys(" ".join(column.title) for column in dropped))
         console.print(f"Left out, the terminal is too narrow: {told}", style="dim", highlight=False)
-    for line in (*_failures(rows), *_unmeasured(rows), *_unsettled(rows), *_noise(rows)):
+    for line in (*_failures(rows), *_problems(rows), *_unsettled(rows), *_noise(rows)):
         console.print(line)
 
 
@@ -242,11 +242,9 @@ def _failures(rows: Sequence[Row]) -> Iterator[Text]:
             yield _line(row["status"], _STYLES[row["status"]], cell_name(row), row["reason"] or "")
 
 
-def _unmeasured(rows: Sequence[Row]) -> Iterator[Text]:
-    """Utterances that could not be read or scored, once for each corpus."""
-    for name, count in dict.fromkeys((row["dataset"], row["problems"]) for row in rows if row["problems"]):
-        cell_id = next(row["cell_id"] for row in rows if (row["dataset"], row["problems"]) == (name, count))
-        yield _line("not measured", "yellow", str(name), f"{utterances(count)}, named in cells/{cell_id}/record.json")
+def _problems(rows: Sequence[Row]) -> Iterator[Text]:
+    for which, corpus, found in problems(rows):
+        yield _line(which, "yellow", corpus, found)
 
 
 def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:

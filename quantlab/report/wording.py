@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -129,6 +130,23 @@ def _settings(alike: Sequence[Row]) -> dict[str, str]:
     if len(set(shown.values())) < len(alike):  # they differ in something that is no column
         shown = {cell_id: f"{text}, {cell_id[:8]}".removeprefix(", ") for cell_id, text in shown.items()}
     return {cell_id: f" ({text})" if len(alike) > 1 else "" for cell_id, text in shown.items()}
+
+
+def problems(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
+    """Utterances left out, and those measured though something is wrong with them: which, corpus, how many of what.
+
+    Once for each corpus and number.
+    """
+    told: dict[tuple[str, str, str], str] = {}
+    for row in rows:
+        for which, measured in (("not measured", False), ("doubtful", True)):
+            kinds = Counter(item["kind"] for item in row["problems"] if item["measured"] is measured)
+            if kinds:
+                counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+                found = f"{utterances(kinds.total())} ({counted})"
+                told.setdefault((which, str(row["dataset"]), found), row["cell_id"])
+    for (which, corpus, found), cell_id in told.items():
+        yield which, corpus, f"{found}, named in cells/{cell_id}/record.json"
 
 
 def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -78,7 +78,8 @@ def test_what_is_broken_is_named_and_the_rest_is_measured(quantlab, manifest):
         assert problem.detail
         assert problem.kind == ("too long" if problem.utterance == "too_long.flac" else "unreadable")
 
-    assert f"not measured: manifest: {len(BROKEN)} utterances, named in cells/{cell_id}/record.json" in done.stdout
+    counted = f"{len(BROKEN)} utterances ({len(BROKEN) - 1} unreadable, 1 too long)"
+    assert f"not measured: manifest: {counted}, named in cells/{cell_id}/record.json" in done.stdout
     assert f"not measured: {len(BROKEN)}, e.g. 'corrupt.flac': " in done.stderr
     assert record.splits["test"].utterances == len(MEASURED)
     heard = {item.id: item.hypothesis for item in storage.read_utterances(quantlab.folder / "mlruns", cell_id)}

@@ -4,6 +4,7 @@ import pytest
 from synthetic import bad_result, result
 
 from quantlab import storage
+from quantlab.record import Problem
 from quantlab.report import study
 from quantlab.report.rows import row, rows, to_json
 
@@ -171,3 +172,15 @@ def test_a_corpus_with_noise_is_another_corpus():
     assert [item["dataset"] for item in (plain, noisy)] == ["demo", "demo+white10dB"]
     assert (noisy["noise_kind"], noisy["snr_db"]) == ("white", 10.0)
     assert len(study.groups([plain, noisy])) == 2
+
+
+def test_problems_are_named_with_what_is_wrong_and_whether_they_were_measured():
+    problem = Problem(utterance="a.wav", split="clean", kind="silence", detail="all samples are 0", measured=True)
+    assert row(result("none").record.model_copy(update={"problems": (problem,)}))["problems"] == [
+        {"id": "a.wav", "split": "clean", "kind": "silence", "what": "silence: all samples are 0", "measured": True}
+    ]
+
+
+def test_a_record_from_before_problems_were_measured_says_that_they_were_not():
+    old = {"utterance": "a.wav", "split": "clean", "kind": "unreadable", "detail": "no such file"}
+    assert Problem.model_validate(old).measured is False

@@ -5,6 +5,7 @@ from compared import careful_grid, paper_grid
 from rich.console import Console
 from synthetic import bad_result, result
 
+from quantlab.record import Problem
 from quantlab.report.rows import row
 from quantlab.report.table import columns, rtf, show, text
 from quantlab.report.wording import percent
@@ -183,3 +184,19 @@ def test_words_are_coloured_by_what_they_mean():
 
 def test_what_rounds_to_nothing_has_no_sign():
     assert [percent(share, 1) for share in (-0.0004, -0.0006, 0.0)] == ["0.0", "-0.1", "0.0"]
+
+
+def _problem(kind, measured=False, utterance="a.wav"):
+    return Problem(utterance=utterance, split="clean", kind=kind, detail="why", measured=measured)
+
+
+def test_utterances_with_problems_are_counted_by_whether_they_are_in_the_figures():
+    left_out = (_problem("unreadable"), _problem("unreadable", utterance="b.wav"), _problem("too long"))
+    heard = (_problem("silence", measured=True),)
+    records = [result(quant).record for quant in ("none", "hqq_int4")]
+    some = [row(record.model_copy(update={"problems": left_out + heard})) for record in records]
+    lines = text(some).splitlines()
+    named = f"named in cells/{records[0].cell_id}/record.json"
+    assert f"not measured: demo: 3 utterances (2 unreadable, 1 too long), {named}" in lines
+    assert f"doubtful: demo: 1 utterance (1 silence), {named}" in lines
+    assert not any(records[1].cell_id in line for line in lines), "once for a corpus"

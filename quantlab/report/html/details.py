@@ -37,7 +37,10 @@ def of_record(root: Path, record: Record) -> dict[str, Any]:
         "noise": None if record.noise is None else record.noise.model_dump(mode="json"),
         "latency": _latencies(root, record.cell_id),
         "receipt": None if record.receipt is None else _receipt(record.receipt),
-        "problems": [[item.split, item.utterance, item.kind, item.detail] for item in record.problems],
+        "problems": [
+            [item.split, item.utterance, item.kind, item.detail, "yes" if item.measured else "no"]
+            for item in record.problems
+        ],
         "calibration": len(record.calibration_ids),
         "config": record.config,
         "fingerprints": record.fingerprints,

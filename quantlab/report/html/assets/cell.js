@@ -92,7 +92,7 @@ function more(list, found, from) {
 function about(cell, known) {
   return [
     known.traceback ? part("Traceback", true, el("pre", {}, known.traceback)) : null,
-    known.problems.length ? part(`${known.problems.length} utterances that could not be measured`, true, lines(["split", "utterance", "what", "detail"], known.problems)) : null,
+    known.problems.length ? part(`${known.problems.length} utterances with a problem`, true, lines(["split", "utterance", "what", "detail", "measured"], known.problems)) : null,
     timing(known),
     receipt(known.receipt),
     part("Configuration", false, el("pre", {}, JSON.stringify(known.config, null, 1))),
