@@ -88,6 +88,8 @@ def _why_no_runtime(config: RunConfig, quantizer: Quantizer | Converter) -> str 
         return f"{library} runs the model itself, runtime=compile is torch's: set runtime=eager"
     if runtime.name == "compile" and runtime.audio_ctx == "dynamic":
         return "runtime.audio_ctx=dynamic would compile again for every length: set runtime=eager"
+    if runtime.name == "compile" and config.protocol.num_beams > 1:
+        return f"runtime=compile decodes greedily, not with {config.protocol.num_beams} beams: set runtime=eager"
     if runtime.dtype not in quantizers.dtypes(quantizer):
         whose = "has types of its own for all it stores" if quantizers.converts(quantizer) else "computes in fp32 only"
         return f"{library} {whose}: set runtime.dtype=float32, not {runtime.dtype}"

@@ -1,8 +1,8 @@
-"""transformers' `generate` with a static cache, encoder and decoding step compiled by torch.
+"""Encoder and decoding step compiled by torch, decoded greedily with a static cache.
 
 The shapes are two, however long the utterances: a full batch in the encoder, one token of a full batch in the
-decoder; a smaller batch is padded. All of it is compiled by `build`, before anything is timed. The prompt's four
-tokens stay uncompiled, as transformers leaves them.
+decoder; a smaller batch is padded. All of it is compiled by `build`, before anything is timed. The prompt is not
+compiled; on CUDA it is recorded as a graph, as the step is.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ import torch
 
 from quantlab.data import SplitFeatures
 from quantlab.engines import Decoding
-from quantlab.engines.pytorch import features_on, generate_options, until_end
+from quantlab.engines.greedy import GreedyDecoder
+from quantlab.engines.pytorch import features_on, until_end
 from quantlab.measure import Stopwatch
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
-
-BUILDS = 2  # rounds until nothing is compiled any more: CUDA graphs are recorded in the second
-
 
 @dataclass(frozen=True)
 class Compiled:
@@ -34,14 +32,15 @@ class Compiled:
     device: torch.device
     decoding: Decoding
     encoder: Callable[[torch.Tensor], Any]  # compiled
-    step: Any  # how transformers compiles a decoding step: its CompileConfig
+    decoder: GreedyDecoder
 
     def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
         """See `Engine`."""
         features = self._features(speech)
         watch = Stopwatch(self.device)
         with torch.no_grad(), watch.running():
-            tokens = self._decode(self.encoder(features), self.decoding.min_new_tokens, self.decoding.max_new_tokens)
+            heard = self.encoder(features).last_hidden_state
+            tokens = self.decoder.decode(heard, self.decoding.min_new_tokens, self.decoding.max_new_tokens)
         rows = tokens.cpu().tolist()[: len(speech.ids)]
         return [until_end(self.model, row) for row in rows], watch.seconds
 
@@ -57,22 +56,14 @@ class Compiled:
         """See `Engine`."""
         count = self.decoding.forced_tokens
         with torch.no_grad():
-            heard = self.encoder(self._features(speech))
+            heard = self.encoder(self._features(speech)).last_hidden_state
             watch = Stopwatch(self.device)
             with watch.running():
-                self._decode(heard, count, count)
+                self.decoder.decode(heard, count, count)
         return watch.seconds
 
-    def _decode(self, heard: Any, least: int, most: int) -> torch.Tensor:
-        options = generate_options(self.decoding, least, most)
-        static = {"cache_implementation": "static", "compile_config": self.step}
-        return self.model.generate(encoder_outputs=heard, **options, **static)
-
     def _features(self, speech: SplitFeatures) -> torch.Tensor:
-        """A full batch, whatever there is to decode: the last utterance again, where some are missing."""
-        found = features_on(self.model, self.device, speech)
-        missing = self.decoding.batch_size - len(speech.ids)
-        return torch.cat([found, found[-1:].expand(missing, -1, -1)]) if missing > 0 else found
+        return _full_batch(features_on(self.model, self.device, speech), self.decoding.batch_size)
 
 
 def build(
@@ -80,13 +71,16 @@ def build(
 ) -> Compiled:
     """Compile everything that will be called, by calling it on a batch of speech."""
     encoder = torch.compile(model.get_encoder(), dynamic=False)
-    made = Compiled(model, device, decoding, encoder, _step_config(device))
-    with _compilers(device):
-        for _ in range(BUILDS):
-            made.generate(speech)
-            made.encode(speech)
-            made.decode(speech)
-    return made
+    features = _full_batch(features_on(model, device, speech), decoding.batch_size)
+    with _compilers(device), torch.no_grad():
+        heard = encoder(features).last_hidden_state
+        return Compiled(model, device, decoding, encoder, GreedyDecoder(model, device, decoding, heard))
+
+
+def _full_batch(features: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """The last utterance again, where some are missing."""
+    missing = batch_size - len(features)
+    return torch.cat([features, features[-1:].expand(missing, -1, -1)]) if missing > 0 else features
 
 
 @contextlib.contextmanager
@@ -104,15 +98,6 @@ def _compilers(device: torch.device) -> Iterator[None]:
         from torch._inductor.async_compile import shutdown_compile_workers
 
         shutdown_compile_workers()
-
-
-def _step_config(device: torch.device) -> Any:
-    """One token of a full batch: CUDA graphs on a GPU, where launching kernels costs more than they do."""
-    from transformers import CompileConfig
-
-    how = CompileConfig(fullgraph=False, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
-    how._compile_all_devices = True  # transformers compiles for accelerators only unless told so
-    return how
 
 
 @dataclass(frozen=True)
