@@ -20,6 +20,7 @@ from quantlab.config import RunConfig
 from quantlab.data import Features, SplitFeatures, joined_text
 from quantlab.energy import Meter
 from quantlab.engines import Engine, KeepsClocks, compiled
+from quantlab.engines.pytorch import Eager
 from quantlab.environment import describe
 from quantlab.export.keep import Heard, keep
 from quantlab.export.place import staged
@@ -86,6 +87,8 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     late = compiled.tally().frames - warm.frames
     energy.stop()
     memory.read()
+    gpu_process_bytes = machine.gpu_process_bytes()  # before a baseline comes to stand beside the cell
+    torch_allocates = device.type != "cuda" or isinstance(made.decoder, Eager | compiled.Compiled)
     utterances = _score(decoded, made, config)
 
     corpus, speech, evidence = made.corpus, made.speech, made.receipt
@@ -122,8 +125,9 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
         receipt=evidence,
         stages=clocks.stages(measure_s=sum(item.batch.elapsed_s for item in decoded)),
         engine_stages=engine_stages,
-        peak_memory_bytes=memory.peak_bytes,
-        peak_reserved_bytes=memory.reserved_bytes,
+        peak_memory_bytes=memory.peak_bytes if torch_allocates else None,
+        peak_reserved_bytes=memory.reserved_bytes if torch_allocates else None,
+        gpu_process_bytes=gpu_process_bytes,
         speed=speed(batches, "natural", rel_ci),
         fixed_work=fixed_work(batches, rel_ci),
         compilation=compilation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -75,9 +76,11 @@ class GpuWatch:
         self._resting_mhz: list[int] = []
         self._reasons = 0
         self._limited_ns = self._limits_ns()
+        self._most_bytes: int | None = None
 
     def sample(self) -> None:
-        """See the SM clock and what limits it now."""
+        """See the SM clock, what limits it now, and the memory of this process."""
+        self.process_bytes()
         reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksEventReasons)
         if reasons is None:  # the name in drivers before 535
             reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons) or 0
@@ -107,7 +110,21 @@ class GpuWatch:
 
     def other_processes(self) -> int:
         """Processes that compute on the GPU beside this one, which is not looked up: a container has its own ids."""
-        return max(0, len(self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses) or ()) - 1)
+        return max(0, len(self._processes()) - 1)
+
+    def process_bytes(self) -> int | None:
+        """The most GPU memory that this process was seen to have since `start`, now included.
+
+        Whatever allocated it, CUDA's context included. None where the driver does not tell which process is ours.
+        """
+        found = self._processes()
+        ours = [process for process in found if process.pid == os.getpid()] or found
+        if len(ours) == 1 and ours[0].usedGpuMemory is not None:
+            self._most_bytes = max(self._most_bytes or 0, ours[0].usedGpuMemory)
+        return self._most_bytes
+
+    def _processes(self) -> list[Any]:
+        return list(self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses) or ())
 
     def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The answer, or None where this GPU or its driver has none."""

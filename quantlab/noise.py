@@ -64,6 +64,10 @@ class Watch:
         if self._gpu:
             self._gpu.sample()
 
+    def gpu_process_bytes(self) -> int | None:
+        """The most GPU memory that the driver counted for this process since `start`; None without a GPU."""
+        return self._gpu.process_bytes() if self._gpu else None
+
     def read(self) -> Noise:
         """What happened since `start`; may be called again."""
         elapsed_s = time.perf_counter() - self._start_s

@@ -234,8 +234,9 @@ class Record(_Part):
     receipt: Receipt | None = None
     stages: Stages = Stages()
     engine_stages: EngineStages | None = None  # where the engine keeps clocks of its own
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None  # on CUDA what torch allocated: null for an engine that allocates by itself
     peak_reserved_bytes: int | None = None  # CUDA only
+    gpu_process_bytes: int | None = None  # CUDA only: what NVML counts for the process, whoever allocated it
     speed: Speed | None = None  # natural work against the baseline, where the protocol interleaves
     fixed_work: FixedWork | None = None
     compilation: Compilation | None = None  # runtime=compile only

@@ -244,7 +244,7 @@ class FakeNVML:
         return SimpleNamespace(violationTime=self.violations[policy])
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):  # noqa: N802
-        return [object()] * self.processes
+        return [SimpleNamespace(pid=-number, usedGpuMemory=number * 1000) for number in range(1, self.processes + 1)]
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -260,6 +260,17 @@ def test_gpu_samples(old):
     assert watch.other_processes() == 2
     watch.start()
     assert (watch.clock_mhz, watch.throttled()) == (None, ())
+
+
+def test_gpu_memory_is_that_of_this_process_whoever_allocated_it(monkeypatch):
+    watch = gpu.GpuWatch(FakeNVML([], processes=3), handle=None)
+    assert watch.process_bytes() is None  # none of the three is known to be ours
+    monkeypatch.setattr("os.getpid", lambda: -2)
+    assert watch.process_bytes() == 2000
+    monkeypatch.setattr(watch, "_processes", lambda: [])
+    assert watch.process_bytes() == 2000  # the most that was seen
+    alone = gpu.GpuWatch(FakeNVML([], processes=1), handle=None)
+    assert alone.process_bytes() == 1000  # a container numbers processes by itself
 
 
 def test_gpu_that_only_rested():
@@ -301,3 +312,4 @@ def test_a_real_gpu_tells():
     torch.ones(4096, 4096, device="cuda").matmul(torch.ones(4096, 4096, device="cuda")).sum().item()
     low, high = watch.read().gpu_clock_mhz
     assert 0 < low <= high
+    assert watch.gpu_process_bytes() > 3 * 4096 * 4096 * 4

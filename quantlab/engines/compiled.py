@@ -24,6 +24,7 @@ from quantlab.measure import Stopwatch
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
+
 @dataclass(frozen=True)
 class Compiled:
     """A model of transformers, on its device, compiled; made by `build`."""

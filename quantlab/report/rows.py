@@ -145,6 +145,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "energy_source": record.energy_source,
         "peak_memory_bytes": record.peak_memory_bytes,
         "peak_reserved_bytes": record.peak_reserved_bytes,
+        "gpu_process_bytes": record.gpu_process_bytes,
         "receipt": None if receipt is None else _receipt(receipt),
         "environment": record.environment,
         "fingerprints": record.fingerprints,

@@ -98,6 +98,7 @@ def metrics(record: Record) -> dict[str, float]:
     found |= {
         "memory/peak_bytes": record.peak_memory_bytes,
         "memory/peak_reserved_bytes": record.peak_reserved_bytes,
+        "memory/gpu_process_bytes": record.gpu_process_bytes,
     }
     if record.speed is not None:
         found["speed/ratio"] = record.speed.ratio  # time of the cell / time of the baseline

@@ -61,7 +61,9 @@ def test_a_compiled_cell_says_what_was_compiled():
     assert record.receipt.modules_quantized > 0
 
 
-@pytest.mark.parametrize("argument", ["runtime.audio_ctx=dynamic", "protocol.num_beams=2", "quant=ggml_q8_0", "quant=ct2_int8"])
+@pytest.mark.parametrize(
+    "argument", ["runtime.audio_ctx=dynamic", "protocol.num_beams=2", "quant=ggml_q8_0", "quant=ct2_int8"]
+)
 def test_what_cannot_be_compiled_is_refused(argument):
     [cell] = plan(compose([*OPTIONS, "runtime=compile", argument]))
     assert cell.refusal.status == "unsupported"
