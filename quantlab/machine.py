@@ -26,11 +26,22 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def has_cuda_driver() -> bool:
+    """Whether the driver's library is there; it is asked nothing, so that this process can still be forked."""
+    return _cuda_driver() is not None
+
+
+def _cuda_driver() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+
+
 def cuda_devices() -> int:
     """CUDA devices that the driver offers; 0 where there is no driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    driver = _cuda_driver()
+    if driver is None:
         return 0
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:

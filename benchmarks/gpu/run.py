@@ -4,8 +4,8 @@
     python benchmarks/gpu/run.py --out gpu --only decode tables
     python benchmarks/gpu/run.py --out gpu --device cpu
 
-A step that has ended well is not run again; one that was cut short goes on where it was, as records are kept as they come.
-Each has a time limit of its own and a log, `<out>/<step>.log`; the summary is printed at the end and is `summary.json`.
+A step that has ended well is not run again; one that was cut short goes on where it was, as records are kept as they
+come. Each has a time limit of its own and a log, `<out>/<step>.log`; what all records say is `summary.json`.
 Wants no network, no MLflow. On the CPU the same steps run on the shipped model and few utterances, so that a machine
 without a GPU keeps this file working.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 DECODE = Path(__file__).with_name("decode.py")
-GPU_TESTS = ("tests/test_noise.py", "tests/quantizers", "tests/engines/test_runtime.py")
+GPU_TESTS = ("tests/test_cuda.py", "tests/test_noise.py", "tests/quantizers")
 QUANTS = (
     "none,quanto_int8,quanto_int4,quanto_int2,quanto_fp8,quanto_int8_static,quanto_int8_fp8_static,hqq_int8,hqq_int4,"
     "hqq_int3,hqq_int2,hqq_ternary,hqq_int1,bnb_int8,bnb_nf4,bnb_nf4_dq,bnb_fp4,torchao_int8wo,torchao_int8dq,"

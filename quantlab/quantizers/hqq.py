@@ -6,12 +6,14 @@ dtype: in fp32 and groups of 64 they cost one bit per weight.
 
 `quant.backend` names the kernels. The library's own functions fall back from one to another, print a line and go on;
 here every module is what was asked for, or the cell fails. Kernels that know 16-bit types only have their inputs cast
-at the border of the module. None of those for CUDA has run yet: no GPU was at hand.
+at the border of the module. `torchao_int4` and `gemlite` were run on an H100; `aten`, which is no wheel, never.
 Source: https://github.com/dropbox/hqq, https://mobiusml.github.io/hqq_blog/
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError
@@ -126,7 +128,8 @@ def _quantized(linear: Any, name: str, how: dict[str, Any], device: torch.device
     if backend not in COMPUTES_IN:
         return HQQLinear(linear, how, compute_dtype=outside, device=str(device))
     inside = getattr(torch, COMPUTES_IN[backend])
-    module: nn.Module = _convert(backend)(HQQLinear(linear, how, compute_dtype=inside, device=str(device)), None)
+    with two_codes_a_byte():
+        module: nn.Module = _convert(backend)(HQQLinear(linear, how, compute_dtype=inside, device=str(device)), None)
     if isinstance(module, HQQLinear):
         raise ConfigError(
             f"HQQ left {name} to its own kernels although quant.backend={backend}: set quant.backend=null"
@@ -144,6 +147,30 @@ def _convert(backend: str) -> Any:
     from hqq.backends.torchao import patch_hqq_to_aoint4
 
     return patch_hqq_to_aoint4
+
+
+@contextlib.contextmanager
+def two_codes_a_byte() -> Iterator[None]:
+    """What torch's int4 kernel takes since 2.5, and HQQ 0.2.8 gives it up to torch 2.9.
+
+    It compares `float(torch.__version__[:3])` with 2.5, and 2.11 is 2.1 to it.
+    """
+    import torch
+    from hqq.backends.torchao import HQQLinearTorchWeightOnlynt4 as Layer
+
+    original = Layer.hqq_quants_to_torch_quants
+
+    def packed(*arguments: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        codes, scales, zeros = original(*arguments, **options)
+        if codes.dtype == torch.int32:
+            codes = (codes[:, ::2] << 4 | codes[:, 1::2]).to(torch.uint8)
+        return codes, scales, zeros
+
+    Layer.hqq_quants_to_torch_quants = packed
+    try:
+        yield
+    finally:
+        Layer.hqq_quants_to_torch_quants = original
 
 
 def _check_groups(model: nn.Module, names: tuple[str, ...], bits: float, group_size: int, axis: int) -> None:

@@ -1,5 +1,6 @@
 """CTranslate2: what was loaded is what was asked for, and decodes as transformers does."""
 
+import ctypes
 import dataclasses
 import importlib.util
 import struct
@@ -305,8 +306,16 @@ def test_decoding_that_the_library_cannot_do(shipped):
         converted(shipped.model, "ct2_float32", dataclasses.replace(shipped.decoding, prompt=(504,)))
 
 
+def _has_cublas() -> bool:
+    try:
+        return ctypes.CDLL("libcublas.so.12") is not None
+    except OSError:
+        return False
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not _has_cublas(), reason="CTranslate2's wheel needs CUDA 12's cuBLAS: nvidia-cublas-cu12")
 @pytest.mark.parametrize("name", ["ct2_float32", "ct2_int8", "ct2_int8_float32", "ct2_int8_float16", "ct2_bfloat16"])
 def test_on_cuda(name, shipped):
     quant = quant_config(name)

@@ -73,6 +73,23 @@ def test_why_marlin_is_refused_holds_for_the_installed_version():
     assert layer.meta["group_size"] == 128
 
 
+def test_codes_for_the_int4_kernel_are_two_to_a_byte():
+    """HQQ itself leaves them in int32 with torch 2.10 and later, which the kernel refuses."""
+    from hqq.backends.torchao import HQQLinearTorchWeightOnlynt4 as Layer
+
+    codes = torch.arange(16).repeat(2, 16).reshape(-1, 64).float()  # two rows of 256, groups of 64
+    layer = Layer(
+        None, {"weight_quant_params": {"group_size": 64, "nbits": 4, "axis": 1}}, device="cpu", initialize=False
+    )
+    groups = torch.ones(8, 1)
+    with hqq.two_codes_a_byte():
+        packed, scales, _ = layer.hqq_quants_to_torch_quants(codes, groups, 8 * groups, (2, 256))
+    assert packed.dtype == torch.uint8
+    assert packed.shape == (2, 128)
+    assert packed[0, :8].tolist() == [0x01, 0x23, 0x45, 0x67, 0x89, 0xAB, 0xCD, 0xEF]
+    assert scales.shape == (2, 4)
+
+
 def test_a_module_computes_in_another_type_than_the_model_around_it():
     linear, x = nn.Linear(8, 4).to(torch.bfloat16), torch.randn(2, 8)
     with torch.no_grad():
