@@ -38,6 +38,10 @@ class SplitFeatures:
             return self.stored[first : first + count]
         return self.stored[list(self.rows)]
 
+    def window(self, position: int) -> Mel:
+        """Features of one window, float32, (mel bins, frames)."""
+        return self.stored[self.rows[position]]
+
     def batches(self, size: int) -> Iterator[SplitFeatures]:
         """Consecutive windows, `size` at a time; the last batch may be smaller."""
         for start in range(0, len(self.rows), size):
