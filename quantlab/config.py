@@ -197,6 +197,8 @@ class DatasetConfig(_Part):
     speaker_column: str | None = None
     id_column: str | None = None
     splits: Annotated[Names, Field(min_length=1)] | None = None  # null = every split the corpus has
+    ignored_columns: Names = ()  # of a manifest: what is known to change nothing that is heard or scored; globs
+    channel: int | None = Field(default=None, ge=0)  # the one that is heard, from 0; null: the average of all
     limit: int | None = Field(default=None, gt=0)  # utterances per split, the first ones in corpus order
     language: Annotated[str, AfterValidator(_language)] = "en"  # a code of Whisper's
     licence: str | None = None  # of the audio and its references, as their owner states it

@@ -24,7 +24,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "stats": True,
     "export": True,
     "model": {"path"},
-    "dataset": {"path", "licence"},
+    "dataset": {"path", "licence", "ignored_columns"},
 }
 
 # Distributions whose version can change a figure, whatever the quantizer.

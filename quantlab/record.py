@@ -212,6 +212,7 @@ class Problem(_Part):
         "over full scale",
         "silence",
         "channels cancel out",
+        "channels differ",
         "few words",  # far fewer than a recording of its length has
     ]
     detail: str

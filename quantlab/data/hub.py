@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from quantlab import hub
 from quantlab.config import DatasetConfig, HubSplit
+from quantlab.content import Digests, cache_dir
 from quantlab.data.corpus import Listing, Utterance, chosen_splits
 from quantlab.errors import ConfigError, Unavailable
 
@@ -49,9 +51,10 @@ def read_hub(dataset: DatasetConfig) -> Listing:
     listing = {}
     for name in chosen_splits(dataset, dataset.hub_splits):
         folder, files = _files(dataset, dataset.hub_splits[name])
-        table = _table(dataset, files)
+        source = _source(dataset, folder, files)
+        table = _table(dataset, files, source)
         _check_complete(dataset, dataset.hub_splits[name], folder, len(table))
-        listing[name] = _utterances(dataset, name, table, _source(dataset, folder, files))
+        listing[name] = _utterances(dataset, name, table, source)
     return listing
 
 
@@ -146,13 +149,16 @@ def _check_complete(dataset: DatasetConfig, split: HubSplit, folder: Path, rows:
                 )
 
 
-def _table(dataset: DatasetConfig, files: Sequence[Path]) -> Any:
+def _table(dataset: DatasetConfig, files: Sequence[Path], source: str) -> Any:
     import datasets
+
+    # by itself it knows a table again by path and time of change, which another file can have
+    own = None if dataset.path is None else cache_dir() / "parquet" / hashlib.sha256(source.encode()).hexdigest()[:32]
 
     quiet = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:  # not load_dataset, which reports its use to a server first
-        table = datasets.Dataset.from_parquet([str(file) for file in files])
+        table = datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=own and str(own))
     except Exception as error:  # each layer of the reader raises its own kind
         why = str(error.__cause__ or error)
         raise ConfigError(f"dataset {dataset.name!r}: {_named(files)} cannot be read: {why}") from error
@@ -171,10 +177,11 @@ def _named(files: Sequence[Path]) -> str:
 
 
 def _source(dataset: DatasetConfig, folder: Path, files: Sequence[Path]) -> str:
-    """What pins the audio: the commit, or for a local clone the files' names and sizes."""
+    """What pins the audio: the commit, or for a local clone the files' names and content."""
     if dataset.path is None:
         return f"{dataset.repo}@{folder.name}"
-    return " ".join(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}" for file in files)
+    with Digests() as digests:
+        return " ".join(f"{file.relative_to(folder).as_posix()}:{digests.of(file)}" for file in files)
 
 
 def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str) -> list[Utterance]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from quantlab.content import Digests
 from quantlab.errors import ConfigError
 from quantlab.record import to_json
 
@@ -32,19 +32,9 @@ CONTENT = (  # decides what a checkpoint computes, besides its safetensors
 def content_hash(folder: Path) -> str:
     """Of every file that decides what the checkpoint computes, wherever the folder lies; hex."""
     names = [*(name for name in CONTENT if (folder / name).is_file()), *weight_files(folder)]
-    return hashlib.sha256(to_json([[name, _digest(folder / name)] for name in names]).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    state = path.stat()
-    return _digest_of(path, state.st_mtime_ns, state.st_size)
-
-
-@functools.cache
-def _digest_of(path: Path, mtime_ns: int, size: int) -> str:
-    """The file's hash, computed again only when the file is another one: a large checkpoint takes seconds."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with Digests() as digests:
+        found = [[name, digests.of(folder / name)] for name in names]
+    return hashlib.sha256(to_json(found).encode()).hexdigest()
 
 
 def is_complete(folder: Path) -> bool:

@@ -1,9 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from quantlab.config import DatasetConfig
 from quantlab.data import Corpus, open_corpus
-from quantlab.data.corpus import file_digest
 from quantlab.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
@@ -230,14 +229,32 @@ def test_fingerprint_is_independent_of_the_place(speech, tmp_path):
     assert open_corpus(manifest_config(moved / "manifest.jsonl")).fingerprint == mark
 
 
-def test_file_digest_reads_the_middle(tmp_path):
-    content = np.random.default_rng(0).bytes(200_000)
-    path = tmp_path / "a"
+def in_place_of(path, content):
+    """Other bytes under the same name, with the size and the time of change of those before."""
+    before = path.stat()
+    assert len(content) == before.st_size
     path.write_bytes(content)
-    before = file_digest(path)
-    path.write_bytes(content[:100_000] + b"\0\1\2" + content[100_003:])
-    assert file_digest(path) != before
-    assert file_digest(tmp_path / "nowhere") == ""
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def with_one_bit_changed(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("place", [0.2, 0.45, 0.999])
+def test_every_byte_of_the_audio_counts_whatever_size_and_time_say(speech, place):
+    audio = speech.parent / "a.wav"
+    before = open_corpus(manifest_config(speech)).fingerprint
+    content = audio.read_bytes()
+    in_place_of(audio, with_one_bit_changed(content, int(place * len(content))))
+    assert open_corpus(manifest_config(speech)).fingerprint != before
+
+
+def test_a_transcript_of_the_same_size_and_time_is_another_one(librispeech):
+    before = open_corpus(libri_config(librispeech)).fingerprint
+    path = librispeech / "test-clean/61/70968/61-70968.trans.txt"
+    in_place_of(path, path.read_bytes().replace(b"STEW", b"SOUP"))
+    assert open_corpus(libri_config(librispeech)).fingerprint != before
 
 
 # librispeech_dir

@@ -52,7 +52,7 @@ def recordings(tmp_path):
 def windows(manifest, **keys):
     corpus = open_corpus(manifest_config(manifest, **keys))
     [utterances] = corpus.splits.values()
-    return Hearing(corpus.dataset, utterances, WINDOW_S).windows(utterances[0])
+    return Hearing(corpus.dataset, utterances, WINDOW_S).take(utterances[0]).windows
 
 
 def starts_s(found):
@@ -267,10 +267,10 @@ def test_demo_long_is_the_demo_corpus():
 
 def test_demo_long_is_the_demo_s_audio_with_pauses():
     [recording] = open_corpus(demo_long(limit=1, splits=["clean"])).splits["clean"]
-    samples = decode(recording.audio, None).samples
+    samples = decode(recording.audio, recording.part, None).samples
     position = 0
     for part, pause_s in zip(recording.audio.parts, recording.audio.pauses_s, strict=True):
-        clip = decode(part.audio, None).samples
+        clip = decode(part.audio, part.part, None).samples
         np.testing.assert_array_equal(samples[position : position + len(clip)], clip)
         position += len(clip)
         silence = samples[position : position + round(pause_s * RATE)]
@@ -299,7 +299,7 @@ def test_a_cell_scores_recordings_and_times_windows(how, monkeypatch, tmp_path):
     result = run_cell(config)
     [recording] = open_corpus(config.dataset).splits["clean"]
     [scored] = result.utterances
-    length_s = decode(recording.audio, None).seconds
+    length_s = decode(recording.audio, recording.part, None).seconds
     assert (scored.id, scored.reference) == ("clean-000", recording.text)
     assert scored.audio_s == pytest.approx(length_s)
     assert result.record.splits["clean"].audio_s == pytest.approx(length_s)  # overlaps count once
@@ -314,6 +314,6 @@ def test_noise_comes_before_the_windows(recordings):
     corpus = open_corpus(manifest_config(recordings, long="sequential", noise=NoiseConfig(kind="white", snr_db=0.0)))
     [utterances] = corpus.splits.values()
     noise = noise_of(corpus.dataset.noise)
-    found = Hearing(corpus.dataset, utterances, WINDOW_S, noise).windows(utterances[0])
-    whole = noise.mixed(decode(utterances[0].audio, None).samples, utterances[0].id, utterances)
+    found = Hearing(corpus.dataset, utterances, WINDOW_S, noise).take(utterances[0]).windows
+    whole = noise.mixed(decode(utterances[0].audio, utterances[0].part, None).samples, utterances[0].id, utterances)
     np.testing.assert_array_equal(np.concatenate([window.samples for window in found]), whole)
