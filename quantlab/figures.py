@@ -10,6 +10,7 @@ from typing import Any, Literal
 from quantlab.record import Batch, FixedWork, Speed, SplitResult, Utterance, Work
 from quantlab.stats.speed import converged, ratio_of_sums, typical_ratio, verdict
 
+IMPOSSIBLE = (ArithmeticError, ValueError, TypeError)  # what raw data raise that no measurement makes
 P90_SAMPLES = 64  # fewer samples say nothing about the slowest tenth
 P99_SAMPLES = 662  # …or about the slowest hundredth
 

@@ -12,6 +12,7 @@ from quantlab.data import open_corpus
 from quantlab.errors import ConfigError, Unavailable
 from quantlab.identity import fingerprints, hashed, library_versions, resolve
 from quantlab.machine import Site, here
+from quantlab.printable import printable
 from quantlab.quantizers import Converter, Quantizer
 from quantlab.record import Status, to_json
 
@@ -66,7 +67,7 @@ def _cell(config: RunConfig, identify: Callable[[RunConfig], dict[str, str]], si
     except Unavailable as error:
         marks, refusal = {}, Refusal("failed", str(error))
     except ConfigError as error:
-        raise ConfigError(f"{config.label}: {error}") from None
+        raise ConfigError(printable(f"{config.label}: {error}")) from None
     versions = library_versions(config)
     return Cell(hashed(config.model_dump(mode="json"), marks, versions), config, marks, versions, refusal)
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from quantlab import storage
-from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, warn
-from quantlab.figures import split_result
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, tell, warn
+from quantlab.figures import IMPOSSIBLE, split_result
 from quantlab.record import CellResult
 from quantlab.report import __main__ as report
 from quantlab.score import NORMALISERS, Normaliser, recount
@@ -33,11 +33,12 @@ def rescore(root: str | Path, normaliser: Normaliser) -> Iterator[CellResult]:
     for cell_id in storage.recorded(root):
         try:
             result = _read(root, cell_id)
-        except (ValueError, OSError) as error:
+            scored = None if result is None else _rescored(result, normaliser)
+        except (OSError, *IMPOSSIBLE) as error:
             warn(f"cell {cell_id} cannot be read, so it is not rescored: {error}")
         else:
-            if result is not None:
-                yield _rescored(result, normaliser)
+            if scored is not None:
+                yield scored
 
 
 def write(root: str | Path, output: str | Path, normaliser: Normaliser) -> int:
@@ -104,9 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISUSED
     if not count:
         return _nothing(options.root)
-    print(
-        f"{count} records scored by normaliser {options.normaliser}: python -m quantlab.report --root {options.output}"
-    )
+    how = f"python -m quantlab.report --root {options.output}"
+    tell(f"{count} records scored by normaliser {options.normaliser}: {how}")
     return 0
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quantlab import storage, tracking
-from quantlab.commandline import NO, Parser, add_root, no_records, warn
+from quantlab.commandline import NO, Parser, add_root, no_records, tell, warn
 from quantlab.config import TrackingConfig
 
 _EXAMPLE = "python -m quantlab.sync --root mlruns --uri http://mlflow.example.org:5000"
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NO
     for problem in found.problems:
         warn(problem)
-    print(_said(found))
+    tell(_said(found))
     for name, link in tracking.ui_links(options.root, place).items():
-        print(f"{name:8}{link}")
+        tell(f"{name:8}{link}")
     return NO if found.problems else 0
 
 

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import StatisticsError
 from typing import Any
 
 from quantlab import figures, storage
-from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, to_stdout, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, tell, to_stdout, warn
 from quantlab.config import ProtocolConfig
 from quantlab.errors import did_you_mean
 from quantlab.identity import hashed
@@ -104,10 +103,13 @@ def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
         batches = storage.read_batches(root, cell_id)
     except (ValueError, OSError) as error:
         yield _Figure("raw files", "readable", str(error))
-    else:
-        yield from _counts(stored, utterances)
-        yield from _splits(stored, utterances, batches)
+        return
+    yield from _counts(stored, utterances)
+    yield from _splits(stored, utterances, batches)
+    try:
         yield from _times(stored, batches)
+    except figures.IMPOSSIBLE as error:
+        yield _Figure("batches.jsonl", "its figures", f"impossible from the raw data: {error}")
 
 
 def _of_record(stored: Record) -> Iterator[_Figure]:
@@ -155,7 +157,7 @@ def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[B
             found = figures.split_result(
                 [item for item in utterances if item.split == name], [item for item in batches if item.split == name]
             ).model_dump()
-        except (ZeroDivisionError, StatisticsError, TypeError) as error:
+        except figures.IMPOSSIBLE as error:
             yield _Figure(f"splits.{name}", "its figures", f"impossible from the raw data: {error}")
         else:
             split = stored.splits.get(name)
@@ -221,7 +223,7 @@ def _print(found: Iterator[Checked], root: Path) -> int:
 def _shown(found: Iterator[Checked]) -> Iterator[Checked]:
     for item in found:
         for difference in item.differences:
-            print(difference)
+            tell(difference)
         yield item
 
 

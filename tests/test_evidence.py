@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from synthetic import QUANTS, bad_result, result
+from synthetic import QUANTS, adding_up, bad_result, result
 
 from quantlab import storage
 from quantlab.evidence import evidence
@@ -9,7 +9,7 @@ from quantlab.pairs import find_baselines
 
 def compare(root, results, **options):
     for item in results:
-        storage.write(root, item)
+        storage.write(root, adding_up(item) if item.utterances else item)
     return evidence(root, list(storage.read_all(root)), **options)
 
 

@@ -11,7 +11,7 @@ import forked
 import pytest
 import yaml
 from compared import careful_grid
-from synthetic import bad_result, grid, result
+from synthetic import bad_result, grid, result, split_result
 
 import quantlab
 from quantlab import storage, tracking
@@ -98,7 +98,7 @@ def test_figures_that_do_not_exist_are_absent(root, client):
     failed = client.get_run(_log(root, bad_result("failed", "no", cell_id="nothing")))
     assert failed.data.metrics == {}
     random = result("none", "random").record
-    splits = {name: split.model_copy(update={"wer": None, "cer": None}) for name, split in random.splits.items()}
+    splits = {name: split_result(None, 0.0121) for name in random.splits}
     run = client.get_run(_log(root, CellResult(record=random.model_copy(update={"splits": splits}))))
     assert "quality/wer_clean" not in run.data.metrics
     assert "speed/rtf_clean" in run.data.metrics
@@ -106,7 +106,8 @@ def test_figures_that_do_not_exist_are_absent(root, client):
 
 def test_figures_are_rounded_to_be_read_and_bytes_are_exact(root, client):
     written = result("none", "digits").record
-    splits = {"clean": written.splits["clean"].model_copy(update={"wer": 25 / 29})}
+    counts = {"substitutions": 25, "hits": 4, "ref_words": 29, "wer": 25 / 29}
+    splits = {"clean": written.splits["clean"].model_copy(update=counts)}
     written = written.model_copy(update={"splits": splits, "peak_memory_bytes": 12_345_678_901})
     metrics = client.get_run(_log(root, CellResult(record=written))).data.metrics
     assert metrics["quality/wer_clean"] == 0.862069

@@ -18,16 +18,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quantlab import storage
 from quantlab.config import RunConfig
+from quantlab.errors import shortened
+from quantlab.files import read_bytes, read_note
 from quantlab.launcher import LauncherConfig
 from quantlab.parse import parse_config
 from quantlab.plan import Cell
 from quantlab.record import Record
 
 SCHEMA_VERSION = 1
+BATCH_BYTES = 256 << 20  # of batch.json; a thousand cells have 3 MB
 
 
 class _Part(BaseModel):
@@ -74,6 +77,12 @@ class Batch(_Part):
     launcher: LauncherConfig
     cells: tuple[Planned, ...]
     tasks: tuple[tuple[str, ...], ...] = Field(min_length=1)  # ids of cells; a task is one job of the array
+
+    @model_validator(mode="after")
+    def _has_the_cells_of_its_tasks(self) -> Batch:
+        if missing := {id for task in self.tasks for id in task} - {cell.id for cell in self.cells}:
+            raise ValueError(f"tasks: no cell {shortened(min(missing))}")
+        return self
 
     def planned(self, task: int) -> list[Planned]:
         """The cells of a task, in the order they are run."""
@@ -135,13 +144,16 @@ def read(root: str | Path, batch_id: str) -> Batch:
     """
     path = folder(root, batch_id) / "batch.json"
     try:
-        return Batch.model_validate_json(path.read_bytes())
+        found = Batch.model_validate_json(read_bytes(path, BATCH_BYTES))
     except FileNotFoundError:
         raise ValueError(f"no batch {batch_id!r} below {jobs_dir(root)}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ValueError(f"{path} is no batch of this quantlab: {where}: {first['msg']}") from None
+    if found.id != batch_id:
+        raise ValueError(f"{path} is no batch of this quantlab: id: it is of another batch, {shortened(found.id)}")
+    return found
 
 
 def read_all(root: str | Path) -> Iterator[Batch]:
@@ -174,8 +186,4 @@ def write_json(path: Path, value: object, durable: bool = True) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A small file; empty where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_note(path)

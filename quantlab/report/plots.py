@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from quantlab.report import ranking, study
@@ -34,6 +35,7 @@ _VERDICTS = {
     "not compared": (_PURPLE, "D"),
 }
 _GROUPS = 4
+_NAME_CHARS = 100  # of a folder's
 _DPI = 110  # dots per inch
 _MOST = 40  # cells of a plot with a line for each; the worst are shown
 _LINE_IN = 0.28  # inches of height for each of them
@@ -46,12 +48,13 @@ def figures(rows: Sequence[Row]) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     for group in sorted(study.groups(rows), key=lambda group: -len(group.rows))[:_GROUPS]:
-        drawn = {
-            "wer_against_speed": wer_against_speed(group),
-            "wer_increase": wer_increase(group),
-            "verdicts": verdicts(group),
-        }
-        name = re.sub(r"[^\w.]+", "_", group.title)
+        with _as_text():
+            drawn = {
+                "wer_against_speed": wer_against_speed(group),
+                "wer_increase": wer_increase(group),
+                "verdicts": verdicts(group),
+            }
+        name = re.sub(r"[^\w.]+", "_", group.title, flags=re.ASCII)[:_NAME_CHARS]
         found |= {f"{name}/{plot}.png": _png(figure) for plot, figure in drawn.items() if figure is not None}
     return found
 
@@ -60,6 +63,13 @@ def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=_DPI)
     return stream.getvalue()
+
+
+def _as_text() -> AbstractContextManager[None]:
+    """A block in which a `$` in a name begins no formula."""
+    from matplotlib import rc_context
+
+    return rc_context({"text.parse_math": False})
 
 
 def _axes(group: Group, title: str, height_in: float) -> tuple[Figure, Axes]:

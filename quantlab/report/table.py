@@ -15,6 +15,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from quantlab.commandline import console as plain_console
+from quantlab.printable import printable
 from quantlab.report.ranking import rtf
 from quantlab.report.rows import Row
 from quantlab.report.wording import (
@@ -135,7 +137,7 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
     What did not end well follows below with its reason, and what a reader of the speeds should know. Rows keep their
     order; the best of a column is bold.
     """
-    console = console or Console()
+    console = console or plain_console()
     if console.is_terminal:
         _print(rows, console)
     else:
@@ -144,7 +146,7 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
 
 def text(rows: Sequence[Row], width: int = _UNLIMITED) -> str:
     """The same as plain text without colours, fitted to lines of `width` characters."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    console = plain_console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
         _print(rows, console)
     return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
@@ -156,8 +158,8 @@ def _print(rows: Sequence[Row], console: Console) -> None:
     console.print(_table(chosen, narrowed=not _fits(chosen, console), rows=True))
     dropped = sorted((one.column for one in filled if one not in chosen), key=lambda column: -column.drop_first)
     if dropped:
-        told = ", ".join(dict.fromkeys(" ".join(column.title) for column in dropped))
-        console.print(f"Left out, the terminal is too narrow: {told}", style="dim", highlight=False)
+        told = printable(", ".join(dict.fromkeys(" ".join(column.title) for column in dropped)))
+        console.print(f"Left out, the terminal is too narrow: {told}", style="dim")
     for line in (*_failures(rows), *_problems(rows), *_unsettled(rows), *_noise(rows)):
         console.print(line)
 
@@ -172,7 +174,12 @@ class _Filled:
     @cached_property
     def width(self) -> int:
         """Characters of the terminal; rich would measure every cell several times."""
-        return max(cell_len(text) for text in (*self.column.title, *(cell.plain for cell in self.cells)))
+        return max(cell_len(text) for text in (*self.title, *(cell.plain for cell in self.cells)))
+
+    @property
+    def title(self) -> list[str]:
+        """Lines; the name of a split is one of a corpus."""
+        return list(map(printable, self.column.title))
 
 
 def _filled(column: Column, rows: Sequence[Row]) -> _Filled:
@@ -207,7 +214,7 @@ def _table(chosen: Sequence[_Filled], narrowed: bool = False, rows: bool = False
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
     for one in chosen:
         table.add_column(
-            "\n".join(one.column.title),
+            Text("\n".join(one.title)),
             justify="left" if one.column.words else "right",
             no_wrap=True,
             width=None if narrowed and one.column.shrinks else one.width,
@@ -230,7 +237,7 @@ def _cell(column: Column, row: Row, best: str | None) -> Text:
     figure = column.figure(row)
     if figure is None:
         return Text(ABSENT, style="dim")
-    shown = column.show(figure)
+    shown = printable(column.show(figure))
     if column.words:
         return Text(shown, style=_STYLES.get(shown, ""))
     return Text(shown, style="bold" if row["status"] == "ok" and shown == best else "")
@@ -262,4 +269,4 @@ def _noise(rows: Sequence[Row]) -> Iterator[Text]:
 
 
 def _line(word: str, style: str, label: str, text: str) -> Text:
-    return Text.assemble((f"{word}: ", style), (f"{label}: ", "bold"), text)
+    return Text.assemble((f"{word}: ", style), (f"{printable(label)}: ", "bold"), printable(text))

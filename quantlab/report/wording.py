@@ -156,10 +156,10 @@ def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str,
         rows: the cells.
         called: cell id → name.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
+    found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for row in rows:
         for flag in row["noise"]["flags"] if row["noise"] is not None else ():
-            found.setdefault(_NUMBER.sub("#", flag), []).append((called[row["cell_id"]], flag))
+            found.setdefault(tuple(_NUMBER.split(flag)), []).append((called[row["cell_id"]], flag))
     for told in found.values():
         yield _some([name for name, _ in told]), _joined([flag for _, flag in told])
 

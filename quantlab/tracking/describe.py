@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from quantlab.printable import printable
 from quantlab.record import Record
 from quantlab.redact import redact
 
@@ -67,7 +68,7 @@ def _text(value: object) -> str:
         return ",".join(map(str, value))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(redact(str(value)))
+    return printable(str(redact(str(value))))
 
 
 def metrics(record: Record) -> dict[str, float]:
@@ -149,7 +150,7 @@ def tags(record: Record) -> dict[str, str]:
     versions = record.environment.get("versions")
     if isinstance(versions, Mapping):
         found |= {f"version.{name}": version for name, version in versions.items()}
-    return {plain_name(k): redact(str(v))[:_LONGEST_TAG] for k, v in found.items() if v not in (None, "")}
+    return {plain_name(k): printable(redact(str(v)))[:_LONGEST_TAG] for k, v in found.items() if v not in (None, "")}
 
 
 def corpus(record: Record) -> dict[str, str] | None:
@@ -160,7 +161,7 @@ def corpus(record: Record) -> dict[str, str] | None:
     place = {key: record.setting(f"dataset.{key}") for key in ("source", "repo", "revision", "path", "limit")}
     sizes = {name: {"utterances": s.utterances, "audio_s": round(s.audio_s, 3)} for name, s in record.splits.items()}
     return {
-        "name": str(record.setting("dataset.name")),
+        "name": printable(str(record.setting("dataset.name"))),
         "digest": digest[:36],  # the longest that MLflow stores
         "source_type": "huggingface" if record.setting("dataset.source") == "hub" else "local",
         "source": json.dumps(redact({key: value for key, value in place.items() if value is not None})),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,8 @@ import yaml
 
 from quantlab import storage
 from quantlab.config import TrackingConfig
+from quantlab.files import read_bytes
+from quantlab.printable import printable
 from quantlab.record import Record
 from quantlab.redact import redact
 from quantlab.tracking import describe, runs, writer
@@ -113,7 +115,7 @@ _STATUS = {
 
 
 def _name(record: Record) -> str:
-    return "-".join(str(record.setting(f"{axis}.name")) for axis in ("model", "quant", "device"))
+    return printable("-".join(str(record.setting(f"{axis}.name")) for axis in ("model", "quant", "device")))
 
 
 def _log_figures(store: Store, run_id: str, record: Record, end_ms: int) -> None:
@@ -156,9 +158,9 @@ def _log_files(store: Store, run: Run, root: str | Path, record: Record) -> None
 def _stage(folder: Path, root: str | Path, record: Record) -> None:
     """The files of the record and its configuration, in a folder that is copied in one go."""
     stored = storage.cells_dir(root) / record.cell_id
-    for name in ("utterances.jsonl", "batches.jsonl"):
-        if (stored / name).exists():
-            shutil.copyfile(stored / name, folder / name)
+    for name in storage.RAW_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).write_bytes(read_bytes(stored / name, storage.RAW_BYTES))
     public = Record.model_validate(redact(record.model_dump()))
     (folder / "record.json").write_text(public.model_dump_json(indent=1) + "\n", encoding="utf-8")
     config = yaml.safe_dump(public.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config import TrackingConfig
+from quantlab.files import read_note
 from quantlab.redact import redact
 from quantlab.storage import cells_dir
 
@@ -52,7 +53,8 @@ def logged_run(marker: Path, root: str | Path, tracking: TrackingConfig) -> str 
 
 def recalled(marker: Path, tracking: TrackingConfig) -> str | None:
     """What was remembered for this store."""
-    return _read(marker).get(_key(tracking))
+    found = _read(marker).get(_key(tracking))
+    return found if isinstance(found, str) else None
 
 
 def remember(marker: Path, tracking: TrackingConfig, value: str) -> None:
@@ -77,7 +79,8 @@ def begin_sweep(root: str | Path, sweep: str, cell_ids: Sequence[str]) -> None:
 def sweeps(root: str | Path) -> dict[str, list[str]]:
     """Sweep → its cells."""
     paths = sorted((Path(root) / "sweeps").glob("*.json"))
-    return {path.stem: _read(path).get("cells", []) for path in paths if "." not in path.stem}
+    found = {path.stem: _read(path).get("cells", []) for path in paths if "." not in path.stem}
+    return {sweep: list(map(str, cells)) for sweep, cells in found.items() if isinstance(cells, list)}
 
 
 def root_id(root: str | Path) -> str:
@@ -115,11 +118,7 @@ def _key(tracking: TrackingConfig) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_note(path)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from quantlab import storage
 from quantlab.record import Record, Utterance
 from quantlab.report.html import clips
+from quantlab.score import NORMALISERS
 
 
 class Key(NamedTuple):
@@ -84,6 +85,8 @@ def heard(root: Path, found: Sequence[tuple[Record, str | None]], corpus: Corpus
 
 def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None:
     """None where there is no text: random weights, or a file that cannot be read."""
+    if record.normaliser not in NORMALISERS:  # of another version
+        return None
     try:
         utterances = storage.read_utterances(root, record.cell_id)
     except (OSError, ValueError):
