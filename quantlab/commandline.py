@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from quantlab.errors import did_you_mean
 from quantlab.printable import printable
+from quantlab.redact import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,18 +25,18 @@ NO, MISUSED = 1, 2  # exit codes: the answer is no, or there is nothing to answe
 
 def warn(message: str) -> None:
     """Say it on stderr, in one line, so that stdout holds the answer and nothing else."""
-    print(f"quantlab: {printable(message)}", file=sys.stderr)
+    print(f"quantlab: {printable(redact(message))}", file=sys.stderr)
 
 
 def refuse(error: Exception) -> int:
     """Say what is wrong with the question, a line for each mistake; the exit code is MISUSED."""
-    print(f"quantlab: {printable(str(error), keep=LINE_BREAK)}", file=sys.stderr)
+    print(f"quantlab: {printable(redact(str(error)), keep=LINE_BREAK)}", file=sys.stderr)
     return MISUSED
 
 
 def tell(answer: object) -> None:
     """A line of the answer, on stdout."""
-    print(printable(str(answer)), flush=True)
+    print(printable(redact(str(answer))), flush=True)
 
 
 def console(stderr: bool = False, file: IO[str] | None = None, **options: Any) -> Console:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from quantlab.address import Address
 from quantlab.errors import shortened
 
 
@@ -32,6 +33,13 @@ def _language(code: str) -> str:
     if not re.fullmatch("[a-z]{2,3}", code):
         raise PydanticCustomError("language", "expected a code of two or three letters as Whisper has it, e.g. en, yue")
     return code
+
+
+def _address(text: str) -> str:
+    try:
+        return Address(text)
+    except ValueError as error:
+        raise PydanticCustomError("address", "tracking.uri: {why}", {"why": str(error)}) from None
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
@@ -256,14 +264,13 @@ class StatsConfig(_Part):
 
 class TrackingConfig(_Part):
     name: Literal["local", "server", "off"] = "local"
-    uri: str | None = None  # of the MLflow server
+    uri: Annotated[str, AfterValidator(_address)] | None = None  # of the MLflow server; shows its host alone
     experiment: str = "quantlab"
 
     @model_validator(mode="after")
     def _server_has_uri(self) -> TrackingConfig:
-        if self.name == "server" and "://" not in (self.uri or ""):
-            got = "" if self.uri is None else f", got {shortened(self.uri)}"
-            raise ValueError(f"tracking=server needs tracking.uri=http://HOST:PORT{got}")
+        if self.name == "server" and self.uri is None:
+            raise ValueError("tracking=server needs tracking.uri=http://HOST:PORT")
         return self
 
 

@@ -193,8 +193,8 @@ def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> Cell
         record=Record(
             cell_id=cell.id,
             status=outcome.status,
-            reason=redact(outcome.reason),  # it is printed too
-            traceback=redact(outcome.traceback),
+            reason=outcome.reason and redact(outcome.reason),  # it is printed too
+            traceback=outcome.traceback and redact(outcome.traceback),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             config=cell.config.model_dump(mode="json"),
             fingerprints=cell.fingerprints,

@@ -13,6 +13,7 @@ from quantlab.commandline import console as plain_console
 from quantlab.errors import shortened
 from quantlab.printable import printable
 from quantlab.record import Problem, Record
+from quantlab.redact import redact
 
 MARKS = {"ok": ("✓", "green"), "unsupported": ("–", "yellow")}  # character, style
 FAILED = ("✗", "red")
@@ -55,7 +56,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that is about no cell."""
-        self.console.print(printable(text), soft_wrap=True)
+        self.console.print(printable(redact(text)), soft_wrap=True)
 
     def begin(self, label: str) -> None:
         """From now on `update` is about this cell."""

@@ -26,7 +26,7 @@ from pydantic_core import PydanticSerializationError
 from quantlab.errors import shortened
 from quantlab.files import read_bytes
 from quantlab.record import Batch, CellResult, Record, Utterance
-from quantlab.redact import redact
+from quantlab.redact import bare, redact
 
 Line = TypeVar("Line", Utterance, Batch)
 CELL_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
@@ -57,7 +57,7 @@ def write(root: str | Path, result: CellResult) -> Path:
         try:
             _write_lines(fresh / "utterances.jsonl", map(_json, result.utterances))
             _write_lines(fresh / "batches.jsonl", map(_json, result.batches))
-            record = _public(result.record).model_copy(update={"digests": digests(fresh)})
+            record = public(result.record).model_copy(update={"digests": digests(fresh)})
             _write_lines(fresh / "record.json", [_json(record, indent=1)])
             fsync(fresh)
             _swap(fresh, final)
@@ -85,9 +85,12 @@ def _locked(root: str | Path) -> Iterator[None]:
         yield
 
 
-def _public(record: Record) -> Record:
-    free_text = ("config", "environment", "reason", "traceback")
-    return record.model_copy(update={name: redact(getattr(record, name)) for name in free_text})
+def public(record: Record) -> Record:
+    """Without secrets. Settings and environment are ours and hold none, but for addresses in old records."""
+    ours = {name: bare(getattr(record, name)) for name in ("config", "environment")}
+    texts = {name: text and redact(text) for name in ("reason", "traceback") if (text := getattr(record, name))}
+    problems = tuple(item.model_copy(update={"detail": redact(item.detail)}) for item in record.problems)
+    return record.model_copy(update=ours | texts | {"problems": problems})
 
 
 def _json(part: BaseModel, indent: int | None = None) -> str:

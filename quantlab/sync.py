@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quantlab import storage, tracking
+from quantlab.address import Address
 from quantlab.commandline import NO, Parser, add_root, no_records, tell, warn
 from quantlab.config import TrackingConfig
 
@@ -63,9 +64,10 @@ def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Callable[[], Mappin
 
 
 def _uri(text: str) -> str:
-    if "://" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address; write http://HOST:PORT")
-    return text
+    try:
+        return Address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _parser() -> Parser:

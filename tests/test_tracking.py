@@ -334,7 +334,7 @@ def test_where_to_look(root):
     assert tracking.ui_command("mlruns", server) == "http://***@host:5000"
     assert tracking.ui_command("mlruns", TrackingConfig(name="off")) is None
     assert tracking.sync_command("my runs", server) == (
-        "python -m quantlab.sync --root 'my runs' --uri http://host:5000"
+        "python -m quantlab.sync --root 'my runs' --uri \"$MLFLOW_TRACKING_URI\""
     )
 
 

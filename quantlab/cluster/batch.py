@@ -133,6 +133,7 @@ def new(sweep: str, launcher: LauncherConfig, cells: Sequence[Planned], tasks: S
 def write(root: str | Path, batch: Batch) -> None:
     """Put it on disk, whole."""
     slurm_dir(root, batch.id).mkdir(parents=True)
+    slurm_dir(root, batch.id).chmod(0o700)  # submitit's script has the lines of setup, a log what they print
     write_json(folder(root, batch.id) / "batch.json", batch.model_dump(mode="json"))
 
 
@@ -173,10 +174,13 @@ def made_since(root: str | Path, cell: Planned) -> Record | None:
 
 
 def write_json(path: Path, value: object, durable: bool = True) -> None:
-    """A small file that is there whole or not at all; takes no lock, so that a signal handler may call it."""
+    """A small file that is there whole or not at all, for its owner alone, as it may hold settings.
+
+    Takes no lock, so that a signal handler may call it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with fresh.open("w", encoding="utf-8") as file:
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file)
         file.flush()
         if durable:

@@ -12,7 +12,6 @@ from typing import Any
 
 from quantlab.printable import printable
 from quantlab.record import Record
-from quantlab.redact import redact
 
 # Parameter → key of the resolved configuration: the grid's axes, then what else tells cells apart.
 PARAMS = {
@@ -68,7 +67,7 @@ def _text(value: object) -> str:
         return ",".join(map(str, value))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return printable(str(redact(str(value))))
+    return printable(str(value))
 
 
 def metrics(record: Record) -> dict[str, float]:
@@ -150,7 +149,7 @@ def tags(record: Record) -> dict[str, str]:
     versions = record.environment.get("versions")
     if isinstance(versions, Mapping):
         found |= {f"version.{name}": version for name, version in versions.items()}
-    return {plain_name(k): printable(redact(str(v)))[:_LONGEST_TAG] for k, v in found.items() if v not in (None, "")}
+    return {plain_name(k): printable(str(v))[:_LONGEST_TAG] for k, v in found.items() if v not in (None, "")}
 
 
 def corpus(record: Record) -> dict[str, str] | None:
@@ -164,7 +163,7 @@ def corpus(record: Record) -> dict[str, str] | None:
         "name": printable(str(record.setting("dataset.name"))),
         "digest": digest[:36],  # the longest that MLflow stores
         "source_type": "huggingface" if record.setting("dataset.source") == "hub" else "local",
-        "source": json.dumps(redact({key: value for key, value in place.items() if value is not None})),
+        "source": json.dumps({key: value for key, value in place.items() if value is not None}),
         "profile": json.dumps(sizes),
     }
 

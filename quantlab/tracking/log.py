@@ -15,7 +15,6 @@ from quantlab.config import TrackingConfig
 from quantlab.files import read_bytes
 from quantlab.printable import printable
 from quantlab.record import Record
-from quantlab.redact import redact
 from quantlab.tracking import describe, runs, writer
 from quantlab.tracking.errors import TrackingError
 from quantlab.tracking.markers import cell_marker, logged_run, remember
@@ -79,9 +78,10 @@ def _settled(store: Store, record: Identity) -> str:
 
 def _write(store: Store, root: str | Path, identity: Identity, sweep: str, begun: Run | None) -> str:
     """A complete run; every step can be repeated, so that one which was begun is gone through again."""
-    record = storage.read(root, identity.cell_id)
-    if record is None:
+    found = storage.read(root, identity.cell_id)
+    if found is None:
         raise FileNotFoundError(f"the record of cell {identity.cell_id} has just been deleted")
+    record = storage.public(found)  # an older version may have left something in it
     end_ms = describe.milliseconds(record.created_at)
     run = begun or _create(store, record, identity, sweep, end_ms)
     _log_files(store, run, root, record)
@@ -161,9 +161,8 @@ def _stage(folder: Path, root: str | Path, record: Record) -> None:
     for name in storage.RAW_FILES:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).write_bytes(read_bytes(stored / name, storage.RAW_BYTES))
-    public = Record.model_validate(redact(record.model_dump()))
-    (folder / "record.json").write_text(public.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    config = yaml.safe_dump(public.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True)
+    (folder / "record.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    config = yaml.safe_dump(record.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
-    if public.traceback:
-        (folder / "traceback.txt").write_text(public.traceback, encoding="utf-8")
+    if record.traceback:
+        (folder / "traceback.txt").write_text(record.traceback, encoding="utf-8")

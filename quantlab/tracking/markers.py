@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from quantlab.address import Address
 from quantlab.config import TrackingConfig
 from quantlab.files import read_note
-from quantlab.redact import redact
 from quantlab.storage import cells_dir
 
 
@@ -113,8 +113,9 @@ def _own_id(path: Path) -> str | None:
 
 def _key(tracking: TrackingConfig) -> str:
     """Which store; a local one by name, since its folder may have moved together with the records."""
-    place = "local" if tracking.name == "local" else redact(tracking.uri)
-    return f"{place} {tracking.experiment}"
+    place = "local" if tracking.name == "local" else str(tracking.uri)
+    mark = tracking.uri.mark if isinstance(tracking.uri, Address) else ""
+    return f"{place}{mark} {tracking.experiment}"
 
 
 def _read(path: Path) -> dict[str, Any]:
