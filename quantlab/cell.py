@@ -113,7 +113,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     compilation = _compilation(config, warm, late)
     noise = _flagged(machine.read(), compilation)
 
-    rel_ci = config.protocol.rel_ci
+    rel_ci, scoring = config.protocol.rel_ci, score.Scoring.of_language(config.dataset.language)
     record = Record(
         cell_id=id,
         status="ok",
@@ -130,6 +130,8 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
         fixed_work=fixed_work(batches, rel_ci),
         compilation=compilation,
         noise=noise,
+        normaliser=scoring.normaliser,
+        error_unit=scoring.unit,
         energy_j=energy.energy_j,
         energy_source=energy.source,
         calibration_ids=speech.calibration_ids if config.quant.scheme == "static" else (),
@@ -155,11 +157,11 @@ def _score(decoded: list[Decoded], made: Assembled, config: RunConfig) -> tuple[
     tokens = [row for item in decoded for row in item.tokens]
     tokenizer = made.tokenizer if config.model.weights == "pretrained" else None
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokenizer else None
-    limit, language = made.decoder.decoding.max_new_tokens, config.dataset.language
+    limit, scoring = made.decoder.decoding.max_new_tokens, score.Scoring.of_language(config.dataset.language)
     scored = []
     for heard, windows, shared in _heard(made.speech.measured):
-        text = None if texts is None else joined_text(texts[windows], shared, language)
-        scored.append(score.utterance(heard, tokens[windows], text, limit, language))
+        text = None if texts is None else joined_text(texts[windows], shared, config.dataset.language)
+        scored.append(score.utterance(heard, tokens[windows], text, limit, scoring))
     return tuple(scored)
 
 

@@ -210,6 +210,7 @@ class DatasetConfig(_Part):
     limit: int | None = Field(default=None, gt=0)  # utterances per split, the first ones in corpus order
     language: Annotated[str, AfterValidator(_language)] = "en"  # a code of Whisper's
     licence: str | None = None  # of the audio and its references, as their owner states it
+    nonspeech: bool = False  # utterances whose reference has no word are decoded, and the words heard in them counted
     unscored: Names = ()  # references left out, compared once normalised; "" is one of which no word is left
     noise: NoiseConfig = NoiseConfig()
     long: Literal["chunked", "sequential"] | None = None  # what exceeds the model's window; null: left out, and named

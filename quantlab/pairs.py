@@ -42,9 +42,9 @@ class Pair(NamedTuple):
 def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     """Cell id → the id of its baseline, for those that have one: quant=none and everything else equal.
 
-    "Everything" is what a cell id is made of, apart from the quantizer and the versions of its libraries, and the
-    normaliser. How a static scheme is calibrated is left out too, unless it takes utterances out of the score
-    (`disjoint`). Of several baselines the latest counts.
+    "Everything" is what a cell id is made of, apart from the quantizer and the versions of its libraries, the
+    normaliser and the error unit. How a static scheme is calibrated is left out too, unless it takes utterances out of
+    the score (`disjoint`). Of several baselines the latest counts.
     """
     families: dict[str, list[Record]] = {}
     for item in records:
@@ -71,7 +71,7 @@ def _family(record: Record) -> str:
         config.pop("calibration", None)
     versions = record.environment.get("versions") or {}
     common = {name: versions.get(name) for name in LIBRARIES}
-    return to_json([config, record.fingerprints, common, record.normaliser])
+    return to_json([config, record.fingerprints, common, record.normaliser, record.error_unit])
 
 
 def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict[str, Scores]:
@@ -100,7 +100,10 @@ def _scores(path: Path) -> Scores | None:
     """
     lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
     rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
-    if not rows or any(row["hypothesis"] is None for row in rows):
+    if any(row["hypothesis"] is None for row in rows):
+        return None
+    rows = [row for row in rows if not row.get("nonspeech")]
+    if not rows:
         return None
     counts = np.array(list(map(_COUNTS, rows)))
     if counts.dtype.kind != "i" or counts.min() < 0 or counts.max() > _LARGEST:
@@ -127,7 +130,7 @@ def _see_that_they_add_up(record: Record, scores: Scores) -> None:
     """
     splits = np.array(scores.sample.splits)
     words, chars = np.array(scores.sample.words), np.array(scores.sample.chars)
-    if other := set(scores.sample.splits) ^ set(record.splits):
+    if other := set(scores.sample.splits) - set(record.splits):
         raise ValueError(f"record.json has other splits: {', '.join(map(shortened, sorted(other)))}")
     for name, stored in record.splits.items():
         chosen = splits == name

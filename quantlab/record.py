@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from quantlab.config import RunConfig, StatsConfig, corpus_label
 from quantlab.errors import shortened
+from quantlab.languages import ErrorUnit
 from quantlab.shape import check, check_plain, shape_of
 
 SCHEMA_VERSION = 1
@@ -81,13 +82,19 @@ class Utterance(_Part):
     reference: Text
     hypothesis: Text | None  # null when weights are random
     tokens: Count  # generated
-    substitutions: Count | None = None  # words
+    substitutions: Count | None = None  # of the record's error unit: words, or characters
     deletions: Count | None = None
     insertions: Count | None = None
     hits: Count | None = None
     char_errors: Count | None = None  # S + D + I over characters
     ref_chars: Count | None = None
     loop: bool | None = None  # an n-gram repeated until the length limit
+    nonspeech: bool = False  # the reference has no word: in no error rate, what was heard counts by itself
+
+    @property
+    def errors(self) -> int | None:
+        """S + D + I; None where there is no text."""
+        return _sum(self.substitutions, self.deletions, self.insertions)
 
 
 class Batch(_Part):
@@ -176,11 +183,16 @@ class SplitResult(_Part):
     deletions: Count | None = None
     insertions: Count | None = None
     hits: Count | None = None
-    ref_words: Count | None = None
+    ref_words: Count | None = None  # or characters, as all counts but the next two
     char_errors: Count | None = None
     ref_chars: Count | None = None
     empty_share: Share | None = None
     loop_share: Share | None = None
+    loops: Count | None = None  # utterances
+    loop_errors: Count | None = None  # in them
+    nonspeech_s: Figure | None = None  # audio in which nothing is said; null where none was measured, as the next two
+    nonspeech_words: Count | None = None  # heard in it, in the error unit
+    nonspeech_words_per_min: Figure | None = None
 
     @model_validator(mode="after")
     def _has_all_counts_or_none(self) -> SplitResult:
@@ -197,6 +209,10 @@ class SplitResult(_Part):
         errors, hits = _sum(self.substitutions, self.deletions, self.insertions), self.hits
         _same("wer", self.wer, errors, self.ref_words)
         _same("cer", self.cer, self.char_errors, self.ref_chars)
+        heard = None if self.nonspeech_words is None else 60 * self.nonspeech_words
+        _same("nonspeech_words_per_min", self.nonspeech_words_per_min, heard, self.nonspeech_s)
+        if (self.loop_errors or 0) > (errors or 0):
+            raise ValueError(f"loop_errors={self.loop_errors} of {errors} errors")
         if hits is not None and self.ref_words != _sum(self.substitutions, self.deletions, hits):
             raise ValueError(f"ref_words={self.ref_words} is not substitutions + deletions + hits")
         return self
@@ -293,6 +309,8 @@ class Record(_Part):
     energy_j: Figure | None = None  # of the timed region, where it can be read
     energy_source: str | None = None  # what was read: NVML, RAPL
     normaliser: str = "whisper"  # the one behind the counts of the utterances
+    error_unit: ErrorUnit = "word"  # what `wer` and its counts are of
+    scorer: str = "jiwer"  # what aligned them
     digests: dict[str, str] = Field(default_factory=dict)  # raw file → SHA-256, set by `write`
     calibration_ids: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()

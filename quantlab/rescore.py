@@ -9,14 +9,16 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from quantlab import storage
 from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, tell, warn
 from quantlab.figures import IMPOSSIBLE, split_result
+from quantlab.normalise import NORMALISERS, Normaliser
 from quantlab.record import CellResult
 from quantlab.report import __main__ as report
-from quantlab.score import NORMALISERS, Normaliser, recount
+from quantlab.score import Scoring, recount
 
 _EXAMPLE = "python -m quantlab.rescore --root mlruns --normaliser basic"
 
@@ -75,8 +77,8 @@ def _read(root: str | Path, cell_id: str) -> CellResult | None:
 
 def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:
     found = result.record
-    language = found.setting("dataset.language") or "en"
-    utterances = tuple(recount(item, normaliser, language) for item in result.utterances)
+    scoring = replace(Scoring.of_language(found.setting("dataset.language") or "en"), normaliser=normaliser)
+    utterances = tuple(recount(item, scoring) for item in result.utterances)
     splits = {
         name: split_result(
             [item for item in utterances if item.split == name],
@@ -84,7 +86,7 @@ def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:
         )
         for name in found.splits
     }
-    changed = found.model_copy(update={"normaliser": normaliser, "splits": splits})
+    changed = found.model_copy(update={"normaliser": normaliser, "error_unit": scoring.unit, "splits": splits})
     return result.model_copy(update={"record": changed, "utterances": utterances})
 
 
@@ -127,7 +129,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m quantlab.rescore",
         description="Score the recorded hypotheses again with another text normaliser, without inference. whisper: "
-        "Whisper's, English with numbers and spellings; basic: lower case, no punctuation; none: the text as it is.",
+        "Whisper's as published, English with numbers and spellings; whisper_marks: the same, but vowel signs and "
+        "other marks stay; basic: lower case, no punctuation; none: the text as it is.",
         epilog=f"example: {_EXAMPLE}",
     )
     add_root(parser, more="; it stays as it is")

@@ -21,6 +21,7 @@ from quantlab.data.audio import SAMPLE_RATE, Clip, TooLongError, UnreadableAudio
 from quantlab.data.corpus import Utterance
 from quantlab.data.noise import Noise, noise_facts
 from quantlab.errors import ConfigError
+from quantlab.normalise import is_wordless, normaliser
 from quantlab.record import Problem
 
 Samples = npt.NDArray[np.float32]
@@ -94,6 +95,8 @@ def treatment(dataset: DatasetConfig) -> Mapping[str, object]:
     facts: dict[str, object] = {}
     if dataset.noise.kind is not None:
         facts["noise"] = [noise_facts(dataset.noise), version("numpy")]
+    if dataset.nonspeech:
+        facts["nonspeech"] = True
     if dataset.unscored:
         facts["unscored"] = [dataset.unscored, dataset.language]
     if dataset.long is not None:
@@ -102,14 +105,13 @@ def treatment(dataset: DatasetConfig) -> Mapping[str, object]:
 
 
 def _why_unscored(text: str, dataset: DatasetConfig) -> str | None:
-    if not any(letter.isalnum() for letter in text):
-        return f"no word in {text!r}"
+    if is_wordless(text):
+        told = f"no word in {text!r}; dataset.nonspeech=true counts what is heard in it"
+        return None if dataset.nonspeech else told
     if not dataset.unscored:
         return None
-    from quantlab.score import normaliser
-
     normalise = normaliser("whisper", dataset.language)
-    if normalise(text).strip() in {normalise(item).strip() for item in dataset.unscored}:
+    if normalise(text) in {normalise(item) for item in dataset.unscored}:
         return f"{text!r} is left out by dataset.unscored"
     return None
 

@@ -134,6 +134,9 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "verdict": compared.verdict,
         "comparison": compared.comparison and _with_lists(vars(compared.comparison)),
         "normaliser": record.normaliser,
+        "error_unit": record.error_unit,
+        "scorer": record.scorer,
+        "nonspeech_words_per_min": _nonspeech(record),
         **record.stages.model_dump(),
         "cold_start_s": record.cold_start_s,
         "engine_stages": None if record.engine_stages is None else record.engine_stages.model_dump(mode="json"),
@@ -164,6 +167,13 @@ def _pooled(record: Record, errors: Sequence[str], length: str) -> float | None:
         return None
     total: int = sum(getattr(split, length) for split in splits)
     return sum(getattr(split, name) for split in splits for name in errors) / total if total else None
+
+
+def _nonspeech(record: Record) -> float | None:
+    """Words heard per minute of audio in which nothing is said, over all splits that have some."""
+    parts = [split for split in record.splits.values() if split.nonspeech_s]
+    audio_s = sum(split.nonspeech_s or 0.0 for split in parts)
+    return 60 * sum(split.nonspeech_words or 0 for split in parts) / audio_s if audio_s else None
 
 
 def _with_lists(part: Mapping[str, Any]) -> Row:

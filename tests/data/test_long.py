@@ -22,7 +22,7 @@ from quantlab.data.noise import noise_of
 from quantlab.data.sound import overlaps, sound
 from quantlab.data.windows import Hearing
 from quantlab.errors import ConfigError
-from quantlab.score import normaliser
+from quantlab.normalise import normaliser
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
 

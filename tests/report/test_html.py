@@ -10,7 +10,8 @@ import pages
 import pytest
 from synthetic import bad_result, grid, result, split_result
 
-from quantlab import score, storage
+from quantlab import storage
+from quantlab.normalise import normaliser
 from quantlab.report import html
 from quantlab.report.html import clips, sections, summary
 from quantlab.report.html.align import alignments
@@ -110,7 +111,7 @@ def test_alignment_by_hand(reference, hypothesis, marks):
 def test_alignment_counts_what_was_scored():
     said = pages.spoken(40)
     heard = [pages.counted(pages.heard(item, 0.3, "x")) for item in said]
-    normalise = score.normaliser()
+    normalise = normaliser()
     pairs = [(normalise(item.reference).strip(), normalise(item.hypothesis).strip()) for item in heard]
     for item, marks in zip(heard, alignments(pairs), strict=True):
         counts = {kind: sum(int(n) for k, n in re.findall(r"([esdi])(\d+)", marks) if k == kind) for kind in "esdi"}
@@ -165,7 +166,7 @@ def test_what_was_scored_and_what_was_written(tmp_path):
     page = html.page(tmp_path, rows(tmp_path))
     [[*_, scored, written]] = block(page, "utterances") or [[None, None]]
     assert written == "Mr. Brown's colour!"
-    assert scored == score.normaliser()("Mr. Brown's colour!").strip()
+    assert scored == normaliser()("Mr. Brown's colour!").strip()
 
 
 # what others wrote

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quantlab import storage
+from quantlab.normalise import NORMALISERS
 from quantlab.record import Record, Utterance
 from quantlab.report.html import clips
-from quantlab.score import NORMALISERS
+from quantlab.score import Scoring
 
 
 class Key(NamedTuple):
@@ -19,8 +20,7 @@ class Key(NamedTuple):
     split: str
     id: str
     reference: str
-    normaliser: str
-    language: str
+    scoring: Scoring
 
 
 class Heard(NamedTuple):
@@ -92,15 +92,14 @@ def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None
     except (OSError, ValueError):
         return None
     places = clips.uris(record.config.get("dataset") or {}, record.fingerprints.get("corpus"))
-    scoring = (record.normaliser, str(record.setting("dataset.language") or "en"))
+    scoring = Scoring.of_record(record)
     own = {}
     for item in utterances:
         if item.hypothesis is None:
             return None
-        key = Key(item.split, item.id, item.reference, *scoring)
+        key = Key(item.split, item.id, item.reference, scoring)
         corpus.add(key, item, places)
-        errors = (item.substitutions or 0) + (item.deletions or 0) + (item.insertions or 0)
-        own[key] = Heard(key, item.hypothesis, errors, 0)
+        own[key] = Heard(key, item.hypothesis, item.errors or 0, 0)
     return own
 
 
