@@ -224,7 +224,7 @@ class DatasetConfig(_Part):
     @model_validator(mode="after")
     def _is_somewhere(self) -> DatasetConfig:
         if self.source in ("librispeech_dir", "manifest") and not self.path:
-            what = "JSONL file" if self.source == "manifest" else "folder that holds test-clean/ and test-other/"
+            what = "manifest" if self.source == "manifest" else "folder that holds test-clean/ and test-other/"
             raise ValueError(f"dataset {self.name!r} needs dataset.path=<the {what}>")
         return self
 

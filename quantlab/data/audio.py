@@ -24,7 +24,7 @@ SAMPLE_RATE = 16_000  # Hz
 UNKNOWN_LENGTH = 2**62  # frames; libsndfile gives 2**63 - 1 for a stream that does not tell
 UNKNOWN_BYTES = 2**31 - 2**20  # a WAV that was piped declares about 2 GB (SoX: 0x7ffff000) or more
 UNHEARD_S = 0.01  # that may be missing at the end of a file: headers of some programs count themselves
-OVERHANG_S = 0.1  # that a segment may reach beyond its recording: times are rounded
+OVERHANG_S = 0.1  # that a segment may reach beyond its recording, or a length be wrong: times are rounded
 LONGEST_S = 86_400.0  # of what is read at once
 BLOCK_VALUES = 2**20  # samples of all channels together that are read at a time
 CUT_WAV = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)", re.M)  # libsndfile reads what is left, and logs it
@@ -173,6 +173,9 @@ def _check_claims(file: soundfile.SoundFile, part: Part) -> None:
     ):
         if told is not None and told != found:
             raise UnreadableAudioError(f"the manifest says that it has {told} {what}, and it has {found}")
+    found_s = file.frames / file.samplerate
+    if part.seconds is not None and abs(part.seconds - found_s) > OVERHANG_S:
+        raise UnreadableAudioError(f"the manifest says that it has {part.seconds:.2f} s, and it has {found_s:.2f}")
 
 
 def _check_whole(file: soundfile.SoundFile, part: Part, end: int, last: int | None) -> None:

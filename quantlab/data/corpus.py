@@ -33,6 +33,7 @@ class File:
     """Audio in a file of its own."""
 
     path: Path
+    digest: str | None = None  # of its content when it was listed; "" where there was none, null: not looked at
 
     def __call__(self) -> Path:
         return self.path
@@ -48,6 +49,7 @@ class Part:
     rate: int | None = None  # Hz, of the whole
     channels: int | None = None
     frames: int | None = None
+    seconds: float | None = None
 
 
 WHOLE = Part()
@@ -180,8 +182,15 @@ def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
 
 
 def _digested(digests: Digests, item: Utterance) -> Utterance:
-    assert isinstance(item.audio, File)
-    return replace(item, digest=file_digest(digests, item.audio.path))
+    if not isinstance(item.audio, File):
+        return item
+    audio = hashed(digests, item.audio.path)
+    return replace(item, audio=audio, digest=audio.digest or "")
+
+
+def hashed(digests: Digests, path: Path) -> File:
+    """A file as it is now."""
+    return File(path, file_digest(digests, path))
 
 
 def file_digest(digests: Digests, path: Path) -> str:

@@ -18,8 +18,11 @@ from typing import Any
 from quantlab import hub
 from quantlab.config import DatasetConfig, HubSplit
 from quantlab.content import Digests, cache_dir
-from quantlab.data.corpus import Listing, Utterance, chosen_splits
-from quantlab.errors import ConfigError, Unavailable
+from quantlab.data import keys
+from quantlab.data.array import as_wav
+from quantlab.data.audio import UnreadableAudioError
+from quantlab.data.corpus import Listing, Utterance, chosen_splits, hashed
+from quantlab.errors import ConfigError, Unavailable, shortened
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,15 @@ class Row:
     table: Any  # datasets.Dataset, its audio column not decoded
     column: str
     index: int
+    dtype: str | None = None  # of the samples, where the column holds arrays
 
-    def __call__(self) -> bytes | Path:
+    def __call__(self) -> bytes:
         audio = self.table[self.index][self.column] or {}
-        if audio.get("bytes") is not None:
-            return bytes(audio["bytes"])
-        return Path(audio.get("path") or f"row {self.index} has no audio")
+        if self.dtype is not None:
+            return as_wav(audio.get("array"), audio.get("sampling_rate"), self.dtype)
+        if audio.get("bytes") is None:
+            raise UnreadableAudioError(f"row {self.index} has no audio")
+        return bytes(audio["bytes"])
 
 
 def read_hub(dataset: DatasetConfig) -> Listing:
@@ -54,7 +60,7 @@ def read_hub(dataset: DatasetConfig) -> Listing:
         source = _source(dataset, folder, files)
         table = _table(dataset, files, source)
         _check_complete(dataset, dataset.hub_splits[name], folder, len(table))
-        listing[name] = _utterances(dataset, name, table, source)
+        listing[name] = _utterances(dataset, name, table, source, folder)
     return listing
 
 
@@ -169,7 +175,36 @@ def _table(dataset: DatasetConfig, files: Sequence[Path], source: str) -> Any:
         column = getattr(dataset, option)
         if column is not None and column not in table.column_names:
             raise ConfigError(f"dataset.{option}={column}: no such column; there are {', '.join(table.column_names)}")
-    return table.cast_column(dataset.audio_column, datasets.Audio(decode=False))
+    changing = filter(keys.changes_what_is_heard, table.column_names)
+    keys.refuse([name for name in changing if not keys.is_ignored(name, dataset)])
+    return (
+        table
+        if _samples_type(dataset, table)
+        else table.cast_column(dataset.audio_column, datasets.Audio(decode=False))
+    )
+
+
+def _samples_type(dataset: DatasetConfig, table: Any) -> str | None:
+    """The type of the samples of a column that holds arrays with their sampling rate; None of one that holds files.
+
+    Raises:
+        ConfigError: it holds neither.
+    """
+    found = table.data.schema.field(dataset.audio_column).type
+    names = {found.field(index).name for index in range(found.num_fields)} if str(found).startswith("struct") else set()
+    if str(found) in ("string", "large_string"):  # paths
+        return None
+    if "bytes" in names:
+        return None
+    if {"array", "sampling_rate"} <= names:
+        samples = found.field("array").type
+        while hasattr(samples, "value_type"):
+            samples = samples.value_type
+        return str(samples.to_pandas_dtype().__name__)
+    raise ConfigError(
+        f"dataset.audio_column={dataset.audio_column} holds {shortened(str(found))}: expected encoded audio "
+        "(bytes, path), or an array with its sampling_rate"
+    )
 
 
 def _named(files: Sequence[Path]) -> str:
@@ -184,7 +219,7 @@ def _source(dataset: DatasetConfig, folder: Path, files: Sequence[Path]) -> str:
         return " ".join(f"{file.relative_to(folder).as_posix()}:{digests.of(file)}" for file in files)
 
 
-def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str) -> list[Utterance]:
+def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str, folder: Path) -> list[Utterance]:
     columns = [dataset.text_column, dataset.speaker_column, dataset.id_column]
     rows = table.select(range(min(len(table), dataset.limit or len(table))))
     values = rows.select_columns([column for column in columns if column is not None])[:]
@@ -193,14 +228,32 @@ def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str) -> 
         item = None if column is None else values[column][index]
         return None if item is None else str(item)
 
+    dtype = _samples_type(dataset, table)
+    with Digests() as digests:
+        audio = [
+            hashed(digests, folder / path) if path else Row(table, dataset.audio_column, index, dtype)
+            for index, path in enumerate(_paths(rows, dataset.audio_column))
+        ]
     return [
         Utterance(
             id=value(dataset.id_column, index) or f"{split}-{index:06d}",
             split=split,
             text=value(dataset.text_column, index) or "",
             speaker=value(dataset.speaker_column, index),
-            audio=Row(table, dataset.audio_column, index),
-            digest=f"{source} {index}",
+            audio=item,
+            digest=f"{source} {index}" if isinstance(item, Row) else f"{item.digest}",
         )
-        for index in range(len(rows))
+        for index, item in enumerate(audio)
     ]
+
+
+def _paths(rows: Any, column: str) -> list[str | None]:
+    """Of each row the file beside the table that holds its audio; None where the row holds it."""
+    kind = rows.data.schema.field(column).type
+    if "bytes" not in {kind.field(index).name for index in range(kind.num_fields)}:
+        return [None] * len(rows)
+    found: list[str | None] = []
+    for chunk in rows.with_format("arrow")[:].column(column).chunks:
+        held, paths = chunk.field("bytes").is_valid().to_pylist(), chunk.field("path").to_pylist()
+        found += [None if is_held else path for is_held, path in zip(held, paths, strict=True)]
+    return found

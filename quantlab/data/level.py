@@ -95,4 +95,4 @@ class Meter:
         peak = max(self._high, -self._low)
         if peak <= (FULL_SCALE if self._subtype in ("FLOAT", "DOUBLE") else LOSSY_FULL_SCALE):
             return []
-        return [Doubt("over full scale", f"its peak is {peak:,.4g} where full scale is 1")]
+        return [Doubt("over full scale", f"its peak is {peak:,.1f} where full scale is 1")]

@@ -147,8 +147,9 @@ def _check_unchanged(source: _Source, key: str) -> None:
     """
     with Digests() as digests:
         for item in (part for utterance in source.utterances for part in _parts(utterance)):
-            if isinstance(item.audio, File) and file_digest(digests, item.audio.path) != item.digest:
-                raise ConfigError(f"{item.audio.path} changed while it was read: run again")
+            audio = item.audio
+            if isinstance(audio, File) and audio.digest not in (None, file_digest(digests, audio.path)):
+                raise ConfigError(f"{audio.path} changed while it was read: run again")
     if source.key != key:
         raise ConfigError(f"the noise in {source.dataset.noise.path} changed while it was read: run again")
 

@@ -281,7 +281,7 @@ def test_peaks_over_full_scale_are_named(tmp_path, gain, named):
     found = doubts(tmp_path, gain * tone(1.0))  # whose peak is 0.3
     assert [kind for kind, _ in found] == ["over full scale"] * named
     if named:
-        assert found[0][1] == f"its peak is {0.3 * gain:,.4g} where full scale is 1"
+        assert found[0][1] == f"its peak is {0.3 * gain:,.1f} where full scale is 1"
 
 
 def test_what_is_loud_in_integers_or_lossy_is_ordinary(tmp_path):

@@ -33,7 +33,7 @@ def test_manifest(speech):
 def test_manifest_defaults_and_foreign_keys(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.1), RATE)
     rows = [
-        {"audio": "a.wav", "text": "x", "duration": 1.0, "snr_db": None},
+        {"audio": "a.wav", "text": "x", "gender": "f", "speed": None},
         {"audio": str(tmp_path / "a.wav"), "text": "y", "id": 7, "speaker": 19},
     ]
     path = write_jsonl(tmp_path / "m.jsonl", rows)
@@ -67,6 +67,7 @@ def test_manifest_with_other_column_names(tmp_path):
         ('{"audio": "", "text": "x"}', "is no path"),
         ('{"audio": "b\\u0000.wav", "text": "x"}', "is no path"),
         ('{"audio": 3, "text": "x"}', "audio=3 is no string"),
+        ('{"audio": "b.wav", "text": 4.5}', "text=4.5 is no string: write it as text, in quotes"),
         ('{"audio": "b.wav", "text": ["x"]}', "is no string"),
         ('{"audio": "b.wav", "text": "x", "speaker": {"id": 1}}', "neither a string nor a number"),
         ('{"audio": "a.wav", "text": "x"}', "line 1's too"),
@@ -93,7 +94,8 @@ def test_manifest_that_is_none(tmp_path, content, says):
 
 
 def test_a_folder_is_no_manifest(tmp_path):
-    with pytest.raises(ConfigError, match="expected a JSONL manifest"):
+    (tmp_path / "test.tsv").write_text("x")
+    with pytest.raises(ConfigError, match=r"is a folder without wav\.scp; expected a manifest in it .*test\.tsv"):
         open_corpus(manifest_config(tmp_path))
 
 

@@ -69,8 +69,8 @@ GRID = [
     ("output_dir=", "output_dir='': it is empty"),
     (f"model.name={'x' * 4000}", "xxxx… (4,002 characters): string should have at most 200 characters"),
     # what is missing, or is not there
-    ("dataset=manifest", "needs dataset.path=<the JSONL file>"),
-    ("dataset=manifest dataset.path=no.jsonl", "dataset.path=no.jsonl: No such file or directory; expected a JSONL"),
+    ("dataset=manifest", "needs dataset.path=<the manifest>"),
+    ("dataset=manifest dataset.path=no.jsonl", "dataset.path=no.jsonl: No such file or directory; expected one JSON"),
     ("dataset=librispeech_dir dataset.path=no", "dataset.path=no is no folder; expected the one that holds"),
     ("model.path=no", "model.path=no is no folder; expected one that `save_pretrained` wrote"),
     ("tracking=server", "needs tracking.uri=http://HOST:PORT"),
