@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -98,11 +99,22 @@ class ModelConfig(_Part):
     random_tokens: int = Field(default=32, gt=0)  # tokens generated per utterance when weights=random
     architecture: Architecture | None = None
 
+    @property
+    def label(self) -> str:
+        """What a person calls the checkpoint."""
+        return model_label(self.name, self.source, self.path)
+
     @model_validator(mode="after")
     def _has_weights_somewhere(self) -> ModelConfig:
         if self.source == "hub" and self.path is None and self.weights == "pretrained" and not self.repo:
             raise ValueError(f"model {self.name!r} names no hub repo: set model.repo, or model.path=FOLDER")
         return self
+
+
+def model_label(name: str, source: object, path: object) -> str:
+    """A checkpoint by its name; one that takes the place of the model that ships has that of its folder."""
+    folder = PurePath(str(path)).name if path and source == "shipped" else ""
+    return folder if folder.isprintable() and folder else name
 
 
 class QuantConfig(_Part):
@@ -302,12 +314,12 @@ class RunConfig(_Part):
 
     @property
     def label(self) -> str:
-        """What a person calls the cell, e.g. `nano-hqq_int4-cpu`; its type, where that is not fp32, and the corpus,
-        where noise was added to it.
+        """What a person calls the cell by itself, e.g. `nano-hqq_int4-cpu`; its type, where that is not fp32, and the
+        corpus, where noise was added to it. In a list of cells `quantlab.labels` tells more.
         """
         stored = "" if self.runtime.dtype == "float32" else f"-{self.runtime.dtype}"
         heard = "" if self.dataset.noise.kind is None else f"-{self.dataset.label}"
-        return f"{self.axes}{stored}{heard}"
+        return f"{self.model.label}-{self.quant.name}-{self.device.name}{stored}{heard}"
 
     @property
     def axes(self) -> str:

@@ -109,7 +109,7 @@ class Grid:
             else:
                 busy.append(cell)
         for cell in busy:
-            self.display.say(f"{cell.config.label} is being measured by another process; waiting for it")
+            self.display.say(f"{cell.label} is being measured by another process; waiting for it")
             record = self._if_free(cell, before.get(cell.id), sweep, wait=True)
             assert record is not None
             found[cell.id] = record
@@ -118,7 +118,7 @@ class Grid:
     def _if_free(self, cell: Cell, before: Record | None, sweep: str, wait: bool = False) -> Record | None:
         """Measure a cell, or learn (None) that another process does."""
         try:
-            with claimed(self.root, cell.id, cell.config.label, wait) as mine:
+            with claimed(self.root, cell.id, cell.label, wait) as mine:
                 return self._measure(cell, before, sweep) if mine else None
         except OSError as error:  # not even its log can be begun
             return self.show(cell, _unwritten(cell, error).record, "", sweep)
@@ -129,14 +129,14 @@ class Grid:
         if now is not None and now != before:
             return self.show(cell, now, "measured by another process", sweep)
         self.measuring = cell
-        self.display.begin(cell.config.label)
+        self.display.begin(cell.label)
         record = self._run(cell)
         self.measuring = None
         return self.show(cell, record, "", sweep)
 
     def show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
         """The cell's line, and its run in MLflow."""
-        self.display.end(cell.config.label, record, note)
+        self.display.end(cell.label, record, note)
         self.outbox.log(cell.id, sweep)
         return record
 

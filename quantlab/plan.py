@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from quantlab import quantizers
+from quantlab import labels, quantizers
 from quantlab.config import RunConfig
 from quantlab.data import open_corpus
 from quantlab.errors import ConfigError, Unavailable
@@ -37,6 +37,12 @@ class Cell:
     fingerprints: dict[str, str]
     versions: dict[str, str] = field(default_factory=dict)  # of the libraries behind its figures
     refusal: Refusal | None = None
+    name: str = ""  # among the cells of its grid
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return self.name or self.config.label
 
 
 def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
@@ -49,8 +55,10 @@ def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
     Raises:
         ConfigError: a library, a path or a split does not exist.
     """
-    cells = map(planner(site), configs)
-    return list({cell.id: cell for cell in cells}.values())
+    cells = {cell.id: cell for cell in map(planner(site), configs)}
+    known = [labels.Cell(cell.id, cell.config.model_dump(mode="json"), cell.fingerprints) for cell in cells.values()]
+    named = labels.names(known)
+    return [replace(cell, name=named[cell.id]) for cell in cells.values()]
 
 
 def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:

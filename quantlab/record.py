@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from quantlab.config import RunConfig, StatsConfig, corpus_label
+from quantlab.config import RunConfig, StatsConfig
 from quantlab.errors import shortened
 from quantlab.languages import ErrorUnit
 from quantlab.shape import check, check_plain, shape_of
@@ -372,12 +372,6 @@ class Record(_Part):
     def size_reduction(self) -> float | None:
         """1 − size / fp32 size, by DESIGN's definition; null when nothing was loaded."""
         return None if self.receipt is None else 1 - self.receipt.size_bytes / self.receipt.baseline_bytes
-
-    @property
-    def corpus(self) -> str:
-        """What a person calls the corpus as it was heard, e.g. `demo+white10dB`."""
-        kind, snr_db = self.setting("dataset.noise.kind"), self.setting("dataset.noise.snr_db")
-        return corpus_label(str(self.setting("dataset.name")), kind, snr_db)
 
     def setting(self, key: str) -> Any:
         """The value at a dotted key of the resolved configuration (`quant.bits`); None where it has none."""

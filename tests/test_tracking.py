@@ -57,7 +57,8 @@ def _log(root, written: CellResult) -> str:
 def test_a_record_reads_back_from_mlflow(root, client):
     written = result("hqq_int4", "full", quant__skip=["*.k_proj", "*.v_proj"]).record
     run = client.get_run(_log(root, result("hqq_int4", "full", quant__skip=["*.k_proj", "*.v_proj"])))
-    assert (run.info.run_name, run.info.status) == ("nano-hqq_int4-cpu", "FINISHED")
+    assert run.info.run_name == "nano-hqq_int4-cpu (quant.format=int4, quant.skip=*.k_proj,*.v_proj)"
+    assert run.info.status == "FINISHED"
     assert run.info.end_time - run.info.start_time == round(1000 * written.stages.total_s)
     clean = written.splits["clean"]
     expected = {

@@ -51,7 +51,7 @@ class Planned(_Part):
     def of(cls, cell: Cell, before: Record | None) -> Planned:
         return cls(
             id=cell.id,
-            label=cell.config.label,
+            label=cell.label,
             config=cell.config.model_dump(mode="json"),
             fingerprints=cell.fingerprints,
             versions=cell.versions,

@@ -17,9 +17,9 @@ _FORMULA = re.compile(r"((?:^|[;,|])\s*)([=@＝＠]|[+\-＋－](?![\d.]*(?:$|[;,
 
 def render(root: Path, rows: Sequence[Row]) -> str:
     """Nested keys joined by dots, an interval as two columns (`.low`, `.high`), of problems their number; what does
-    not exist is empty.
+    not exist is empty. The configuration, whose settings that matter are columns, is left out.
     """
-    lines = [dict(_flat(row)) for row in rows]
+    lines = [dict(_flat({key: value for key, value in row.items() if key != "config"})) for row in rows]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _header(lines), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

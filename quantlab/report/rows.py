@@ -10,6 +10,7 @@ from typing import Any
 from quantlab import storage
 from quantlab.commandline import warn
 from quantlab.evidence import Evidence, SplitEvidence, evidence
+from quantlab.labels import Cell, of_record
 from quantlab.pairs import find_baselines
 from quantlab.record import Problem, Receipt, Record, SplitResult
 
@@ -17,7 +18,6 @@ Row = dict[str, Any]
 
 # Key of the row → key of the resolved configuration.
 _SETTINGS = {
-    "model": "model.name",
     "weights": "model.weights",
     "quant": "quant.name",
     "library": "quant.library",
@@ -96,9 +96,11 @@ def _baselines_elsewhere(root: str | Path, found: Sequence[Record]) -> list[Reco
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    axes = tuple(str(row[key]) for key in ("dataset", "model", "weights", "device", "runtime", "dtype", "protocol"))
+    axes = ("dataset", "model", "weights", "device", "runtime", "dtype", "protocol")
     return (
-        *axes,
+        *(str(row[key]) for key in axes),
+        row["corpus"]["name"],
+        *(row[key]["fingerprint"] or "~" for key in ("corpus", "checkpoint")),  # what failed early comes last
         row["quant"] != "none",
         str(row["library"]),
         -(row["bits"] or 0),
@@ -115,13 +117,16 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         compared: see `quantlab.evidence`; without it what rests on a comparison or a resample is None.
     """
     compared = compared or Evidence()
-    receipt = record.receipt
+    receipt, cell = record.receipt, of_record(record)
     return {
         "cell_id": record.cell_id,
         "status": record.status,
         "reason": record.reason,
         **{name: record.setting(key) for name, key in _SETTINGS.items()},
-        "dataset": record.corpus,
+        "model": cell.model,
+        "checkpoint": {"name": cell.model, "fingerprint": record.fingerprints.get("checkpoint")},
+        "dataset": cell.dataset,
+        "corpus": {"name": cell.corpus, "fingerprint": record.fingerprints.get("corpus")},
         "size_bytes": None if receipt is None else receipt.size_bytes,
         "size_reduction": record.size_reduction,
         "params": None if receipt is None else receipt.params,
@@ -153,7 +158,14 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "fingerprints": record.fingerprints,
         "problems": [_problem(item) for item in record.problems],
         "created_at": record.created_at,
+        "config": record.config,
     }
+
+
+def cell(row: Row) -> Cell:
+    """The same of a row."""
+    versions = row["environment"].get("versions") or {}
+    return Cell(row["cell_id"], row["config"], row["fingerprints"], row["normaliser"], versions)
 
 
 def _split(result: SplitResult, compared: SplitEvidence | None) -> Row:

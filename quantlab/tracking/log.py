@@ -13,7 +13,6 @@ import yaml
 from quantlab import storage
 from quantlab.config import TrackingConfig
 from quantlab.files import read_bytes
-from quantlab.printable import printable
 from quantlab.record import Record
 from quantlab.tracking import describe, runs, writer
 from quantlab.tracking.errors import TrackingError
@@ -99,7 +98,7 @@ def _create(store: Store, record: Record, identity: Identity, sweep: str, end_ms
         store.experiment_id,
         start_time=end_ms - round(1000 * (record.stages.total_s or 0)),
         tags=identity.tags() | writer.tag() | {"quantlab.sweep": sweep},
-        run_name=_name(record),
+        run_name=describe.name(record),
     )
     return Run.of(run)
 
@@ -112,10 +111,6 @@ _STATUS = {
     "oom": "FAILED",
     "timeout": "FAILED",
 }
-
-
-def _name(record: Record) -> str:
-    return printable("-".join(str(record.setting(f"{axis}.name")) for axis in ("model", "quant", "device")))
 
 
 def _log_figures(store: Store, run_id: str, record: Record, end_ms: int) -> None:
