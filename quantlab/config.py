@@ -43,6 +43,7 @@ def _address(text: str) -> str:
         raise PydanticCustomError("address", "tracking.uri: {why}", {"why": str(error)}) from None
 
 
+SHIPPED = "nano"  # the model that comes with quantlab
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]  # what a person calls it
 _LONGEST_S = 31_536_000  # a year; a clock takes no infinity
@@ -112,8 +113,8 @@ class ModelConfig(_Part):
 
 
 def model_label(name: str, source: object, path: object) -> str:
-    """A checkpoint by its name; one that takes the place of the model that ships has that of its folder."""
-    folder = PurePath(str(path)).name if path and source == "shipped" else ""
+    """A checkpoint by its name; one that takes the place of the model that ships, and has its name, by its folder."""
+    folder = PurePath(str(path)).name if path and source == "shipped" and name == SHIPPED else ""
     return folder if folder.isprintable() and folder else name
 
 

@@ -51,5 +51,5 @@ def test_what_needs_no_quotes_has_none(plain):
 def test_a_shell_hands_on_what_was_meant_and_it_is_one_line(texts):
     line = " ".join(map(shell, texts))
     assert "\n" not in line
-    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\0")[:-1] == texts
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == texts
