@@ -17,6 +17,7 @@ from quantlab.claims import claimed
 from quantlab.commandline import to_stdout
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
+from quantlab.export import place
 from quantlab.export.rest import export_rest
 from quantlab.identity import ID_LENGTH
 from quantlab.isolate import Failure, Runner, Workers, attempt
@@ -46,7 +47,7 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
     """
     root = Path(configs[0].output_dir)
     cells = plan(configs)
-    open_root(root)
+    open_root(root, configs[0].export.dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
@@ -62,8 +63,14 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
     return code if kept else FAILED
 
 
-def open_root(root: Path) -> None:
-    """Make the folder of a grid, and take away what killed ones left in it."""
+def open_root(root: Path, exported_to: str | None) -> None:
+    """Make the folder of a grid and that of its models, and take away what killed grids left.
+
+    Raises:
+        ConfigError: one of them cannot be made or written to.
+    """
+    if exported_to is not None:
+        place.make(Path(exported_to).expanduser())
     try:
         storage.cells_dir(root).mkdir(parents=True, exist_ok=True)
         storage.clean_leftovers(root)

@@ -41,7 +41,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
     hand_over(configs[0].tracking.uri)
     root = Path(configs[0].output_dir)
     cells = plan(configs, site(launcher))
-    open_root(root)
+    open_root(root, configs[0].export.dir)
     sweep = sweep_id(cells)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a Ctrl-C
     with Display(len(cells)) as display:
