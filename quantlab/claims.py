@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from quantlab.files import read_note
+from quantlab.content import read_note
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 LARGEST_BYTES = 32 * 2**30
+NOTE_BYTES = 2**20  # of a small file of JSON; those that quantlab writes have a few hundred
 SETTLED_NS = (
     10 * 10**9
 )  # a file that changed later than this may change again within one tick of its file system's clock
@@ -32,14 +33,20 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def opened(path: Path, most_bytes: int = LARGEST_BYTES) -> Iterator[BufferedReader]:
+def opened(path: Path, most_bytes: int = LARGEST_BYTES, follow: bool = True) -> Iterator[BufferedReader]:
     """A regular file, to be read: a pipe would be waited for, and a device never ends.
+
+    Args:
+        path: of the file.
+        most_bytes: that it may have.
+        follow: it may be a link, which leads out of its folder.
 
     Raises:
         OSError: it cannot be opened, is no regular file, or is larger than `most_bytes`.
     """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        handle = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
     except ValueError:
         raise OSError(errno.EINVAL, "no file system can hold such a path", str(path)) from None
     state = os.fstat(handle)
@@ -51,6 +58,26 @@ def opened(path: Path, most_bytes: int = LARGEST_BYTES) -> Iterator[BufferedRead
     if not stat.S_ISREG(state.st_mode):
         raise OSError(errno.EINVAL, "no regular file", str(path))
     raise OSError(errno.EFBIG, f"{state.st_size:,} bytes, at most {most_bytes:,} are read", str(path))
+
+
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """What is in a regular file that is no link, of at most `most_bytes`; the rest is as in `opened`."""
+    try:
+        with opened(path, most_bytes, follow=False) as file:
+            return file.read(most_bytes)  # one that says it is empty (/proc) may have more
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # the last is a socket's
+            raise OSError(errno.EINVAL, "a link or a socket, expected a regular file", str(path)) from None
+        raise
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A small JSON object in a file, as `read_bytes` reads it; empty where there is none that can be read."""
+    try:
+        found = json.loads(read_bytes(path, NOTE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Digests:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic_core import from_json
 
+from quantlab.content import read_bytes
 from quantlab.errors import shortened
-from quantlab.files import read_bytes
 from quantlab.identity import LIBRARIES, identity
 from quantlab.record import Record, to_json
 from quantlab.stats.rates import Counts, Sample

@@ -23,8 +23,8 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from quantlab.content import read_bytes
 from quantlab.errors import shortened
-from quantlab.files import read_bytes
 from quantlab.record import Batch, CellResult, Record, Utterance
 from quantlab.redact import bare, redact
 

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from quantlab import storage
 from quantlab.config import RunConfig
+from quantlab.content import read_bytes, read_note
 from quantlab.errors import shortened
-from quantlab.files import read_bytes, read_note
 from quantlab.launcher import LauncherConfig
 from quantlab.parse import parse_config
 from quantlab.plan import Cell

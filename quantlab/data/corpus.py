@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +20,7 @@ from quantlab.errors import ConfigError, did_you_mean, shortened
 from quantlab.record import to_json
 
 ENTRY_POINTS = "quantlab.datasets"
+OWN_SOURCES = ("shipped", "joined", "manifest", "librispeech_dir", "hub")
 SPLIT_NAME = re.compile(r"\w[\w .+-]{0,59}")
 
 
@@ -143,19 +146,25 @@ def reader(source: str) -> Reader:
     from quantlab.data.librispeech import read_librispeech
     from quantlab.data.manifest import read_manifest, read_shipped
 
-    own: dict[str, Reader] = {
-        "shipped": read_shipped,
-        "joined": read_joined,
-        "manifest": read_manifest,
-        "librispeech_dir": read_librispeech,
-        "hub": read_hub,
-    }
+    readers = (read_shipped, read_joined, read_manifest, read_librispeech, read_hub)
+    own: dict[str, Reader] = dict(zip(OWN_SOURCES, readers, strict=True))
     if source in own:
         return own[source]
-    others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    others = _added(tuple(sys.path))
     if source not in others:
         raise ConfigError(f"dataset.source: no reader {source!r}{did_you_mean(source, [*own, *others])}")
     return others[source].load()
+
+
+def added_reader(source: str) -> EntryPoint | None:
+    """Where another package's reader of a source is; None for quantlab's own, and where there is none."""
+    return None if source in OWN_SOURCES else _added(tuple(sys.path)).get(source)
+
+
+@functools.lru_cache(maxsize=1)
+def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Of other packages. Looking through all that are installed on `path` takes 20 ms, and a grid asks often."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def file_utterance(path: Path, *, id: str, split: str, text: str, speaker: str | None, part: Part = WHOLE) -> Utterance:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from quantlab import storage
-from quantlab.files import read_bytes
+from quantlab.content import read_bytes
 from quantlab.labels import Cell, names
 from quantlab.record import Status
 

@@ -12,7 +12,7 @@ import yaml
 
 from quantlab import storage
 from quantlab.config import TrackingConfig
-from quantlab.files import read_bytes
+from quantlab.content import read_bytes
 from quantlab.record import Record
 from quantlab.tracking import describe, runs, writer
 from quantlab.tracking.errors import TrackingError

@@ -20,7 +20,7 @@ from typing import Any
 
 from quantlab.address import Address
 from quantlab.config import TrackingConfig
-from quantlab.files import read_note
+from quantlab.content import read_note
 from quantlab.storage import cells_dir
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab import storage
-from quantlab.files import read_bytes
+from quantlab.content import read_bytes
 from quantlab.tracking import writer
 from quantlab.tracking.markers import root_id
 from quantlab.tracking.store import Store
