@@ -147,7 +147,7 @@ def test_static_schemes_tell_where_they_calibrated(root, client):
 def test_what_did_not_end_well_has_a_status_and_a_reason(root, client, status, shown):
     run = client.get_run(_log(root, bad_result(status, "because\nof this", cell_id=f"bad-{status}")))
     assert run.info.status == shown
-    assert (run.data.tags["status"], run.data.tags["reason"]) == (status, "because\nof this")
+    assert (run.data.tags["status"], run.data.tags["reason"]) == (status, r"because\nof this")
 
 
 def test_a_very_long_reason_is_cut(root, client):

@@ -25,7 +25,7 @@ from quantlab.recommend.choose import recommend as recommended
 from quantlab.recommend.judge import Limits
 from quantlab.record import Record
 from quantlab.report import __main__ as report
-from quantlab.report import latex, markdown, table
+from quantlab.report import flat, latex, markdown, table
 from quantlab.report.html import page
 from quantlab.report.plots import figures
 from quantlab.report.rows import rows
@@ -35,30 +35,38 @@ from quantlab.tracking import describe, view
 HOSTILE = {
     "terminal": "a\x1b[2J\x1b]0;owned\x07\x9b31mb\x08\x7f",
     "forged line": "a\nfake: ok\r\nfake: ok\x85fake: ok\u2028fake: ok\u2029fake: ok\x0bfake: ok",
-    "direction": "a\u202egnp.exe\u202c\u2066b\u2069\u200f\u061c\u200e",
-    "invisible": "a\u200bb\ufeffc\u00add\U000e0041",
+    "direction": "a\u202egnp.exe\u202c\u2066b\u2069\u200f\u061c\u200e, invisible \u200bb\ufeffc\u00add\U000e0041",
     "formula": "=cmd|' /C calc'!A0",
     "plus": "+1+cmd",
     "minus": "-1+cmd",
     "at": "@SUM(A1)",
     "tab": "\t=1+1",
     "second formula": "a;=1+1",
-    "rich": "[bold red]x[/bold red][/] :smile: [link=http://evil.example]",
-    "unbalanced": "[/bold]",
+    "rich": "[/bold] [bold red]x[/bold red][/] :smile: [link=http://evil.example]",
     "markdown": "a|b `code` **bold** _em_ ~~s~~ <b>x</b> [a](http://x) ![i](http://x) [a][b] &lt;b&gt; $x$ ```",
     "definition": "[x]: http://evil.example",
     "heading": "# heading",
     "list": "- item",
     "number": "1. item",
     "rule": "---",
-    "html": "<script>alert(1)</script><img src=x onerror=alert(1)>\"' onmouseover=alert(1) --></script>",
-    "template": "$title ${title} {0} %s",
-    "latex": r"\input{/etc/passwd} $x^2$ % # & _ ~ ^ { } \end{tabular} \write18{id}",
-    "row of latex": "[3em] *",
+    "html": "$title ${title} {0} %s <script>alert(1)</script><img src=x onerror=alert(1)>\"' onclick=x --></script>",
+    "latex": r"[3em] * \input{/etc/passwd} $x^2$ % # & _ ~ ^ { } \end{tabular} \write18{id}",
     "mathematics": r"$\frac",
     "long": "x" * 4000,
 }
-KEPT = {"cell_id", "status", "created_at", "verdict", "kind", "of", "work", "digests", "normaliser", "source", "scheme"}
+KEPT = {
+    "cell_id",
+    "status",
+    "created_at",
+    "verdict",
+    "kind",
+    "of",
+    "work",
+    "digests",
+    "normaliser",
+    "source",
+    "scheme",
+} | {"error_unit", "scorer"}
 FIXED = {"corpus", "versions", "processor", "gpu", "commit"}  # keys by which readers find things
 
 
@@ -113,7 +121,11 @@ def hostile(found, text):
     )
 
 
-@pytest.fixture(scope="module", params=HOSTILE)
+# A record is spoiled by each of these; the others are tried on the escapes themselves.
+WHOLE = ("terminal", "forged line", "direction", "formula", "minus", "rich", "markdown", "html", "latex", "mathematics")
+
+
+@pytest.fixture(scope="module", params=WHOLE)
 def text(request):
     return HOSTILE[request.param]
 
@@ -163,6 +175,16 @@ def test_csv_holds_no_formula(root, capsys):
                 assert not part.strip().startswith(tuple("=+@-")) or re.fullmatch(r"-?[\d.e+-]+", part)
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_text_is_a_formula_or_more_than_a_line(name):
+    written = flat.render(None, [{"cell_id": "a", "reason": HOSTILE[name], HOSTILE[name]: [1, HOSTILE[name]]}])
+    check_plain(written)
+    for line in csv.reader(io.StringIO(written)):
+        assert not [
+            part for field in line for part in re.split("[;,|]", field) if part.strip().startswith(tuple("=+@-"))
+        ]
+
+
 def test_a_terminal_in_colour_gets_no_codes_but_ours(root):
     for print_it in (
         lambda console: table.show(rows(root), console),
@@ -196,10 +218,11 @@ def test_markdown_has_no_markup_but_ours(root):
             assert kind in ALLOWED | {"inline", "text", "text_special", "softbreak"}, part
 
 
-def test_what_markdown_escapes_reads_as_it_was(text):
-    for name in (text, f"a {text}"):
-        [_, inline, _] = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown.escape(name))
-        assert "".join(part.content for part in inline.children) == printable(" ".join(name.split()))
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_markdown_escapes_reads_as_it_was(name):
+    for text in (HOSTILE[name], f"a {HOSTILE[name]}"):
+        [_, inline, _] = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown.escape(text))
+        assert "".join(part.content for part in inline.children) == printable(" ".join(text.split()))
 
 
 def test_latex_has_no_command_but_ours(root, text):
@@ -267,6 +290,10 @@ def test_a_warning_is_one_line(text, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     check_plain(said)
+
+
+def test_figures_stay_figures_in_csv():
+    assert flat.render(None, [{"a": -1.5, "b": [-1, 0.5], "c": "-3"}]) == "a,b,c\n-1.5,-1;0.5,-3\n"
 
 
 @pytest.mark.parametrize("kept", ["ünï", "日本語", "किताब", "نص عربي", "می‌خواهم", "a b", "🎧", "x²"])
