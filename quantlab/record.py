@@ -287,6 +287,24 @@ class Problem(_Part):
 _CONFIG = shape_of(RunConfig)
 
 
+def see_that_it_is_a_config(config: dict[str, Any]) -> None:
+    """Whoever reads records sorts, groups and prints by settings, and relies on what they are.
+
+    Raises:
+        ValueError: they are something else; the message names the key.
+    """
+    check_plain(config, "config.")
+    check(config, _CONFIG)
+    stats, noise = config.get("stats") or {}, config.get("dataset", {}).get("noise") or {}
+    if (noise.get("kind") is None) != (noise.get("snr_db") is None):
+        raise ValueError(f"dataset.noise: kind={noise.get('kind')!r} and snr_db={noise.get('snr_db')} go together")
+    try:
+        StatsConfig(**{key: value for key, value in stats.items() if key in StatsConfig.model_fields})
+    except ValidationError as error:  # a million resamples take a minute, a billion the memory
+        first = error.errors()[0]
+        raise ValueError(f"stats.{first['loc'][0]}: {first['msg']}") from None
+
+
 class Record(_Part):
     schema_version: int = SCHEMA_VERSION
     cell_id: str
@@ -319,17 +337,7 @@ class Record(_Part):
     @field_validator("config")
     @classmethod
     def _has_the_shape_of_a_run_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Whoever reads records sorts, groups and prints by settings, and relies on what they are."""
-        check_plain(config, "config.")
-        check(config, _CONFIG)
-        stats, noise = config.get("stats") or {}, config.get("dataset", {}).get("noise") or {}
-        if (noise.get("kind") is None) != (noise.get("snr_db") is None):
-            raise ValueError(f"dataset.noise: kind={noise.get('kind')!r} and snr_db={noise.get('snr_db')} go together")
-        try:
-            StatsConfig(**{key: value for key, value in stats.items() if key in StatsConfig.model_fields})
-        except ValidationError as error:  # a million resamples take a minute, a billion the memory
-            first = error.errors()[0]
-            raise ValueError(f"stats.{first['loc'][0]}: {first['msg']}") from None
+        see_that_it_is_a_config(config)
         return config
 
     @field_validator("environment")

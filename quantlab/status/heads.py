@@ -10,7 +10,7 @@ from typing import get_args
 from quantlab import storage
 from quantlab.content import read_bytes
 from quantlab.labels import Cell, names
-from quantlab.record import Status
+from quantlab.record import Status, see_that_it_is_a_config
 
 _END = '\n "environment":'  # the key after the last one wanted; no string of JSON holds a line end
 
@@ -43,7 +43,9 @@ def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
         found = json.loads(front.rstrip(", \n") + "}" if end else front)
         head = Head(found["status"], found["reason"], found["created_at"])
         cell = Cell(found["cell_id"], found["config"], found["fingerprints"])
-        hash((cell.label, cell.corpus_key, cell.checkpoint_key))  # it can be named
+        see_that_it_is_a_config(cell.config)
+        if not all(isinstance(mark, str) for mark in cell.fingerprints.values()):
+            raise TypeError("a fingerprint is a text")
         if cell.id != cell_id or head.status not in get_args(Status):
             raise ValueError("another cell's, or of no status that there is")
         if not isinstance(head.reason, str | None) or not isinstance(head.created_at, str):
