@@ -139,7 +139,8 @@ def _card(folder: Path) -> Mapping[str, Any]:
     import yaml
 
     with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-        return huggingface_hub.metadata_load(folder / "README.md") or {}
+        if (folder / "README.md").is_file():
+            return huggingface_hub.metadata_load(folder / "README.md") or {}
     return {}
 
 
@@ -215,8 +216,11 @@ def _source(dataset: DatasetConfig, folder: Path, files: Sequence[Path]) -> str:
     """What pins the audio: the commit, or for a local clone the files' names and content."""
     if dataset.path is None:
         return f"{dataset.repo}@{folder.name}"
-    with Digests() as digests:
-        return " ".join(f"{file.relative_to(folder).as_posix()}:{digests.of(file)}" for file in files)
+    try:
+        with Digests() as digests:
+            return " ".join(f"{file.relative_to(folder).as_posix()}:{digests.of(file)}" for file in files)
+    except OSError as error:
+        raise ConfigError(f"dataset {dataset.name!r}: {error.filename} cannot be read: {error.strerror}") from None
 
 
 def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str, folder: Path) -> list[Utterance]:
@@ -226,12 +230,16 @@ def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str, fol
 
     def value(column: str | None, index: int) -> str | None:
         item = None if column is None else values[column][index]
+        if not isinstance(item, str | int | None) and column == dataset.text_column:
+            raise ConfigError(f"dataset.text_column={column} holds {shortened(item)}: expected text")
         return None if item is None else str(item)
 
+    _check_language(dataset, rows)
     dtype = _samples_type(dataset, table)
+    alone = table.select_columns([dataset.audio_column])  # a row of it decodes no other column
     with Digests() as digests:
         audio = [
-            hashed(digests, folder / path) if path else Row(table, dataset.audio_column, index, dtype)
+            hashed(digests, folder / path) if path else Row(alone, dataset.audio_column, index, dtype)
             for index, path in enumerate(_paths(rows, dataset.audio_column))
         ]
     return [
@@ -245,6 +253,15 @@ def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str, fol
         )
         for index, item in enumerate(audio)
     ]
+
+
+def _check_language(dataset: DatasetConfig, rows: Any) -> None:
+    """Refuse rows that are in another language by their own account; a name, as FLEURS has it, is no code."""
+    for name in keys.LANGUAGE:
+        if name in rows.column_names and not keys.is_ignored(name, dataset):
+            for told in sorted(map(str, set(rows.select_columns([name])[:][name]))):
+                if re.fullmatch(r"[A-Za-z]{2,3}([-_]\w+)?", told):
+                    keys.check_language(name, told, dataset)
 
 
 def _paths(rows: Any, column: str) -> list[str | None]:

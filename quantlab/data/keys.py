@@ -26,9 +26,9 @@ _RATE = ("sampling_rate", "sample_rate", "samplerate")
 _FRAMES = ("num_samples", "n_samples")
 _CHANNELS = ("num_channels", "n_channels", "channels")
 _LENGTH = ("duration_s", "audio_length_s", "length_s")  # of the whole; which part is heard, duration says
-_LANGUAGE = ("language", "lang", "locale", "source_lang", "target_lang")
+LANGUAGE = ("language", "lang", "locale", "source_lang", "target_lang")
 _TASK = ("task", "taskname")
-_CHECKED = frozenset((*SEGMENT, *_RATE, *_FRAMES, *_CHANNELS, *_LENGTH, *_LANGUAGE, *_TASK))
+_CHECKED = frozenset((*SEGMENT, *_RATE, *_FRAMES, *_CHANNELS, *_LENGTH, *LANGUAGE, *_TASK))
 HARMLESS = frozenset(
     (
         "id key uid uuid uniq_id utt_id utterance_id sentence_id segment_id session session_id chapter_id book_id "
@@ -83,13 +83,8 @@ def check(values: Mapping[str, Any], used: Iterable[str | None], dataset: Datase
     Raises:
         ConfigError: there is one, or a language or task is another one than that of the configuration.
     """
-    for name in _LANGUAGE:
-        told = values.get(name)
-        if told is not None and _code(told) != dataset.language:
-            raise ConfigError(
-                f"{name}={shortened(told)}, and dataset.language={dataset.language}: set the one, or leave the "
-                f"other out by dataset.ignored_columns=[{name}]"
-            )
+    for name in LANGUAGE:
+        check_language(name, values.get(name), dataset)
     for name in _TASK:
         if values.get(name) not in (None, "asr", "transcribe"):
             raise ConfigError(f"{name}={shortened(values[name])}: quantlab measures transcription alone")
@@ -104,6 +99,19 @@ def check(values: Mapping[str, Any], used: Iterable[str | None], dataset: Datase
             if value is not None and name not in known and not (chosen and _is_reference(name))
         ]
     )
+
+
+def check_language(name: str, told: Any, dataset: DatasetConfig) -> None:
+    """Refuse what is said in another language than the one that is decoded and scored.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if told is not None and _code(told) != dataset.language:
+        raise ConfigError(
+            f"{name}={shortened(told)}, and dataset.language={dataset.language}: set the one, or leave the "
+            f"other out by dataset.ignored_columns=[{name}]"
+        )
 
 
 def refuse(names: list[str]) -> None:

@@ -9,10 +9,13 @@ Source: Multimedia Programming Interface and Data Specifications 1.0, IBM and Mi
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 CHUNK = struct.Struct("<4sI")  # id, bytes that follow
 HEADER = 12  # bytes: RIFF, size, WAVE
+MOST_CHUNKS = 1000  # that are looked at; a file has a handful
+MOST_BYTES = 2**30  # of a file that is mended in memory
 BEHIND = 4096  # bytes behind the samples that may be anything: tags of other formats, padding
 
 
@@ -41,6 +44,10 @@ def mended(file: BinaryIO) -> bytes | None:
         return None
     if size:
         raise WrongSizeError(f"its header tells of {size:,} bytes of samples, and {rest:,} more follow")
+    if total > MOST_BYTES:
+        raise WrongSizeError(
+            f"its header tells of no samples, and {rest:,} bytes follow; at most {MOST_BYTES:,} are read"
+        )
     file.seek(0)
     content = bytearray(file.read())
     content[4:8] = struct.pack("<I", min(total - 8, 2**32 - 1))
@@ -54,22 +61,24 @@ def _data(file: BinaryIO, total: int) -> tuple[int, int] | None:
     head = file.read(HEADER)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         return None
-    place = HEADER
-    while place + CHUNK.size <= total:
-        file.seek(place)
-        name, size = CHUNK.unpack(file.read(CHUNK.size))
-        if name == b"data":
-            return place + CHUNK.size, size
-        place += CHUNK.size + size + size % 2
-    return None
+    return next(((place, size) for place, name, size in _chunks(file, HEADER, total) if name == b"data"), None)
 
 
 def _are_chunks(file: BinaryIO, place: int, total: int) -> bool:
     """Whether what lies behind the samples is what belongs there, to the end of the file."""
-    while place + CHUNK.size <= total:
-        file.seek(place)
-        name, size = CHUNK.unpack(file.read(CHUNK.size))
+    for start, name, size in _chunks(file, place, total):
         if not all(32 <= letter < 127 for letter in name) or name in (b"RIFF", b"data"):
             return False
+        place = start + size + size % 2
+    return total - CHUNK.size < place <= total + 1
+
+
+def _chunks(file: BinaryIO, place: int, total: int) -> Iterator[tuple[int, bytes, int]]:
+    """Of each chunk from `place` on: where its content starts, its id, its size as it is said to be."""
+    for _ in range(MOST_CHUNKS):
+        if place + CHUNK.size > total:
+            return
+        file.seek(place)
+        name, size = CHUNK.unpack(file.read(CHUNK.size))
+        yield place + CHUNK.size, name, size
         place += CHUNK.size + size + size % 2
-    return place <= total + 1

@@ -77,7 +77,8 @@ class Hearing:
         except TooLongError as error:
             way_out = "" if self.dataset.long else "; dataset.long=chunked cuts it into windows"
             return Taken((), (problem("too long", f"{error}{way_out}"),))
-        return Taken(tuple(windows), tuple(problem(*doubt, measured=True) for doubt in clip.doubts))
+        doubts = [doubt for doubt in clip.doubts if doubt.kind != "silence" or not is_wordless(utterance.text)]
+        return Taken(tuple(windows), tuple(problem(*doubt, measured=True) for doubt in doubts))
 
     def _cut(self, utterance: Utterance, clip: Clip) -> list[Window]:
         samples = clip.samples if self.noise is None else self.noise.mixed(clip.samples, utterance.id, self.split)

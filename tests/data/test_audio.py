@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import struct
@@ -6,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from quantlab.data.audio import TooLongError, UnreadableAudioError, decode
 from quantlab.data.corpus import WHOLE, File, Part
+from quantlab.data.wav import MOST_CHUNKS, _chunks
 
 from .conftest import RATE, encoded, tone
 
@@ -352,3 +356,21 @@ def test_what_belongs_behind_the_samples_is_left_there(tmp_path, behind):
     empty = encoded(tone(0.0), format="WAV") + b"LIST" + struct.pack("<I", 6) + b"INFO\0\0"
     with pytest.raises(UnreadableAudioError, match="no samples"):
         decode(lambda: empty, WHOLE, WINDOW_S)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.sampled_from([b"fmt ", b"data", b"LIST", b"RIFF", b"\0\0\0\0"]), st.integers(0, 2**32 - 1))),
+    st.binary(max_size=40),
+)
+def test_any_chunks_are_read_or_named(chunks, end):
+    content = encoded(tone(0.05), format="WAV")
+    head = b"".join(struct.pack("<4sI", *chunk) for chunk in chunks)
+    for damaged in (content[:36] + head + content[36:] + end, content + head + end, content[:12] + head + end):
+        with contextlib.suppress(UnreadableAudioError):
+            assert len(decode(lambda content=damaged: content, WHOLE, WINDOW_S).samples) > 0
+
+
+def test_many_empty_chunks_are_not_walked_through():
+    count = 10 * MOST_CHUNKS
+    assert len(list(_chunks(io.BytesIO(bytes(8 * count)), 0, 8 * count))) == MOST_CHUNKS

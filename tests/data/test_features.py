@@ -205,6 +205,13 @@ def test_what_is_doubtful_is_measured_and_named_while_it_is_in_the_figures(extra
     ]
 
 
+def test_where_nothing_is_said_silence_is_no_doubt(extractor, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    manifest = write_jsonl(tmp_path / "m.jsonl", [{"audio": "a.wav", "text": ""}])
+    found = features(open_corpus(manifest_config(manifest, nonspeech=True)), extractor, tmp_path / "cache")
+    assert (found.splits["test"].ids, found.problems) == (("a.wav",), ())
+
+
 def test_other_audio_of_the_same_name_size_and_time_is_never_served(extractor, tmp_path):
     path = tmp_path / "call.wav"
     soundfile.write(path, tone(1.0), RATE)

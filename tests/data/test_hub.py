@@ -339,3 +339,23 @@ def test_files_beside_the_table_are_read_and_all_their_bytes_count(tmp_path, kin
     assert decode(item.audio, item.part, 6.0).seconds == 0.5
     soundfile.write(tmp_path / "a.wav", tone(0.5, hertz=300.0), RATE)
     assert open_corpus(table).fingerprint != before.fingerprint
+
+
+def test_rows_of_another_language_are_not_decoded_as_ours(tmp_path):
+    table = write_table(tmp_path, audio=array(tone(0.5), pa.float64()), text=["x"], locale=["de"])
+    with pytest.raises(ConfigError, match=r"locale='de', and dataset\.language=en: set the one"):
+        open_corpus(table)
+    assert len(open_corpus(table.model_copy(update={"language": "de"})).splits["test"]) == 1
+
+
+@pytest.mark.parametrize("text", [["a", "b"], {"en": "a"}, 4.5])
+def test_a_reference_that_is_no_text_is_refused(tmp_path, text):
+    table = write_table(tmp_path, audio=array(tone(0.5), pa.float64()), text=[text])
+    with pytest.raises(ConfigError, match=r"dataset\.text_column=text holds .*: expected text"):
+        open_corpus(table)
+
+
+def test_a_pipe_is_no_table_and_not_waited_for(hub_clone):
+    os.mkfifo(hub_clone / "other/test/0001.parquet")
+    with pytest.raises(ConfigError, match=r"0001\.parquet cannot be read: no regular file"):
+        open_corpus(config(path=str(hub_clone)))
