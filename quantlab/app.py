@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantlab.commandline import MISUSED, warn
+from quantlab.commandline import refuse
 from quantlab.composition import composed
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_on_slurm(sweep.configs, sweep.launcher)
     except ConfigError as error:
-        warn(str(error))
-        return MISUSED
+        return refuse(error)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from quantlab.alternate import must_alternate, one_at_a_time
 from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.config import RunConfig
 from quantlab.data import Features, SplitFeatures, joined_text
+from quantlab.data.merge import Overlap
+from quantlab.data.sound import overlaps, sound
 from quantlab.energy import Meter
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.engines.pytorch import Eager
@@ -114,7 +116,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     compilation = _compilation(config, warm, late)
     noise = _flagged(machine.read(), compilation)
 
-    rel_ci = config.protocol.rel_ci
+    rel_ci, scoring = config.protocol.rel_ci, score.Scoring.of_language(config.dataset.language)
     record = Record(
         cell_id=id,
         status="ok",
@@ -132,6 +134,8 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
         fixed_work=fixed_work(batches, rel_ci),
         compilation=compilation,
         noise=noise,
+        normaliser=scoring.normaliser,
+        error_unit=scoring.unit,
         energy_j=energy.energy_j,
         energy_source=energy.source,
         calibration_ids=speech.calibration_ids if config.quant.scheme == "static" else (),
@@ -157,20 +161,21 @@ def _score(decoded: list[Decoded], made: Assembled, config: RunConfig) -> tuple[
     tokens = [row for item in decoded for row in item.tokens]
     tokenizer = made.tokenizer if config.model.weights == "pretrained" else None
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokenizer else None
-    limit, language = made.decoder.decoding.max_new_tokens, config.dataset.language
-    overlapping = config.dataset.long == "chunked"
+    limit, scoring = made.decoder.decoding.max_new_tokens, score.Scoring.of_language(config.dataset.language)
     scored = []
-    for heard, windows in _heard(made.speech.measured):
-        text = None if texts is None else joined_text(texts[windows], overlapping, language)
-        scored.append(score.utterance(heard, tokens[windows], text, limit, language))
+    for heard, windows, shared in _heard(made.speech.measured):
+        text = None if texts is None else joined_text(texts[windows], shared, config.dataset.language)
+        scored.append(score.utterance(heard, tokens[windows], text, limit, scoring))
     return tuple(scored)
 
 
-def _heard(speech: Features) -> Iterator[tuple[score.Heard, slice]]:
-    """Every utterance, and which of all the windows measured are its own."""
+def _heard(speech: Features) -> Iterator[tuple[score.Heard, slice, list[Overlap]]]:
+    """Every utterance, which of all the windows measured are its own, and what they share where they overlap."""
     start = 0
     for name, split in speech.splits.items():
         for first, count in split.utterances():
+            own = range(first, first + count)
+            shared_s = [split.audio_s[row] - split.new_s[row] for row in own]
             yield (
                 score.Heard(
                     id=split.ids[first],
@@ -180,6 +185,7 @@ def _heard(speech: Features) -> Iterator[tuple[score.Heard, slice]]:
                     reference=split.texts[first],
                 ),
                 slice(start, start + count),
+                overlaps(sound(split, own), shared_s) if any(shared_s) else [],
             )
             start += count
 

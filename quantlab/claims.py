@@ -16,6 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from quantlab.content import read_note
+
 
 @contextlib.contextmanager
 def claimed(root: str | Path, cell_id: str, label: str = "", wait: bool = False) -> Iterator[bool]:
@@ -69,11 +71,7 @@ def owner(root: str | Path, cell_id: str) -> dict[str, str] | None:
     # a folder that is somebody else's and only for reading has no way to try the lock
     with contextlib.suppress(Timeout, PermissionError), FileLock(folder / f"{cell_id}.lock", timeout=0):
         return None
-    try:
-        found = json.loads((folder / f"{cell_id}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return {key: str(value) for key, value in read_note(folder / f"{cell_id}.json").items()}
 
 
 def slurm_job() -> str | None:

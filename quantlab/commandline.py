@@ -10,16 +10,40 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from quantlab.errors import did_you_mean
+from quantlab.printable import printable
+from quantlab.redact import redact
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINE_BREAK = "\n"
 NO, MISUSED = 1, 2  # exit codes: the answer is no, or there is nothing to answer from; the question is wrong
 
 
 def warn(message: str) -> None:
-    """Say it on stderr, so that stdout holds the answer and nothing else."""
-    print(f"quantlab: {message}", file=sys.stderr)
+    """Say it on stderr, in one line, so that stdout holds the answer and nothing else."""
+    print(f"quantlab: {printable(redact(message))}", file=sys.stderr)
+
+
+def refuse(error: Exception) -> int:
+    """Say what is wrong with the question, a line for each mistake; the exit code is MISUSED."""
+    print(f"quantlab: {printable(redact(str(error)), keep=LINE_BREAK)}", file=sys.stderr)
+    return MISUSED
+
+
+def tell(answer: object) -> None:
+    """A line of the answer, on stdout."""
+    print(printable(redact(str(answer))), flush=True)
+
+
+def console(stderr: bool = False, file: IO[str] | None = None, **options: Any) -> Console:
+    """What rich prints with, and reads no markup of its own in: `[red]` in a name is that name."""
+    from rich.console import Console  # takes longer to import than most commands need
+
+    return Console(stderr=stderr, file=file, markup=False, emoji=False, highlight=False, **options)
 
 
 def no_records(root: str | Path) -> str:

@@ -25,11 +25,17 @@ from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from quantlab import misuse
 from quantlab import points as points_of
-from quantlab.commandline import MISUSED
+from quantlab.address import Address
+from quantlab.commandline import MISUSED, to_stdout
 from quantlab.errors import ConfigError
+from quantlab.redact import is_secret, redact
+from quantlab.shared import shared_dir
+
+_KEEPS_NOTHING = ("hydra.output_subdir=null", "hydra.sweep.dir=${scratch_dir:}")  # whatever a study says
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,12 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
         launchers.append(OmegaConf.to_container(HydraConfig.get().launcher, resolve=True))  # type: ignore[arg-type]
 
     _register()
+    for given in (item.partition("=")[2] for item in arguments if item.startswith("tracking.uri=")):
+        with contextlib.suppress(ValueError):
+            Address(given.strip("'\""))  # from now on nothing shows it, whatever Hydra makes of the rest
     with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(sweep, whole):
         OmegaConf.register_new_resolver("scratch_dir", lambda: scratch, replace=True)
+        OmegaConf.register_new_resolver("oc.env", _from_environment, replace=True)
         try:
             application = hydra.main(version_base="1.3", config_path=str(shared_dir("conf")), config_name="config")(
                 collect
@@ -72,7 +82,8 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
         except ConfigError:
             raise
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(misuse.explain(error, _groups())) from None
+            cause = error.__cause__
+            raise cause if isinstance(cause, ConfigError) else ConfigError(misuse.explain(error, _groups())) from None
         except (ValueError, TypeError, AssertionError, yaml.YAMLError) as error:  # Hydra's own, in places
             raise ConfigError(f"{' '.join(arguments)}: cannot be composed: {misuse.one_line(error)}") from None
     if not sweep:
@@ -92,6 +103,7 @@ def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
     """
 
     def thin_out(sweeper: Sweeper, batch: list[Sequence[str]]) -> None:
+        Path(sweeper.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)  # holds every override
         sweep.extend(tuple(overrides) for overrides in batch)
         if sweep and not whole:
             batch[:] = points_of.needed(sweep, _values)
@@ -120,14 +132,17 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     sys.argv = [argv[0], *_as_hydra_takes_them(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     said = io.StringIO()  # a usage of thirty lines where an option is wrong, and which job failed
+    shown = io.StringIO()  # of --cfg and --help
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
             application()
     except SystemExit as leaving:
         if leaving.code != MISUSED:
             raise
         raise ConfigError(misuse.misused(said.getvalue())) from None
     finally:
+        with to_stdout():
+            sys.stdout.write(redact(shown.getvalue()))
         sys.argv = argv
         if full_error is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -138,21 +153,26 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
 def _as_hydra_takes_them(arguments: Sequence[str]) -> list[str]:
     """-m before the keys, not among them; and not at all where a configuration is shown, which is of one point."""
     sweeps = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    shows = any(argument.split("=")[0] in ("--cfg", "-c", "--info", "-i") for argument in arguments)
-    return [*([] if shows else sweeps), *(argument for argument in arguments if argument not in sweeps)]
+    others = [argument for argument in arguments if argument not in sweeps]
+    if any(argument.split("=")[0] in ("--cfg", "-c", "--info", "-i") for argument in arguments):
+        return others
+    keys = [place for place, argument in enumerate(others, 1) if "=" in argument and not argument.startswith("-")]
+    last = keys[-1] if keys else len(others)  # what comes last wins
+    return [*sweeps, *others[:last], *_KEEPS_NOTHING, *others[last:]]
+
+
+def _from_environment(name: str, *default: Any, _node_: Any) -> Any:
+    """`${oc.env:NAME}`, which must not bring a secret into a setting."""
+    key = _node_._get_full_key(None)
+    if is_secret(name) and key != "tracking.uri":
+        raise ConfigError(f"{key}: {name} is a secret by its name, and settings are kept and printed: leave it out")
+    return oc.env(name, *default)
 
 
 def _register() -> None:
     """Offer each file of experiments/ as an option of the group `experiment`."""
     for path in sorted(shared_dir("experiments").glob("*.yaml")):
         ConfigStore.instance().store(group="experiment", name=path.stem, node=OmegaConf.load(path), package="_global_")
-
-
-def shared_dir(name: str) -> Path:
-    """`conf` or `experiments`: beside the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).resolve().parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
 
 
 def _groups() -> set[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from quantlab.address import Address
 from quantlab.errors import shortened
 
 
@@ -34,8 +36,32 @@ def _language(code: str) -> str:
     return code
 
 
+def _address(text: str) -> str:
+    try:
+        return Address(text)
+    except ValueError as error:
+        raise PydanticCustomError("address", "tracking.uri: {why}", {"why": str(error)}) from None
+
+
+def _file_path(path: str) -> str:
+    if not path:
+        raise PydanticCustomError("path", "it is empty")
+    if "\0" in path:
+        raise PydanticCustomError("path", "no path holds a NUL")
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        raise PydanticCustomError("path", "no user of this machine has such a home") from None
+    return path
+
+
+SHIPPED = "nano"  # the model that comes with quantlab
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]  # what a person calls it
+FilePath = Annotated[str, AfterValidator(_file_path)]  # of a file or a folder
+_MOST = 1_000_000  # of what is counted: above any real figure, and still no burden
+_LOUDEST_DB = 100  # above it one of speech and noise is lost in the 16 bits of a recording
+_LARGEST_SEED = 2**32 - 1  # NumPy's
 _LONGEST_S = 31_536_000  # a year; a clock takes no infinity
 Target = Literal["all", "encoder", "decoder"]
 AudioContext = Literal["full", "dynamic"]
@@ -53,21 +79,28 @@ def _reset(part: _Part, keys: Iterable[str]) -> None:
         object.__setattr__(part, key, type(part).model_fields[key].default)
 
 
+def bounds(part: type[_Part], key: str) -> tuple[int, int]:
+    """The least and the most of a whole number, both allowed."""
+    found = part.model_fields[key].metadata
+    least, most = (next(getattr(item, name) for item in found if hasattr(item, name)) for name in ("ge", "le"))
+    return int(least), int(most)
+
+
 class Architecture(_Part):
     """The shape of a Whisper, enough to build it with random weights and no download.
 
     Source of the shipped values: the `config.json` of each checkpoint on the hub.
     """
 
-    d_model: int = Field(gt=0)
-    encoder_layers: int = Field(gt=0)
-    decoder_layers: int = Field(gt=0)
-    attention_heads: int = Field(gt=0)
-    ffn_dim: int = Field(gt=0)
-    num_mel_bins: int = Field(gt=0)
-    vocab_size: int = Field(gt=0)
-    max_source_positions: int = Field(default=1500, gt=0)  # encoder frames; 1500 = 30 s at 50 frames/s
-    max_target_positions: int = Field(default=448, gt=0)  # tokens
+    d_model: int = Field(ge=1, le=16_384)
+    encoder_layers: int = Field(ge=1, le=256)
+    decoder_layers: int = Field(ge=1, le=256)
+    attention_heads: int = Field(ge=1, le=1024)
+    ffn_dim: int = Field(ge=1, le=131_072)
+    num_mel_bins: int = Field(ge=1, le=200)
+    vocab_size: int = Field(ge=16, le=_MOST)  # nine of them are no text
+    max_source_positions: int = Field(default=1500, ge=1, le=100_000)  # encoder frames; 1500 = 30 s at 50 frames/s
+    max_target_positions: int = Field(default=448, ge=8, le=100_000)  # tokens, four of them the prompt
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Architecture:
@@ -85,10 +118,15 @@ class ModelConfig(_Part):
     source: Literal["shipped", "hub"]
     repo: str | None = None  # hub id, e.g. openai/whisper-small
     revision: str | None = None  # pinned commit of `repo`
-    path: str | None = None  # a local folder in the transformers layout; wins over the hub
+    path: FilePath | None = None  # a local folder in the transformers layout; wins over the hub
     weights: Literal["pretrained", "random"] = "pretrained"
-    random_tokens: int = Field(default=32, gt=0)  # tokens generated per utterance when weights=random
+    random_tokens: int = Field(default=32, gt=0, le=_MOST)  # tokens generated per utterance when weights=random
     architecture: Architecture | None = None
+
+    @property
+    def label(self) -> str:
+        """What a person calls the checkpoint."""
+        return model_label(self.name, self.source, self.path)
 
     @model_validator(mode="after")
     def _has_weights_somewhere(self) -> ModelConfig:
@@ -97,17 +135,23 @@ class ModelConfig(_Part):
         return self
 
 
+def model_label(name: str, source: object, path: object) -> str:
+    """A checkpoint by its name; one that takes the place of the model that ships, and has its name, by its folder."""
+    folder = PurePath(str(path)).name if path and source == "shipped" and name == SHIPPED else ""
+    return folder if folder.isprintable() and folder else name
+
+
 class QuantConfig(_Part):
     """How the weights (and, for static schemes, the activations) are stored and computed."""
 
     name: Name
     library: str  # a file of quantlab/quantizers, or an entry point of group quantlab.quantizers
-    bits: float | None = Field(default=None, gt=0)  # stored bits per weight; 1.58 = ternary
+    bits: float | None = Field(default=None, gt=0, le=32)  # stored bits per weight; 1.58 = ternary
     format: str | None = None  # int8, int4, float8_e4m3fn, nf4, fp4, …
     scheme: Literal["none", "dynamic", "static", "weight-only"] = "weight-only"
     activations: str | None = None  # format of the activations, static schemes only
     granularity: Literal["per-tensor", "per-channel", "per-group"] | None = None
-    group_size: int | None = Field(default=None, gt=0)  # weights that share one scale
+    group_size: int | None = Field(default=None, gt=0, le=_MOST)  # weights that share one scale
     symmetric: bool | None = None
     double_quant: bool = False  # scales quantized once more (bitsandbytes)
     axis: Literal[0, 1] | None = None  # along which HQQ groups
@@ -134,7 +178,7 @@ _OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "schem
 
 class DeviceConfig(_Part):
     name: Literal["cpu", "cuda", "mps", "auto"] = "auto"
-    threads: int | None = Field(default=None, gt=0)  # intra-op threads; null = every core this process may use
+    threads: int | None = Field(default=None, gt=0, le=4096)  # intra-op threads; null = every core this process may use
     pin: bool = True  # keep the process on as many cores as it has threads, where the system can
 
 
@@ -157,9 +201,9 @@ class NoiseConfig(_Part):
     """Noise that is mixed into a corpus; `snr_db=inf` is the corpus as it is, so that a sweep can begin with it."""
 
     kind: Literal["white", "pink", "babble", "recorded"] | None = None  # babble: other utterances of the corpus
-    snr_db: float | None = None  # power of the whole utterance / power of the noise
-    path: str | None = None  # folder of noise recordings, kind=recorded
-    seed: int = Field(default=0, ge=0)
+    snr_db: float | None = None  # power of the whole utterance / power of the noise; at most _LOUDEST_DB either way
+    path: FilePath | None = None  # folder of noise recordings, kind=recorded
+    seed: int = Field(default=0, ge=0, le=_LARGEST_SEED)
 
     @model_validator(mode="after")
     def _none_at_infinity(self) -> NoiseConfig:
@@ -175,8 +219,11 @@ class NoiseConfig(_Part):
                 f"dataset.noise: kind={self.kind}, snr_db={self.snr_db}: set both, e.g. dataset.noise.kind=white "
                 "dataset.noise.snr_db=10, or neither; snr_db=inf is the corpus as it is"
             )
-        if self.snr_db is not None and not math.isfinite(self.snr_db):
-            raise ValueError(f"dataset.noise.snr_db={self.snr_db}: a number of dB, or inf for the corpus as it is")
+        if self.snr_db is not None and not abs(self.snr_db) <= _LOUDEST_DB:
+            raise ValueError(
+                f"dataset.noise.snr_db={self.snr_db}: a number of dB from -{_LOUDEST_DB} to {_LOUDEST_DB}, "
+                "or inf for the corpus as it is"
+            )
         if (self.kind == "recorded") != (self.path is not None):
             raise ValueError(
                 f"dataset.noise: kind={self.kind}, path={shortened(self.path)}: kind=recorded and "
@@ -188,7 +235,7 @@ class NoiseConfig(_Part):
 class DatasetConfig(_Part):
     name: Name
     source: str  # shipped, joined, hub, librispeech_dir, manifest, or an entry point of group quantlab.datasets
-    path: str | None = None  # manifest file, corpus folder, or a local clone of the hub repository
+    path: FilePath | None = None  # manifest file, corpus folder, or a local clone of the hub repository
     repo: str | None = None
     revision: str | None = None
     hub_splits: dict[str, HubSplit] = Field(default_factory=dict)
@@ -197,13 +244,16 @@ class DatasetConfig(_Part):
     speaker_column: str | None = None
     id_column: str | None = None
     splits: Annotated[Names, Field(min_length=1)] | None = None  # null = every split the corpus has
-    limit: int | None = Field(default=None, gt=0)  # utterances per split, the first ones in corpus order
+    ignored_columns: Names = ()  # of a manifest: what is known to change nothing that is heard or scored; globs
+    channel: int | None = Field(default=None, ge=0)  # the one that is heard, from 0; null: the average of all
+    limit: int | None = Field(default=None, gt=0, le=_MOST)  # utterances per split, the first ones in corpus order
     language: Annotated[str, AfterValidator(_language)] = "en"  # a code of Whisper's
     licence: str | None = None  # of the audio and its references, as their owner states it
+    nonspeech: bool = False  # utterances whose reference has no word are decoded, and the words heard in them counted
     unscored: Names = ()  # references left out, compared once normalised; "" is one of which no word is left
     noise: NoiseConfig = NoiseConfig()
     long: Literal["chunked", "sequential"] | None = None  # what exceeds the model's window; null: left out, and named
-    chunk_overlap_s: float | None = Field(default=None, gt=0)  # null: a third of the window, chunked only
+    chunk_overlap_s: float | None = Field(default=None, gt=0, le=3600)  # null: a third of the window, chunked only
 
     @property
     def label(self) -> str:
@@ -213,7 +263,7 @@ class DatasetConfig(_Part):
     @model_validator(mode="after")
     def _is_somewhere(self) -> DatasetConfig:
         if self.source in ("librispeech_dir", "manifest") and not self.path:
-            what = "JSONL file" if self.source == "manifest" else "folder that holds test-clean/ and test-other/"
+            what = "manifest" if self.source == "manifest" else "folder that holds test-clean/ and test-other/"
             raise ValueError(f"dataset {self.name!r} needs dataset.path=<the {what}>")
         return self
 
@@ -227,14 +277,14 @@ class ProtocolConfig(_Part):
     """How every cell of a grid is measured."""
 
     name: Name
-    batch_size: int = Field(default=16, gt=0)  # utterances
-    warmup_batches: int = Field(default=2, ge=0)  # untimed batches before the first timed one
-    max_new_tokens: int | None = Field(default=None, gt=0)  # null = what the model's positions allow
-    num_beams: int = Field(default=1, gt=0)
+    batch_size: int = Field(default=16, gt=0, le=65_536)  # utterances
+    warmup_batches: int = Field(default=2, ge=0, le=_MOST)  # untimed batches before the first timed one
+    max_new_tokens: int | None = Field(default=None, gt=0, le=_MOST)  # null = what the model's positions allow
+    num_beams: int = Field(default=1, gt=0, le=128)
     interleave: bool = False  # time the cell against a resident baseline, A B B A, until `rel_ci` or `budget_s`
     rel_ci: float = Field(default=0.02, gt=0, lt=1)  # width of the ratio's 95 % interval / the ratio
     budget_s: float = Field(default=120.0, gt=0, le=_LONGEST_S)  # wall seconds for the timing against the baseline
-    forced_tokens: int = Field(default=32, gt=1)  # tokens per utterance where the work is fixed
+    forced_tokens: int = Field(default=32, gt=1, le=_MOST)  # tokens per utterance where the work is fixed
     residency: Literal["auto", "together", "alternate"] = "auto"  # both models in one process, or one at a time
 
 
@@ -254,21 +304,20 @@ class StatsConfig(_Part):
 
 class TrackingConfig(_Part):
     name: Literal["local", "server", "off"] = "local"
-    uri: str | None = None  # of the MLflow server
-    experiment: str = "quantlab"
+    uri: Annotated[str, AfterValidator(_address)] | None = None  # of the MLflow server; shows its host alone
+    experiment: str = Field(default="quantlab", min_length=1)
 
     @model_validator(mode="after")
     def _server_has_uri(self) -> TrackingConfig:
-        if self.name == "server" and "://" not in (self.uri or ""):
-            got = "" if self.uri is None else f", got {shortened(self.uri)}"
-            raise ValueError(f"tracking=server needs tracking.uri=http://HOST:PORT{got}")
+        if self.name == "server" and self.uri is None:
+            raise ValueError("tracking=server needs tracking.uri=http://HOST:PORT")
         return self
 
 
 class ExportConfig(_Part):
     """Where the quantized model itself is left, once it is proven and measured."""
 
-    dir: str | None = None  # gets a folder for each cell; null: no model is kept
+    dir: FilePath | None = None  # gets a folder for each cell; null: no model is kept
 
 
 class RunConfig(_Part):
@@ -284,20 +333,20 @@ class RunConfig(_Part):
     tracking: TrackingConfig
     stats: StatsConfig = StatsConfig()
     export: ExportConfig = ExportConfig()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=_LARGEST_SEED)
     isolate: bool = True  # a process of its own for the cell; false to step through it in a debugger
     timeout_s: float = Field(default=3600.0, gt=0, le=_LONGEST_S)  # the whole cell
     resume: bool = True  # skip a cell whose record exists
-    output_dir: str = Field(default="mlruns", min_length=1)
+    output_dir: FilePath = "mlruns"
 
     @property
     def label(self) -> str:
-        """What a person calls the cell, e.g. `nano-hqq_int4-cpu`; its type, where that is not fp32, and the corpus,
-        where noise was added to it.
+        """What a person calls the cell by itself, e.g. `nano-hqq_int4-cpu`; its type, where that is not fp32, and the
+        corpus, where noise was added to it. In a list of cells `quantlab.labels` tells more.
         """
         stored = "" if self.runtime.dtype == "float32" else f"-{self.runtime.dtype}"
         heard = "" if self.dataset.noise.kind is None else f"-{self.dataset.label}"
-        return f"{self.axes}{stored}{heard}"
+        return f"{self.model.label}-{self.quant.name}-{self.device.name}{stored}{heard}"
 
     @property
     def axes(self) -> str:

@@ -13,6 +13,10 @@ class UnsupportedError(ConfigError):
     """A combination that cannot exist, as only the model itself shows: its cell is `unsupported`, no failure."""
 
 
+class CheckpointError(ConfigError):
+    """A folder that is there and holds no sound checkpoint: its cells fail, those of others go on."""
+
+
 class Unavailable(RuntimeError):  # noqa: N818  it is a state of the world, no mistake of the caller
     """A checkpoint or a corpus is neither on this machine nor on a hub that can be reached."""
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from quantlab import data, hub, models
 from quantlab.app import compose
-from quantlab.commandline import MISUSED, NO, Parser, add_root, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, refuse, warn
 from quantlab.config import DatasetConfig, ModelConfig, NoiseConfig, RunConfig
 from quantlab.data.corpus import Audio, File
 from quantlab.data.hub import parquet_files
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         configs = compose(["--multirun", *options.overrides])
     except ConfigError as error:
-        warn(str(error))
+        refuse(error)
         return MISUSED
     missing = 0
     things = [*_checkpoints(configs), *_corpora(configs), *(_features(configs) if options.features else ())]
@@ -114,7 +114,7 @@ def _corpora(configs: Sequence[RunConfig]) -> Iterator[Thing]:
         yield Thing("corpus", dataset.name, partial(_corpus, dataset))
 
 
-_UNCUT = {"limit": None, "noise": NoiseConfig(), "long": None, "chunk_overlap_s": None}
+_UNCUT = {"limit": None, "channel": None, "noise": NoiseConfig(), "long": None, "chunk_overlap_s": None}
 
 
 def _corpus(dataset: DatasetConfig) -> Place:

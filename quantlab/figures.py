@@ -10,6 +10,7 @@ from typing import Any, Literal
 from quantlab.record import Batch, FixedWork, Speed, SplitResult, Utterance, Work
 from quantlab.stats.speed import converged, ratio_of_sums, typical_ratio, verdict
 
+IMPOSSIBLE = (ArithmeticError, ValueError, TypeError)  # what raw data raise that no measurement makes
 P90_SAMPLES = 64  # fewer samples say nothing about the slowest tenth
 P99_SAMPLES = 662  # …or about the slowest hundredth
 
@@ -119,16 +120,33 @@ def _accuracy(utterances: Sequence[Utterance]) -> dict[str, Any]:
     """Corpus-level error rates with their counts; nothing where weights are random."""
     if any(item.hypothesis is None for item in utterances):
         return {}
+    speech = [item for item in utterances if not item.nonspeech]
     total = {
-        name: sum(getattr(item, name) for item in utterances)
+        name: sum(getattr(item, name) for item in speech)
         for name in ("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
     }
     errors = total["substitutions"] + total["deletions"] + total["insertions"]
     ref_words = total["substitutions"] + total["deletions"] + total["hits"]
+    loops = [item for item in speech if item.loop]
     return total | {
         "ref_words": ref_words,
         "wer": errors / ref_words if ref_words else None,
         "cer": total["char_errors"] / total["ref_chars"] if total["ref_chars"] else None,
-        "empty_share": sum(not item.hypothesis for item in utterances) / len(utterances),
-        "loop_share": sum(bool(item.loop) for item in utterances) / len(utterances),
+        "empty_share": sum(not item.hypothesis for item in speech) / len(speech) if speech else None,
+        "loop_share": len(loops) / len(speech) if speech else None,
+        "loops": len(loops),
+        "loop_errors": sum(item.errors or 0 for item in loops),
+        **_nonspeech([item for item in utterances if item.nonspeech]),
+    }
+
+
+def _nonspeech(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """What was heard where nothing is said; nothing where no such audio was measured."""
+    if not utterances:
+        return {}
+    audio_s, words = sum(item.audio_s for item in utterances), sum(item.insertions or 0 for item in utterances)
+    return {
+        "nonspeech_s": audio_s,
+        "nonspeech_words": words,
+        "nonspeech_words_per_min": 60 * words / audio_s if audio_s else None,
     }

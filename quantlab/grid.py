@@ -17,6 +17,7 @@ from quantlab.claims import claimed
 from quantlab.commandline import to_stdout
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError
+from quantlab.export import place
 from quantlab.export.rest import export_rest
 from quantlab.identity import ID_LENGTH
 from quantlab.isolate import Failure, Runner, Workers, attempt
@@ -46,7 +47,7 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
     """
     root = Path(configs[0].output_dir)
     cells = plan(configs)
-    open_root(root)
+    open_root(root, configs[0].export.dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
@@ -62,8 +63,14 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
     return code if kept else FAILED
 
 
-def open_root(root: Path) -> None:
-    """Make the folder of a grid, and take away what killed ones left in it."""
+def open_root(root: Path, exported_to: str | None) -> None:
+    """Make the folder of a grid and that of its models, and take away what killed grids left.
+
+    Raises:
+        ConfigError: one of them cannot be made or written to.
+    """
+    if exported_to is not None:
+        place.make(Path(exported_to).expanduser())
     try:
         storage.cells_dir(root).mkdir(parents=True, exist_ok=True)
         storage.clean_leftovers(root)
@@ -109,7 +116,7 @@ class Grid:
             else:
                 busy.append(cell)
         for cell in busy:
-            self.display.say(f"{cell.config.label} is being measured by another process; waiting for it")
+            self.display.say(f"{cell.label} is being measured by another process; waiting for it")
             record = self._if_free(cell, before.get(cell.id), sweep, wait=True)
             assert record is not None
             found[cell.id] = record
@@ -118,7 +125,7 @@ class Grid:
     def _if_free(self, cell: Cell, before: Record | None, sweep: str, wait: bool = False) -> Record | None:
         """Measure a cell, or learn (None) that another process does."""
         try:
-            with claimed(self.root, cell.id, cell.config.label, wait) as mine:
+            with claimed(self.root, cell.id, cell.label, wait) as mine:
                 return self._measure(cell, before, sweep) if mine else None
         except OSError as error:  # not even its log can be begun
             return self.show(cell, _unwritten(cell, error).record, "", sweep)
@@ -129,14 +136,14 @@ class Grid:
         if now is not None and now != before:
             return self.show(cell, now, "measured by another process", sweep)
         self.measuring = cell
-        self.display.begin(cell.config.label)
+        self.display.begin(cell.label)
         record = self._run(cell)
         self.measuring = None
         return self.show(cell, record, "", sweep)
 
     def show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
         """The cell's line, and its run in MLflow."""
-        self.display.end(cell.config.label, record, note)
+        self.display.end(cell.label, record, note)
         self.outbox.log(cell.id, sweep)
         return record
 
@@ -193,8 +200,8 @@ def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> Cell
         record=Record(
             cell_id=cell.id,
             status=outcome.status,
-            reason=redact(outcome.reason),  # it is printed too
-            traceback=redact(outcome.traceback),
+            reason=outcome.reason and redact(outcome.reason),  # it is printed too
+            traceback=outcome.traceback and redact(outcome.traceback),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             config=cell.config.model_dump(mode="json"),
             fingerprints=cell.fingerprints,

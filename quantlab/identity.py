@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from quantlab import models, quantizers
+from quantlab import models, quantizers, sources
 from quantlab.config import RunConfig
-from quantlab.data import Corpus
+from quantlab.data import Corpus, added_reader
 from quantlab.machine import Site, here, versions
 from quantlab.record import to_json
 
@@ -24,7 +24,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "stats": True,
     "export": True,
     "model": {"path"},
-    "dataset": {"path", "licence"},
+    "dataset": {"path", "licence", "ignored_columns"},
 }
 
 # Distributions whose version can change a figure, whatever the quantizer.
@@ -92,5 +92,14 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def library_versions(config: RunConfig) -> dict[str, str]:
-    """Versions of everything that touches the figures of this cell."""
-    return versions([*LIBRARIES, *quantizers.distributions(config.quant.library)])
+    """Versions of everything that touches the figures of this cell; of what may change without one, its source too.
+
+    quantlab's own version is what counts of it, also where it is worked on: a change to the report changes no figure,
+    and the record names the commit.
+    """
+    names = [*LIBRARIES, *quantizers.distributions(config.quant.library)]
+    points = (quantizers.added(config.quant.library), added_reader(config.dataset.source))
+    found = versions(names) | sources.of_editable(name for name in names if name != "quantlab")
+    for point in points:
+        found |= {} if point is None else sources.of_entry_point(point)
+    return found

@@ -237,7 +237,7 @@ def _work(config: RunConfig, log: str, pipe: Connection) -> None:
     """What the cell's process does."""
     _become_a_group()
     _die_with_the_grid()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable()

@@ -22,15 +22,15 @@ class LauncherConfig(_Part):
     partition: str | None = None  # null: the cluster's default one
     account: str | None = None
     qos: str | None = None
-    timeout_min: int = Field(default=120, gt=0)  # of one job
-    mem_gb: float | None = Field(default=16, gt=0)  # of one job; null: the cluster's default
-    cpus_per_task: int = Field(default=8, gt=0)  # cores of one job, and what device.threads=null means in it
-    gpus_per_node: int = Field(default=0, ge=0)  # GPUs of one job; a cell uses one
+    timeout_min: int = Field(default=120, gt=0, le=525_600)  # of one job
+    mem_gb: float | None = Field(default=16, gt=0, le=1_000_000)  # of one job; null: the cluster's default
+    cpus_per_task: int = Field(default=8, gt=0, le=4096)  # cores of one job, and what device.threads=null means in it
+    gpus_per_node: int = Field(default=0, ge=0, le=64)  # GPUs of one job; a cell uses one
     gpu_type: str | None = None  # e.g. gpu:a100
     constraint: str | None = None  # features of the node
     setup: Names = ()  # shell lines before Python starts: modules, conda
-    array_parallelism: int = Field(default=64, gt=0)  # jobs that run at the same time
-    cells_per_job: int = Field(default=1, gt=0)  # of one checkpoint
+    array_parallelism: int = Field(default=64, gt=0, le=1_000_000)  # jobs that run at the same time
+    cells_per_job: int = Field(default=1, gt=0, le=1_000_000)  # of one checkpoint
     wait: bool = True  # until the last cell is recorded
     additional_parameters: dict[str, bool | int | float | str] | None = None  # more options of sbatch
 

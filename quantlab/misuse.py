@@ -13,6 +13,7 @@ from quantlab.command import COMMANDS
 from quantlab.errors import did_you_mean
 from quantlab.launcher import PREFIX, LauncherConfig
 from quantlab.parse import nearest_key
+from quantlab.redact import HIDDEN
 
 
 def explain(error: Exception, groups: Collection[str]) -> str:
@@ -66,7 +67,8 @@ def _unreadable(override: str, lines: Sequence[str]) -> str:
     why = next((line for line in lines if not line.startswith(("Error parsing override", "See https"))), "")
     why = why.rpartition("': ")[2]  # after "HydraException while evaluating '…': "
     why = f" ({why})" if why and not why.startswith("Lexer") else ""
-    return f"{override}: no value that can be read{why}; quote it whole, e.g. 'quant.skip=[\"*.k_proj\"]'"
+    shown = f"{override.partition('=')[0]}={HIDDEN}" if "://" in override else override  # a token may be in its path
+    return f"{shown}: no value that can be read{why}; quote it whole, e.g. 'quant.skip=[\"*.k_proj\"]'"
 
 
 def _meant(dotted: str) -> str:

@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic_core import from_json
 
+from quantlab.content import read_bytes
+from quantlab.errors import shortened
 from quantlab.identity import LIBRARIES, identity
 from quantlab.record import Record, to_json
 from quantlab.stats.rates import Counts, Sample
-from quantlab.storage import cells_dir
+from quantlab.storage import RAW_BYTES, cells_dir
 
 Warn = Callable[[str], None]
 
 _COUNTS = itemgetter("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
 _NAMES = itemgetter("split", "id", "speaker")
+_LARGEST = 2**40  # of a count of one utterance; sums of it are exact
 
 
 class Scores(NamedTuple):
@@ -39,9 +42,9 @@ class Pair(NamedTuple):
 def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     """Cell id → the id of its baseline, for those that have one: quant=none and everything else equal.
 
-    "Everything" is what a cell id is made of, apart from the quantizer and the versions of its libraries, and the
-    normaliser. How a static scheme is calibrated is left out too, unless it takes utterances out of the score
-    (`disjoint`). Of several baselines the latest counts.
+    "Everything" is what a cell id is made of, apart from the quantizer and the versions of its libraries, the
+    normaliser and the error unit. How a static scheme is calibrated is left out too, unless it takes utterances out of
+    the score (`disjoint`). Of several baselines the latest counts.
     """
     families: dict[str, list[Record]] = {}
     for item in records:
@@ -68,7 +71,7 @@ def _family(record: Record) -> str:
         config.pop("calibration", None)
     versions = record.environment.get("versions") or {}
     common = {name: versions.get(name) for name in LIBRARIES}
-    return to_json([config, record.fingerprints, common, record.normaliser])
+    return to_json([config, record.fingerprints, common, record.normaliser, record.error_unit])
 
 
 def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict[str, Scores]:
@@ -79,6 +82,8 @@ def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict
         path = cells_dir(root) / item.cell_id / "utterances.jsonl"
         try:
             scores = _scores(path) if item.status == "ok" else None
+            if scores is not None:
+                _see_that_they_add_up(item, scores)
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             warn(f"{path} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
         else:
@@ -93,13 +98,16 @@ def _scores(path: Path) -> Scores | None:
     Raises:
         ValueError: a line is no JSON, or a count is no count; so do KeyError, TypeError, OverflowError.
     """
-    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
     rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
-    if not rows or any(row["hypothesis"] is None for row in rows):
+    if any(row["hypothesis"] is None for row in rows):
         return None
-    counts = np.array(list(map(_COUNTS, rows)), dtype=np.int64)
-    if counts.min() < 0:
-        raise ValueError("a count is below 0")
+    rows = [row for row in rows if not row.get("nonspeech")]
+    if not rows:
+        return None
+    counts = np.array(list(map(_COUNTS, rows)))
+    if counts.dtype.kind != "i" or counts.min() < 0 or counts.max() > _LARGEST:
+        raise ValueError(f"a count is no whole number from 0 to {_LARGEST:.0e}")
     substitutions, deletions, insertions, hits, char_errors, ref_chars = counts.T
     splits, ids, speakers = zip(*map(_NAMES, rows), strict=True)
     if {*map(type, splits), *map(type, ids)} != {str} or not {*map(type, speakers)} <= {str, type(None)}:
@@ -112,6 +120,25 @@ def _scores(path: Path) -> Scores | None:
         chars=tuple(ref_chars.tolist()),
     )
     return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
+
+
+def _see_that_they_add_up(record: Record, scores: Scores) -> None:
+    """An interval of other utterances than those behind the rate beside it would be one of nothing.
+
+    Raises:
+        ValueError: they are others; the message names the split.
+    """
+    splits = np.array(scores.sample.splits)
+    words, chars = np.array(scores.sample.words), np.array(scores.sample.chars)
+    if other := set(scores.sample.splits) - set(record.splits):
+        raise ValueError(f"record.json has other splits: {', '.join(map(shortened, sorted(other)))}")
+    for name, stored in record.splits.items():
+        chosen = splits == name
+        found = [int(part[chosen].sum()) for part in (scores.counts.words, words, scores.counts.chars, chars)]
+        errors = [stored.substitutions, stored.deletions, stored.insertions]
+        told = [None if None in errors else sum(filter(None, errors)), stored.ref_words]
+        if found != [*told, stored.char_errors, stored.ref_chars]:
+            raise ValueError(f"its counts do not add up to those of split {shortened(name)} in record.json")
 
 
 def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Warn) -> dict[str, Pair]:

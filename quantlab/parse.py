@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean, shortened
+from quantlab.redact import exposed
 
 _LONGEST_KEY = 80  # characters
+_ADDRESS = "tracking.uri"  # the one setting that may hold a secret: `quantlab.address`
 
 
 def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
@@ -22,9 +24,10 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     """
     kept: list[RunConfig] = []
     left_out: list[RunConfig] = []
+    _refuse_secrets(dict.fromkeys(text for point in points for text in _texts(point, "")))  # each once
     for point in points:
         only = point.get("only")
-        config = parse_config({key: value for key, value in point.items() if key != "only"})
+        config = _validated(RunConfig, {key: value for key, value in point.items() if key != "only"})
         wanted = only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only))
         (kept if wanted else left_out).append(config)
     if points and not kept:
@@ -46,6 +49,18 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
     return parse(RunConfig, raw)
 
 
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every text of a mapping, with its dotted key."""
+    if isinstance(value, str):
+        yield key.rstrip("."), value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}{name}.")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item, key)
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -55,6 +70,20 @@ def parse(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model
     Raises:
         ConfigError: see `parse_config`.
     """
+    _refuse_secrets(dict.fromkeys(_texts(raw, prefix)))
+    return _validated(model, raw, prefix)
+
+
+def _refuse_secrets(texts: Iterable[tuple[str, str]]) -> None:
+    for key, text in texts:
+        if key != _ADDRESS and (what := exposed(text)):
+            raise ConfigError(
+                f"{key if key.isprintable() else repr(key)}: it holds {what}, and settings are kept and printed: leave "
+                "it in the environment (sbatch hands that to its jobs), or in a file that only you can read"
+            )
+
+
+def _validated(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model:
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
@@ -70,6 +99,8 @@ def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
         return f"{key}: no such key{nearest_key(dotted, model, prefix)}"
     if item["type"] == "missing":
         return f"{key}: it is needed, and was taken away or never given"
+    if item["type"] == "address":  # what was got may hold a password
+        return str(item["msg"])
     if item["type"] == "value_error":
         return item["msg"].removeprefix("Value error, ")
     return f"{key}={shortened(item['input'])}: {_allowed(item, key)}"

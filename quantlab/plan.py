@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from quantlab import quantizers
-from quantlab.config import RunConfig
+from quantlab import labels, models, quantizers
+from quantlab.config import ModelConfig, RunConfig
 from quantlab.data import open_corpus
-from quantlab.errors import ConfigError, Unavailable
+from quantlab.errors import CheckpointError, ConfigError, Unavailable, UnsupportedError
 from quantlab.identity import fingerprints, hashed, library_versions, resolve
 from quantlab.machine import Site, here
+from quantlab.models.tokens import check_language
+from quantlab.printable import printable
 from quantlab.quantizers import Converter, Quantizer
 from quantlab.record import Status, to_json
 
@@ -25,6 +28,7 @@ class Refusal:
 
     status: Status
     reason: str
+    is_mistake: bool = False  # of who asked: where it is one of every cell, nothing is run
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class Cell:
     fingerprints: dict[str, str]
     versions: dict[str, str] = field(default_factory=dict)  # of the libraries behind its figures
     refusal: Refusal | None = None
+    name: str = ""  # among the cells of its grid
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return self.name or self.config.label
 
 
 def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
@@ -46,27 +56,52 @@ def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
         site: where they will run; None is this machine.
 
     Raises:
-        ConfigError: a library, a path or a split does not exist.
+        ConfigError: a library, a path or a split does not exist, or there is no cell that could be measured.
     """
-    cells = map(planner(site), configs)
-    return list({cell.id: cell for cell in cells}.values())
+    cells = {cell.id: cell for cell in map(planner(site), configs)}
+    _check_any(list(cells.values()))
+    known = [labels.Cell(cell.id, cell.config.model_dump(mode="json"), cell.fingerprints) for cell in cells.values()]
+    named = labels.names(known)
+    return [replace(cell, name=named[cell.id]) for cell in cells.values()]
+
+
+def _check_any(cells: Sequence[Cell]) -> None:
+    """Refuse a grid whose every cell is a mistake, each mistake named once."""
+    mistakes = {cell.refusal.reason: cell for cell in cells if cell.refusal and cell.refusal.is_mistake}
+    if cells and all(cell.refusal and cell.refusal.is_mistake for cell in cells):
+        raise ConfigError("\n".join(printable(f"{cell.label}: {reason}") for reason, cell in mistakes.items()))
 
 
 def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
     """What makes a cell of a configuration; cells that share checkpoint and corpus have them hashed once."""
     corpora = _once(open_corpus, lambda dataset: dataset.model_dump_json())
     identify = _once(lambda config: fingerprints(config, corpora(config.dataset)), _sources)
+    languages = _once(models.languages, lambda model: model.model_dump_json())
     where = site or here()
-    return lambda config: _cell(resolve(config, where), identify, where)
+    return lambda config: _cell(resolve(config, where), identify, languages, where)
 
 
-def _cell(config: RunConfig, identify: Callable[[RunConfig], dict[str, str]], site: Site) -> Cell:
+def _cell(
+    config: RunConfig,
+    identify: Callable[[RunConfig], dict[str, str]],
+    languages: Callable[[ModelConfig], dict[str, int] | None],
+    site: Site,
+) -> Cell:
+    marks: dict[str, str] = {}
     try:
-        marks, refusal = identify(config), _refusal(config, site)
+        marks = identify(config)
+        if (known := languages(config.model)) is not None:
+            check_language(known, config.dataset.language, f"model {config.model.label}")
+        refusal = _refusal(config, site)
     except Unavailable as error:
-        marks, refusal = {}, Refusal("failed", str(error))
+        refusal = Refusal("failed", str(error))
+    except UnsupportedError as error:
+        refusal = Refusal("unsupported", str(error), is_mistake=True)
+    except CheckpointError as error:
+        marks = {"checkpoint": "refused:" + hashlib.sha256(str(error).encode(errors="replace")).hexdigest()}
+        refusal = Refusal("failed", str(error), is_mistake=True)
     except ConfigError as error:
-        raise ConfigError(f"{config.label}: {error}") from None
+        raise ConfigError(printable(f"{config.label}: {error}")) from None
     versions = library_versions(config)
     return Cell(hashed(config.model_dump(mode="json"), marks, versions), config, marks, versions, refusal)
 
@@ -75,6 +110,9 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
     no_device = site.why_no_device(config.device.name)
     if no_device and not site.can_change:
         return Refusal("unsupported", no_device)
+    if not site.can_change and (asked := config.device.threads or 1) > site.threads:
+        cores = f"{site.threads} core" + "s" * (site.threads != 1)
+        return Refusal("unsupported", f"device.threads={asked}: this process may use {cores}", is_mistake=True)
     quantizer = quantizers.get(config.quant.library)
     never = quantizer.why_unsupported(config.quant, config.device.name) or _why_no_runtime(config, quantizer)
     if never:
@@ -104,17 +142,17 @@ def _sources(config: RunConfig) -> str:
 
 def _once(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:
     """Cells of a grid share checkpoints and corpora: each is looked at once, and missed once (a hub takes seconds)."""
-    known: dict[str, Found | Unavailable] = {}
+    known: dict[str, Found | Unavailable | ConfigError] = {}
 
     def look_up(asked: Asked) -> Found:
         name = key(asked)
         if name not in known:
             try:
                 known[name] = find(asked)
-            except Unavailable as error:
+            except (Unavailable, ConfigError) as error:
                 known[name] = error
         found = known[name]
-        if isinstance(found, Unavailable):
+        if isinstance(found, Unavailable | ConfigError):
             raise found
         return found
 

@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from quantlab.commandline import console as plain_console
 from quantlab.errors import shortened
+from quantlab.printable import printable
 from quantlab.record import Problem, Record
+from quantlab.redact import redact
 
 MARKS = {"ok": ("✓", "green"), "unsupported": ("–", "yellow")}  # character, style
 FAILED = ("✗", "red")
@@ -23,7 +26,7 @@ class Display:
     """
 
     def __init__(self, total: int, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or plain_console(stderr=True)
         self.total = total
         self.width = len(str(total))
         self._number = 0
@@ -53,7 +56,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that is about no cell."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(redact(text)), soft_wrap=True)
 
     def begin(self, label: str) -> None:
         """From now on `update` is about this cell."""
@@ -65,7 +68,7 @@ class Display:
         if self.console.is_terminal:
             self._bar.update(
                 self._task,
-                description=f"{self._number + 1:>{self.width}}/{self.total} {self._label} · {stage}",
+                description=printable(f"{self._number + 1:>{self.width}}/{self.total} {self._label} · {stage}"),
                 completed=done,
                 total=total or None,
                 visible=True,
@@ -81,9 +84,11 @@ class Display:
         mark = MARKS.get(record.status, FAILED)
         self.console.print(
             Text.assemble(
-                f"{self._number:>{self.width}}/{self.total} ", mark, f" {label} ", (note or _outcome(record), "dim")
+                f"{self._number:>{self.width}}/{self.total} ",
+                mark,
+                f" {printable(label)} ",
+                (printable(note or _outcome(record)), "dim"),
             ),
-            highlight=False,
             soft_wrap=True,
         )
 

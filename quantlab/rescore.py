@@ -9,14 +9,16 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from quantlab import storage
-from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, warn
-from quantlab.figures import split_result
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, tell, warn
+from quantlab.figures import IMPOSSIBLE, split_result
+from quantlab.normalise import NORMALISERS, Normaliser
 from quantlab.record import CellResult
 from quantlab.report import __main__ as report
-from quantlab.score import NORMALISERS, Normaliser, recount
+from quantlab.score import Scoring, recount
 
 _EXAMPLE = "python -m quantlab.rescore --root mlruns --normaliser basic"
 
@@ -33,11 +35,12 @@ def rescore(root: str | Path, normaliser: Normaliser) -> Iterator[CellResult]:
     for cell_id in storage.recorded(root):
         try:
             result = _read(root, cell_id)
-        except (ValueError, OSError) as error:
+            scored = None if result is None else _rescored(result, normaliser)
+        except (OSError, *IMPOSSIBLE) as error:
             warn(f"cell {cell_id} cannot be read, so it is not rescored: {error}")
         else:
-            if result is not None:
-                yield _rescored(result, normaliser)
+            if scored is not None:
+                yield scored
 
 
 def write(root: str | Path, output: str | Path, normaliser: Normaliser) -> int:
@@ -74,8 +77,8 @@ def _read(root: str | Path, cell_id: str) -> CellResult | None:
 
 def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:
     found = result.record
-    language = found.setting("dataset.language") or "en"
-    utterances = tuple(recount(item, normaliser, language) for item in result.utterances)
+    scoring = replace(Scoring.of_language(found.setting("dataset.language") or "en"), normaliser=normaliser)
+    utterances = tuple(recount(item, scoring) for item in result.utterances)
     splits = {
         name: split_result(
             [item for item in utterances if item.split == name],
@@ -83,7 +86,7 @@ def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:
         )
         for name in found.splits
     }
-    changed = found.model_copy(update={"normaliser": normaliser, "splits": splits})
+    changed = found.model_copy(update={"normaliser": normaliser, "error_unit": scoring.unit, "splits": splits})
     return result.model_copy(update={"record": changed, "utterances": utterances})
 
 
@@ -104,9 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISUSED
     if not count:
         return _nothing(options.root)
-    print(
-        f"{count} records scored by normaliser {options.normaliser}: python -m quantlab.report --root {options.output}"
-    )
+    how = f"python -m quantlab.report --root {options.output}"
+    tell(f"{count} records scored by normaliser {options.normaliser}: {how}")
     return 0
 
 
@@ -127,7 +129,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m quantlab.rescore",
         description="Score the recorded hypotheses again with another text normaliser, without inference. whisper: "
-        "Whisper's, English with numbers and spellings; basic: lower case, no punctuation; none: the text as it is.",
+        "Whisper's as published, English with numbers and spellings; whisper_marks: the same, but vowel signs and "
+        "other marks stay; basic: lower case, no punctuation; none: the text as it is.",
         epilog=f"example: {_EXAMPLE}",
     )
     add_root(parser, more="; it stays as it is")

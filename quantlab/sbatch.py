@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantlab.commandline import MISUSED, to_stdout, warn
+from quantlab.commandline import MISUSED, refuse, to_stdout, warn
 from quantlab.errors import ConfigError
 
 EXAMPLE = "python -m quantlab.sbatch -m model=small,base quant=none,bnb_nf4 device=cuda > job.sh && sbatch job.sh"
@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("hydra/launcher=basic: a script is for SLURM; allowed: slurm, slurm_cpu")
         printed = script(sweep.configs, sweep.launcher)
     except ConfigError as error:
-        warn(str(error))
-        return MISUSED
+        return refuse(error)
     with to_stdout():
         sys.stdout.write(printed or "")
     return 0

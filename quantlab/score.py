@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
 
 import jiwer
 
-from quantlab.errors import did_you_mean
-from quantlab.record import Utterance
+from quantlab import normalise
+from quantlab.languages import ErrorUnit, error_unit
+from quantlab.record import Record, Utterance
 
-Normaliser = Literal["whisper", "basic", "none"]
-NORMALISERS: tuple[Normaliser, ...] = get_args(Normaliser)
 LOOP_REPEATS = 3  # an n-gram that ends the output this often in a row is a loop
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How texts are compared."""
+
+    language: str = "en"  # a code of Whisper's
+    normaliser: str = "whisper"
+    unit: ErrorUnit = "word"
+
+    @staticmethod
+    def of_language(language: str) -> Scoring:
+        """What a language is scored by unless somebody asks for another normaliser."""
+        return Scoring(language, normalise.default(language), error_unit(language))
+
+    @staticmethod
+    def of_record(record: Record) -> Scoring:
+        """What the counts of a record were made by."""
+        return Scoring(record.setting("dataset.language") or "en", record.normaliser, record.error_unit)
+
+    def units(self, text: str) -> list[str]:
+        """The words or characters of a text once it is normalised; no space is a character."""
+        words = normalise.normaliser(self.normaliser, self.language)(text).split()
+        return words if self.unit == "word" else list("".join(words))
+
+
+ENGLISH = Scoring()
 
 
 @dataclass(frozen=True)
 class Counts:
     """Edit counts of one hypothesis against its reference, both normalised."""
 
-    substitutions: int  # words
+    substitutions: int  # words, or characters where those are the error unit
     deletions: int
     insertions: int
     hits: int
@@ -42,34 +65,8 @@ class Heard:
     reference: str
 
 
-@functools.cache
-def normaliser(name: str = "whisper", language: str = "en") -> Callable[[str], str]:
-    """A text normaliser by its name.
-
-    `whisper` is Whisper's as `transformers` has it (Radford et al. 2022, appendix C): for English with its numbers,
-    contractions and spellings, for any other language the basic one. `basic` lower-cases and drops punctuation and
-    what is in brackets, `none` leaves the text as it is.
-
-    The table of British and American spellings comes with OpenAI's checkpoints and not with `transformers`; the
-    package `whisper-normalizer` carries the same file, so that every model is scored alike.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if name not in NORMALISERS:
-        raise ValueError(f"no normaliser {name!r}{did_you_mean(name, list(NORMALISERS))}")
-    if name == "none":
-        return str
-    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
-
-    if name == "basic" or language != "en":
-        return BasicTextNormalizer()
-    table = importlib.resources.files("whisper_normalizer") / "normalizers" / "english.json"
-    return EnglishTextNormalizer(json.loads(table.read_text(encoding="utf-8")))
-
-
 def utterance(
-    heard: Heard, windows: Sequence[Sequence[int]], text: str | None, limit: int, language: str = "en"
+    heard: Heard, windows: Sequence[Sequence[int]], text: str | None, limit: int, scoring: Scoring = ENGLISH
 ) -> Utterance:
     """Score one utterance.
 
@@ -78,43 +75,44 @@ def utterance(
         windows: generated token ids of each of its windows, without prompt and end token; one, but for long audio.
         text: their text; None where weights are random and there is nothing to score.
         limit: the largest number of tokens that could have been generated for a window.
-        language: of the corpus, a code of Whisper's.
+        scoring: how to compare.
     """
-    scored = {} if text is None else asdict(count(heard.reference, text, language))
+    scored = {} if text is None else asdict(count(heard.reference, text, scoring))
     return Utterance(
         **asdict(heard),
         hypothesis=text,
         tokens=sum(map(len, windows)),
         loop=None if text is None else any(is_loop(tokens, limit) for tokens in windows),
+        nonspeech=normalise.is_wordless(heard.reference),
         **scored,
     )
 
 
-def recount(item: Utterance, name: str, language: str) -> Utterance:
-    """The utterance with its counts by a normaliser, from its raw text; as it is where there is none."""
+def recount(item: Utterance, scoring: Scoring) -> Utterance:
+    """The utterance with its counts by another scoring, from its raw text; as it is where there is none."""
     if item.hypothesis is None:
         return item
-    return item.model_copy(update=asdict(count(item.reference, item.hypothesis, language, name)))
+    counts = asdict(count(item.reference, item.hypothesis, scoring))
+    return item.model_copy(update=counts | {"nonspeech": normalise.is_wordless(item.reference)})
 
 
 @functools.lru_cache(maxsize=2**16)  # cells of a grid hear much of a corpus alike
-def count(reference: str, hypothesis: str, language: str = "en", name: str = "whisper") -> Counts:
+def count(reference: str, hypothesis: str, scoring: Scoring = ENGLISH) -> Counts:
     """Align one hypothesis with its reference.
 
-    A reference that is empty once normalised ("hmm") has no words: whatever was said then is inserted.
+    A reference that is empty once normalised ("hmm", "[silence]") has no words: whatever was said then is inserted.
 
     Args:
         reference: raw.
         hypothesis: raw.
-        language: of the corpus, a code of Whisper's.
-        name: of the normaliser.
+        scoring: how to compare.
     """
-    normalise = normaliser(name, language)
-    reference, hypothesis = normalise(reference).strip(), normalise(hypothesis).strip()
-    if not reference:
-        return Counts(0, 0, len(hypothesis.split()), 0, len(hypothesis), 0)
-    words = jiwer.process_words(reference, hypothesis)
-    chars = jiwer.process_characters(reference, hypothesis)
+    said, written = scoring.units(reference), scoring.units(hypothesis)
+    space = " " if scoring.unit == "word" else ""
+    if not said:
+        return Counts(0, 0, len(written), 0, len(space.join(written)), 0)
+    words = jiwer.process_words(" ".join(said), " ".join(written))
+    chars = jiwer.process_characters(space.join(said), space.join(written))
     return Counts(
         substitutions=words.substitutions,
         deletions=words.deletions,

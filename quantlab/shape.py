@@ -6,6 +6,7 @@ but a text stays a text, and what is one value is no list.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -28,6 +29,8 @@ class Kind(NamedTuple):
 
 
 Shape = Mapping[str, Kind]
+DEEPEST = 20  # parts within parts; those of quantlab are 4 deep
+LARGEST = 2**63  # of a number: more than anything that is counted, and what is computed from it stays finite
 UNKNOWN = Kind(frozenset({str, int, float, bool, NoneType}))  # a key that this version does not have
 
 
@@ -67,3 +70,20 @@ def check(value: Mapping[str, Any], shape: Shape, place: str = "") -> None:
         elif not known or (type(item) in (list, tuple) and not all(type(one) is str for one in item)):
             allowed = " or ".join(sorted({_WORDS[one] for one in kind.types}))
             raise ValueError(f"{place}{key}={shortened(item)}: expected {allowed}")
+
+
+def check_plain(value: object, place: str = "", depth: int = 0) -> None:
+    """See that whatever stands in a mapping can be computed with, written as JSON and shown.
+
+    Raises:
+        ValueError: a number that is not finite or immense, a part within too many others; the message names the key.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place.rstrip('.')}={value}: expected a finite number")
+    if isinstance(value, int | float) and abs(value) > LARGEST:
+        raise ValueError(f"{place.rstrip('.')}: a number above {LARGEST:.0e}")
+    if isinstance(value, Mapping | list | tuple):
+        if depth == DEEPEST:
+            raise ValueError(f"{place.rstrip('.')}: more than {DEEPEST} parts within each other")
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            check_plain(part, f"{place}{shortened(key)[1:-1] if isinstance(key, str) else key}.", depth + 1)

@@ -23,12 +23,16 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from quantlab.content import read_bytes
 from quantlab.errors import shortened
 from quantlab.record import Batch, CellResult, Record, Utterance
-from quantlab.redact import redact
+from quantlab.redact import bare, redact
 
 Line = TypeVar("Line", Utterance, Batch)
 CELL_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
+RECORD_BYTES = 64 << 20  # of record.json; with a receipt of 500 modules it has 0.2 MB
+RAW_BYTES = 512 << 20  # of a .jsonl; a thousand utterances have 0.5 MB
+RAW_FILES = ("utterances.jsonl", "batches.jsonl")
 
 
 def cells_dir(root: str | Path) -> Path:
@@ -53,7 +57,7 @@ def write(root: str | Path, result: CellResult) -> Path:
         try:
             _write_lines(fresh / "utterances.jsonl", map(_json, result.utterances))
             _write_lines(fresh / "batches.jsonl", map(_json, result.batches))
-            record = _public(result.record).model_copy(update={"digests": digests(fresh)})
+            record = public(result.record).model_copy(update={"digests": digests(fresh)})
             _write_lines(fresh / "record.json", [_json(record, indent=1)])
             fsync(fresh)
             _swap(fresh, final)
@@ -70,8 +74,7 @@ def _checked(cell_id: str) -> str:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each raw file of a record, in hexadecimal, by file name."""
-    names = ("utterances.jsonl", "batches.jsonl")
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    return {name: hashlib.sha256(read_bytes(folder / name, RAW_BYTES)).hexdigest() for name in RAW_FILES}
 
 
 @contextlib.contextmanager
@@ -82,9 +85,12 @@ def _locked(root: str | Path) -> Iterator[None]:
         yield
 
 
-def _public(record: Record) -> Record:
-    free_text = ("config", "environment", "reason", "traceback")
-    return record.model_copy(update={name: redact(getattr(record, name)) for name in free_text})
+def public(record: Record) -> Record:
+    """Without secrets. Settings and environment are ours and hold none, but for addresses in old records."""
+    ours = {name: bare(getattr(record, name)) for name in ("config", "environment")}
+    texts = {name: text and redact(text) for name in ("reason", "traceback") if (text := getattr(record, name))}
+    problems = tuple(item.model_copy(update={"detail": redact(item.detail)}) for item in record.problems)
+    return record.model_copy(update=ours | texts | {"problems": problems})
 
 
 def _json(part: BaseModel, indent: int | None = None) -> str:
@@ -146,11 +152,14 @@ def read(root: str | Path, cell_id: str) -> Record | None:
     """The record of a cell, or None where there is none.
 
     Raises:
-        ValueError: the file is there and is not a record of this schema.
+        ValueError: the file is there and is not a record of this schema, or lies in a folder that no cell could have.
+        OSError: it cannot be read, or is no regular file.
     """
     path = cells_dir(root) / cell_id / "record.json"
+    if not CELL_ID.fullmatch(cell_id):
+        raise _no_record(path, "its folder has no cell id for a name")
     try:
-        found = Record.model_validate_json(path.read_bytes())
+        found = Record.model_validate_json(read_bytes(path, RECORD_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
@@ -226,7 +235,7 @@ def read_batches(root: str | Path, cell_id: str) -> list[Batch]:
 
 def _lines(kind: type[Line], path: Path) -> Iterator[Line]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, RAW_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): a hypothesis may hold U+2028

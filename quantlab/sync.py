@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from quantlab import storage, tracking
-from quantlab.commandline import NO, Parser, add_root, no_records, warn
+from quantlab.address import Address
+from quantlab.commandline import NO, Parser, add_root, no_records, tell, warn
 from quantlab.config import TrackingConfig
 
 _EXAMPLE = "python -m quantlab.sync --root mlruns --uri http://mlflow.example.org:5000"
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NO
     for problem in found.problems:
         warn(problem)
-    print(_said(found))
+    tell(_said(found))
     for name, link in tracking.ui_links(options.root, place).items():
-        print(f"{name:8}{link}")
+        tell(f"{name:8}{link}")
     return NO if found.problems else 0
 
 
@@ -63,9 +64,10 @@ def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Callable[[], Mappin
 
 
 def _uri(text: str) -> str:
-    if "://" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address; write http://HOST:PORT")
-    return text
+    try:
+        return Address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _parser() -> Parser:

@@ -11,19 +11,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import StatisticsError
 from typing import Any
 
 from quantlab import figures, storage
-from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, to_stdout, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, tell, to_stdout, warn
 from quantlab.config import ProtocolConfig
 from quantlab.errors import did_you_mean
 from quantlab.identity import hashed
+from quantlab.normalise import NORMALISERS
 from quantlab.record import Batch, Receipt, Record, Utterance
-from quantlab.score import NORMALISERS, count
+from quantlab.score import Scoring, count
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
 _EXAMPLE = "python -m quantlab.verify --root mlruns"
+# Figures of a split that earlier records do not have; null there.
+_SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
 
 
 class NoSuchCellError(KeyError):
@@ -104,10 +106,13 @@ def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
         batches = storage.read_batches(root, cell_id)
     except (ValueError, OSError) as error:
         yield _Figure("raw files", "readable", str(error))
-    else:
-        yield from _counts(stored, utterances)
-        yield from _splits(stored, utterances, batches)
+        return
+    yield from _counts(stored, utterances)
+    yield from _splits(stored, utterances, batches)
+    try:
         yield from _times(stored, batches)
+    except figures.IMPOSSIBLE as error:
+        yield _Figure("batches.jsonl", "its figures", f"impossible from the raw data: {error}")
 
 
 def _of_record(stored: Record) -> Iterator[_Figure]:
@@ -140,10 +145,10 @@ def _counts(stored: Record, utterances: Sequence[Utterance]) -> Iterator[_Figure
     if stored.normaliser not in NORMALISERS:
         yield _Figure("normaliser", stored.normaliser, f"unknown; there are {', '.join(NORMALISERS)}")
         return
-    language = stored.setting("dataset.language") or "en"
+    scoring = Scoring.of_record(stored)
     for item in utterances:
         if item.hypothesis is not None:
-            found = asdict(count(item.reference, item.hypothesis, language, stored.normaliser))
+            found = asdict(count(item.reference, item.hypothesis, scoring))
             for name, value in found.items():
                 yield _Figure(f"utterance {item.split}/{item.id}: {name}", getattr(item, name), value)
 
@@ -155,11 +160,15 @@ def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[B
             found = figures.split_result(
                 [item for item in utterances if item.split == name], [item for item in batches if item.split == name]
             ).model_dump()
-        except (ZeroDivisionError, StatisticsError, TypeError) as error:
+        except figures.IMPOSSIBLE as error:
             yield _Figure(f"splits.{name}", "its figures", f"impossible from the raw data: {error}")
         else:
             split = stored.splits.get(name)
-            yield from _compare(f"splits.{name}", split.model_dump() if split else None, found)
+            if split is None:
+                yield _Figure(f"splits.{name}", None, found)
+                continue
+            told = {key for key in found if key not in _SINCE or getattr(split, key) is not None}
+            yield from _compare(f"splits.{name}", split.model_dump(include=told), {key: found[key] for key in told})
 
 
 def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:
@@ -221,7 +230,7 @@ def _print(found: Iterator[Checked], root: Path) -> int:
 def _shown(found: Iterator[Checked]) -> Iterator[Checked]:
     for item in found:
         for difference in item.differences:
-            print(difference)
+            tell(difference)
         yield item
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from quantlab.commandline import MISUSED, Parser, add_root, warn
+from quantlab.commandline import MISUSED, Parser, add_root, refuse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run_task(str(options.root), options.batch, options.task)
     except ValueError as error:
-        warn(str(error))
+        refuse(error)
         return MISUSED
     return 0
 

@@ -121,6 +121,14 @@ def shared_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(shared_cache):
+    """What a test run remembers stays in its own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUANTLAB_CACHE", str(shared_cache))
+        yield
+
+
 @pytest.fixture
 def quantlab(tmp_path, faults, shared_cache):
     """Runs `python -m quantlab` as a user does, in an empty folder; `module` runs another command."""

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from quantlab import storage
+from quantlab import figures, storage
 from quantlab.record import Batch, CellResult, ModuleReceipt, Receipt, Record, SplitResult, Stages, Utterance
 
 MB = 1_000_000  # bytes
@@ -131,6 +131,18 @@ def result(quant: str = "none", cell_id: str | None = None, minute: int = 0, **c
     )  # fmt: skip
     heard = utterances(320, wer={"clean": clean, "other": other})
     return CellResult(record=record, utterances=heard, batches=batches)
+
+
+def adding_up(found: CellResult) -> CellResult:
+    """The result with the figures that follow from its utterances and batches, after a test has changed these."""
+    splits = {
+        name: figures.split_result(
+            [item for item in found.utterances if item.split == name],
+            [item for item in found.batches if item.split == name],
+        )
+        for name in dict.fromkeys(item.split for item in found.utterances)
+    }
+    return found.model_copy(update={"record": found.record.model_copy(update={"splits": splits})})
 
 
 def bad_result(status: str, reason: str, quant: str = "torch_int8", cell_id: str = "bad", **changes: Any) -> CellResult:

@@ -2,9 +2,10 @@
 
 import pytest
 
-from quantlab.composition import composed, shared_dir
+from quantlab.composition import composed
 from quantlab.errors import ConfigError
 from quantlab.parse import parse_config, parse_grid
+from quantlab.shared import shared_dir
 
 
 def options(group):

@@ -240,7 +240,8 @@ def test_status_of_1000_records_takes_little_time(tmp_path):
     for number in range(1000):
         folder = storage.cells_dir(tmp_path) / f"{number:016x}"
         folder.mkdir(parents=True)
-        (folder / "record.json").write_text(record.model_dump_json(indent=1) + "\n")
+        own = record.model_copy(update={"cell_id": folder.name})
+        (folder / "record.json").write_text(own.model_dump_json(indent=1) + "\n")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-X", "importtime", "-m", "quantlab.status", "--root", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

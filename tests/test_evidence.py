@@ -1,15 +1,16 @@
 import numpy as np
 import pytest
-from synthetic import QUANTS, bad_result, result
+from synthetic import QUANTS, adding_up, bad_result, result
 
 from quantlab import storage
 from quantlab.evidence import evidence
 from quantlab.pairs import find_baselines
+from quantlab.record import Batch
 
 
 def compare(root, results, **options):
     for item in results:
-        storage.write(root, item)
+        storage.write(root, adding_up(item) if item.utterances else item)
     return evidence(root, list(storage.read_all(root)), **options)
 
 
@@ -21,6 +22,17 @@ def by_speaker(found, speakers=20):
     return with_utterances(
         found, lambda item: item.model_copy(update={"speaker": f"{item.split}{int(item.id[1:]) % speakers}"})
     )
+
+
+def with_silence(found):
+    """The same with a split in which nothing is said and something is heard."""
+    quiet = found.utterances[0].model_copy(
+        update={"id": "room", "split": "silence", "nonspeech": True, "reference": "", "hypothesis": "thank you"}
+        | {"substitutions": 0, "deletions": 0, "insertions": 2, "hits": 0, "char_errors": 9, "ref_chars": 0}
+    )
+    timed = Batch(split="silence", index=0, utterances=1, audio_s=quiet.audio_s, tokens=2, elapsed_s=0.1)
+    update = {"utterances": (*found.utterances, quiet), "batches": (*found.batches, timed)}
+    return found.model_copy(update=update)
 
 
 def baseline_of(*results):
@@ -55,6 +67,14 @@ def test_rates_and_differences_are_those_of_the_records(tmp_path):
     assert found.comparison.wer_difference == pytest.approx(pooled[1] - pooled[0])  # as many words in either split
     assert (found.comparison.unit, found.comparison.units, found.comparison.utterances) == ("utterance", 320, 320)
     assert found.splits["clean"].wer_difference_ci95 != found.splits["other"].wer_difference_ci95
+
+
+def test_what_is_heard_in_silence_is_in_no_comparison(tmp_path):
+    cells = [result("none"), result("bnb_nf4")]
+    without = compare(tmp_path / "without", cells)["cell00"]
+    silent = compare(tmp_path / "with", map(with_silence, cells))["cell00"]
+    assert silent.verdict is not None
+    assert silent.comparison == without.comparison
 
 
 def test_speakers_are_drawn_where_there_are_enough(tmp_path):

@@ -36,7 +36,7 @@ def test_every_source_has_a_place_that_can_be_looked_up():
 
 
 def test_every_quantizer_and_model_named_exists():
-    from quantlab.composition import shared_dir
+    from quantlab.shared import shared_dir
 
     for item in published.load().figures:
         assert (shared_dir("conf") / "quant" / f"{item.quant}.yaml").exists()

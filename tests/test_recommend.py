@@ -136,11 +136,12 @@ def test_without_a_baseline_or_text_the_command_that_settles_it_is_given():
     found = recommend([*paper_grid(), lonely, mute], Limits())
     by_model = {finding.cell.name.split("-")[0]: finding for finding in found.undecided}
     assert by_model["tiny"].reasons == ("no baseline (quant=none, all else equal) is recorded",)
-    assert by_model["tiny"].command == (
-        "python -m quantlab -m model=tiny quant=none,hqq_int4 device=cpu dataset=demo protocol=paper"
+    assert by_model["tiny"].command.startswith(
+        "python -m quantlab -m model=tiny quant=none,hqq_int4 device=cpu dataset=demo protocol=paper "
     )
     assert by_model["small"].reasons == ("random weights have no WER",)
-    assert by_model["small"].command.endswith("model.weights=pretrained")
+    assert "model=small" in by_model["small"].command
+    assert "weights" not in by_model["small"].command  # pretrained is the default
 
 
 def test_what_failed_falls_out_with_its_reason():
@@ -163,9 +164,62 @@ def test_nothing_qualifies_and_the_nearest_miss_is_named():
 
 def test_several_corpora_are_not_mixed():
     rows = [*paper_grid(), compared("none", dataset__name="librispeech")]
-    with pytest.raises(SeveralCorporaError, match=r"several corpora \(demo, librispeech\).*--dataset"):
+    with pytest.raises(SeveralCorporaError, match=r"several corpora \(demo; librispeech\).*--dataset"):
         recommend(rows)
     assert recommend(rows, Limits(dataset="demo")).best is not None
+
+
+def _limited(limit, fingerprint, **changes):
+    """Cells of the shipped corpus, cut to some utterances."""
+    rows = [compared(quant, cell_id=f"{quant}{limit}", baseline=f"base{limit}", dataset__limit=limit, **changes)
+            for quant in ("none", "torch_int8", "hqq_int4")]  # fmt: skip
+    for item in rows:
+        item["fingerprints"] = item["fingerprints"] | {"corpus": fingerprint}
+        item["corpus"] = {"name": "demo", "fingerprint": fingerprint}
+    return rows
+
+
+def test_corpora_of_one_name_are_not_mixed_either():
+    rows = [*_limited(2, "2" * 64), *_limited(3, "3" * 64)]
+    with pytest.raises(SeveralCorporaError, match=r"\(demo, limit=2, 222222; demo, limit=3, 333333\)"):
+        recommend(rows)
+    for chosen in ("333333", "demo, limit=3", "3" * 64):
+        found = recommend(rows, Limits(dataset=chosen))
+        cells = [*found.qualifying, *(one.cell for one in (*found.rejected, *found.underpowered, *found.undecided))]
+        assert {cell.cell_id for cell in cells} == {"base3", "torch_int83", "hqq_int43"}
+
+
+def _six(quant, **changes):
+    """A cell of six utterances: figures, and no interval."""
+    item = compared(quant, **changes)
+    for part in (item, *item["splits"].values(), *([item["comparison"]] if item["comparison"] else [])):
+        part |= {key: None for key in part if key.endswith("ci95")}
+    if item["comparison"]:
+        item["comparison"] |= {"units": 6, "utterances": 6, "mde": None}
+    for split in item["splits"].values():
+        split["utterances"] = 3
+    return item
+
+
+@pytest.mark.parametrize("limit", [6, None])
+def test_of_six_utterances_the_true_reason_is_told_and_the_nearest_meets_the_other_limits(limit):
+    small = {"quant__bits": 4.0, "quant__format": "uint4", "dataset__limit": limit}
+    rows = [_six("none", dataset__limit=limit), _six("torch_int8", dataset__limit=limit), _six("hqq_int4", **small)]
+    found = recommend(rows, Limits(max_size_mb=5))
+    reason = "an interval needs 10 utterances, there are 6"
+    assert found.because == f"nothing qualifies; nearest is nano-hqq_int4-cpu: {reason}"
+    [finding] = found.undecided
+    assert finding.reasons == (reason,)
+    assert (finding.command is None) == (limit is None)
+    assert "limit" not in (finding.command or "")  # with it there are six again
+    assert (finding.advice is None) == (limit is not None)
+
+
+def test_a_cell_that_failed_is_never_the_nearest():
+    big = [item for item in careful_grid() if item["quant"] == "none"]
+    failed = row(bad_result("failed", "no memory", cell_id="f").record)
+    found = recommend([*big, failed], Limits(max_size_mb=5, max_memory_mb=5))
+    assert "size 13.1 MB" in found.because
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantlab.figures import split_result
+from quantlab.normalise import normaliser
 from quantlab.record import Batch
-from quantlab.score import Heard, count, is_loop, normaliser, recount, utterance
+from quantlab.score import Heard, Scoring, count, is_loop, recount, utterance
 
 
 @pytest.mark.parametrize(
@@ -77,16 +78,16 @@ def test_normaliser_of_another_language_keeps_its_words():
     [("whisper", (0, 0, 0, 4)), ("basic", (2, 0, 0, 2)), ("none", (4, 0, 0, 0))],
 )
 def test_normalisers_by_name(name, words):
-    counts = count("The colour, Mr. Smith", "the color mister smith", name=name)
+    counts = count("The colour, Mr. Smith", "the color mister smith", Scoring("en", name))
     assert (counts.substitutions, counts.deletions, counts.insertions, counts.hits) == words
 
 
 def test_counted_again_by_another_normaliser_the_text_and_the_rest_stay():
     item = scored("The colour", "the color")
-    again = recount(item, "none", "en")
+    again = recount(item, Scoring("en", "none"))
     assert (item.substitutions, again.substitutions, again.hits) == (0, 2, 0)
-    assert recount(again, "whisper", "en") == item
-    assert recount(scored("a", None), "none", "en") == scored("a", None)
+    assert recount(again, Scoring()) == item
+    assert recount(scored("a", None), Scoring("en", "none")) == scored("a", None)
 
 
 def test_a_normaliser_that_does_not_exist_is_named():

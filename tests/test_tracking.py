@@ -11,7 +11,7 @@ import forked
 import pytest
 import yaml
 from compared import careful_grid
-from synthetic import bad_result, grid, result
+from synthetic import bad_result, grid, result, split_result
 
 import quantlab
 from quantlab import storage, tracking
@@ -57,7 +57,8 @@ def _log(root, written: CellResult) -> str:
 def test_a_record_reads_back_from_mlflow(root, client):
     written = result("hqq_int4", "full", quant__skip=["*.k_proj", "*.v_proj"]).record
     run = client.get_run(_log(root, result("hqq_int4", "full", quant__skip=["*.k_proj", "*.v_proj"])))
-    assert (run.info.run_name, run.info.status) == ("nano-hqq_int4-cpu", "FINISHED")
+    assert run.info.run_name == "nano-hqq_int4-cpu (quant.format=int4, quant.skip=*.k_proj,*.v_proj)"
+    assert run.info.status == "FINISHED"
     assert run.info.end_time - run.info.start_time == round(1000 * written.stages.total_s)
     clean = written.splits["clean"]
     expected = {
@@ -98,7 +99,7 @@ def test_figures_that_do_not_exist_are_absent(root, client):
     failed = client.get_run(_log(root, bad_result("failed", "no", cell_id="nothing")))
     assert failed.data.metrics == {}
     random = result("none", "random").record
-    splits = {name: split.model_copy(update={"wer": None, "cer": None}) for name, split in random.splits.items()}
+    splits = {name: split_result(None, 0.0121) for name in random.splits}
     run = client.get_run(_log(root, CellResult(record=random.model_copy(update={"splits": splits}))))
     assert "quality/wer_clean" not in run.data.metrics
     assert "speed/rtf_clean" in run.data.metrics
@@ -106,7 +107,8 @@ def test_figures_that_do_not_exist_are_absent(root, client):
 
 def test_figures_are_rounded_to_be_read_and_bytes_are_exact(root, client):
     written = result("none", "digits").record
-    splits = {"clean": written.splits["clean"].model_copy(update={"wer": 25 / 29})}
+    counts = {"substitutions": 25, "hits": 4, "ref_words": 29, "wer": 25 / 29}
+    splits = {"clean": written.splits["clean"].model_copy(update=counts)}
     written = written.model_copy(update={"splits": splits, "peak_memory_bytes": 12_345_678_901})
     metrics = client.get_run(_log(root, CellResult(record=written))).data.metrics
     assert metrics["quality/wer_clean"] == 0.862069
@@ -145,7 +147,7 @@ def test_static_schemes_tell_where_they_calibrated(root, client):
 def test_what_did_not_end_well_has_a_status_and_a_reason(root, client, status, shown):
     run = client.get_run(_log(root, bad_result(status, "because\nof this", cell_id=f"bad-{status}")))
     assert run.info.status == shown
-    assert (run.data.tags["status"], run.data.tags["reason"]) == (status, "because\nof this")
+    assert (run.data.tags["status"], run.data.tags["reason"]) == (status, r"because\nof this")
 
 
 def test_a_very_long_reason_is_cut(root, client):
@@ -333,7 +335,7 @@ def test_where_to_look(root):
     assert tracking.ui_command("mlruns", server) == "http://***@host:5000"
     assert tracking.ui_command("mlruns", TrackingConfig(name="off")) is None
     assert tracking.sync_command("my runs", server) == (
-        "python -m quantlab.sync --root 'my runs' --uri http://host:5000"
+        "python -m quantlab.sync --root 'my runs' --uri \"$MLFLOW_TRACKING_URI\""
     )
 
 

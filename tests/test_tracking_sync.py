@@ -91,7 +91,7 @@ def test_misuse_is_exit_code_2_and_help_has_an_example(capsys):
     with pytest.raises(SystemExit) as caught:
         sync.main(["--uri", "localhost:5000"])
     assert caught.value.code == 2
-    assert "write http://HOST:PORT" in capsys.readouterr().err
+    assert "expected http://HOST:PORT" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         sync.main(["--help"])
     assert caught.value.code == 0

@@ -18,16 +18,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quantlab import storage
 from quantlab.config import RunConfig
+from quantlab.content import read_bytes, read_note
+from quantlab.errors import shortened
 from quantlab.launcher import LauncherConfig
 from quantlab.parse import parse_config
 from quantlab.plan import Cell
 from quantlab.record import Record
 
 SCHEMA_VERSION = 1
+BATCH_BYTES = 256 << 20  # of batch.json; a thousand cells have 3 MB
 
 
 class _Part(BaseModel):
@@ -48,7 +51,7 @@ class Planned(_Part):
     def of(cls, cell: Cell, before: Record | None) -> Planned:
         return cls(
             id=cell.id,
-            label=cell.config.label,
+            label=cell.label,
             config=cell.config.model_dump(mode="json"),
             fingerprints=cell.fingerprints,
             versions=cell.versions,
@@ -74,6 +77,12 @@ class Batch(_Part):
     launcher: LauncherConfig
     cells: tuple[Planned, ...]
     tasks: tuple[tuple[str, ...], ...] = Field(min_length=1)  # ids of cells; a task is one job of the array
+
+    @model_validator(mode="after")
+    def _has_the_cells_of_its_tasks(self) -> Batch:
+        if missing := {id for task in self.tasks for id in task} - {cell.id for cell in self.cells}:
+            raise ValueError(f"tasks: no cell {shortened(min(missing))}")
+        return self
 
     def planned(self, task: int) -> list[Planned]:
         """The cells of a task, in the order they are run."""
@@ -124,6 +133,7 @@ def new(sweep: str, launcher: LauncherConfig, cells: Sequence[Planned], tasks: S
 def write(root: str | Path, batch: Batch) -> None:
     """Put it on disk, whole."""
     slurm_dir(root, batch.id).mkdir(parents=True)
+    slurm_dir(root, batch.id).chmod(0o700)  # submitit's script has the lines of setup, a log what they print
     write_json(folder(root, batch.id) / "batch.json", batch.model_dump(mode="json"))
 
 
@@ -135,13 +145,16 @@ def read(root: str | Path, batch_id: str) -> Batch:
     """
     path = folder(root, batch_id) / "batch.json"
     try:
-        return Batch.model_validate_json(path.read_bytes())
+        found = Batch.model_validate_json(read_bytes(path, BATCH_BYTES))
     except FileNotFoundError:
         raise ValueError(f"no batch {batch_id!r} below {jobs_dir(root)}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ValueError(f"{path} is no batch of this quantlab: {where}: {first['msg']}") from None
+    if found.id != batch_id:
+        raise ValueError(f"{path} is no batch of this quantlab: id: it is of another batch, {shortened(found.id)}")
+    return found
 
 
 def read_all(root: str | Path) -> Iterator[Batch]:
@@ -161,10 +174,13 @@ def made_since(root: str | Path, cell: Planned) -> Record | None:
 
 
 def write_json(path: Path, value: object, durable: bool = True) -> None:
-    """A small file that is there whole or not at all; takes no lock, so that a signal handler may call it."""
+    """A small file that is there whole or not at all, for its owner alone, as it may hold settings.
+
+    Takes no lock, so that a signal handler may call it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with fresh.open("w", encoding="utf-8") as file:
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file)
         file.flush()
         if durable:
@@ -174,8 +190,4 @@ def write_json(path: Path, value: object, durable: bool = True) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A small file; empty where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_note(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def look(root: str | Path, found: Sequence[Batch]) -> Look:
 def known_at_submission(root: str | Path, batch: Batch) -> list[str]:
     """The ids that sbatch answered with, in the order of the tasks; empty for a script that a user submits."""
     found = batches.read_json(batches.folder(root, batch.id) / "submitted.json").get("jobs", [])
-    return [str(id) for id in found]
+    return list(map(str, found)) if isinstance(found, list) and all(map(_is_job, found)) else []
 
 
 def job_ids(root: str | Path, batch: Batch) -> dict[int, str]:
@@ -77,8 +78,14 @@ def job_ids(root: str | Path, batch: Batch) -> dict[int, str]:
     if submitted:
         return dict(enumerate(submitted))
     started = batches.folder(root, batch.id) / "started"
-    found = {int(path.stem): batches.read_json(path).get("job") for path in started.glob("[0-9]*.json")}
-    return {task: str(id) for task, id in found.items() if id}
+    tasks = [path for path in started.glob("[0-9]*.json") if path.stem.isdecimal()]
+    found = {int(path.stem): batches.read_json(path).get("job") for path in tasks}
+    return {task: str(id) for task, id in found.items() if _is_job(id)}
+
+
+def _is_job(id: object) -> bool:
+    """It is asked for on the command line of squeue, and is part of a path."""
+    return bool(re.fullmatch(r"\d+(_\d+)?", str(id), re.ASCII))
 
 
 def log_of(root: str | Path, batch: Batch, job_id: str) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from quantlab.address import VARIABLE, Address, hand_over
 from quantlab.cluster import batch as batches
 from quantlab.cluster import script as scripts
 from quantlab.cluster.array import counted, submit
@@ -37,9 +38,10 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
         ConfigError: the launcher's settings, or what sbatch says of them.
     """
     _check_slurm()
+    hand_over(configs[0].tracking.uri)
     root = Path(configs[0].output_dir)
     cells = plan(configs, site(launcher))
-    open_root(root)
+    open_root(root, configs[0].export.dir)
     sweep = sweep_id(cells)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a Ctrl-C
     with Display(len(cells)) as display:
@@ -88,6 +90,8 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
         if batch:
             batches.write(root, batch)
         grid.run(split.here, sweep)
+        if isinstance(uri := configs[0].tracking.uri, Address) and uri.hides:
+            display.say(f"no file holds all of tracking.uri: set {VARIABLE} to it where you call sbatch")
         told = f"{len(split.new)} of {counted(len(cells), 'cell')} in the script"
         display.say(f"{told}; the others are recorded, or in jobs already")
         display.say(_how_to_look(root))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,19 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from quantlab.data.corpus import Audio
+from quantlab.content import opened
+from quantlab.data.corpus import Audio, Part
+from quantlab.data.level import Doubt, Meter
+from quantlab.data.wav import WrongSizeError, mended
 
+Samples = npt.NDArray[np.float32]
 SAMPLE_RATE = 16_000  # Hz
 UNKNOWN_LENGTH = 2**62  # frames; libsndfile gives 2**63 - 1 for a stream that does not tell
-UNKNOWN_BYTES = 2**31 - 1  # a WAV that was piped declares this or more
+UNKNOWN_BYTES = 2**31 - 2**20  # a WAV that was piped declares about 2 GB (SoX: 0x7ffff000) or more
+UNHEARD_S = 0.01  # that may be missing at the end of a file: headers of some programs count themselves
+OVERHANG_S = 0.1  # that a segment may reach beyond its recording, or a length be wrong: times are rounded
+LONGEST_S = 86_400.0  # of what is read at once
+BLOCK_VALUES = 2**20  # samples of all channels together that are read at a time
 CUT_WAV = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)", re.M)  # libsndfile reads what is left, and logs it
 
 
@@ -31,98 +40,174 @@ class TooLongError(ValueError):
 
 @dataclass(frozen=True)
 class Clip:
-    samples: npt.NDArray[np.float32]  # (samples,), mono, 16 kHz
+    samples: Samples  # (samples,), mono, 16 kHz
     seconds: float  # of the audio as it was stored
+    doubts: tuple[Doubt, ...] = ()  # what is wrong with it, though it can be heard
 
 
-def decode(audio: Audio, window_s: float | None) -> Clip:
-    """Read one clip, average its channels and resample it.
+def decode(audio: Audio, part: Part, window_s: float | None) -> Clip:
+    """Read one clip, average its channels or choose one, and resample it.
 
     No more than the window is ever held in memory.
 
     Args:
         audio: where it is.
+        part: which part of it.
         window_s: the most seconds that are wanted; null takes whatever there is, at 64 kB a second.
 
     Raises:
-        UnreadableAudioError: missing, corrupt, truncated or empty; or a sample is NaN or infinite.
+        UnreadableAudioError: missing, corrupt, truncated or empty, or not what its listing says; or a sample is NaN or
+            infinite.
         TooLongError: longer than `window_s` seconds.
     """
-    return _clip(audio, lambda file: _read(file, window_s))
+    with _open(audio) as file:
+        _check_claims(file, part)
+        first, last = _span(file, part)
+        most = int((window_s or LONGEST_S) * file.samplerate)
+        if last is not None and last - first > most:
+            raise TooLongError(_too_long(f"{(last - first) / file.samplerate:.2f} s", window_s))
+        meter = Meter(file.channels if part.channel is None else 1, file.samplerate, file.subtype)
+        wanted = most + 1 if last is None else last - first
+        mono = _mono(file, first, wanted, part.channel, meter)
+        if last is None and len(mono) > most:
+            known = f"{file.frames / file.samplerate:.2f} s"
+            raise TooLongError(_too_long(known if file.frames < UNKNOWN_LENGTH else "more", window_s))
+        _check_whole(file, part, first + len(mono), last)
+        return _clip(mono, file.samplerate, meter.doubts())
 
 
-def excerpt(audio: Audio, samples: int, place: float) -> npt.NDArray[np.float32]:
+def excerpt(audio: Audio, part: Part, samples: int, place: float) -> Samples:
     """So many samples at 16 kHz, mono, from somewhere in a recording; a shorter one is repeated.
 
     Args:
         audio: where it is.
+        part: which part of it.
         samples: how many.
         place: where the excerpt lies, from 0 (at the start) to 1 (at the end).
 
     Raises:
         UnreadableAudioError: see `decode`.
     """
-    clip = _clip(audio, lambda file: _read_part(file, samples / SAMPLE_RATE, place))
+    with _open(audio) as file:
+        first, last = _span(file, part)
+        wanted = math.ceil(samples / SAMPLE_RATE * file.samplerate) + 1
+        end = file.frames if last is None else min(last, file.frames)
+        if wanted < end - first < UNKNOWN_LENGTH:
+            first += round(place * (end - first - wanted))
+        mono = _mono(file, first, wanted if last is None else min(wanted, last - first), part.channel)
+        clip = _clip(mono, file.samplerate)
     return np.resize(clip.samples, samples)
 
 
-def _clip(audio: Audio, read: Callable[[soundfile.SoundFile], npt.NDArray[np.float32]]) -> Clip:
+def length_s(audio: Audio, part: Part) -> float:
+    """Seconds of the part, as the header tells.
+
+    Raises:
+        UnreadableAudioError: see `decode`.
+    """
+    with _open(audio) as file:
+        first, last = _span(file, part)
+        return float(((file.frames if last is None else last) - first) / file.samplerate)
+
+
+@contextlib.contextmanager
+def _open(audio: Audio) -> Iterator[soundfile.SoundFile]:
+    """Audio to be read; whatever goes wrong then has a reason in one line."""
     try:
-        with _open(audio) as file:
-            frames, rate = read(file), file.samplerate
-    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+        source = audio()
+        with io.BytesIO(source) if isinstance(source, bytes) else opened(source) as raw:
+            content = mended(raw)
+        if content is None:
+            content = source if isinstance(source, bytes) else None
+        with soundfile.SoundFile(source if content is None else io.BytesIO(content)) as file:
+            yield file
+    except (soundfile.SoundFileError, OSError, RuntimeError, WrongSizeError) as error:
         raise UnreadableAudioError(_reason(error)) from error
-    if not np.isfinite(frames).all():
-        raise UnreadableAudioError("NaN or infinite samples")
-    mono = np.ascontiguousarray(frames.mean(axis=1, dtype=np.float32))
+
+
+def _span(file: soundfile.SoundFile, part: Part) -> tuple[int, int | None]:
+    """The first frame of a part and the one after its last; None is the end, wherever that is."""
+    first = round(part.offset_s * file.samplerate)
+    if first >= file.frames:
+        starts, ends = f"{part.offset_s:.2f} s", f"{file.frames / file.samplerate:.2f} s"
+        raise UnreadableAudioError(f"it starts at {starts}, the recording ends at {ends}" if first else "no samples")
+    if part.duration_s is None:
+        return first, None
+    return first, max(first + 1, round((part.offset_s + part.duration_s) * file.samplerate))
+
+
+def _mono(
+    file: soundfile.SoundFile, first: int, wanted: int, channel: int | None, meter: Meter | None = None
+) -> Samples:
+    """So many frames or as many as there are, as one channel; a block at a time, however many channels there are."""
+    if channel is not None and channel >= file.channels:
+        raise UnreadableAudioError(f"channel {channel} of {file.channels}: the first is channel 0")
+    if first:
+        file.seek(first)
+    blocks = [np.zeros(0, np.float32)]
+    size = Meter.frames(file.samplerate, max(1, BLOCK_VALUES // file.channels))
+    while wanted > 0:
+        frames = file.read(min(size, wanted), dtype="float32", always_2d=True)
+        if len(frames) == 0:
+            break
+        chosen = frames if channel is None else frames[:, channel : channel + 1]
+        if not np.isfinite(chosen).all():
+            raise UnreadableAudioError("NaN or infinite samples")
+        mono = np.ascontiguousarray(chosen.mean(axis=1, dtype=np.float32))
+        if meter is not None:
+            meter.read(chosen, mono)
+        blocks.append(mono)
+        wanted -= len(frames)
+    samples = np.concatenate(blocks)
+    if len(samples) == 0:
+        raise UnreadableAudioError("no samples")
+    return samples
+
+
+def _check_claims(file: soundfile.SoundFile, part: Part) -> None:
+    """What the listing says of the file has to be so: else it speaks of another file."""
+    for what, told, found in (
+        ("Hz", part.rate, file.samplerate),
+        ("channels", part.channels, file.channels),
+        ("samples", part.frames, file.frames),
+    ):
+        if told is not None and told != found:
+            raise UnreadableAudioError(f"the manifest says that it has {told} {what}, and it has {found}")
+    found_s = file.frames / file.samplerate
+    if part.seconds is not None and abs(part.seconds - found_s) > OVERHANG_S:
+        raise UnreadableAudioError(f"the manifest says that it has {part.seconds:.2f} s, and it has {found_s:.2f}")
+
+
+def _check_whole(file: soundfile.SoundFile, part: Part, end: int, last: int | None) -> None:
+    """Whether all was read that should be there; `end` is the frame after the last one read."""
+    rate = file.samplerate
+    if last is not None:
+        if last - end > OVERHANG_S * rate:
+            told, ends = part.offset_s + (part.duration_s or 0), end / rate
+            raise UnreadableAudioError(f"it ends at {told:.2f} s, the recording at {ends:.2f} s")
+        return
+    if file.frames < UNKNOWN_LENGTH and file.frames - end > UNHEARD_S * rate:
+        raise UnreadableAudioError(f"truncated: {end} of {file.frames} frames")
+    cut = CUT_WAV.search(file.extra_info)
+    if cut is not None:
+        told, there = int(cut[1]), int(cut[2])
+        if told < UNKNOWN_BYTES and (told - there) * end > UNHEARD_S * rate * there:  # there / end bytes a frame
+            raise UnreadableAudioError(f"truncated: {there} of {told} bytes of samples")
+
+
+def _clip(mono: Samples, rate: int, doubts: tuple[Doubt, ...] = ()) -> Clip:
     samples = mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
     if len(samples) == 0:
         raise UnreadableAudioError(f"no samples at {SAMPLE_RATE} Hz: {len(mono)} at {rate} Hz")
-    return Clip(samples, len(mono) / rate)
+    if not np.isfinite(samples).all():
+        raise UnreadableAudioError("NaN or infinite samples")
+    return Clip(samples, len(mono) / rate, doubts)
 
 
-def _open(audio: Audio) -> soundfile.SoundFile:
-    source = audio()
-    if isinstance(source, bytes):
-        return soundfile.SoundFile(io.BytesIO(source))
-    if not source.is_file():
-        raise UnreadableAudioError("no such file")
-    return soundfile.SoundFile(source)
-
-
-def _read_part(file: soundfile.SoundFile, seconds: float, place: float) -> npt.NDArray[np.float32]:
-    wanted = math.ceil(seconds * file.samplerate) + 1
-    if wanted < file.frames < UNKNOWN_LENGTH:
-        file.seek(round(place * (file.frames - wanted)))
-    frames: npt.NDArray[np.float32] = file.read(wanted, dtype="float32", always_2d=True)
-    if len(frames) == 0:
-        raise UnreadableAudioError("no samples")
-    return frames
-
-
-def _read(file: soundfile.SoundFile, window_s: float | None) -> npt.NDArray[np.float32]:
-    frames: npt.NDArray[np.float32]
+def _too_long(length: str, window_s: float | None) -> str:
     if window_s is None:
-        frames = file.read(dtype="float32", always_2d=True)
-    else:
-        most = int(window_s * file.samplerate)
-        frames = file.read(most + 1, dtype="float32", always_2d=True)
-        if len(frames) > most:
-            raise TooLongError(_length(file, window_s))
-    if len(frames) == 0:
-        raise UnreadableAudioError("no samples")
-    if len(frames) < file.frames < UNKNOWN_LENGTH:
-        raise UnreadableAudioError(f"truncated: {len(frames)} of {file.frames} frames")
-    cut = CUT_WAV.search(file.extra_info)
-    if cut is not None and int(cut[2]) < int(cut[1]) < UNKNOWN_BYTES:
-        raise UnreadableAudioError(f"truncated: {cut[2]} of {cut[1]} bytes of samples")
-    return frames
-
-
-def _length(file: soundfile.SoundFile, window_s: float) -> str:
-    known = file.frames < UNKNOWN_LENGTH
-    length = f"{file.frames / file.samplerate:.2f} s" if known else f"more than {window_s:g} s"
-    return f"{length}; the model's window is {window_s:g} s"
+        return f"{length}; at most {LONGEST_S:g} s are read at once"
+    return f"{length if length != 'more' else f'more than {window_s:g} s'}; the model's window is {window_s:g} s"
 
 
 def _reason(error: Exception) -> str:
@@ -131,4 +216,6 @@ def _reason(error: Exception) -> str:
         # decoder, and the last one says that the file does not exist
         text = str(error.error_string)
         return "format not recognised" if "does not exist" in text else text
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

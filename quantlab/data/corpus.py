@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
 from quantlab.config import DatasetConfig
+from quantlab.content import Digests
 from quantlab.errors import ConfigError, did_you_mean, shortened
 from quantlab.record import to_json
 
 ENTRY_POINTS = "quantlab.datasets"
+OWN_SOURCES = ("shipped", "joined", "manifest", "librispeech_dir", "hub")
 SPLIT_NAME = re.compile(r"\w[\w .+-]{0,59}")
-SAMPLE_BYTES = 16 * 1024  # of an audio file that its digest reads, at the start and in the middle
 
 
 class Audio(Protocol):
@@ -31,9 +36,26 @@ class File:
     """Audio in a file of its own."""
 
     path: Path
+    digest: str | None = None  # of its content when it was listed; "" where there was none, null: not looked at
 
     def __call__(self) -> Path:
         return self.path
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of its audio an utterance is, and what its listing says of the whole; null where it says nothing."""
+
+    offset_s: float = 0.0
+    duration_s: float | None = None  # null: to the end
+    channel: int | None = None  # from 0; null: the average of all
+    rate: int | None = None  # Hz, of the whole
+    channels: int | None = None
+    frames: int | None = None
+    seconds: float | None = None
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,7 @@ class Utterance:
     speaker: str | None
     audio: Audio
     digest: str  # changes with the audio, not with where it lies
+    part: Part = WHOLE  # of that audio
 
 
 @dataclass(frozen=True)
@@ -65,9 +88,28 @@ def open_corpus(dataset: DatasetConfig) -> Corpus:
         Unavailable: a hub corpus that is neither cached nor within reach.
     """
     listing = reader(dataset.source)(dataset)
-    splits = {split_name(name): tuple(listing[name])[: dataset.limit] for name in chosen_splits(dataset, listing)}
+    splits = {
+        split_name(name): tuple(heard_by(dataset, item) for item in listing[name][: dataset.limit])
+        for name in chosen_splits(dataset, listing)
+    }
     _check_ids(dataset, [item for split in splits.values() for item in split])
     return Corpus(dataset, _fingerprint(dataset, splits), splits)
+
+
+def heard_by(dataset: DatasetConfig, item: Utterance) -> Utterance:
+    """The utterance with the channel that the configuration chooses.
+
+    Raises:
+        ConfigError: its listing names another one.
+    """
+    asked, own = dataset.channel, item.part.channel
+    if asked is None or own == asked:
+        return item
+    if own is not None:
+        raise ConfigError(
+            f"dataset.channel={asked}: {shortened(item.id)} has channel {own} of its own; leave dataset.channel=null"
+        )
+    return replace(item, part=replace(item.part, channel=asked))
 
 
 def _fingerprint(dataset: DatasetConfig, splits: Listing) -> str:
@@ -104,24 +146,30 @@ def reader(source: str) -> Reader:
     from quantlab.data.librispeech import read_librispeech
     from quantlab.data.manifest import read_manifest, read_shipped
 
-    own: dict[str, Reader] = {
-        "shipped": read_shipped,
-        "joined": read_joined,
-        "manifest": read_manifest,
-        "librispeech_dir": read_librispeech,
-        "hub": read_hub,
-    }
+    readers = (read_shipped, read_joined, read_manifest, read_librispeech, read_hub)
+    own: dict[str, Reader] = dict(zip(OWN_SOURCES, readers, strict=True))
     if source in own:
         return own[source]
-    others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    others = _added(tuple(sys.path))
     if source not in others:
         raise ConfigError(f"dataset.source: no reader {source!r}{did_you_mean(source, [*own, *others])}")
     return others[source].load()
 
 
-def file_utterance(path: Path, *, id: str, split: str, text: str, speaker: str | None) -> Utterance:
+def added_reader(source: str) -> EntryPoint | None:
+    """Where another package's reader of a source is; None for quantlab's own, and where there is none."""
+    return None if source in OWN_SOURCES else _added(tuple(sys.path)).get(source)
+
+
+@functools.lru_cache(maxsize=1)
+def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Of other packages. Looking through all that are installed on `path` takes 20 ms, and a grid asks often."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def file_utterance(path: Path, *, id: str, split: str, text: str, speaker: str | None, part: Part = WHOLE) -> Utterance:
     """An utterance whose audio is a file; one that is not there is named when it is decoded."""
-    return Utterance(id, split, text, speaker, File(path), digest="")
+    return Utterance(id, split, text, speaker, File(path), digest="", part=part)
 
 
 def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
@@ -130,9 +178,11 @@ def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
     Raises:
         ConfigError: not one of the files exists, so the path is wrong and not the corpus.
     """
-    splits = {
-        name: [_digested(item) for item in listing[name][: dataset.limit]] for name in chosen_splits(dataset, listing)
-    }
+    with Digests() as digests, ThreadPoolExecutor() as pool:
+        splits = {
+            name: list(pool.map(partial(_digested, digests), listing[name][: dataset.limit]))
+            for name in chosen_splits(dataset, listing)
+        }
     items = [item for split in splits.values() for item in split]
     if not any(item.digest for item in items):
         first = items[0].audio() if items else None
@@ -140,32 +190,29 @@ def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
     return splits
 
 
-def _digested(item: Utterance) -> Utterance:
-    assert isinstance(item.audio, File)
-    return replace(item, digest=file_digest(item.audio.path))
+def _digested(digests: Digests, item: Utterance) -> Utterance:
+    if not isinstance(item.audio, File):
+        return item
+    audio = hashed(digests, item.audio.path)
+    return replace(item, audio=audio, digest=audio.digest or "")
 
 
-def file_digest(path: Path) -> str:
-    """Size and two samples of a file's content; empty when it cannot be opened.
+def hashed(digests: Digests, path: Path) -> File:
+    """A file as it is now."""
+    return File(path, file_digest(digests, path))
 
-    Reading whole corpora before each grid would cost minutes on a network disk; a re-encoded, cut or denoised
-    file differs in its size or in the samples.
-    """
+
+def file_digest(digests: Digests, path: Path) -> str:
+    """The hash of a file's content; empty when it cannot be opened."""
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            digest = hashlib.sha256(str(size).encode())
-            digest.update(file.read(SAMPLE_BYTES))
-            file.seek(max(file.tell(), size // 2))
-            digest.update(file.read(SAMPLE_BYTES))
+        return digests.of(path)
     except (OSError, ValueError):  # ValueError: a path that no file system can hold
         return ""
-    return digest.hexdigest()
 
 
 def split_digest(utterances: Iterable[Utterance]) -> str:
     """A hash of what a split's features and references depend on, independent of where its files lie."""
-    return _hash([[item.id, item.text, item.speaker, item.digest] for item in utterances])
+    return _hash([[item.id, item.text, item.speaker, item.digest, asdict(item.part)] for item in utterances])
 
 
 def _hash(value: object) -> str:

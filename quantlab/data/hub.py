@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ from typing import Any
 
 from quantlab import hub
 from quantlab.config import DatasetConfig, HubSplit
-from quantlab.data.corpus import Listing, Utterance, chosen_splits
-from quantlab.errors import ConfigError, Unavailable
+from quantlab.content import Digests, cache_dir
+from quantlab.data import keys
+from quantlab.data.array import as_wav
+from quantlab.data.audio import UnreadableAudioError
+from quantlab.data.corpus import Listing, Utterance, chosen_splits, hashed
+from quantlab.errors import ConfigError, Unavailable, shortened
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,15 @@ class Row:
     table: Any  # datasets.Dataset, its audio column not decoded
     column: str
     index: int
+    dtype: str | None = None  # of the samples, where the column holds arrays
 
-    def __call__(self) -> bytes | Path:
+    def __call__(self) -> bytes:
         audio = self.table[self.index][self.column] or {}
-        if audio.get("bytes") is not None:
-            return bytes(audio["bytes"])
-        return Path(audio.get("path") or f"row {self.index} has no audio")
+        if self.dtype is not None:
+            return as_wav(audio.get("array"), audio.get("sampling_rate"), self.dtype)
+        if audio.get("bytes") is None:
+            raise UnreadableAudioError(f"row {self.index} has no audio")
+        return bytes(audio["bytes"])
 
 
 def read_hub(dataset: DatasetConfig) -> Listing:
@@ -49,9 +57,10 @@ def read_hub(dataset: DatasetConfig) -> Listing:
     listing = {}
     for name in chosen_splits(dataset, dataset.hub_splits):
         folder, files = _files(dataset, dataset.hub_splits[name])
-        table = _table(dataset, files)
+        source = _source(dataset, folder, files)
+        table = _table(dataset, files, source)
         _check_complete(dataset, dataset.hub_splits[name], folder, len(table))
-        listing[name] = _utterances(dataset, name, table, _source(dataset, folder, files))
+        listing[name] = _utterances(dataset, name, table, source, folder)
     return listing
 
 
@@ -130,7 +139,8 @@ def _card(folder: Path) -> Mapping[str, Any]:
     import yaml
 
     with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-        return huggingface_hub.metadata_load(folder / "README.md") or {}
+        if (folder / "README.md").is_file():
+            return huggingface_hub.metadata_load(folder / "README.md") or {}
     return {}
 
 
@@ -146,13 +156,16 @@ def _check_complete(dataset: DatasetConfig, split: HubSplit, folder: Path, rows:
                 )
 
 
-def _table(dataset: DatasetConfig, files: Sequence[Path]) -> Any:
+def _table(dataset: DatasetConfig, files: Sequence[Path], source: str) -> Any:
     import datasets
+
+    # by itself it knows a table again by path and time of change, which another file can have
+    own = None if dataset.path is None else cache_dir() / "parquet" / hashlib.sha256(source.encode()).hexdigest()[:32]
 
     quiet = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:  # not load_dataset, which reports its use to a server first
-        table = datasets.Dataset.from_parquet([str(file) for file in files])
+        table = datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=own and str(own))
     except Exception as error:  # each layer of the reader raises its own kind
         why = str(error.__cause__ or error)
         raise ConfigError(f"dataset {dataset.name!r}: {_named(files)} cannot be read: {why}") from error
@@ -163,7 +176,36 @@ def _table(dataset: DatasetConfig, files: Sequence[Path]) -> Any:
         column = getattr(dataset, option)
         if column is not None and column not in table.column_names:
             raise ConfigError(f"dataset.{option}={column}: no such column; there are {', '.join(table.column_names)}")
-    return table.cast_column(dataset.audio_column, datasets.Audio(decode=False))
+    changing = filter(keys.changes_what_is_heard, table.column_names)
+    keys.refuse([name for name in changing if not keys.is_ignored(name, dataset)])
+    return (
+        table
+        if _samples_type(dataset, table)
+        else table.cast_column(dataset.audio_column, datasets.Audio(decode=False))
+    )
+
+
+def _samples_type(dataset: DatasetConfig, table: Any) -> str | None:
+    """The type of the samples of a column that holds arrays with their sampling rate; None of one that holds files.
+
+    Raises:
+        ConfigError: it holds neither.
+    """
+    found = table.data.schema.field(dataset.audio_column).type
+    names = {found.field(index).name for index in range(found.num_fields)} if str(found).startswith("struct") else set()
+    if str(found) in ("string", "large_string"):  # paths
+        return None
+    if "bytes" in names:
+        return None
+    if {"array", "sampling_rate"} <= names:
+        samples = found.field("array").type
+        while hasattr(samples, "value_type"):
+            samples = samples.value_type
+        return str(samples.to_pandas_dtype().__name__)
+    raise ConfigError(
+        f"dataset.audio_column={dataset.audio_column} holds {shortened(str(found))}: expected encoded audio "
+        "(bytes, path), or an array with its sampling_rate"
+    )
 
 
 def _named(files: Sequence[Path]) -> str:
@@ -171,29 +213,64 @@ def _named(files: Sequence[Path]) -> str:
 
 
 def _source(dataset: DatasetConfig, folder: Path, files: Sequence[Path]) -> str:
-    """What pins the audio: the commit, or for a local clone the files' names and sizes."""
+    """What pins the audio: the commit, or for a local clone the files' names and content."""
     if dataset.path is None:
         return f"{dataset.repo}@{folder.name}"
-    return " ".join(f"{file.relative_to(folder).as_posix()}:{file.stat().st_size}" for file in files)
+    try:
+        with Digests() as digests:
+            return " ".join(f"{file.relative_to(folder).as_posix()}:{digests.of(file)}" for file in files)
+    except OSError as error:
+        raise ConfigError(f"dataset {dataset.name!r}: {error.filename} cannot be read: {error.strerror}") from None
 
 
-def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str) -> list[Utterance]:
+def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str, folder: Path) -> list[Utterance]:
     columns = [dataset.text_column, dataset.speaker_column, dataset.id_column]
     rows = table.select(range(min(len(table), dataset.limit or len(table))))
     values = rows.select_columns([column for column in columns if column is not None])[:]
 
     def value(column: str | None, index: int) -> str | None:
         item = None if column is None else values[column][index]
+        if not isinstance(item, str | int | None) and column == dataset.text_column:
+            raise ConfigError(f"dataset.text_column={column} holds {shortened(item)}: expected text")
         return None if item is None else str(item)
 
+    _check_language(dataset, rows)
+    dtype = _samples_type(dataset, table)
+    alone = table.select_columns([dataset.audio_column])  # a row of it decodes no other column
+    with Digests() as digests:
+        audio = [
+            hashed(digests, folder / path) if path else Row(alone, dataset.audio_column, index, dtype)
+            for index, path in enumerate(_paths(rows, dataset.audio_column))
+        ]
     return [
         Utterance(
             id=value(dataset.id_column, index) or f"{split}-{index:06d}",
             split=split,
             text=value(dataset.text_column, index) or "",
             speaker=value(dataset.speaker_column, index),
-            audio=Row(table, dataset.audio_column, index),
-            digest=f"{source} {index}",
+            audio=item,
+            digest=f"{source} {index}" if isinstance(item, Row) else f"{item.digest}",
         )
-        for index in range(len(rows))
+        for index, item in enumerate(audio)
     ]
+
+
+def _check_language(dataset: DatasetConfig, rows: Any) -> None:
+    """Refuse rows that are in another language by their own account; a name, as FLEURS has it, is no code."""
+    for name in keys.LANGUAGE:
+        if name in rows.column_names and not keys.is_ignored(name, dataset):
+            for told in sorted(map(str, set(rows.select_columns([name])[:][name]))):
+                if re.fullmatch(r"[A-Za-z]{2,3}([-_]\w+)?", told):
+                    keys.check_language(name, told, dataset)
+
+
+def _paths(rows: Any, column: str) -> list[str | None]:
+    """Of each row the file beside the table that holds its audio; None where the row holds it."""
+    kind = rows.data.schema.field(column).type
+    if "bytes" not in {kind.field(index).name for index in range(kind.num_fields)}:
+        return [None] * len(rows)
+    found: list[str | None] = []
+    for chunk in rows.with_format("arrow")[:].column(column).chunks:
+        held, paths = chunk.field("bytes").is_valid().to_pylist(), chunk.field("path").to_pylist()
+        found += [None if is_held else path for is_held, path in zip(held, paths, strict=True)]
+    return found

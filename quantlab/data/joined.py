@@ -10,14 +10,14 @@ import hashlib
 import io
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import soundfile
 
 from quantlab.config import DatasetConfig
-from quantlab.data.audio import SAMPLE_RATE, UnreadableAudioError, decode
-from quantlab.data.corpus import File, Listing, Utterance
+from quantlab.data.audio import SAMPLE_RATE, Samples, TooLongError, UnreadableAudioError, decode, length_s
+from quantlab.data.corpus import Listing, Part, Utterance, heard_by
 from quantlab.data.manifest import read_manifest, read_shipped
 
 SHIPPED = "demo"  # the corpus that is joined where no manifest is named
@@ -41,7 +41,7 @@ class Joined:
         samples = [
             piece
             for part, pause_s in zip(self.parts, self.pauses_s, strict=True)
-            for piece in (_part(part), np.zeros(round(pause_s * SAMPLE_RATE), np.float32))
+            for piece in (_samples(part), np.zeros(round(pause_s * SAMPLE_RATE), np.float32))
         ]
         buffer = io.BytesIO()
         soundfile.write(buffer, np.concatenate(samples), SAMPLE_RATE, format="WAV", subtype="FLOAT")
@@ -58,7 +58,8 @@ def read_joined(dataset: DatasetConfig) -> Listing:
     """
     parts = dataset.model_copy(update={"limit": None, "name": SHIPPED if dataset.path is None else dataset.name})
     listing = read_shipped(parts) if dataset.path is None else read_manifest(parts)
-    return {name: list(_recordings(name, split))[: dataset.limit] for name, split in listing.items()}
+    heard = {name: [heard_by(dataset, item) for item in split] for name, split in listing.items()}
+    return {name: list(_recordings(name, split))[: dataset.limit] for name, split in heard.items()}
 
 
 def _recordings(split: str, utterances: Sequence[Utterance]) -> Iterator[Utterance]:
@@ -77,7 +78,10 @@ def _recordings(split: str, utterances: Sequence[Utterance]) -> Iterator[Utteran
 
 
 def _recording(id: str, split: str, parts: Sequence[Utterance], pauses_s: Sequence[float]) -> Utterance:
-    facts = [[part.digest, round(pause_s * SAMPLE_RATE)] for part, pause_s in zip(parts, pauses_s, strict=True)]
+    facts = [
+        [part.digest, asdict(part.part), round(pause_s * SAMPLE_RATE)]
+        for part, pause_s in zip(parts, pauses_s, strict=True)
+    ]
     return Utterance(
         id=id,
         split=split,
@@ -85,20 +89,24 @@ def _recording(id: str, split: str, parts: Sequence[Utterance], pauses_s: Sequen
         speaker=None,  # several
         audio=Joined(tuple(parts), tuple(pauses_s)),
         digest=hashlib.sha256(str(facts).encode()).hexdigest(),
+        part=Part(channel=0),  # of the one it has: which channel of its parts is heard was decided before
     )
 
 
 def _length_s(utterance: Utterance) -> float:
     """Of the audio; nothing where it cannot be read, which is told when it is decoded."""
-    assert isinstance(utterance.audio, File)
     try:
-        return float(soundfile.info(utterance.audio.path).duration)
-    except (soundfile.SoundFileError, OSError, RuntimeError):
+        return length_s(utterance.audio, utterance.part)
+    except UnreadableAudioError:
         return 0.0
 
 
-def _part(utterance: Utterance) -> np.ndarray:
+def _samples(utterance: Utterance) -> Samples:
+    """Of one part; what would be a doubt of an utterance cannot be told of a recording, so it is left out."""
     try:
-        return decode(utterance.audio, None).samples
-    except UnreadableAudioError as error:
+        clip = decode(utterance.audio, utterance.part, None)
+    except (UnreadableAudioError, TooLongError) as error:
         raise UnreadableAudioError(f"its part {utterance.id}: {error}") from error
+    for doubt in clip.doubts:
+        raise UnreadableAudioError(f"its part {utterance.id}: {doubt.kind}: {doubt.detail}")
+    return clip.samples

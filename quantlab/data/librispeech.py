@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quantlab.config import DatasetConfig
 from quantlab.data.corpus import Listing, Utterance, file_utterance, with_digests
+from quantlab.data.tables import text_of
 from quantlab.errors import ConfigError
 
 SUBSETS = {
@@ -65,7 +66,7 @@ def _utterances(split: str, folder: Path) -> Iterator[Utterance]:
 
 def _transcript(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = text_of(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no readable transcript ({error})") from None
     seen: set[str] = set()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 import uuid
@@ -28,18 +27,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantlab.config import DatasetConfig
+from quantlab.content import Digests, cache_dir
 from quantlab.data.audio import SAMPLE_RATE
-from quantlab.data.corpus import Corpus, Utterance, split_digest
+from quantlab.data.corpus import Corpus, File, Utterance, file_digest, split_digest
+from quantlab.data.joined import Joined
 from quantlab.data.noise import noise_of
 from quantlab.data.speech import Features, Mel, SplitFeatures
-from quantlab.data.windows import Hearing, Window, treatment
+from quantlab.data.windows import Hearing, Taken, Window, treatment
 from quantlab.errors import ConfigError
 from quantlab.record import Problem, to_json
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
 
-LAYOUT = 2  # of the cache; raise it when what is stored changes
+LAYOUT = 3  # of the cache; raise it when what is stored changes
 STALE_S = 3600
 EXTRACTOR = (  # what its features depend on
     "feature_size",
@@ -53,15 +54,6 @@ EXTRACTOR = (  # what its features depend on
     "padding_side",
 )
 BATCH_S = 240  # seconds of window per call of the extractor; larger batches are slower, they leave the cache
-
-
-def cache_dir() -> Path:
-    """$QUANTLAB_CACHE, else `quantlab` in $XDG_CACHE_HOME, else ~/.cache/quantlab."""
-    own = os.environ.get("QUANTLAB_CACHE")
-    if own:
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "quantlab"
 
 
 def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder: Path | None = None) -> Features:
@@ -138,12 +130,32 @@ def _split(folder: Path, source: _Source) -> _Stored:
     fresh.mkdir(parents=True)
     try:
         _extract(fresh, source)
+        _check_unchanged(source, folder.name)
         stored = _open(fresh)  # a mapping outlives the renaming, and even the deletion, of its file
         _publish(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     assert stored is not None, fresh
     return stored
+
+
+def _check_unchanged(source: _Source, key: str) -> None:
+    """Refuse features of files that are no longer those that were hashed, which the key stands for.
+
+    Raises:
+        ConfigError: files of this name are other ones now.
+    """
+    with Digests() as digests:
+        for item in (part for utterance in source.utterances for part in _parts(utterance)):
+            audio = item.audio
+            if isinstance(audio, File) and audio.digest not in (None, file_digest(digests, audio.path)):
+                raise ConfigError(f"{audio.path} changed while it was read: run again")
+    if source.key != key:
+        raise ConfigError(f"the noise in {source.dataset.noise.path} changed while it was read: run again")
+
+
+def _parts(utterance: Utterance) -> Sequence[Utterance]:
+    return utterance.audio.parts if isinstance(utterance.audio, Joined) else [utterance]
 
 
 def _sweep(folder: Path) -> None:
@@ -188,12 +200,10 @@ def _extract(folder: Path, source: _Source) -> None:
         _write_header(file, (len(source.utterances), *shape))
         for heard in _batches(source):
             windows: list[Window] = []
-            for utterance, found in heard:
-                if isinstance(found, Problem):
-                    problems.append(found)
-                else:
-                    windows += found
-                    kept += [_Row(utterance, window.audio_s, window.new_s) for window in found]
+            for utterance, taken in heard:
+                problems += taken.problems
+                windows += taken.windows
+                kept += [_Row(utterance, window.audio_s, window.new_s) for window in taken.windows]
             for start in range(0, len(windows), source.batch):
                 file.write(_mel(windows[start : start + source.batch], source.feature_extractor).tobytes())
         file.seek(0)
@@ -216,7 +226,7 @@ class _Row:
     new_s: float
 
 
-def _batches(source: _Source) -> Iterator[list[tuple[Utterance, list[Window] | Problem]]]:
+def _batches(source: _Source) -> Iterator[list[tuple[Utterance, Taken]]]:
     """The utterances with their windows, as many at a time as go into memory: of long ones, one."""
     window_s = source.feature_extractor.n_samples / SAMPLE_RATE
     hearing = Hearing(source.dataset, source.utterances, window_s, noise_of(source.dataset.noise))
@@ -224,7 +234,7 @@ def _batches(source: _Source) -> Iterator[list[tuple[Utterance, list[Window] | P
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(source.utterances), size):
             batch = source.utterances[start : start + size]
-            yield list(zip(batch, pool.map(hearing.windows, batch), strict=True))
+            yield list(zip(batch, pool.map(hearing.take, batch), strict=True))
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> None:

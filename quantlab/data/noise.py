@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quantlab.config import NoiseConfig
+from quantlab.content import Digests
 from quantlab.data.audio import SAMPLE_RATE, UnreadableAudioError, excerpt
-from quantlab.data.corpus import Audio, File, Utterance, file_digest
+from quantlab.data.corpus import WHOLE, File, Utterance
 from quantlab.errors import ConfigError
 
 Samples = npt.NDArray[np.float32]
@@ -67,7 +68,7 @@ class Noise:
             return _babble(generator, count, id, split)
         path = self.recordings[generator.integers(len(self.recordings))]
         try:
-            return excerpt(File(path), count, generator.random()).astype(np.float64)
+            return excerpt(File(path), WHOLE, count, generator.random()).astype(np.float64)
         except UnreadableAudioError as error:
             raise UnreadableAudioError(f"its noise {path.name}: {error}") from error
 
@@ -87,10 +88,14 @@ def noise_facts(config: NoiseConfig) -> Mapping[str, object]:
     """What noisy features depend on: the configuration, and the content of the recordings wherever they lie.
 
     Raises:
-        ConfigError: the folder holds no recording.
+        ConfigError: the folder holds no recording, or one that cannot be read.
     """
     noise = noise_of(config)
-    recordings = [] if noise is None else [[path.name, file_digest(path)] for path in noise.recordings]
+    try:
+        with Digests() as digests:
+            recordings = [] if noise is None else [[path.name, digests.of(path)] for path in noise.recordings]
+    except OSError as error:
+        raise ConfigError(f"dataset.noise.path: {error.filename} cannot be read: {error.strerror}") from None
     return config.model_dump(exclude={"path"}) | {"recordings": recordings}
 
 
@@ -113,15 +118,15 @@ def _babble(generator: np.random.Generator, count: int, id: str, split: Sequence
     others = [item for item in split if item.id != id and (item.speaker is None or item.speaker != speaker)]
     if not others:
         raise UnreadableAudioError("no other speaker in its split to babble: raise dataset.limit")
-    voices = (_voice(generator, count, others[index].audio) for index in generator.permutation(len(others)))
+    voices = (_voice(generator, count, others[index]) for index in generator.permutation(len(others)))
     return np.sum(list(itertools.islice((voice for voice in voices if voice is not None), VOICES)), axis=0)
 
 
-def _voice(generator: np.random.Generator, count: int, audio: Audio) -> npt.NDArray[np.float64] | None:
+def _voice(generator: np.random.Generator, count: int, utterance: Utterance) -> npt.NDArray[np.float64] | None:
     """One voice at a power of 1; None where there is nothing to hear."""
     place, shift = generator.random(), int(generator.integers(count))
     try:
-        voice = excerpt(audio, count, place).astype(np.float64)
+        voice = excerpt(utterance.audio, utterance.part, count, place).astype(np.float64)
     except UnreadableAudioError:
         return None  # it is named among the problems as an utterance of its own
     power = _power(voice)
@@ -138,7 +143,7 @@ def _power(samples: npt.NDArray[np.floating]) -> float:
 
 
 def _recordings(folder: Path) -> tuple[Path, ...]:
-    found = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES))
+    found = tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()))
     if not found:
         raise ConfigError(
             f"dataset.noise.path={folder}: no recording in it; expected a folder with {', '.join(sorted(SUFFIXES))}"

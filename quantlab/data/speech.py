@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -37,6 +37,10 @@ class SplitFeatures:
         if self.rows == tuple(range(first, first + count)):
             return self.stored[first : first + count]
         return self.stored[list(self.rows)]
+
+    def window(self, position: int) -> Mel:
+        """Features of one window, float32, (mel bins, frames)."""
+        return self.stored[self.rows[position]]
 
     def batches(self, size: int) -> Iterator[SplitFeatures]:
         """Consecutive windows, `size` at a time; the last batch may be smaller."""
@@ -93,4 +97,8 @@ class Features:
             name: split.take([i for i, id in enumerate(split.ids) if (id in ids) == keep])
             for name, split in self.splits.items()
         }
-        return replace(self, splits={name: split for name, split in splits.items() if split.ids})
+        kept = {id for split in splits.values() for id in split.ids}
+        return Features(
+            {name: split for name, split in splits.items() if split.ids},
+            tuple(item for item in self.problems if not item.measured or item.utterance in kept),
+        )

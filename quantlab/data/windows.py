@@ -11,16 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from quantlab.config import DatasetConfig
-from quantlab.data.audio import SAMPLE_RATE, TooLongError, UnreadableAudioError, decode
+from quantlab.data.audio import SAMPLE_RATE, Clip, TooLongError, UnreadableAudioError, decode
 from quantlab.data.corpus import Utterance
 from quantlab.data.noise import Noise, noise_facts
 from quantlab.errors import ConfigError
+from quantlab.normalise import is_wordless, normaliser
 from quantlab.record import Problem
 
 Samples = npt.NDArray[np.float32]
@@ -38,6 +39,13 @@ class Window:
     new_s: float  # of them, not in the window before
 
 
+class Taken(NamedTuple):
+    """What became of an utterance: its windows, none where it is left out, and what is wrong with it."""
+
+    windows: tuple[Window, ...]
+    problems: tuple[Problem, ...]
+
+
 @dataclass(frozen=True)
 class Hearing:
     """How the utterances of one split reach the model."""
@@ -47,28 +55,32 @@ class Hearing:
     window_s: float  # the most that the model hears at once
     noise: Noise | None = None
 
-    def windows(self, utterance: Utterance) -> list[Window] | Problem:
+    def take(self, utterance: Utterance) -> Taken:
         """One window, or several where `dataset.long` says how; or why there is none.
 
         Raises:
             ConfigError: windows would overlap in full.
         """
 
-        def problem(kind: Any, detail: str) -> Problem:
-            return Problem(utterance=utterance.id, split=utterance.split, kind=kind, detail=detail)
+        def problem(kind: Any, detail: str, measured: bool = False) -> Problem:
+            name, split = utterance.id, utterance.split
+            return Problem(utterance=name, split=split, kind=kind, detail=detail, measured=measured)
 
         why = _why_unscored(utterance.text, self.dataset)
         if why is not None:
-            return problem("empty reference", why)
+            return Taken((), (problem("empty reference", why),))
         try:
-            return self._decoded(utterance)
+            clip = decode(utterance.audio, utterance.part, self.window_s if self.dataset.long is None else None)
+            windows = self._cut(utterance, clip)
         except UnreadableAudioError as error:
-            return problem("unreadable", str(error))
+            return Taken((), (problem("unreadable", str(error)),))
         except TooLongError as error:
-            return problem("too long", f"{error}; dataset.long=chunked cuts it into windows")
+            way_out = "" if self.dataset.long else "; dataset.long=chunked cuts it into windows"
+            return Taken((), (problem("too long", f"{error}{way_out}"),))
+        doubts = [doubt for doubt in clip.doubts if doubt.kind != "silence" or not is_wordless(utterance.text)]
+        return Taken(tuple(windows), tuple(problem(*doubt, measured=True) for doubt in doubts))
 
-    def _decoded(self, utterance: Utterance) -> list[Window]:
-        clip = decode(utterance.audio, self.window_s if self.dataset.long is None else None)
+    def _cut(self, utterance: Utterance, clip: Clip) -> list[Window]:
         samples = clip.samples if self.noise is None else self.noise.mixed(clip.samples, utterance.id, self.split)
         if len(samples) <= round(self.window_s * SAMPLE_RATE):
             return [Window(samples, clip.seconds, clip.seconds)]
@@ -84,6 +96,8 @@ def treatment(dataset: DatasetConfig) -> Mapping[str, object]:
     facts: dict[str, object] = {}
     if dataset.noise.kind is not None:
         facts["noise"] = [noise_facts(dataset.noise), version("numpy")]
+    if dataset.nonspeech:
+        facts["nonspeech"] = True
     if dataset.unscored:
         facts["unscored"] = [dataset.unscored, dataset.language]
     if dataset.long is not None:
@@ -92,14 +106,13 @@ def treatment(dataset: DatasetConfig) -> Mapping[str, object]:
 
 
 def _why_unscored(text: str, dataset: DatasetConfig) -> str | None:
-    if not any(letter.isalnum() for letter in text):
-        return f"no word in {text!r}"
+    if is_wordless(text):
+        told = f"no word in {text!r}; dataset.nonspeech=true counts what is heard in it"
+        return None if dataset.nonspeech else told
     if not dataset.unscored:
         return None
-    from quantlab.score import normaliser
-
     normalise = normaliser("whisper", dataset.language)
-    if normalise(text).strip() in {normalise(item).strip() for item in dataset.unscored}:
+    if normalise(text) in {normalise(item) for item in dataset.unscored}:
         return f"{text!r} is left out by dataset.unscored"
     return None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from quantlab.config import AudioContext, RunConfig
 from quantlab.data import SplitFeatures
+from quantlab.models.tokens import check_language
 from quantlab.record import EngineStages
 
 if TYPE_CHECKING:
@@ -75,13 +76,17 @@ def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decod
     Args:
         model: whose positions and special tokens count; quantized or not.
         config: of the cell.
+
+    Raises:
+        UnsupportedError: the model does not know the corpus's language.
     """
-    tokens: Any = model.generation_config
+    tokens: Any = model.generation_config  # see models.tokens
     positions = int(model.config.max_target_positions) - PROMPT_TOKENS
     random = config.model.weights == "random"
     limit = min(config.model.random_tokens if random else config.protocol.max_new_tokens or positions, positions)
-    language = config.dataset.language if getattr(tokens, "is_multilingual", False) else None
-    ends = tokens.eos_token_id
+    known = tokens.lang_to_id if getattr(tokens, "is_multilingual", False) else {}
+    check_language([name.strip("<|>") for name in known], config.dataset.language, f"model {config.model.label}")
+    language = config.dataset.language if known else None
     return Decoding(
         batch_size=config.protocol.batch_size,
         max_new_tokens=limit,
@@ -91,7 +96,7 @@ def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decod
         audio_ctx=config.runtime.audio_ctx,
         language=language,
         prompt=_prompt(tokens, language),
-        end=ends[0] if isinstance(ends, list) else ends,
+        end=tokens.eos_token_id,
         suppressed=tuple(tokens.suppress_tokens or ()),
         suppressed_first=tuple(tokens.begin_suppress_tokens or ()),
     )

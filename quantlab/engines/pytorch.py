@@ -97,7 +97,7 @@ def features_on(model: Any, device: torch.device, speech: SplitFeatures) -> torc
 
 
 def generate_options(decoding: Decoding, least: int, most: int) -> dict[str, Any]:
-    """Arguments of `generate` for so many tokens; what comes when is left to the model's own generation_config."""
+    """Arguments of `generate` for so many tokens; special tokens are the model's own, see `models.tokens`."""
     options: dict[str, Any] = {"num_beams": decoding.num_beams, "do_sample": False, "max_new_tokens": most}
     if least:
         options["min_new_tokens"] = least
@@ -109,5 +109,4 @@ def generate_options(decoding: Decoding, least: int, most: int) -> dict[str, Any
 def until_end(model: Any, row: list[int]) -> list[int]:
     """Token ids before the first end token."""
     end = model.generation_config.eos_token_id
-    ends = set(end) if isinstance(end, list) else {end}
-    return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
+    return row[: row.index(end)] if end in row else row

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from quantlab import storage
-from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, warn
+from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, tell, warn
 from quantlab.errors import ConfigError, ExportError, Unavailable, did_you_mean
 from quantlab.export.place import is_there
 from quantlab.record import Exported, Record
@@ -41,7 +41,7 @@ def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for
             good = good and not asked_for
             warn(f"cell {record.cell_id} is {record.status}, it has no model")
         elif is_there(directory, record.cell_id):
-            print(f"{record.cell_id} is exported already", flush=True)
+            tell(f"{record.cell_id} is exported already")
         else:
             good = _export(root, record, directory) and good
     return good
@@ -58,7 +58,7 @@ def _export(root: Path, record: Record, directory: str) -> bool:
     if done.problem:
         warn(f"cell {record.cell_id} is not exported: {done.problem}")
         return False
-    print(done.folder, flush=True)
+    tell(done.folder)
     return True
 
 

@@ -49,7 +49,7 @@ def staged(directory: str | None) -> Iterator[Path | None]:
         yield None
         return
     parent = Path(directory).expanduser()
-    _make(parent)
+    make(parent)
     _clean(parent)
     folder = parent / f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     folder.mkdir()
@@ -59,7 +59,7 @@ def staged(directory: str | None) -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make(parent: Path) -> None:
+def make(parent: Path) -> None:
     """Now, as there would be no place for the model after hours of measuring.
 
     Raises:
@@ -69,7 +69,7 @@ def _make(parent: Path) -> None:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"export.dir={parent} cannot be made: {error}; name a folder that can be written to"
+            f"export.dir={parent} cannot be made: {error.strerror}; name a folder that can be written to"
         ) from None
     if not os.access(parent, os.W_OK):
         raise ConfigError(f"export.dir={parent} cannot be written to: name another folder")

@@ -7,21 +7,24 @@ checkpoint is loaded from a folder that was checked first, so there is one way i
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlab import hub
 from quantlab.config import Dtype, ModelConfig
-from quantlab.errors import ConfigError, did_you_mean
+from quantlab.errors import ConfigError, Unavailable, did_you_mean
 from quantlab.models import folder as folders
 from quantlab.models import pretrained, random_weights
+from quantlab.models.foreign import what_it_is
 from quantlab.record import to_json
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
 ASSETS = Path(__file__).parents[1] / "assets"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "merges.txt", "model.safetensors", "model-*-of-*.safetensors")
 
 
@@ -78,7 +81,7 @@ def locate(model: ModelConfig) -> Path:
     if model.path is not None:
         folder = Path(model.path).expanduser()
         if not folder.is_dir():
-            raise ConfigError(f"model.path={folder} is no folder; expected one that `save_pretrained` wrote")
+            raise ConfigError(f"model.path={folder} {_no_folder(folder)}")
     elif model.source == "shipped":
         folder = shipped(model.name)
     else:
@@ -110,6 +113,29 @@ def feature_extractor(model: ModelConfig) -> WhisperFeatureExtractor:
     if model.weights == "random":
         return random_weights.feature_extractor(model)
     return pretrained.processor(locate(model)).feature_extractor
+
+
+def _no_folder(path: Path) -> str:
+    """What a path is that is no folder, as the rest of a sentence."""
+    if what := what_it_is(path):
+        return what
+    hub_id = f"; a repository of the hub is model=base model.repo={path} model.revision=null, without model.path"
+    return f"is no folder; expected one that `save_pretrained` wrote{hub_id if HUB_ID.fullmatch(str(path)) else ''}"
+
+
+def languages(model: ModelConfig) -> dict[str, int] | None:
+    """Token ids by the languages that a checkpoint knows, none for English alone; None where it is not at hand yet.
+
+    Raises:
+        CheckpointError: it is no checkpoint.
+    """
+    if model.weights == "random":
+        return None
+    try:
+        with hub.cache_only():
+            return folders.check(locate(model)).languages
+    except Unavailable:
+        return None
 
 
 def _ways_out(model: ModelConfig) -> str:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from quantlab.errors import ConfigError
+from quantlab.config import Architecture, bounds
+from quantlab.content import Digests
+from quantlab.errors import CheckpointError, ConfigError, shortened
+from quantlab.models import tokens
+from quantlab.models.files import (
+    MOST_BYTES,
+    check_floats,
+    check_names,
+    check_regular,
+    is_there,
+    read_any_json,
+    read_json,
+)
+from quantlab.models.foreign import what_it_is
 from quantlab.record import to_json
 
 INDEX = "model.safetensors.index.json"
@@ -27,24 +39,22 @@ CONTENT = (  # decides what a checkpoint computes, besides its safetensors
     "vocab.json",
     "merges.txt",
 )
+NAMES_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+               "tokenizer_config.json", INDEX)  # fmt: skip
+SHAPE = {  # keys of config.json → those of Architecture, which bounds them
+    **{key: key for key in Architecture.model_fields if key not in ("attention_heads", "ffn_dim")},
+    **{f"{part}_attention_heads": "attention_heads" for part in ("encoder", "decoder")},
+    **{f"{part}_ffn_dim": "ffn_dim" for part in ("encoder", "decoder")},
+}
+ATTENTION = (None, "eager", "sdpa")  # transformers fetches and runs code for other names
 
 
 def content_hash(folder: Path) -> str:
     """Of every file that decides what the checkpoint computes, wherever the folder lies; hex."""
     names = [*(name for name in CONTENT if (folder / name).is_file()), *weight_files(folder)]
-    return hashlib.sha256(to_json([[name, _digest(folder / name)] for name in names]).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    state = path.stat()
-    return _digest_of(path, state.st_mtime_ns, state.st_size)
-
-
-@functools.cache
-def _digest_of(path: Path, mtime_ns: int, size: int) -> str:
-    """The file's hash, computed again only when the file is another one: a large checkpoint takes seconds."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with Digests() as digests:
+        found = [[name, digests.of(folder / name)] for name in names]
+    return hashlib.sha256(to_json(found).encode()).hexdigest()
 
 
 def is_complete(folder: Path) -> bool:
@@ -55,43 +65,76 @@ def is_complete(folder: Path) -> bool:
     return False
 
 
-def check(folder: Path) -> None:
-    """Refuse a folder that is no Whisper checkpoint, before anything is read from it.
+def check(folder: Path) -> tokens.Tokens:
+    """Refuse a folder that is no Whisper checkpoint, before anything of it is loaded.
+
+    Returns:
+        Its special tokens.
 
     Raises:
-        ConfigError: what is missing or wrong, and what to do.
+        CheckpointError: what is missing or wrong, and what to do.
     """
-    whisper_config(folder)
-    weight_files(folder)
+    if what := what_it_is(folder):
+        raise CheckpointError(f"{folder} {what}")
+    config = whisper_config(folder)
+    weights = weight_files(folder)
+    for name in CONTENT:
+        if is_there(folder / name):
+            check_regular(folder / name, MOST_BYTES)
+    for name in NAMES_FILES:
+        if is_there(folder / name):
+            check_names(folder / name, read_json(folder / name))
+    for name in weights:
+        if name != INDEX:
+            check_floats(folder / name)
     for what, names in {
         "feature extractor": ("preprocessor_config.json", "processor_config.json"),
         "tokenizer": ("tokenizer.json", "vocab.json"),
     }.items():
         if not any((folder / name).is_file() for name in names):
-            raise ConfigError(
+            raise CheckpointError(
                 f"{folder} has no {what}: neither {' nor '.join(names)}; "
                 "copy it from the checkpoint this one was trained from"
             )
+    return tokens.read(folder, config)
+
+
+@contextlib.contextmanager
+def view(folder: Path) -> Iterator[Path]:
+    """A folder that has, as links, the files that were checked and no other: what the libraries are given to read."""
+    names = [*(name for name in CONTENT if is_there(folder / name)), *weight_files(folder)]
+    with tempfile.TemporaryDirectory(prefix="quantlab-") as made:
+        for name in names:
+            (Path(made) / name).symlink_to((folder / name).resolve())
+        yield Path(made)
 
 
 def whisper_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json.
+    """The folder's config.json, its numbers within reason.
 
     Raises:
-        ConfigError: there is none, or it is not a Whisper's.
+        CheckpointError: there is none, or it is not a Whisper's.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise ConfigError(f"{folder} has no config.json: no checkpoint in the layout of transformers") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from None
+    if not is_there(path):
+        raise CheckpointError(f"{folder} has no config.json: no checkpoint in the layout of transformers")
+    config = read_any_json(path)
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "whisper":
-        raise ConfigError(f"{path}: model_type is {kind!r}; quantlab measures 'whisper'")
+    if not isinstance(config, dict) or kind != "whisper":
+        raise CheckpointError(f"{path}: model_type is {shortened(kind)}; quantlab measures 'whisper'")
     if config.get("quantization_config"):
-        raise ConfigError(f"{path}: the checkpoint is quantized already; give the unquantized one")
+        raise CheckpointError(f"{path}: the checkpoint is quantized already; give the unquantized one")
+    if "transformers_weights" in config:
+        raise CheckpointError(f"{path}: transformers_weights: the weights are in model.safetensors or in no file")
+    for key in ("attn_implementation", "_attn_implementation"):
+        if config.get(key) not in ATTENTION:
+            raise CheckpointError(f"{path}: {key}={shortened(config[key])}: expected eager, sdpa or null")
+    for key, field in SHAPE.items():
+        least, most = bounds(Architecture, field)
+        if type(config.get(key)) is not int or not least <= config[key] <= most:
+            raise CheckpointError(
+                f"{path}: {key}={shortened(config.get(key))}: expected a whole number from {least} to {most:,}"
+            )
     return config
 
 
@@ -99,41 +142,36 @@ def weight_files(folder: Path) -> list[str]:
     """The safetensors of a checkpoint: one, or an index and the shards that it names.
 
     Raises:
-        ConfigError: there are none, or only pickles.
+        CheckpointError: there are none, or only pickles, or the index names something else.
     """
-    if (folder / "model.safetensors").is_file():
+    if is_there(folder / "model.safetensors"):
         return ["model.safetensors"]
-    if (folder / INDEX).is_file():
+    if is_there(folder / INDEX):
         return [INDEX, *_shards(folder)]
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     if pickles:
-        raise ConfigError(
+        raise CheckpointError(
             f"{folder} has only {pickles[0]}, a pickle, which can run any code when it is read; "
             "convert it where it is trusted: load it there and `save_pretrained` it"
         )
-    raise ConfigError(f"{folder} has no model.safetensors")
+    raise CheckpointError(f"{folder} has no model.safetensors")
 
 
 def _shards(folder: Path) -> list[str]:
-    try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{folder / INDEX} is no index of shards: {error!r}") from None
+    index = read_json(folder / INDEX)
+    named = index.get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise CheckpointError(f"{folder / INDEX} is no index of shards: it has no weight_map")
+    for name in named.values():
+        if not isinstance(name, str) or not name.isprintable() or not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{folder / INDEX} names {shortened(name)}: only .safetensors are read of a checkpoint"
+            )
+    names = sorted(set(named.values()))
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing:
-        raise ConfigError(f"{folder} lacks {some(missing)}, which {INDEX} names")
+        raise CheckpointError(f"{folder} lacks {some(missing)}, which {INDEX} names")
     return names
-
-
-def words(folder: Path) -> dict[int, str]:
-    """Token id → its text in the folder's tokenizer.json, a letter for each byte; nothing where there is none."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return {}
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    return {id: text for text, id in raw["model"]["vocab"].items()} | {
-        item["id"]: item["content"] for item in raw["added_tokens"]
-    }
 
 
 def some(names: Iterable[object]) -> str:

@@ -7,26 +7,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.errors import ConfigError
-from quantlab.models.folder import some
+from quantlab.errors import CheckpointError, ConfigError, shortened
+from quantlab.models.folder import check, some, view
+from quantlab.models.tokens import generation_config
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor
+
+FRONT_END = {  # of Whisper's features; every engine, and the seconds of a frame, count on it
+    "sampling_rate": 16_000,  # Hz
+    "n_fft": 400,  # samples
+    "hop_length": 160,  # samples
+    "padding_value": 0.0,
+    "padding_side": "right",
+    "dither": 0.0,
+}
+LONGEST_REASON = 500  # characters
 
 
 def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
-    """Model (fp32, eval mode, CPU) and processor of a checked folder.
+    """Model (fp32, eval mode, CPU) and processor of a folder; what it decodes with follows from its tokenizer.
 
     Raises:
-        ConfigError: a file is broken, or tensors are missing, extra, of another shape or not finite: by name.
+        CheckpointError: a file is broken, or tensors are missing, extra, of another shape or not finite: by name.
     """
     import torch
     from transformers import WhisperForConditionalGeneration
 
-    with _quiet(), _named(folder):
+    special = check(folder)
+    with _quiet(), _viewed(folder) as seen:
         model, report = WhisperForConditionalGeneration.from_pretrained(
-            folder,
+            seen,
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
@@ -36,11 +48,10 @@ def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcesso
         )
     tools = processor(folder)
     _check_tensors(folder, model, report)
-    if tools.feature_extractor.feature_size != model.config.num_mel_bins:
-        raise ConfigError(
-            f"{folder}: the feature extractor makes {tools.feature_extractor.feature_size} mel bins, "
-            f"the model takes {model.config.num_mel_bins}"
-        )
+    _check_window(folder, tools.feature_extractor, model.config)
+    with _named(folder):
+        model.generation_config = generation_config(special, tools.tokenizer, model.config.max_target_positions)
+    model.config.forced_decoder_ids = None  # transformers falls back to it, where there is neither language nor task
     return model.eval(), tools
 
 
@@ -48,12 +59,35 @@ def processor(folder: Path) -> WhisperProcessor:
     """Feature extractor and tokenizer of a checked folder, without the model.
 
     Raises:
-        ConfigError: a file is broken.
+        CheckpointError: a file is broken, or the features are not Whisper's.
     """
-    from transformers import WhisperProcessor
+    from transformers import WhisperProcessor, WhisperTokenizer
 
-    with _quiet(), _named(folder):
-        return WhisperProcessor.from_pretrained(folder, local_files_only=True)
+    with _quiet(), _viewed(folder) as seen:
+        tools = WhisperProcessor.from_pretrained(seen, local_files_only=True, trust_remote_code=False)
+    if not isinstance(tools.tokenizer, WhisperTokenizer):
+        raise CheckpointError(f"{folder}: its tokenizer is a {type(tools.tokenizer).__name__}, no WhisperTokenizer")
+    for key, value in FRONT_END.items():
+        if (found := getattr(tools.feature_extractor, key, None)) != value:
+            raise CheckpointError(
+                f"{folder}: its feature extractor has {key}={shortened(found)}; Whisper's has {value}, "
+                "copy that of the checkpoint this one was trained from"
+            )
+    return tools
+
+
+def _check_window(folder: Path, extractor: WhisperFeatureExtractor, config: Any) -> None:
+    """Mel bins and frames are what the encoder takes."""
+    if extractor.feature_size != config.num_mel_bins:
+        raise CheckpointError(
+            f"{folder}: the feature extractor makes {extractor.feature_size} mel bins, "
+            f"the model takes {config.num_mel_bins}"
+        )
+    if extractor.nb_max_frames != 2 * config.max_source_positions:
+        raise CheckpointError(
+            f"{folder}: the feature extractor makes {extractor.nb_max_frames} frames "
+            f"(chunk_length={extractor.chunk_length}), the model takes {2 * config.max_source_positions}"
+        )
 
 
 def _check_tensors(folder: Path, model: WhisperForConditionalGeneration, report: dict[str, Any]) -> None:
@@ -67,7 +101,7 @@ def _check_tensors(folder: Path, model: WhisperForConditionalGeneration, report:
     }
     wrong = [f"{what} {some(names)}" for what, names in found.items() if names]
     if wrong:
-        raise ConfigError(f"{folder} is no sound checkpoint: it {'; it '.join(wrong)}")
+        raise CheckpointError(f"{folder} is no sound checkpoint: it {'; it '.join(wrong)}")
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -76,14 +110,24 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Whatever the libraries make of a broken file, the message names the folder."""
+def _viewed(folder: Path) -> Iterator[Path]:
+    """What a library may read of a folder; its errors name the folder itself."""
+    with view(folder) as seen, _named(folder, seen):
+        yield seen
+
+
+@contextlib.contextmanager
+def _named(folder: Path, seen: Path | None = None) -> Iterator[None]:
+    """Whatever the libraries make of a broken file, the message names the folder, in one line."""
     try:
         yield
     except MemoryError:
         raise
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:
-        raise ConfigError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
+        said = " ".join(str(error).replace(str(seen or folder), str(folder)).split())[:LONGEST_REASON]
+        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {said}") from error
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
 
 FRAME_RATE = 50  # encoder frames per second of audio: 16 kHz / 160 hop / stride 2
+ENGLISH_VOCAB = 51_864  # of Whisper with English alone
 MULTILINGUAL_VOCAB = 51_865  # of Whisper with 99 languages; large-v3 has one more of both
 TEXT_TOKENS = 50_257  # <|endoftext|> of that vocabulary, after its text tokens
 
@@ -36,7 +37,9 @@ def shape(model: ModelConfig) -> dict[str, Any]:
 
 
 def _whisper_shape(shape: Architecture) -> dict[str, Any]:
-    end = TEXT_TOKENS if shape.vocab_size >= MULTILINGUAL_VOCAB else shape.vocab_size - 9
+    end = {ENGLISH_VOCAB: TEXT_TOKENS - 1}.get(shape.vocab_size, shape.vocab_size - 9)
+    if shape.vocab_size >= MULTILINGUAL_VOCAB:
+        end = TEXT_TOKENS
     return {
         "d_model": shape.d_model,
         "encoder_layers": shape.encoder_layers,
@@ -64,12 +67,13 @@ def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration
     """
     from transformers import WhisperConfig
 
+    facts = shape(model)
     try:
-        config = WhisperConfig(**shape(model))
+        config = WhisperConfig(**facts)
         recogniser = _initialised(config, seed)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model.architecture of {model.name}: {error}") from error
-    recogniser.generation_config = _generation(config, Path(model.path).expanduser() if model.path else None)
+    recogniser.generation_config = _generation(config)
     return recogniser, feature_extractor(model)
 
 
@@ -115,12 +119,10 @@ def _initialised(config: WhisperConfig, seed: int) -> WhisperForConditionalGener
     return model.eval()
 
 
-def _generation(config: WhisperConfig, folder: Path | None) -> GenerationConfig:
-    """The folder's own, else a multilingual Whisper's: its prompt has the usual four tokens."""
+def _generation(config: WhisperConfig) -> GenerationConfig:
+    """A multilingual Whisper's, whose prompt has the usual four tokens, or that of one of English alone."""
     from transformers import GenerationConfig
 
-    if folder is not None and (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(folder, local_files_only=True)
     ids = _prompt_ids(config)
     known = ids["no_timestamps_token_id"] < config.vocab_size
     return GenerationConfig(
@@ -137,6 +139,8 @@ def _prompt_ids(config: WhisperConfig) -> dict[str, Any]:
     """Whisper's order: start, languages, translate, transcribe, start of LM, previous, no speech, no timestamps."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+    if config.vocab_size == ENGLISH_VOCAB:  # 99 languages are named all the same
+        return {"is_multilingual": False, "no_timestamps_token_id": config.decoder_start_token_id + 105}
     languages = 99 + config.vocab_size - MULTILINGUAL_VOCAB if config.vocab_size >= MULTILINGUAL_VOCAB else 1
     first = config.decoder_start_token_id + 1
     translate = first + languages

@@ -20,7 +20,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from quantlab.nano import digits
 from quantlab.nano.voices import SAMPLE_RATE_HZ
-from quantlab.score import normaliser
+from quantlab.normalise import normaliser
 
 BATCH = 24
 MAX_NEW_TOKENS = 56

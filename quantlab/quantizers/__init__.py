@@ -148,6 +148,12 @@ def get(library: str) -> Quantizer | Converter:
     return cast("Quantizer | Converter", module)
 
 
+def added(library: str) -> EntryPoint | None:
+    """Where another package's quantizer is; None for a file of this package, and where there is none."""
+    shipped = any(item.name == library for item in pkgutil.iter_modules(__path__))
+    return None if shipped else _added(tuple(sys.path)).get(library)
+
+
 @functools.lru_cache(maxsize=1)
 def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Of other packages. Looking through all that are installed on `path` takes 20 ms, and a grid asks often."""

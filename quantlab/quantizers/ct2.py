@@ -146,7 +146,7 @@ def _write(model: WhisperForConditionalGeneration, folder: Path, compute_type: s
     """
     from ctranslate2.converters import TransformersConverter
 
-    from quantlab.models.folder import words
+    from quantlab.models.tokens import words
 
     class FromMemory(TransformersConverter):
         def load_model(self, *_: object, **__: object) -> Any:
@@ -165,10 +165,9 @@ def _write(model: WhisperForConditionalGeneration, folder: Path, compute_type: s
 def _vocabulary(model: WhisperForConditionalGeneration, words: Mapping[int, str]) -> dict[str, int]:
     """Text → token id: OpenAI's names for those that the engine looks up; of the others it needs only the ids."""
     tokens: Any = model.generation_config
-    ends = tokens.eos_token_id
     named = {
         **words,
-        ends[0] if isinstance(ends, list) else ends: "<|endoftext|>",
+        tokens.eos_token_id: "<|endoftext|>",
         tokens.decoder_start_token_id: "<|startoftranscript|>",
         tokens.no_timestamps_token_id: "<|notimestamps|>",
     }

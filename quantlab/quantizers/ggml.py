@@ -110,7 +110,7 @@ def convert(
     from quantlab.ggml.read import read
     from quantlab.ggml.vocabulary import readable, vocabulary
     from quantlab.ggml.write import write
-    from quantlab.models.folder import words
+    from quantlab.models.tokens import words
     from quantlab.receipt import Converted
 
     _check(decoding)

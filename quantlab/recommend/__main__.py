@@ -64,8 +64,12 @@ def _parser() -> Parser:
     parser.add_argument("--max-memory-mb", type=positive, metavar="MB", help="peak memory while it recognises")
     parser.add_argument("--max-rtf", type=positive, metavar="RTF", help="generation time / audio time")
     parser.add_argument("--device", type=one_of("device", DEVICES), metavar="|".join(DEVICES))
-    parser.add_argument("--model", metavar="NAME", help="only this model")
-    parser.add_argument("--dataset", metavar="NAME", help="needed where several corpora are recorded")
+    parser.add_argument("--model", metavar="NAME", help="only this model, by name or fingerprint")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="needed where several corpora are recorded: name, file of a manifest, or fingerprint",
+    )
     parser.add_argument("--split", metavar="NAME", help="the WER increase in this split instead of over all")
     add_root(parser)
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: %(default)s")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from quantlab import storage
 from quantlab.commandline import warn
+from quantlab.identity import identity
+from quantlab.labels import FINGERPRINT
 from quantlab.recommend.judge import STANDINGS, Candidate, Finding, Limits, Standing, judge, judge_counted
+from quantlab.record import to_json
 from quantlab.report import ranking
 from quantlab.report.ranking import Ranking
 from quantlab.report.rows import Row, row, rows_of
-from quantlab.report.wording import between, names, ratio
-
-_FILTERS = ("device", "model", "dataset")
+from quantlab.report.wording import between, corpora, corpus_key, models, names, ratio
 
 
 class NotRecordedError(LookupError):
@@ -68,22 +71,52 @@ def _compared(root: str | Path, limits: Limits) -> list[Row]:
 
 
 def _asked_for(found: Sequence[Row], limits: Limits) -> list[Row]:
-    for axis in _FILTERS:
-        wanted = getattr(limits, axis)
-        if wanted is not None:
-            there = sorted({str(item[axis]) for item in found})
-            found = [item for item in found if item[axis] == wanted]
-            if not found:
-                raise NotRecordedError(f"no cell with {axis} {wanted!r} is recorded{_hint(there)}")
+    found = _chosen_by(found, "device", limits.device, lambda item: (item["device"],))
+    named = models(found)
+    found = _chosen_by(found, "model", limits.model, lambda item: _called(item, "checkpoint", named))
     if not found:
         raise NotRecordedError("no cells are recorded")
-    corpora = sorted({str(item["dataset"]) for item in found})
-    if len(corpora) > 1:
-        raise SeveralCorporaError(f"the cells are of several corpora ({', '.join(corpora)}): choose one with --dataset")
+    found = _of_one_corpus(found, limits.dataset)
     splits = sorted({split for item in found for split in item["splits"]})
     if limits.split is not None and limits.split not in splits:
         raise NotRecordedError(f"no cell with split {limits.split!r} is recorded{_hint(splits)}")
     return list(found)
+
+
+def _chosen_by(
+    found: Sequence[Row], axis: str, wanted: str | None, called: Callable[[Row], Sequence[str]]
+) -> Sequence[Row]:
+    """The cells that are called so; all if nothing is wanted."""
+    chosen = [item for item in found if wanted is None or wanted in called(item)]
+    if not chosen and wanted is not None:
+        there = sorted({str(called(item)[0]) for item in found})
+        raise NotRecordedError(f"no cell with {axis} {wanted!r} is recorded{_hint(there)}")
+    return chosen
+
+
+def _called(item: Row, part: Literal["checkpoint", "corpus"], named: Mapping[str, str]) -> tuple[str, ...]:
+    """What a person may call it: with what tells it apart, by its name or its file's, by its fingerprint."""
+    mark = str(item[part]["fingerprint"])
+    plain = item["model" if part == "checkpoint" else "dataset"]
+    return named[item["cell_id"]], plain, item[part]["name"], mark, mark[:FINGERPRINT]
+
+
+def _of_one_corpus(found: Sequence[Row], wanted: str | None) -> Sequence[Row]:
+    """The cells of one corpus, whatever its name; those that failed before theirs was read stay with their name."""
+    named = corpora(found)
+    found = _chosen_by(found, "dataset", wanted, lambda item: _called(item, "corpus", named))
+    heard = {corpus_key(item): item for item in found if item["status"] == "ok"}
+    if len(heard) > 1:
+        told = "; ".join(sorted(_told(item, named) for item in heard.values()))
+        raise SeveralCorporaError(f"the cells are of several corpora ({told}): choose one with --dataset")
+    one = next(iter(heard), None)
+    return [item for item in found if one in (None, corpus_key(item)) or item["corpus"]["fingerprint"] is None]
+
+
+def _told(item: Row, named: Mapping[str, str]) -> str:
+    """A corpus, with its fingerprint where its name alone does not choose it."""
+    text, mark = named[item["cell_id"]], str(item["corpus"]["fingerprint"])[:FINGERPRINT]
+    return text if text == item["dataset"] or mark in text else f"{text}, {mark}"
 
 
 def _hint(there: Sequence[str]) -> str:
@@ -109,25 +142,26 @@ def _recommend(found: Sequence[Row], limits: Limits, output_dir: str) -> Recomme
 def _best_timed(found: Sequence[Row]) -> tuple[list[Row], tuple[str, ...]]:
     """Of a cell measured under several protocols only what was timed against its baseline in turns."""
     careful = {item["protocol"] for item in found if item["speed"] is not None}
-    axes = ("model", "weights", "quant", "device", "runtime", "dtype", "threads", "target", "group_size", "seed")
-    good = [item for item in found if item["protocol"] in careful and item["status"] == "ok"]
-    timed = {tuple(str(item[axis]) for axis in axes) for item in good}
-
-    def superseded(item: Row) -> bool:
-        return item["protocol"] not in careful and tuple(str(item[axis]) for axis in axes) in timed
-
-    kept = [item for item in found if not superseded(item)]
+    timed = {_same(item) for item in found if item["protocol"] in careful and item["status"] == "ok"}
+    kept = [item for item in found if item["protocol"] in careful or _same(item) not in timed]
     dropped = len(found) - len(kept)
     note = f"Left out: {dropped} records of cells that were also timed in turns with their baseline"
     return kept, (note,) if dropped else ()
 
 
-def _nearness(finding: Finding) -> tuple[int, float]:
-    return len(finding.reasons), finding.over
+def _same(item: Row) -> str:
+    """Equal for cells that differ in their protocol at the most."""
+    config = {key: value for key, value in identity(item["config"]).items() if key != "protocol"}
+    return to_json([config, item["fingerprints"]])
+
+
+def _nearness(finding: Finding) -> tuple[bool, int, float]:
+    return math.isinf(finding.over), len(finding.reasons), finding.over
 
 
 def _nearest_miss(of: dict[Standing, tuple[Finding, ...]]) -> str:
-    for nearest in (*of["underpowered"], *of["falls out"], *of["undecided"]):
+    """A cell that breaks no limit, as far as is known, before those that do."""
+    for nearest in (*of["underpowered"], *of["undecided"], *of["falls out"]):
         return f"nothing qualifies; nearest is {nearest.cell.name}: {'; '.join(nearest.reasons)}"
     return "nothing qualifies"
 

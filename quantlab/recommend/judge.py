@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from quantlab import overrides
 from quantlab.report import ranking, study
 from quantlab.report.rows import Row
 from quantlab.report.study import Change
 from quantlab.report.wording import MB, Interval, between, megabytes, points, three_digits
+from quantlab.stats.bootstrap import MIN_UNITS
 
 DEVICES = ("cpu", "cuda", "mps")
 Standing = Literal["qualifies", "falls out", "underpowered", "undecided"]
@@ -186,19 +187,30 @@ def _wer(row: Row, limits: Limits, output_dir: str) -> _Check:
 
 
 def _incomparable(row: Row, split: str | None, output_dir: str) -> _Check:
-    keys = {"model": row["model"], "quant": f"none,{row['quant']}"}
-    keys |= {key: row[key] for key in ("device", "dataset", "protocol")}
-    keys |= {} if output_dir == "mlruns" else {"output_dir": output_dir}
-    command = f"python -m quantlab -m {shlex.join(f'{key}={value}' for key, value in keys.items())}"
+    """Why the WER of a cell cannot be held against its baseline's, and the command that would change it."""
+    command = functools.partial(overrides.command, row["config"], output_dir)
     if row["weights"] != "pretrained":
-        return _Check(
-            "undecided", f"{row['weights']} weights have no WER", command=f"{command} model.weights=pretrained"
-        )
+        return _Check("undecided", f"{row['weights']} weights have no WER", command=command(("model.weights",)))
     if split is not None and split not in row["splits"]:
-        return _Check("undecided", f"split {split} was not measured", command=command)
+        return _Check("undecided", f"split {split} was not measured", command=command(("dataset.splits",)))
     if row["baseline"] is None:
-        return _Check("undecided", "no baseline (quant=none, all else equal) is recorded", command=command)
-    return _Check("undecided", "no WER to compare: it or its baseline has no scored text", command=command)
+        return _Check("undecided", "no baseline (quant=none, all else equal) is recorded", command=command())
+    if row["wer"] is None:
+        return _Check("undecided", "it has no scored text", command=command())
+    if row["comparison"] is None:
+        return _Check("undecided", "its baseline has no scored text in common with it", command=command())
+    return _too_few(row, split, command)
+
+
+def _too_few(row: Row, split: str | None, command: Callable[[tuple[str, ...]], str]) -> _Check:
+    """Of fewer utterances (or speakers) than an interval needs."""
+    compared = row["comparison"]
+    count = compared["units"] if split is None else row["splits"][split]["utterances"]
+    where = "" if split is None else f" in {split}"
+    reason = f"an interval needs {MIN_UNITS} {compared['unit']}s, there {'is' if count == 1 else 'are'} {count}{where}"
+    if row["config"]["dataset"].get("limit") is None:
+        return _Check("undecided", reason, f"add utterances to {row['corpus']['name']}, or measure another corpus")
+    return _Check("undecided", reason, command=command(("dataset.limit",)))
 
 
 def _more(row: Row, split: str | None, change: Change, allowed: float) -> str:

@@ -15,6 +15,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from quantlab.commandline import console as plain_console
+from quantlab.printable import printable
 from quantlab.recommend.choose import Recommendation
 from quantlab.recommend.judge import Candidate, Finding
 from quantlab.report.wording import ABSENT, between, half_width, megabytes, points, three_digits
@@ -26,7 +28,7 @@ _FEW = 12  # lines of a list; the rest is counted
 
 def show(found: Recommendation, console: Console | None = None, everything: bool = False) -> None:
     """Print it: in colour and fitted to a terminal, plain in a file or a pipe."""
-    console = console or Console()
+    console = console or plain_console()
     if console.is_terminal:
         console.print(_render(found, everything), crop=False)
     else:
@@ -35,7 +37,7 @@ def show(found: Recommendation, console: Console | None = None, everything: bool
 
 def text(found: Recommendation, width: int = _PLAIN_WIDTH, everything: bool = False) -> str:
     """The same without colours, in lines of `width` characters."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    console = plain_console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
         console.print(_render(found, everything), crop=False)
     return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
@@ -61,10 +63,10 @@ def _render(found: Recommendation, everything: bool) -> Group:
 
 def _parts(found: Recommendation, few: int | None) -> Iterator[RenderableType]:
     if found.best is None:
-        yield Text(found.because[0].upper() + found.because[1:], style="bold red")
+        yield _text(found.because[0].upper() + found.because[1:], style="bold red")
     else:
-        yield Text(found.best.name, style="bold green")
-        yield Padding(Text(f"{found.because}\n{_figures(found.best)}"), (0, 0, 0, 2))
+        yield _text(found.best.name, style="bold green")
+        yield Padding(Group(_text(found.because), Text(_figures(found.best))), (0, 0, 0, 2))
     if found.qualifying:
         yield _heading("Qualify", found.qualifying)
         yield Padding(_table(found.qualifying[:few], found.best), (0, 0, 0, 2))
@@ -72,7 +74,12 @@ def _parts(found: Recommendation, few: int | None) -> Iterator[RenderableType]:
     yield from _list("Underpowered: the data cannot say yet", found.underpowered, few, "yellow")
     yield from _list("Undecided", found.undecided, few, "yellow")
     yield from _list("Fall out", found.rejected, few, "red")
-    yield from (Text(f"\n{note}", style="dim") for note in found.notes)
+    yield from (Group("", _text(note, style="dim")) for note in found.notes)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Names and reasons are those of records."""
+    return Text(printable(text), style=style)
 
 
 def _figures(cell: Candidate) -> str:
@@ -119,7 +126,7 @@ def _table(cells: Sequence[Candidate], best: Candidate | None) -> Table:
 
 def _fields(cell: Candidate, timed: bool) -> Iterator[str]:
     exact = cell.wer_increase_ci95 == EXACT
-    yield cell.name
+    yield printable(cell.name)
     yield "0" if exact else points(cell.wer_increase or 0.0) + between(cell.wer_increase_ci95, points)
     yield ABSENT if cell.rtf is None else three_digits(cell.rtf)
     if timed:
@@ -136,11 +143,12 @@ def _list(title: str, findings: Sequence[Finding], few: int | None, style: str) 
     table.add_column(overflow="fold")
     for finding in findings[:few]:
         lines = [*finding.reasons, *([finding.advice] if finding.advice else [])]
-        table.add_row(Text(finding.cell.name), Text("\n".join(lines)))
+        table.add_row(_text(finding.cell.name), Text("\n".join(map(printable, lines))))
     yield Padding(table, (0, 0, 0, 2))
     yield from _rest(findings, few)
     for command in dict.fromkeys(finding.command for finding in findings[:few] if finding.command):
-        yield Text(f"    {command}", style="cyan", no_wrap=True, overflow="ignore")  # to be copied: never folded
+        shown = f"    {printable(command)}"
+        yield Text(shown, style="cyan", no_wrap=True, overflow="ignore")  # to be copied: never folded
 
 
 def _rest(items: Sequence[object], few: int | None) -> Iterator[Text]:

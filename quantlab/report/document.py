@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from quantlab.report import published, study
@@ -13,7 +13,7 @@ from quantlab.report.published import Match
 from quantlab.report.results import caption, points_field, rate_field, reduction_field, results, rtf_field
 from quantlab.report.rows import Row
 from quantlab.report.study import Change, Group
-from quantlab.report.wording import ABSENT, cell_name, listed, p_value, percent, points, problems
+from quantlab.report.wording import ABSENT, listed, names, p_value, percent, points, problems
 
 _READING = (
     "WER and CER in percent over a whole split, differences in percentage points, RTF = generation time / audio time.",
@@ -26,7 +26,8 @@ def sections(root: Path, rows: Sequence[Row]) -> list[Section]:
     """The whole content, in reading order; raw utterances below `root` are read where design choices vary."""
     found = [part for group in study.groups(rows) for part in _of_group(root, group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_comparisons(rows)))
-    return [reading, *found, *_side_by_side(published.matches(rows)), *_not_measured(rows), *_problems(rows)]
+    compared = _side_by_side(published.matches(rows), names(rows))
+    return [reading, *found, *compared, *_not_measured(rows), *_problems(rows)]
 
 
 def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
@@ -133,23 +134,23 @@ def _alone(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
 # Published against measured
 
 
-def _side_by_side(matched: Sequence[Match]) -> Iterator[Section]:
+def _side_by_side(matched: Sequence[Match], named: Mapping[str, str]) -> Iterator[Section]:
     if not matched:
         return
     splits = tuple(dict.fromkeys(split for match in matched for split in match.figures.wer))
     header = ["cell", "source"]
     for title in (*(f"WER % {split}" for split in splits), "RTF", "smaller by %"):
         header += [f"{title}, published", f"{title}, measured"]
-    lines = tuple(_compared(match, splits) for match in matched)
+    lines = tuple(_compared(match, named[match.row["cell_id"]], splits) for match in matched)
     yield Section(
         "Published against measured",
         tuple(_sources(matched)),
         Table(tuple(header), lines, "Published against measured", "ll" + "r" * (len(header) - 2)),
-        tuple(f"{cell_name(match.row)}: {'; '.join(match.notes)}." for match in matched if match.notes),
+        tuple(f"{named[match.row['cell_id']]}: {'; '.join(match.notes)}." for match in matched if match.notes),
     )
 
 
-def _compared(match: Match, splits: Sequence[str]) -> tuple[Cell, ...]:
+def _compared(match: Match, name: str, splits: Sequence[str]) -> tuple[Cell, ...]:
     there = match.figures
     pairs: list[str | None] = []
     for split in splits:
@@ -158,7 +159,7 @@ def _compared(match: Match, splits: Sequence[str]) -> tuple[Cell, ...]:
     rtf = there.real_time_factor
     pairs += [None if rtf is None else f"{rtf:.3g}", rtf_field(match.row)]
     pairs += [None if there.size_reduction is None else f"{there.size_reduction:g}", reduction_field(match.row)]
-    return (Cell(cell_name(match.row)), Cell(there.source), *(Cell(text or ABSENT) for text in pairs))
+    return (Cell(name), Cell(there.source), *(Cell(text or ABSENT) for text in pairs))
 
 
 def _sources(matched: Sequence[Match]) -> Iterator[str]:
@@ -172,7 +173,8 @@ def _sources(matched: Sequence[Match]) -> Iterator[str]:
 def _not_measured(rows: Sequence[Row]) -> Iterator[Section]:
     bad = [row for row in rows if row["status"] != "ok"]
     if bad:
-        lines = tuple((Cell(cell_name(row)), Cell(row["status"]), Cell(row["reason"] or ABSENT)) for row in bad)
+        named = names(rows)
+        lines = tuple((Cell(named[row["cell_id"]]), Cell(row["status"]), Cell(row["reason"] or ABSENT)) for row in bad)
         yield Section("Not measured", table=Table(("cell", "status", "reason"), lines, "Not measured", "llp"))
 
 

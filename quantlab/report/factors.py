@@ -176,7 +176,7 @@ def _order(choice: str, level: Any) -> tuple[Any, ...]:
         kind, group_size = level
         return (_COARSEST_FIRST.index(kind) if kind in _COARSEST_FIRST else -1, -(group_size or 0))
     if choice == "scheme":
-        return (_SCHEMES.index(level),)
+        return (_SCHEMES.index(level) if level in _SCHEMES else len(_SCHEMES), str(level))
     if choice == "bits":
         return (-(level or 0),)
     if choice == "symmetric":

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quantlab.printable import printable
 from quantlab.report.rows import Row
+
+_FORMULA = re.compile(r"((?:^|[;,|])\s*)([=@＝＠]|[+\-＋－](?![\d.]*(?:$|[;,|])))")
 
 
 def render(root: Path, rows: Sequence[Row]) -> str:
     """Nested keys joined by dots, an interval as two columns (`.low`, `.high`), of problems their number; what does
-    not exist is empty.
+    not exist is empty. The configuration, whose settings that matter are columns, is left out.
     """
-    lines = [dict(_flat(row)) for row in rows]
+    lines = [dict(_flat({key: value for key, value in row.items() if key != "config"})) for row in rows]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _header(lines), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -33,13 +37,18 @@ def _header(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _flat(part, f"{name}.{key}" if name else str(key))
+            yield from _flat(part, f"{name}.{_text(str(key))}" if name else _text(str(key)))
     elif name.endswith("ci95"):
         low, high = value if value is not None else (None, None)
         yield from ((f"{name}.low", low), (f"{name}.high", high))
     elif name == "problems":
         yield name, len(value)
     elif isinstance(value, list | tuple):
-        yield name, ";".join(map(str, value))
+        yield name, _text(";".join(map(str, value)))
     else:
-        yield name, value
+        yield name, _text(value) if isinstance(value, str) else value
+
+
+def _text(text: str) -> str:
+    """As text also to a spreadsheet: what would begin a formula, in a cell or after a separator, gets an apostrophe."""
+    return _FORMULA.sub(r"\g<1>'\g<2>", printable(text))

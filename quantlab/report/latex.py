@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from quantlab.printable import printable
 from quantlab.report import document
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
@@ -34,6 +35,11 @@ _ESCAPED = {
     "”": "''",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # after the end of a table's line, it would begin a length, and * a variant of that end
+    "]": "{]}",
+    "*": "{*}",
+    "`": "{`}",  # ?` is a letter
 }
 _TRANSLATION = str.maketrans(_ESCAPED)
 
@@ -73,4 +79,4 @@ def _cell(cell: Cell) -> str:
 
 def escape(text: str) -> str:
     """As text: every character that means something to TeX, or that its standard fonts lack, is written out."""
-    return " ".join(text.split()).translate(_TRANSLATION)
+    return printable(" ".join(text.split())).translate(_TRANSLATION)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from quantlab.printable import printable
 from quantlab.report import ranking, study
 from quantlab.report.rows import Row
 from quantlab.report.study import Group
@@ -34,6 +36,7 @@ _VERDICTS = {
     "not compared": (_PURPLE, "D"),
 }
 _GROUPS = 4
+_NAME_CHARS = 100  # of a folder, or in a plot
 _DPI = 110  # dots per inch
 _MOST = 40  # cells of a plot with a line for each; the worst are shown
 _LINE_IN = 0.28  # inches of height for each of them
@@ -46,12 +49,13 @@ def figures(rows: Sequence[Row]) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     for group in sorted(study.groups(rows), key=lambda group: -len(group.rows))[:_GROUPS]:
-        drawn = {
-            "wer_against_speed": wer_against_speed(group),
-            "wer_increase": wer_increase(group),
-            "verdicts": verdicts(group),
-        }
-        name = re.sub(r"[^\w.]+", "_", group.title)
+        with _as_text():
+            drawn = {
+                "wer_against_speed": wer_against_speed(group),
+                "wer_increase": wer_increase(group),
+                "verdicts": verdicts(group),
+            }
+        name = re.sub(r"[^\w.]+", "_", group.title, flags=re.ASCII)[:_NAME_CHARS]
         found |= {f"{name}/{plot}.png": _png(figure) for plot, figure in drawn.items() if figure is not None}
     return found
 
@@ -62,12 +66,25 @@ def _png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def _as_text() -> AbstractContextManager[None]:
+    """A block in which a `$` in a name begins no formula."""
+    from matplotlib import rc_context
+
+    return rc_context({"text.parse_math": False})
+
+
+def _name(text: str) -> str:
+    """As a plot has room for it."""
+    shown = printable(text)
+    return shown if len(shown) <= _NAME_CHARS else f"{shown[: _NAME_CHARS - 1]}…"
+
+
 def _axes(group: Group, title: str, height_in: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, height_in), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(f"{title}\n{group.title}", fontsize=11)
+    axes.set_title(f"{title}\n{_name(group.title)}", fontsize=11)
     axes.grid(color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -144,7 +161,7 @@ def _label(axes: Axes, cells: Sequence[Row], group: Group, front: set[str]) -> N
         while any(abs(text_y - other_y) < 15 and abs(x - other_x) < 150 for other_x, other_y in taken):
             text_y += 3
         taken.append((x, text_y))
-        text = group.methods[row["cell_id"]] + (f", {row['device']}" if devices else "")
+        text = _name(group.methods[row["cell_id"]] + (f", {row['device']}" if devices else ""))
         axes.annotate(
             text, _place(row), xytext=(14, (text_y - y) * 72 / axes.figure.dpi), textcoords="offset points",
             fontsize=8, va="center", fontweight="bold" if row["cell_id"] in front else "normal",
@@ -183,7 +200,7 @@ def wer_increase(group: Group) -> Figure | None:
                 axes.barh(
                     line + 0.4 - (index + 0.5) * thick, 100 * change.value, thick,
                     xerr=_both(change.value, change.ci95), color=_SPLIT_COLOURS[index % len(_SPLIT_COLOURS)],
-                    label=split if line == 0 else "", error_kw={"elinewidth": 0.8, "capsize": 2},
+                    label=_name(split) if line == 0 else "", error_kw={"elinewidth": 0.8, "capsize": 2},
                 )  # fmt: skip
     _lines(axes, [row for row, _ in found], group)
     axes.set_xlabel("WER of the cell − WER of its baseline, percentage points, with 95 % intervals")
@@ -231,7 +248,7 @@ def _height(lines: int) -> float:
 
 def _lines(axes: Axes, rows: Sequence[Row], group: Group) -> None:
     devices = len(group.by_device()) > 1
-    names = [group.methods[row["cell_id"]] + (f", {row['device']}" if devices else "") for row in rows]
+    names = [_name(group.methods[row["cell_id"]] + (f", {row['device']}" if devices else "")) for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.axvline(0, color=_BLACK, linewidth=0.8)

@@ -129,6 +129,8 @@ def _of(row: Row, published: Published) -> Iterator[Match]:
 def _notes(row: Row, source: Source, corpus: Corpus) -> Iterator[str]:
     if row["weights"] != "pretrained":
         yield f"measured with {row['weights']} weights: only the size compares"
+    if row["config"]["model"].get("path"):
+        yield "measured with the checkpoint of model.path, which need not be the published one"
     for name, result in row["splits"].items():
         whole = corpus.utterances.get(name)
         if whole is not None and result["utterances"] != whole:

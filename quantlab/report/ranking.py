@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from quantlab.report.parts import Mark
 from quantlab.report.rows import Row
 from quantlab.report.wording import Interval
+from quantlab.stats.bootstrap import MIN_UNITS
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Metric:
 
     value: Callable[[Row], float | None]
     apart: Callable[[Row, Row], bool | None]  # None: one of them has no interval
+    counts: Callable[[Row], bool] = lambda row: True  # whether it rests on enough to be marked
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,24 @@ def accuracy(rate: str = "wer", split: str | None = None) -> Metric:
             return _apart(difference_ci95(a, rate, split), difference_ci95(b, rate, split))
         return _apart(*(None if (part := _part(row, split)) is None else part[f"{rate}_ci95"] for row in (a, b)))
 
-    return Metric(value, apart)
+    return Metric(value, apart, lambda row: not few(row))
+
+
+def few(row: Row) -> bool:
+    """Whether the cell heard so few utterances that no interval can be given, and no error rate called the best."""
+    count: int = sum(split["utterances"] for split in row["splits"].values())
+    return 0 < count < MIN_UNITS
+
+
+def marks(rows: Sequence[Row], metric: Metric | None) -> dict[str, Mark]:
+    """Cell id → mark, of cells that compare; none where there is nothing to compare, or too little was heard."""
+    ranked = None if metric is None else rank(rows, metric)
+    if metric is None or ranked is None or not all(map(metric.counts, ranked.order)):
+        return {}
+    if not (ranked.level or ranked.unknown or ranked.others):
+        return {}
+    level: dict[str, Mark] = {row["cell_id"]: "level" for row in ranked.level}
+    return level | {ranked.leader["cell_id"]: "best"}
 
 
 def _part(row: Row, split: str | None) -> Row | None:

@@ -5,14 +5,14 @@ Layout of Tables 2 and 3 of Söhler, Irigoyen, Kirkedal (arXiv 2511.08093).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quantlab.report import ranking
-from quantlab.report.parts import Cell, Mark, Section, Table
+from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
 from quantlab.report.study import Change, Group
-from quantlab.report.wording import ABSENT, between, noise, percent, points, ratio, three_digits
+from quantlab.report.wording import ABSENT, between, noise, percent, points, ratio, three_digits, too_few
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class _Column:
 def results(group: Group) -> Section:
     """Device and method against WER, CER, RTF and size reduction."""
     columns = [column for column in _columns(group) if any(column.show(row) is not None for row in group.rows)]
-    marks = [_marks(column.metric, group.rows) for column in columns]
+    marks = [ranking.marks(group.rows, column.metric) for column in columns]
     lines = tuple(
         (
             Cell(str(row["device"])),
@@ -80,19 +80,12 @@ def reduction_field(row: Row) -> str | None:
     return None if row["size_reduction"] is None else percent(row["size_reduction"], 1)
 
 
-def _marks(metric: ranking.Metric | None, rows: Sequence[Row]) -> dict[str, Mark]:
-    """Cell id → mark; nothing where there is nothing to compare."""
-    ranked = ranking.rank(rows, metric) if metric is not None else None
-    if ranked is None or not (ranked.level or ranked.unknown or ranked.others):
-        return {}
-    level: dict[str, Mark] = {row["cell_id"]: "level" for row in ranked.level}
-    return level | {ranked.leader["cell_id"]: "best"}
-
-
 def _notes_of_results(group: Group) -> Iterator[str]:
     measured = [row for row in group.rows if ranking.rtf(row) is not None]
     if len(measured) > 1 and all(row["speed"] is None and ranking.rtf_ci95(row) is None for row in measured):
         yield "Speed was measured once: which cell is faster is not shown. protocol=careful shows it."
+    for _, what in too_few(group.rows):
+        yield f"Too few utterances: {what}."
     for cells, what in noise(group.rows, group.methods):
         yield f"While timed, {cells}: {what}."
 

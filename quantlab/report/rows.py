@@ -10,6 +10,7 @@ from typing import Any
 from quantlab import storage
 from quantlab.commandline import warn
 from quantlab.evidence import Evidence, SplitEvidence, evidence
+from quantlab.labels import Cell, of_record
 from quantlab.pairs import find_baselines
 from quantlab.record import Problem, Receipt, Record, SplitResult
 
@@ -17,7 +18,6 @@ Row = dict[str, Any]
 
 # Key of the row → key of the resolved configuration.
 _SETTINGS = {
-    "model": "model.name",
     "weights": "model.weights",
     "quant": "quant.name",
     "library": "quant.library",
@@ -96,9 +96,11 @@ def _baselines_elsewhere(root: str | Path, found: Sequence[Record]) -> list[Reco
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    axes = tuple(str(row[key]) for key in ("dataset", "model", "weights", "device", "runtime", "dtype", "protocol"))
+    axes = ("dataset", "model", "weights", "device", "runtime", "dtype", "protocol")
     return (
-        *axes,
+        *(str(row[key]) for key in axes),
+        row["corpus"]["name"],
+        *(row[key]["fingerprint"] or "~" for key in ("corpus", "checkpoint")),  # what failed early comes last
         row["quant"] != "none",
         str(row["library"]),
         -(row["bits"] or 0),
@@ -115,13 +117,16 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         compared: see `quantlab.evidence`; without it what rests on a comparison or a resample is None.
     """
     compared = compared or Evidence()
-    receipt = record.receipt
+    receipt, cell = record.receipt, of_record(record)
     return {
         "cell_id": record.cell_id,
         "status": record.status,
         "reason": record.reason,
         **{name: record.setting(key) for name, key in _SETTINGS.items()},
-        "dataset": record.corpus,
+        "model": cell.model,
+        "checkpoint": {"name": cell.model, "fingerprint": record.fingerprints.get("checkpoint")},
+        "dataset": cell.dataset,
+        "corpus": {"name": cell.corpus, "fingerprint": record.fingerprints.get("corpus")},
         "size_bytes": None if receipt is None else receipt.size_bytes,
         "size_reduction": record.size_reduction,
         "params": None if receipt is None else receipt.params,
@@ -134,6 +139,9 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "verdict": compared.verdict,
         "comparison": compared.comparison and _with_lists(vars(compared.comparison)),
         "normaliser": record.normaliser,
+        "error_unit": record.error_unit,
+        "scorer": record.scorer,
+        "nonspeech_words_per_min": _nonspeech(record),
         **record.stages.model_dump(),
         "cold_start_s": record.cold_start_s,
         "engine_stages": None if record.engine_stages is None else record.engine_stages.model_dump(mode="json"),
@@ -151,7 +159,14 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "fingerprints": record.fingerprints,
         "problems": [_problem(item) for item in record.problems],
         "created_at": record.created_at,
+        "config": record.config,
     }
+
+
+def cell(row: Row) -> Cell:
+    """The same of a row."""
+    versions = row["environment"].get("versions") or {}
+    return Cell(row["cell_id"], row["config"], row["fingerprints"], row["normaliser"], versions)
 
 
 def _split(result: SplitResult, compared: SplitEvidence | None) -> Row:
@@ -165,6 +180,13 @@ def _pooled(record: Record, errors: Sequence[str], length: str) -> float | None:
         return None
     total: int = sum(getattr(split, length) for split in splits)
     return sum(getattr(split, name) for split in splits for name in errors) / total if total else None
+
+
+def _nonspeech(record: Record) -> float | None:
+    """Words heard per minute of audio in which nothing is said, over all splits that have some."""
+    parts = [split for split in record.splits.values() if split.nonspeech_s]
+    audio_s = sum(split.nonspeech_s or 0.0 for split in parts)
+    return 60 * sum(split.nonspeech_words or 0 for split in parts) / audio_s if audio_s else None
 
 
 def _with_lists(part: Mapping[str, Any]) -> Row:

@@ -7,15 +7,13 @@ Table 4 is `priorities`, and the robustness gap is what its discussion of noisy 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from quantlab.report import ranking
+from quantlab.report import ranking, wording
 from quantlab.report.ranking import Ranking
-from quantlab.report.rows import Row
+from quantlab.report.rows import Row, cell
 from quantlab.report.wording import Interval, methods
-
-_SHARED = ("model", "weights", "dataset", "protocol")
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,25 @@ class Priority:
 
 
 def groups(rows: Sequence[Row]) -> list[Group]:
-    """The cells that ended well, by what a comparison must share; in the order of the rows."""
-    found: dict[tuple[str, str, str, str], list[Row]] = {}
-    for row in rows:
-        if row["status"] == "ok":
-            model, weights, dataset, protocol = (str(row[key]) for key in _SHARED)
-            found.setdefault((model, weights, dataset, protocol), []).append(row)
-    return [Group(*key, tuple(some), _splits(some), methods(some)) for key, some in found.items()]
+    """The cells that ended well, by what a comparison must share (checkpoint, corpus, protocol); in their order."""
+    good = [row for row in rows if row["status"] == "ok"]
+    models, corpora = wording.models(good), wording.corpora(good)
+    found: dict[Hashable, list[Row]] = {}
+    for row in good:
+        own = cell(row)
+        found.setdefault((own.checkpoint_key, own.corpus_key, row["protocol"]), []).append(row)
+    return [
+        Group(
+            models[some[0]["cell_id"]],
+            str(some[0]["weights"]),
+            corpora[some[0]["cell_id"]],
+            str(some[0]["protocol"]),
+            tuple(some),
+            _splits(some),
+            methods(some),
+        )
+        for some in found.values()
+    ]
 
 
 def _splits(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,32 +15,39 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from quantlab.report.ranking import rtf
+from quantlab.commandline import console as plain_console
+from quantlab.labels import AXES
+from quantlab.printable import printable
+from quantlab.report.ranking import few, rtf
 from quantlab.report.rows import Row
 from quantlab.report.wording import (
     ABSENT,
-    FURTHER_AXES,
     between,
-    cell_name,
+    corpora,
+    corpus_key,
     half_width,
     is_half,
     megabytes,
+    models,
+    names,
     noise,
     percent,
     problems,
     ratio,
     three_digits,
+    too_few,
 )
 
 __all__ = ["Column", "columns", "rtf", "show", "text"]
 
+Names = Mapping[str, str | None]  # cell id → what stands in a column
 _UNLIMITED = 400  # columns; a file or a pipe has no width
 _STYLES = {
     **{"ok": "green", "unsupported": "yellow", "failed": "red", "oom": "red", "timeout": "red"},
     **{"better": "green", "tied": "green", "worse": "red", "underpowered": "yellow", "baseline": "dim"},
     **{"faster": "green", "slower": "red", "not converged": "yellow"},
 }
-_AXES = ("model", "quant", "device")
+_ID = 8  # characters of a cell id that are shown
 
 
 @dataclass(frozen=True)
@@ -54,20 +61,16 @@ class Column:
     drop_first: int = 0  # where the terminal is narrow, the highest first; 0 = never
     shrinks: bool = False  # a name may be cut where even that is not enough, a figure never
     words: bool = False
+    scored: bool = False  # an error rate, of which a few utterances say nothing
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns these rows fill, in reading order."""
     splits = list(dict.fromkeys(split for row in rows for split in row["splits"]))
     return [
-        *(Column((axis,), _value(axis), drop_first=_droppable(axis, rows), shrinks=True, words=True) for axis in _AXES),
-        *(
-            Column(tuple(axis.split("_")), _value(axis), words=True)
-            for axis in FURTHER_AXES
-            if _tells_apart(axis, rows) or (axis == "dtype" and any(map(is_half, rows)))
-        ),
-        *(Column(("WER %", split), _of(split, "wer"), percent, min) for split in splits),
-        *(Column(("CER %", split), _of(split, "cer"), percent, min, drop_first=4) for split in splits),
+        *_named(rows),
+        *(Column(("WER %", split), _of(split, "wer"), percent, min, scored=True) for split in splits),
+        *(Column(("CER %", split), _of(split, "cer"), percent, min, drop_first=4, scored=True) for split in splits),
         Column(("RTF",), rtf, three_digits, min),
         *_compared(rows),
         Column(("size", "MB"), _value("size_bytes"), megabytes, min),
@@ -107,14 +110,48 @@ def _ratio(speed: Row) -> str:
     return half_width(speed["ratio"], speed["ci95"]) + ("" if speed["converged"] else " ?")
 
 
-def _droppable(axis: str, rows: Sequence[Row]) -> int:
+def _named(rows: Sequence[Row]) -> list[Column]:
+    """Which cell a row is: the corpus wherever there are several, of further settings those that tell cells apart."""
+    of_all: dict[str, Names] = {
+        "model": models(rows),
+        "quant": _values("quant", rows),
+        "device": _values("device", rows),
+    }
+    found = [
+        Column((axis,), _looked_up(of), drop_first=_droppable(axis, of), shrinks=True, words=True)
+        for axis, of in of_all.items()
+    ]
+    further: dict[str, Names] = {
+        axis: of
+        for axis in AXES
+        if _tells_apart(of := _values(axis, rows), of_all.values()) or (axis == "dtype" and any(map(is_half, rows)))
+    }
+    corpus = corpora(rows)
+    if len(set(corpus.values())) > 1:
+        further = {"dataset": corpus, **further}
+    shown = [*of_all.values(), *further.values()]
+    if len({tuple(of[row["cell_id"]] for of in shown) for row in rows}) < len({row["cell_id"] for row in rows}):
+        further["cell"] = {row["cell_id"]: row["cell_id"][:_ID] for row in rows}
+    return found + [Column(tuple(axis.split("_")), _looked_up(of), words=True) for axis, of in further.items()]
+
+
+def _values(axis: str, rows: Sequence[Row]) -> Names:
+    return {row["cell_id"]: None if row[axis] is None else str(row[axis]) for row in rows}
+
+
+def _looked_up(of: Names) -> Callable[[Row], str | None]:
+    return lambda row: of[row["cell_id"]]
+
+
+def _droppable(axis: str, of: Names) -> int:
     """The quantizer always stays; the model and the device may go if they are the same in every row."""
-    return 0 if axis == "quant" or len({str(row[axis]) for row in rows}) > 1 else 3
+    return 0 if axis == "quant" or len(set(of.values())) > 1 else 3
 
 
-def _tells_apart(axis: str, rows: Sequence[Row]) -> bool:
-    seen: dict[tuple[str, ...], object] = {}
-    return any(seen.setdefault(tuple(str(row[n]) for n in _AXES), row[axis]) != row[axis] for row in rows)
+def _tells_apart(of: Names, named: Collection[Names]) -> bool:
+    """Whether it differs between rows whose names are the same."""
+    seen: dict[tuple[str | None, ...], object] = {}
+    return any(seen.setdefault(tuple(name[cell_id] for name in named), value) != value for cell_id, value in of.items())
 
 
 def _value(key: str) -> Callable[[Row], Any]:
@@ -135,7 +172,7 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
     What did not end well follows below with its reason, and what a reader of the speeds should know. Rows keep their
     order; the best of a column is bold.
     """
-    console = console or Console()
+    console = console or plain_console()
     if console.is_terminal:
         _print(rows, console)
     else:
@@ -144,7 +181,7 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
 
 def text(rows: Sequence[Row], width: int = _UNLIMITED) -> str:
     """The same as plain text without colours, fitted to lines of `width` characters."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    console = plain_console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
         _print(rows, console)
     return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
@@ -156,9 +193,9 @@ def _print(rows: Sequence[Row], console: Console) -> None:
     console.print(_table(chosen, narrowed=not _fits(chosen, console), rows=True))
     dropped = sorted((one.column for one in filled if one not in chosen), key=lambda column: -column.drop_first)
     if dropped:
-        told = ", ".join(dict.fromkeys(" ".join(column.title) for column in dropped))
-        console.print(f"Left out, the terminal is too narrow: {told}", style="dim", highlight=False)
-    for line in (*_failures(rows), *_problems(rows), *_unsettled(rows), *_noise(rows)):
+        told = printable(", ".join(dict.fromkeys(" ".join(column.title) for column in dropped)))
+        console.print(f"Left out, the terminal is too narrow: {told}", style="dim")
+    for line in (*_failures(rows), *_few(rows), *_problems(rows), *_unsettled(rows), *_noise(rows)):
         console.print(line)
 
 
@@ -172,7 +209,12 @@ class _Filled:
     @cached_property
     def width(self) -> int:
         """Characters of the terminal; rich would measure every cell several times."""
-        return max(cell_len(text) for text in (*self.column.title, *(cell.plain for cell in self.cells)))
+        return max(cell_len(text) for text in (*self.title, *(cell.plain for cell in self.cells)))
+
+    @property
+    def title(self) -> list[str]:
+        """Lines; the name of a split is one of a corpus."""
+        return list(map(printable, self.column.title))
 
 
 def _filled(column: Column, rows: Sequence[Row]) -> _Filled:
@@ -207,7 +249,7 @@ def _table(chosen: Sequence[_Filled], narrowed: bool = False, rows: bool = False
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
     for one in chosen:
         table.add_column(
-            "\n".join(one.column.title),
+            Text("\n".join(one.title)),
             justify="left" if one.column.words else "right",
             no_wrap=True,
             width=None if narrowed and one.column.shrinks else one.width,
@@ -218,28 +260,40 @@ def _table(chosen: Sequence[_Filled], narrowed: bool = False, rows: bool = False
     return table
 
 
-def _best(column: Column, rows: Sequence[Row]) -> str | None:
-    """How the best figure of a column is printed; None where there is nothing to compare."""
-    figures = [figure for row in rows if row["status"] == "ok" and (figure := column.figure(row)) is not None]
-    if column.better is None or len(figures) < 2:
-        return None
-    return column.show(column.better(figures))
+def _best(column: Column, rows: Sequence[Row]) -> dict[Hashable, str]:
+    """How the best figure of a column is printed, by corpus: figures of different corpora do not compare."""
+    found: dict[Hashable, list[float]] = {}
+    for row in rows:
+        figure = column.figure(row)
+        if row["status"] == "ok" and figure is not None and not (column.scored and few(row)):
+            found.setdefault(corpus_key(row), []).append(figure)
+    if column.better is None:
+        return {}
+    return {key: column.show(column.better(figures)) for key, figures in found.items() if len(figures) > 1}
 
 
-def _cell(column: Column, row: Row, best: str | None) -> Text:
+def _cell(column: Column, row: Row, best: Mapping[Hashable, str]) -> Text:
     figure = column.figure(row)
     if figure is None:
         return Text(ABSENT, style="dim")
-    shown = column.show(figure)
+    shown = printable(column.show(figure))
     if column.words:
         return Text(shown, style=_STYLES.get(shown, ""))
-    return Text(shown, style="bold" if row["status"] == "ok" and shown == best else "")
+    bold = row["status"] == "ok" and shown == best.get(corpus_key(row)) and not (column.scored and few(row))
+    return Text(shown, style="bold" if bold else "")
 
 
 def _failures(rows: Sequence[Row]) -> Iterator[Text]:
+    named = names(rows)
     for row in rows:
         if row["status"] != "ok":
-            yield _line(row["status"], _STYLES[row["status"]], cell_name(row), row["reason"] or "")
+            yield _line(row["status"], _STYLES[row["status"]], named[row["cell_id"]], row["reason"] or "")
+
+
+def _few(rows: Sequence[Row]) -> Iterator[Text]:
+    """Corpora of so few utterances that nothing is shown."""
+    for corpus, what in too_few(rows):
+        yield _line("too few utterances", "yellow", corpus, what)
 
 
 def _problems(rows: Sequence[Row]) -> Iterator[Text]:
@@ -249,17 +303,18 @@ def _problems(rows: Sequence[Row]) -> Iterator[Text]:
 
 def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:
     """Cells whose time did not settle within the protocol's budget."""
+    named = names(rows)
     for row in rows:
         speed = row["speed"]
         if speed is not None and not speed["converged"]:
             reach = f"{ratio(speed['ratio'])}{between(speed['ci95'], ratio)} × base after {speed['blocks']} blocks"
-            yield _line("not converged", "yellow", cell_name(row), reach)
+            yield _line("not converged", "yellow", named[row["cell_id"]], reach)
 
 
 def _noise(rows: Sequence[Row]) -> Iterator[Text]:
-    for cells, what in noise(rows, {row["cell_id"]: cell_name(row) for row in rows}):
+    for cells, what in noise(rows, names(rows)):
         yield _line("noise", "yellow", cells, what)
 
 
 def _line(word: str, style: str, label: str, text: str) -> Text:
-    return Text.assemble((f"{word}: ", style), (f"{label}: ", "bold"), text)
+    return Text.assemble((f"{word}: ", style), (f"{printable(label)}: ", "bold"), printable(text))

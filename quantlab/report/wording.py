@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-from quantlab.report.rows import Row
+from quantlab import labels
+from quantlab.report.rows import Row, cell
+from quantlab.stats.bootstrap import MIN_UNITS
 
 ABSENT = "–"
 MB = 1_000_000  # bytes
@@ -15,26 +17,6 @@ MINUS = "−"
 _NAMED = 3  # cells by name in a line about several
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 Interval = tuple[float, float]
-
-# What may tell apart cells that agree in model, quantizer and device, and what each is by default.
-FURTHER_AXES = (
-    "dataset",
-    "weights",
-    "runtime",
-    "audio_ctx",
-    "dtype",
-    "long",
-    "protocol",
-    "batch_size",
-    "threads",
-    "target",
-    "bits",
-    "granularity",
-    "group_size",
-    "symmetric",
-    "backend",
-    "seed",
-)
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -81,12 +63,6 @@ def utterances(count: int) -> str:
     return f"{count} utterance{'' if count == 1 else 's'}"
 
 
-def cell_name(row: Row) -> str:
-    """What a person calls the cell, e.g. `nano-hqq_int4-cpu`; its type too, where that is not fp32."""
-    stored = f"-{row['dtype']}" if is_half(row) else ""
-    return f"{row['model']}-{row['quant']}-{row['device']}{stored}"
-
-
 def is_half(row: Row) -> bool:
     """Whether what is not quantized is in another type than fp32; older records do not say, and are fp32."""
     return row["dtype"] not in (None, "float32")
@@ -104,8 +80,23 @@ def reference(rows: Sequence[Row]) -> str:
 
 
 def names(rows: Sequence[Row]) -> dict[str, str]:
-    """Cell id → `cell_name`, with as many further settings as it takes to tell these cells apart."""
-    return _told_apart(rows, {row["cell_id"]: cell_name(row) for row in rows})
+    """Cell id → what a person calls the cell, e.g. `nano-hqq_int4-cpu`, with what tells it from the others."""
+    return labels.names([cell(row) for row in rows])
+
+
+def models(rows: Sequence[Row]) -> dict[str, str]:
+    """Cell id → model, with what tells its checkpoint from others of this name."""
+    return labels.checkpoints([cell(row) for row in rows])
+
+
+def corpora(rows: Sequence[Row]) -> dict[str, str]:
+    """Cell id → corpus, with what tells it from others of this name."""
+    return labels.corpora([cell(row) for row in rows])
+
+
+def corpus_key(row: Row) -> Hashable:
+    """Equal for cells whose error rates compare, as they heard the same."""
+    return cell(row).corpus_key
 
 
 def methods(rows: Sequence[Row]) -> dict[str, str]:
@@ -113,23 +104,19 @@ def methods(rows: Sequence[Row]) -> dict[str, str]:
     found: dict[str, str] = {}
     for device in {row["device"] for row in rows}:
         some = [row for row in rows if row["device"] == device]
-        found |= _told_apart(some, {row["cell_id"]: str(row["quant"]) for row in some})
+        plain = {row["cell_id"]: str(row["quant"]) for row in some}
+        found |= labels.told_apart([cell(row) for row in some], plain)
     return found
 
 
-def _told_apart(rows: Sequence[Row], plain: dict[str, str]) -> dict[str, str]:
-    alike: dict[str, list[Row]] = {}
-    for row in rows:
-        alike.setdefault(plain[row["cell_id"]], []).append(row)
-    return {cell_id: name + settings for name, some in alike.items() for cell_id, settings in _settings(some).items()}
-
-
-def _settings(alike: Sequence[Row]) -> dict[str, str]:
-    differing = [axis for axis in FURTHER_AXES if len({str(row[axis]) for row in alike}) > 1]
-    shown = {row["cell_id"]: ", ".join(f"{axis}={row[axis]}" for axis in differing) for row in alike}
-    if len(set(shown.values())) < len(alike):  # they differ in something that is no column
-        shown = {cell_id: f"{text}, {cell_id[:8]}".removeprefix(", ") for cell_id, text in shown.items()}
-    return {cell_id: f" ({text})" if len(alike) > 1 else "" for cell_id, text in shown.items()}
+def too_few(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Corpora of which so little was heard that no interval can be given: corpus, what that means."""
+    named = corpora(rows)
+    for row in {named[row["cell_id"]]: row for row in rows if row["splits"]}.values():
+        count = sum(split["utterances"] for split in row["splits"].values())
+        if row["wer"] is not None and 0 < count < MIN_UNITS:
+            what = f"{utterances(count)}; an interval needs {MIN_UNITS}, so no cell is shown to be better or worse"
+            yield named[row["cell_id"]], what
 
 
 def problems(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
@@ -138,13 +125,14 @@ def problems(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
     Once for each corpus and number.
     """
     told: dict[tuple[str, str, str], str] = {}
+    named = corpora(rows)
     for row in rows:
         for which, measured in (("not measured", False), ("doubtful", True)):
             kinds = Counter(item["kind"] for item in row["problems"] if item["measured"] is measured)
             if kinds:
                 counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
                 found = f"{utterances(kinds.total())} ({counted})"
-                told.setdefault((which, str(row["dataset"]), found), row["cell_id"])
+                told.setdefault((which, named[row["cell_id"]], found), row["cell_id"])
     for (which, corpus, found), cell_id in told.items():
         yield which, corpus, f"{found}, named in cells/{cell_id}/record.json"
 
@@ -156,10 +144,10 @@ def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str,
         rows: the cells.
         called: cell id → name.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
+    found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for row in rows:
         for flag in row["noise"]["flags"] if row["noise"] is not None else ():
-            found.setdefault(_NUMBER.sub("#", flag), []).append((called[row["cell_id"]], flag))
+            found.setdefault(tuple(_NUMBER.split(flag)), []).append((called[row["cell_id"]], flag))
     for told in found.values():
         yield _some([name for name, _ in told]), _joined([flag for _, flag in told])
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from quantlab.commandline import NO, Parser, add_root, no_records, one_of, to_stdout, warn
+from quantlab.printable import printable
 from quantlab.status.collect import SETTLED, Line, collect, counts
 
 FORMATS = ("table", "json")
@@ -52,7 +53,7 @@ def _shown(line: Line, name: str) -> str:
     """A log is of interest where something is wrong or going on."""
     if name == "log" and line.state in SETTLED:
         return ""
-    text = str(getattr(line, name) or "")
+    text = printable(str(getattr(line, name) or ""))
     return f"{text[: WIDEST - 1]}…" if name == "detail" and len(text) > WIDEST else text
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from quantlab import storage
-from quantlab.config import corpus_label
+from quantlab.content import read_bytes
+from quantlab.labels import Cell, names
+from quantlab.record import Status, see_that_it_is_a_config
 
-_END = '\n "fingerprints":'  # the key after the last one wanted; no string of JSON holds a line end
+_END = '\n "environment":'  # the key after the last one wanted; no string of JSON holds a line end
 
 
 @dataclass(frozen=True)
@@ -19,27 +22,34 @@ class Head:
     status: str
     reason: str | None
     created_at: str
-    label: str
+    label: str = ""
 
 
 def heads(root: str | Path) -> dict[str, Head]:
     """Every record below a root, by cell id; one that cannot be read has the status `unreadable`."""
-    return {cell_id: _head(storage.cells_dir(root) / cell_id / "record.json") for cell_id in storage.recorded(root)}
+    found, cells = {}, []
+    for cell_id in storage.recorded(root):
+        head, cell = _head(root, cell_id)
+        found[cell_id] = head
+        cells += [] if cell is None else [cell]
+    named = names(cells)
+    return {cell_id: replace(head, label=named.get(cell_id, cell_id)) for cell_id, head in found.items()}
 
 
-def _head(path: Path) -> Head:
+def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
+    path = storage.cells_dir(root) / cell_id / "record.json"
     try:
-        front, end, _ = path.read_text(encoding="utf-8").partition(_END)
+        front, end, _ = read_bytes(path, storage.RECORD_BYTES).decode("utf-8").partition(_END)
         found = json.loads(front.rstrip(", \n") + "}" if end else front)
-        return Head(found["status"], found["reason"], found["created_at"], _label(found["config"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Head("unreadable", f"{path} is no record of quantlab ({error})", "", path.parent.name)
-
-
-def _label(config: dict[str, dict[str, object]]) -> str:
-    """As `RunConfig.label`."""
-    axes = "-".join(str(config[axis]["name"]) for axis in ("model", "quant", "device"))
-    noise = config["dataset"].get("noise")
-    if not isinstance(noise, dict) or noise.get("kind") is None:
-        return axes
-    return f"{axes}-{corpus_label(str(config['dataset']['name']), noise['kind'], noise['snr_db'])}"
+        head = Head(found["status"], found["reason"], found["created_at"])
+        cell = Cell(found["cell_id"], found["config"], found["fingerprints"])
+        see_that_it_is_a_config(cell.config)
+        if not all(isinstance(mark, str) for mark in cell.fingerprints.values()):
+            raise TypeError("a fingerprint is a text")
+        if cell.id != cell_id or head.status not in get_args(Status):
+            raise ValueError("another cell's, or of no status that there is")
+        if not isinstance(head.reason, str | None) or not isinstance(head.created_at, str):
+            raise TypeError("reason and created_at are texts")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return Head("unreadable", f"{path} is no record of quantlab ({error})", ""), None
+    return head, cell

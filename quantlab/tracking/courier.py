@@ -14,7 +14,7 @@ from pathlib import Path
 from quantlab.config import TrackingConfig
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.reach import reach
-from quantlab.tracking.store import Store, connected, load, store_uri
+from quantlab.tracking.store import Store, connected, load, server_uri
 
 _ASKING, _IMPORTING, _WRITING, _DONE = range(4)  # how far it has come since it was last let
 Task = Callable[[Store], object]
@@ -88,7 +88,7 @@ class Courier:
 
     def _turn(self) -> None:
         if self._tracking.name == "server":
-            reach(store_uri(self._root, self._tracking))
+            reach(server_uri(self._tracking))
         self._reach(_IMPORTING)
         load()
         self._reach(_WRITING)

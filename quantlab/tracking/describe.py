@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from quantlab import labels
+from quantlab.overrides import GROUPS, overrides
+from quantlab.printable import printable
 from quantlab.record import Record
-from quantlab.redact import redact
 
 # Parameter → key of the resolved configuration: the grid's axes, then what else tells cells apart.
 PARAMS = {
@@ -45,14 +47,28 @@ PARAMS = {
     "calibration_source": "calibration.source",
 }
 STAGES = ("load_s", "quantize_s", "calibrate_s", "warmup_s", "measure_s", "total_s")
+_IN_LABEL = ("runtime.dtype", "dataset.noise.kind", "dataset.noise.snr_db")
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]", re.ASCII)  # what MLflow forbids in the name of a metric or tag
 _LONGEST_NAME = 250  # characters; MLflow's own limit
 _LONGEST_TAG = 500  # characters; enough for a reason, and a column of the run list stays readable
 
 
+def name(record: Record) -> str:
+    """What the run is called, whatever other runs there are: the cell, and every setting that is not a usual one."""
+    cell = labels.of_record(record)
+    usual = ("device.threads", "tracking.", "stats.", "timeout_s", "isolate", "model.path", "dataset.path")
+    found = overrides(record.config)
+    further = {key: value for key, value in found.items() if key not in GROUPS and not key.startswith(usual)}
+    told = [] if cell.corpus == "demo" else [cell.corpus]
+    told += [f"{part} {record.fingerprints.get(part, 'unknown')[:labels.FINGERPRINT]}" for part, path in
+             (("checkpoint", "model.path"), ("corpus", "dataset.path")) if cell.setting(path)]  # fmt: skip
+    told += [f"{key}={_text(value)}" for key, value in further.items() if not key.startswith(_IN_LABEL)]
+    return printable(f"{cell.label} ({', '.join(told)})" if told else cell.label)[:_LONGEST_NAME]
+
+
 def params(record: Record) -> dict[str, str]:
     """Parameters of the run; a key without a value is left out."""
-    values = {name: record.setting(key) for name, key in PARAMS.items()} | {"dataset": record.corpus}
+    values = {name: record.setting(key) for name, key in PARAMS.items()} | {"dataset": labels.of_record(record).dataset}
     if not _is_static(record):
         del values["calibration_source"]
     return {name: _text(value) for name, value in values.items() if value not in (None, (), [])}
@@ -67,7 +83,7 @@ def _text(value: object) -> str:
         return ",".join(map(str, value))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(redact(str(value)))
+    return printable(str(value))
 
 
 def metrics(record: Record) -> dict[str, float]:
@@ -83,6 +99,7 @@ def metrics(record: Record) -> dict[str, float]:
             f"quality/cer_{split}": result.cer,
             f"quality/empty_share_{split}": result.empty_share,
             f"quality/loop_share_{split}": result.loop_share,
+            f"quality/nonspeech_words_per_min_{split}": result.nonspeech_words_per_min,
             f"speed/rtf_{split}": result.rtf,
             f"speed/tokens_per_s_{split}": result.tokens_per_s,
             f"speed/latency_p50_s_{split}": result.latency_p50_s,
@@ -117,11 +134,14 @@ def _readable(value: float) -> float:
 def headline(cells: Sequence[Record]) -> dict[str, float]:
     """The summary of a sweep: how many cells ended how, and the best figure of each kind."""
     counts = Counter(cell.status for cell in cells)
-    figures = [metrics(cell) for cell in cells if cell.status == "ok"]
+    good = [cell for cell in cells if cell.status == "ok"]
+    corpora = {labels.of_record(cell).corpus_key for cell in good}
+    figures = [metrics(cell) for cell in good]
     best = {
         f"summary/best_{name.rpartition('/')[2]}": min(found[name] for found in figures if name in found)
         for name in sorted({name for found in figures for name in found})
-        if name.startswith(("quality/wer_", "speed/rtf_", "size/bytes"))  # the lower the better
+        if name.startswith("size/bytes")  # the lower the better, as is what compares on one corpus only
+        or (len(corpora) == 1 and name.startswith(("quality/wer_", "speed/rtf_")))
     }
     return {"summary/cells": float(len(cells))} | {f"summary/cells_{k}": float(v) for k, v in counts.items()} | best
 
@@ -140,6 +160,8 @@ def tags(record: Record) -> dict[str, str]:
         "speed": None if record.speed is None else record.speed.verdict,
         "noise": None if record.noise is None else "; ".join(record.noise.flags),
         "verified": None if record.receipt is None else str(record.receipt.verified).lower(),
+        "error_unit": record.error_unit,
+        "normaliser": record.normaliser,
         "processor": record.environment.get("processor"),
         "checkpoint": record.fingerprints.get("checkpoint"),
         "quantlab.created_at": record.created_at,
@@ -150,7 +172,7 @@ def tags(record: Record) -> dict[str, str]:
     versions = record.environment.get("versions")
     if isinstance(versions, Mapping):
         found |= {f"version.{name}": version for name, version in versions.items()}
-    return {plain_name(k): redact(str(v))[:_LONGEST_TAG] for k, v in found.items() if v not in (None, "")}
+    return {plain_name(k): printable(str(v))[:_LONGEST_TAG] for k, v in found.items() if v not in (None, "")}
 
 
 def corpus(record: Record) -> dict[str, str] | None:
@@ -161,10 +183,10 @@ def corpus(record: Record) -> dict[str, str] | None:
     place = {key: record.setting(f"dataset.{key}") for key in ("source", "repo", "revision", "path", "limit")}
     sizes = {name: {"utterances": s.utterances, "audio_s": round(s.audio_s, 3)} for name, s in record.splits.items()}
     return {
-        "name": str(record.setting("dataset.name")),
+        "name": printable(str(record.setting("dataset.name"))),
         "digest": digest[:36],  # the longest that MLflow stores
         "source_type": "huggingface" if record.setting("dataset.source") == "hub" else "local",
-        "source": json.dumps(redact({key: value for key, value in place.items() if value is not None})),
+        "source": json.dumps({key: value for key, value in place.items() if value is not None}),
         "profile": json.dumps(sizes),
     }
 

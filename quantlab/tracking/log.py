@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ import yaml
 
 from quantlab import storage
 from quantlab.config import TrackingConfig
+from quantlab.content import read_bytes
 from quantlab.record import Record
-from quantlab.redact import redact
 from quantlab.tracking import describe, runs, writer
 from quantlab.tracking.errors import TrackingError
 from quantlab.tracking.markers import cell_marker, logged_run, remember
@@ -77,9 +77,10 @@ def _settled(store: Store, record: Identity) -> str:
 
 def _write(store: Store, root: str | Path, identity: Identity, sweep: str, begun: Run | None) -> str:
     """A complete run; every step can be repeated, so that one which was begun is gone through again."""
-    record = storage.read(root, identity.cell_id)
-    if record is None:
+    found = storage.read(root, identity.cell_id)
+    if found is None:
         raise FileNotFoundError(f"the record of cell {identity.cell_id} has just been deleted")
+    record = storage.public(found)  # an older version may have left something in it
     end_ms = describe.milliseconds(record.created_at)
     run = begun or _create(store, record, identity, sweep, end_ms)
     _log_files(store, run, root, record)
@@ -97,7 +98,7 @@ def _create(store: Store, record: Record, identity: Identity, sweep: str, end_ms
         store.experiment_id,
         start_time=end_ms - round(1000 * (record.stages.total_s or 0)),
         tags=identity.tags() | writer.tag() | {"quantlab.sweep": sweep},
-        run_name=_name(record),
+        run_name=describe.name(record),
     )
     return Run.of(run)
 
@@ -110,10 +111,6 @@ _STATUS = {
     "oom": "FAILED",
     "timeout": "FAILED",
 }
-
-
-def _name(record: Record) -> str:
-    return "-".join(str(record.setting(f"{axis}.name")) for axis in ("model", "quant", "device"))
 
 
 def _log_figures(store: Store, run_id: str, record: Record, end_ms: int) -> None:
@@ -156,12 +153,11 @@ def _log_files(store: Store, run: Run, root: str | Path, record: Record) -> None
 def _stage(folder: Path, root: str | Path, record: Record) -> None:
     """The files of the record and its configuration, in a folder that is copied in one go."""
     stored = storage.cells_dir(root) / record.cell_id
-    for name in ("utterances.jsonl", "batches.jsonl"):
-        if (stored / name).exists():
-            shutil.copyfile(stored / name, folder / name)
-    public = Record.model_validate(redact(record.model_dump()))
-    (folder / "record.json").write_text(public.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    config = yaml.safe_dump(public.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True)
+    for name in storage.RAW_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).write_bytes(read_bytes(stored / name, storage.RAW_BYTES))
+    (folder / "record.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    config = yaml.safe_dump(record.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(config, encoding="utf-8")
-    if public.traceback:
-        (folder / "traceback.txt").write_text(public.traceback, encoding="utf-8")
+    if record.traceback:
+        (folder / "traceback.txt").write_text(record.traceback, encoding="utf-8")

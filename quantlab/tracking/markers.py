@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from quantlab.address import Address
 from quantlab.config import TrackingConfig
-from quantlab.redact import redact
+from quantlab.content import read_note
 from quantlab.storage import cells_dir
 
 
@@ -52,7 +53,8 @@ def logged_run(marker: Path, root: str | Path, tracking: TrackingConfig) -> str 
 
 def recalled(marker: Path, tracking: TrackingConfig) -> str | None:
     """What was remembered for this store."""
-    return _read(marker).get(_key(tracking))
+    found = _read(marker).get(_key(tracking))
+    return found if isinstance(found, str) else None
 
 
 def remember(marker: Path, tracking: TrackingConfig, value: str) -> None:
@@ -77,7 +79,8 @@ def begin_sweep(root: str | Path, sweep: str, cell_ids: Sequence[str]) -> None:
 def sweeps(root: str | Path) -> dict[str, list[str]]:
     """Sweep → its cells."""
     paths = sorted((Path(root) / "sweeps").glob("*.json"))
-    return {path.stem: _read(path).get("cells", []) for path in paths if "." not in path.stem}
+    found = {path.stem: _read(path).get("cells", []) for path in paths if "." not in path.stem}
+    return {sweep: list(map(str, cells)) for sweep, cells in found.items() if isinstance(cells, list)}
 
 
 def root_id(root: str | Path) -> str:
@@ -110,16 +113,13 @@ def _own_id(path: Path) -> str | None:
 
 def _key(tracking: TrackingConfig) -> str:
     """Which store; a local one by name, since its folder may have moved together with the records."""
-    place = "local" if tracking.name == "local" else redact(tracking.uri)
-    return f"{place} {tracking.experiment}"
+    place = "local" if tracking.name == "local" else str(tracking.uri)
+    mark = tracking.uri.mark if isinstance(tracking.uri, Address) else ""
+    return f"{place}{mark} {tracking.experiment}"
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_note(path)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from quantlab import storage
+from quantlab.address import VARIABLE, Address
 from quantlab.config import TrackingConfig
 from quantlab.tracking import runs, summary
 from quantlab.tracking.courier import Courier
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.log import log_once
 from quantlab.tracking.markers import begin_sweep, cell_marker, logged_run, sweep_marker
-from quantlab.tracking.reach import bare
 from quantlab.tracking.store import Store, ui_links
 
 # Seconds that a grid waits for a server. A local store has no limit: writing it is this machine's own work.
@@ -136,9 +136,11 @@ class Outbox:
 
 def sync_command(root: str | Path, tracking: TrackingConfig) -> str:
     """What brings everything in, at another time."""
-    place = ["--uri", bare(str(tracking.uri))] if tracking.name == "server" else []
-    experiment = ["--experiment", tracking.experiment] if tracking.experiment != "quantlab" else []
-    return shlex.join(["python", "-m", "quantlab.sync", "--root", str(root), *place, *experiment])
+    hides = isinstance(tracking.uri, Address) and tracking.uri.hides  # what is hidden is not for a terminal to show
+    uri = f'"${VARIABLE}"' if hides else shlex.quote(str(tracking.uri))
+    place = f" --uri {uri}" if tracking.name == "server" else ""
+    experiment = f" --experiment {shlex.quote(tracking.experiment)}" if tracking.experiment != "quantlab" else ""
+    return f"python -m quantlab.sync --root {shlex.quote(str(root))}{place}{experiment}"
 
 
 def _log(root: Path, tracking: TrackingConfig, cell_id: str, sweep: str, store: Store) -> None:

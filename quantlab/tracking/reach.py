@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from quantlab.address import Address
 from quantlab.redact import redact
 from quantlab.tracking.errors import Unreachable
 
@@ -34,15 +35,9 @@ def reach(uri: str, timeout_s: float = PROBE_S) -> None:
         ) as answer:
             status = answer.status_code
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        raise Unreachable(f"MLflow: no server answers at {bare(uri)} ({_why(error)})") from None
+        raise Unreachable(f"MLflow: no server answers at {Address(uri)} ({_why(error)})") from None
     if status >= 500:
-        raise Unreachable(f"MLflow: the server at {bare(uri)} is not well: it answers {status}")
-
-
-def bare(uri: str) -> str:
-    """The address without user and password."""
-    parts = urlsplit(uri)
-    return str(redact(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))))
+        raise Unreachable(f"MLflow: the server at {Address(uri)} is not well: it answers {status}")
 
 
 def _authorization() -> dict[str, str]:
@@ -67,7 +62,7 @@ def _why(error: Exception) -> str:
     for name, short in _SHORT.items():
         if name in text:
             return short
-    return str(redact(text))
+    return redact(text)
 
 
 _SHORT = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab import storage
+from quantlab.content import read_bytes
 from quantlab.tracking import writer
 from quantlab.tracking.markers import root_id
 from quantlab.tracking.store import Store
@@ -74,10 +75,11 @@ def identity(root: str | Path, cell_id: str) -> Identity:
 
     Raises:
         FileNotFoundError: there is none.
+        OSError: it cannot be read, or is no regular file.
     """
     path = storage.cells_dir(root) / cell_id / "record.json"
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, storage.RECORD_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"no record of cell {cell_id} below {storage.cells_dir(root)}") from None
     return Identity(cell_id, hashlib.sha256(content).hexdigest()[:16], root_id(root))

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from quantlab.address import Address, opened
 from quantlab.config import TrackingConfig
 from quantlab.redact import redact
 from quantlab.tracking import view
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.markers import database, experiment_marker, query, recalled, remember
-from quantlab.tracking.reach import bare, reach
+from quantlab.tracking.reach import reach
 
 T = TypeVar("T")
 _PATIENT_S = 5.0  # a server that 64 processes write to may take longer than a grid would wait
@@ -70,9 +71,21 @@ def prepare(root: str | Path, tracking: TrackingConfig) -> None:
 def store_uri(root: str | Path, tracking: TrackingConfig) -> str:
     """`sqlite:///<root>/mlflow.db`, or the server's."""
     if tracking.name == "server":
-        assert tracking.uri is not None  # validated by TrackingConfig
-        return tracking.uri
+        return server_uri(tracking)
     return _sqlite_uri(database(root))
+
+
+def server_uri(tracking: TrackingConfig) -> str:
+    """The whole address of the server, with what is secret of it: for the connection alone.
+
+    Raises:
+        TrackingError: a part of it is in no file and not in the environment.
+    """
+    assert tracking.uri is not None  # validated by TrackingConfig
+    try:
+        return opened(tracking.uri)
+    except ValueError as error:
+        raise TrackingError(f"MLflow: {tracking.uri}: {error}") from None
 
 
 def _sqlite_uri(path: Path) -> str:
@@ -85,7 +98,7 @@ def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
     if tracking.name == "off":
         return None
     if tracking.name == "server":
-        return str(redact(tracking.uri))
+        return str(tracking.uri)
     return f"mlflow ui --backend-store-uri {shlex.quote(_sqlite_uri(Path(root) / 'mlflow.db'))}"
 
 
@@ -97,7 +110,7 @@ def ui_links(root: str | Path, tracking: TrackingConfig, sweep: str | None = Non
     experiment_id = None if tracking.name == "off" else _experiment_id(root, tracking)
     if experiment_id is None:
         return {}
-    place = "http://127.0.0.1:5000" if tracking.name == "local" else bare(store_uri(root, tracking)).rstrip("/")
+    place = "http://127.0.0.1:5000" if tracking.name == "local" else Address(str(tracking.uri)).link
     return {name: f"{place}/{link}" for name, link in view.links(experiment_id, sweep).items()}
 
 
@@ -117,7 +130,7 @@ def with_store(root: str | Path, tracking: TrackingConfig, action: Callable[[Sto
         TrackingError: the store cannot be written.
     """
     if tracking.name == "server":
-        reach(store_uri(root, tracking), _PATIENT_S)
+        reach(server_uri(tracking), _PATIENT_S)
         for pause_s in _PAUSES_S:
             with contextlib.suppress(Unreachable), connected(root, tracking) as store:
                 return action(store)
@@ -163,7 +176,7 @@ def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    place = str(redact(store_uri(root, tracking)))
+    place = str(tracking.uri) if tracking.name == "server" else store_uri(root, tracking)
     try:
         yield
     except Timeout as error:
@@ -181,7 +194,7 @@ def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
 
 
 def _explain(error: Exception, place: str) -> str:
-    text = str(redact(str(error).strip().split("\n")[0]))
+    text = redact(str(error).strip().split("\n")[0])
     if "out-of-date database schema" in text:
         return f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
     if busy := re.search(r"too many (\d+) error responses", text):

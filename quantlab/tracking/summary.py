@@ -75,7 +75,7 @@ def summarise(
     store.pause()
     shown = _join(store, root, tracking, sweep, cells)
     store.pause()
-    _fill(store, run_id, sweep, cells, shown, str(redact(table)))
+    _fill(store, run_id, sweep, cells, shown, redact(table))
     kept = _one(store, sweep) or run_id
     marker = sweep_marker(root, sweep, fingerprint(cells))
     for old in marker.parent.glob(f"{sweep}.*.json"):

@@ -65,7 +65,7 @@ def sync(
         Unreachable: the server does not answer (any more); call again to go on.
         TrackingError: the store cannot be written.
     """
-    records = [runs.identity(root, cell_id) for cell_id in storage.recorded(root)]
+    records, unread = _identities(root)
     interrupted = with_store(root, tracking, runs.close_interrupted)
     missing = with_store(root, tracking, lambda store: _missing(store, root, tracking, records))
     tasks, problems = _tasks(root, missing)
@@ -75,8 +75,19 @@ def sync(
         records=len(records) - len(problems),
         logged=len(tasks) - len(refused),
         interrupted=interrupted,
-        problems=(*problems, *refused),
+        problems=(*unread, *problems, *refused),
     )
+
+
+def _identities(root: str | Path) -> tuple[list[Identity], list[str]]:
+    """Of every record, and why some cannot be read."""
+    found, problems = [], []
+    for cell_id in storage.recorded(root):
+        try:
+            found.append(runs.identity(root, cell_id))
+        except OSError as error:
+            problems.append(f"{storage.cells_dir(root) / cell_id} cannot be read: {error}")
+    return found, problems
 
 
 def _missing(
@@ -147,7 +158,7 @@ def _bring(root: str | Path, tracking: TrackingConfig, part: Sequence[_Task]) ->
             with_store(root, tracking, log_all)
         except Unreachable:
             raise
-        except TrackingError as error:
+        except (TrackingError, OSError, ValueError) as error:  # the last two: its raw files are none
             refused.append(f"cell {left.pop(0).record.cell_id}: {error}")
     return refused
 

@@ -8,6 +8,7 @@ a tag, one for all cells and one for each sweep.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -139,4 +140,5 @@ def _axis(metric: str) -> dict[str, str]:
 def summary_note(table: str, runs: Sequence[str], experiment_id: str) -> str:
     """Markdown for the summary run: the table, and a link that opens its cells side by side."""
     query = f"runs={quote(json.dumps(list(runs)))}&experiments={quote(json.dumps([experiment_id]))}"
-    return f"```\n{table.rstrip()}\n```\n\n[Compare these cells](#/compare-runs?{query})\n"
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", table)), default=0))  # a name cannot end the block
+    return f"{fence}\n{table.rstrip()}\n{fence}\n\n[Compare these cells](#/compare-runs?{query})\n"

@@ -1,9 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from quantlab.config import DatasetConfig
 from quantlab.data import Corpus, open_corpus
-from quantlab.data.corpus import file_digest
 from quantlab.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
@@ -34,7 +33,7 @@ def test_manifest(speech):
 def test_manifest_defaults_and_foreign_keys(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.1), RATE)
     rows = [
-        {"audio": "a.wav", "text": "x", "duration": 1.0, "snr_db": None},
+        {"audio": "a.wav", "text": "x", "gender": "f", "speed": None},
         {"audio": str(tmp_path / "a.wav"), "text": "y", "id": 7, "speaker": 19},
     ]
     path = write_jsonl(tmp_path / "m.jsonl", rows)
@@ -68,6 +67,7 @@ def test_manifest_with_other_column_names(tmp_path):
         ('{"audio": "", "text": "x"}', "is no path"),
         ('{"audio": "b\\u0000.wav", "text": "x"}', "is no path"),
         ('{"audio": 3, "text": "x"}', "audio=3 is no string"),
+        ('{"audio": "b.wav", "text": 4.5}', "text=4.5 is no string: write it as text, in quotes"),
         ('{"audio": "b.wav", "text": ["x"]}', "is no string"),
         ('{"audio": "b.wav", "text": "x", "speaker": {"id": 1}}', "neither a string nor a number"),
         ('{"audio": "a.wav", "text": "x"}', "line 1's too"),
@@ -94,7 +94,8 @@ def test_manifest_that_is_none(tmp_path, content, says):
 
 
 def test_a_folder_is_no_manifest(tmp_path):
-    with pytest.raises(ConfigError, match="expected a JSONL manifest"):
+    (tmp_path / "test.tsv").write_text("x")
+    with pytest.raises(ConfigError, match=r"is a folder without wav\.scp; expected a manifest in it .*test\.tsv"):
         open_corpus(manifest_config(tmp_path))
 
 
@@ -230,14 +231,32 @@ def test_fingerprint_is_independent_of_the_place(speech, tmp_path):
     assert open_corpus(manifest_config(moved / "manifest.jsonl")).fingerprint == mark
 
 
-def test_file_digest_reads_the_middle(tmp_path):
-    content = np.random.default_rng(0).bytes(200_000)
-    path = tmp_path / "a"
+def in_place_of(path, content):
+    """Other bytes under the same name, with the size and the time of change of those before."""
+    before = path.stat()
+    assert len(content) == before.st_size
     path.write_bytes(content)
-    before = file_digest(path)
-    path.write_bytes(content[:100_000] + b"\0\1\2" + content[100_003:])
-    assert file_digest(path) != before
-    assert file_digest(tmp_path / "nowhere") == ""
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def with_one_bit_changed(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("place", [0.2, 0.45, 0.999])
+def test_every_byte_of_the_audio_counts_whatever_size_and_time_say(speech, place):
+    audio = speech.parent / "a.wav"
+    before = open_corpus(manifest_config(speech)).fingerprint
+    content = audio.read_bytes()
+    in_place_of(audio, with_one_bit_changed(content, int(place * len(content))))
+    assert open_corpus(manifest_config(speech)).fingerprint != before
+
+
+def test_a_transcript_of_the_same_size_and_time_is_another_one(librispeech):
+    before = open_corpus(libri_config(librispeech)).fingerprint
+    path = librispeech / "test-clean/61/70968/61-70968.trans.txt"
+    in_place_of(path, path.read_bytes().replace(b"STEW", b"SOUP"))
+    assert open_corpus(libri_config(librispeech)).fingerprint != before
 
 
 # librispeech_dir

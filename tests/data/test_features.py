@@ -40,7 +40,7 @@ def test_features_are_the_extractors_own(corpus, extractor, tmp_path):
     assert two.mel.shape == (3, 80, 600)
     assert two.mel.dtype == np.float32
     for row, utterance in enumerate(corpus.splits["two"]):
-        clip = decode(utterance.audio, 6.0)
+        clip = decode(utterance.audio, utterance.part, 6.0)
         direct = extractor(clip.samples, sampling_rate=RATE, return_tensors="np").input_features[0]
         np.testing.assert_allclose(two.mel[row], direct, atol=1e-5)
 
@@ -177,9 +177,55 @@ def test_every_problem_is_named(troubled, extractor, tmp_path):
         split = found.splits["test"]
         assert split.ids == ("good.wav", "better.flac")
         assert split.mel.shape == (2, 80, 600)
-        clip = decode(corpus.splits["test"][-1].audio, 6.0)
+        clip = decode(corpus.splits["test"][-1].audio, corpus.splits["test"][-1].part, 6.0)
         direct = extractor(clip.samples, sampling_rate=RATE, return_tensors="np").input_features[0]
         np.testing.assert_allclose(split.mel[1], direct, atol=1e-5)
+
+
+def test_what_is_doubtful_is_measured_and_named_while_it_is_in_the_figures(extractor, tmp_path):
+    soundfile.write(tmp_path / "good.wav", tone(1.0), RATE)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(tmp_path / "hot.wav", 9000 * np.stack([tone(1.0), -tone(1.0)], axis=1), RATE, subtype="FLOAT")
+    rows = [{"audio": name, "text": "x"} for name in ("silent.wav", "good.wav", "hot.wav")]
+    corpus = open_corpus(manifest_config(write_jsonl(tmp_path / "m.jsonl", rows)))
+    for _ in range(2):  # extracted, and from the cache
+        found = features(corpus, extractor, tmp_path / "cache")
+        assert [(item.utterance, item.kind, item.measured) for item in found.problems] == [
+            ("silent.wav", "silence", True),
+            ("hot.wav", "channels cancel out", True),
+        ]
+        assert found.splits["test"].ids == ("silent.wav", "good.wav", "hot.wav")
+    assert [item.utterance for item in found.without(["silent.wav"]).problems] == ["hot.wav"]
+    left = open_corpus(manifest_config(tmp_path / "m.jsonl", channel=0))
+    assert left.fingerprint != corpus.fingerprint
+    found = features(left, extractor, tmp_path / "cache")
+    assert [(item.utterance, item.kind) for item in found.problems] == [
+        ("silent.wav", "silence"),
+        ("hot.wav", "over full scale"),
+    ]
+
+
+def test_where_nothing_is_said_silence_is_no_doubt(extractor, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    manifest = write_jsonl(tmp_path / "m.jsonl", [{"audio": "a.wav", "text": ""}])
+    found = features(open_corpus(manifest_config(manifest, nonspeech=True)), extractor, tmp_path / "cache")
+    assert (found.splits["test"].ids, found.problems) == (("a.wav",), ())
+
+
+def test_other_audio_of_the_same_name_size_and_time_is_never_served(extractor, tmp_path):
+    path = tmp_path / "call.wav"
+    soundfile.write(path, tone(1.0), RATE)
+    manifest = manifest_config(write_jsonl(tmp_path / "m.jsonl", [{"audio": "call.wav", "text": "x"}]))
+    before, state = open_corpus(manifest), path.stat()
+    heard = np.array(features(before, extractor, tmp_path / "cache").splits["test"].mel)
+    soundfile.write(path, tone(1.0, hertz=880.0), RATE)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    after = open_corpus(manifest)
+    assert after.fingerprint != before.fingerprint
+    assert np.abs(features(after, extractor, tmp_path / "cache").splits["test"].mel - heard).max() > 0.1
+    with pytest.raises(ConfigError, match=r"call\.wav changed while it was read: run again"):
+        features(before, extractor, tmp_path / "another")  # under the name of what was hashed
 
 
 def test_problems_follow_the_window(troubled, tmp_path):

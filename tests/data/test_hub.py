@@ -1,22 +1,27 @@
 """The hub's own client and `datasets`, on a server of this process that answers as the hub does."""
 
 import contextlib
+import os
 import shutil
 import socket
 import time
 from collections import defaultdict
 
 import huggingface_hub.constants
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 from local_hub import COMMIT, Repository, serving
 
 from quantlab import models
 from quantlab.config import DatasetConfig, HubSplit, ModelConfig
 from quantlab.data import features, open_corpus
-from quantlab.data.audio import decode
+from quantlab.data.audio import UnreadableAudioError, decode
 from quantlab.errors import ConfigError, Unavailable
 
-from .conftest import write_librispeech_parquet
+from .conftest import RATE, tone, write_librispeech_parquet
 
 
 def config(**keys):
@@ -70,7 +75,7 @@ def test_a_local_clone(hub_clone):
     assert listed(corpus) == EVERYTHING
     first = corpus.splits["clean"][0]
     assert (first.text, first.speaker) == ("MISTER QUILTER IS THE APOSTLE", "61")
-    assert decode(corpus.splits["clean"][2].audio, 30).seconds == pytest.approx(0.6)
+    assert decode(corpus.splits["clean"][2].audio, corpus.splits["clean"][2].part, 30).seconds == pytest.approx(0.6)
 
 
 def test_limit_and_splits(hub_clone):
@@ -103,6 +108,18 @@ def test_fingerprint_follows_the_files(hub_clone, tmp_path):
     assert open_corpus(config(path=str(moved))).fingerprint == before
     write_librispeech_parquet(moved / "other/test/0000.parquet", ["367-7-0000", "367-7-0002"])
     assert open_corpus(config(path=str(moved))).fingerprint != before
+
+
+def test_a_clone_of_the_same_size_and_time_is_read_again(hub_clone):
+    path = hub_clone / "other/test/0000.parquet"
+    before, state = open_corpus(config(path=str(hub_clone))), path.stat()
+    content = path.read_bytes()
+    assert content.count(b"367-7-0001") > 0
+    path.write_bytes(content.replace(b"367-7-0001", b"367-7-0009"))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    after = open_corpus(config(path=str(hub_clone)))
+    assert after.fingerprint != before.fingerprint
+    assert [item.id for item in after.splits["other"]] == ["367-7-0000", "367-7-0009"]
 
 
 def test_unreadable_rows_are_problems(hub_clone, tmp_path):
@@ -242,3 +259,103 @@ def test_the_real_hub(monkeypatch, request):
     except Unavailable as error:
         pytest.skip(str(error))
     assert checkpoint.model.num_parameters() == 37_760_640
+
+
+# what a column holds
+
+
+def write_table(folder, **columns):
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), folder / "data/test-00000-of-00001.parquet")
+    return DatasetConfig(name="mine", source="hub", path=str(folder), hub_splits={"test": HubSplit(split="test")})
+
+
+def array(samples, kind, rate=RATE):
+    nested = pa.list_(kind) if np.ndim(samples) == 1 else pa.list_(pa.list_(kind))
+    value = [{"array": np.asarray(samples).tolist(), "sampling_rate": rate}]
+    return pa.array(value, pa.struct([("array", nested), ("sampling_rate", pa.int64())]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"), [(pa.float64(), 1), (pa.float32(), 1), (pa.int16(), 2**15), (pa.int32(), 2**31)]
+)
+def test_an_array_with_its_sampling_rate_is_audio(tmp_path, kind, scale):
+    samples = scale * tone(0.5).astype(np.float64)
+    table = write_table(tmp_path, audio=array(samples if scale == 1 else samples.astype(int), kind), text=["x"])
+    [item] = open_corpus(table).splits["test"]
+    clip = decode(item.audio, item.part, 6.0)
+    np.testing.assert_allclose(clip.samples, tone(0.5), atol=1e-4)
+    assert clip.doubts == ()
+
+
+def test_channels_of_an_array_come_first(tmp_path):
+    samples = np.stack([tone(0.5), tone(0.5, hertz=300.0)])
+    table = write_table(tmp_path, audio=array(samples, pa.float64()), text=["x"])
+    [item] = open_corpus(table.model_copy(update={"channel": 1})).splits["test"]
+    np.testing.assert_allclose(decode(item.audio, item.part, 6.0).samples, samples[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "kind", "rate", "why"),
+    [
+        ([1, 2, 3], pa.int64(), RATE, "whole numbers of no known width"),
+        ([0.1, 0.2], pa.float64(), 0, "at 0 Hz is no audio"),
+        ([0.1, 0.2], pa.float64(), None, "sampling_rate=None"),
+        ([], pa.float64(), RATE, "no samples"),
+    ],
+)
+def test_an_array_that_is_no_audio_is_named(tmp_path, samples, kind, rate, why):
+    [item] = open_corpus(write_table(tmp_path, audio=array(samples, kind, rate), text=["x"])).splits["test"]
+    with pytest.raises(UnreadableAudioError, match=why):
+        decode(item.audio, item.part, 6.0)
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [[[0.1, 0.2]], [3], [{"array": [0.1]}], [{"samples": [0.1], "sampling_rate": RATE}], [b"RIFF"]],
+)
+def test_a_column_that_holds_no_audio_is_refused_in_one_line(tmp_path, audio):
+    with pytest.raises(ConfigError, match=r"dataset\.audio_column=audio holds .*: expected encoded audio") as caught:
+        open_corpus(write_table(tmp_path, audio=audio, text=["x"]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["offset", "begin_time", "End", "start", "channel", "speed", "volume_db"])
+def test_a_column_that_says_what_is_heard_is_refused_or_known_to_change_nothing(tmp_path, name):
+    table = write_table(tmp_path, audio=array(tone(0.5), pa.float64()), text=["x"], **{name: [0.1]})
+    with pytest.raises(ConfigError, match=rf"'{name}': neither honoured nor .*dataset\.ignored_columns=\[{name}\]"):
+        open_corpus(table)
+    plain = open_corpus(table.model_copy(update={"ignored_columns": (name,)}))
+    assert len(plain.splits["test"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["paths", "structs"])
+def test_files_beside_the_table_are_read_and_all_their_bytes_count(tmp_path, kind):
+    soundfile.write(tmp_path / "a.wav", tone(0.5), RATE)
+    audio = ["a.wav"] if kind == "paths" else [{"bytes": None, "path": "a.wav"}]
+    table = write_table(tmp_path, audio=audio, text=["x"])
+    before = open_corpus(table)
+    [item] = before.splits["test"]
+    assert decode(item.audio, item.part, 6.0).seconds == 0.5
+    soundfile.write(tmp_path / "a.wav", tone(0.5, hertz=300.0), RATE)
+    assert open_corpus(table).fingerprint != before.fingerprint
+
+
+def test_rows_of_another_language_are_not_decoded_as_ours(tmp_path):
+    table = write_table(tmp_path, audio=array(tone(0.5), pa.float64()), text=["x"], locale=["de"])
+    with pytest.raises(ConfigError, match=r"locale='de', and dataset\.language=en: set the one"):
+        open_corpus(table)
+    assert len(open_corpus(table.model_copy(update={"language": "de"})).splits["test"]) == 1
+
+
+@pytest.mark.parametrize("text", [["a", "b"], {"en": "a"}, 4.5])
+def test_a_reference_that_is_no_text_is_refused(tmp_path, text):
+    table = write_table(tmp_path, audio=array(tone(0.5), pa.float64()), text=[text])
+    with pytest.raises(ConfigError, match=r"dataset\.text_column=text holds .*: expected text"):
+        open_corpus(table)
+
+
+def test_a_pipe_is_no_table_and_not_waited_for(hub_clone):
+    os.mkfifo(hub_clone / "other/test/0001.parquet")
+    with pytest.raises(ConfigError, match=r"0001\.parquet cannot be read: no regular file"):
+        open_corpus(config(path=str(hub_clone)))

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -176,6 +178,20 @@ def test_a_noisy_corpus_is_another_corpus(speech, recordings, tmp_path):
     assert with_noise(speech, **recorded).fingerprint == marks[-1]
     soundfile.write(moved / "hum.wav", tone(0.3), RATE)
     assert with_noise(speech, **recorded).fingerprint != marks[-1]
+
+
+def test_every_byte_of_the_noise_counts_and_only_files_are_read(speech, recordings):
+    recorded = {"kind": "recorded", "snr_db": 5.0, "path": str(recordings)}
+    before = with_noise(speech, **recorded).fingerprint
+    path = recordings / "deeper/hiss.flac"
+    state, content = path.stat(), path.read_bytes()
+    place = len(content) // 3
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert with_noise(speech, **recorded).fingerprint != before
+    os.mkfifo(recordings / "pipe.wav")
+    with pytest.raises(ConfigError, match=r"pipe\.wav cannot be read: no regular file"):
+        with_noise(speech, **recorded)
 
 
 def test_the_cache_keeps_noisy_features_apart(speech, tmp_path):

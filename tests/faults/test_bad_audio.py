@@ -60,7 +60,7 @@ BROKEN = {  # what the record says of each
     "zero_samples.wav": "no samples",
     "nan.wav": "NaN or infinite samples",
     "text.flac": "format not recognised",
-    "folder.flac": "no such file",
+    "folder.flac": "no regular file",
     "missing.flac": "no such file",
     "too_long.flac": "the model's window is 6 s",
 }

@@ -78,7 +78,8 @@ def test_figure_1_and_the_robustness_gap():
 
 
 def test_published_and_measured_are_columns_of_their_own_and_neither_fills_the_other():
-    rows = [compared("none", model="small", dataset__name="librispeech", device="cuda"), *careful_grid()]
+    small = {"model": "small", "dataset__name": "librispeech", "device": "cuda"}
+    rows = [compared("none", baseline="small", **small), *careful_grid()]
     lines = _tables(markdown.render(ROOT, rows))["Published against measured"]
     header, line = lines
     assert line[0] == "small-none-cuda"
@@ -95,7 +96,7 @@ def test_a_grid_that_no_paper_reports_has_no_such_section():
 def test_what_was_not_measured_is_listed_and_its_reason_is_no_markup():
     text = markdown.render(ROOT, [*careful_grid(), UNSUPPORTED])
     [_, line] = _tables(text)["Not measured"]
-    assert line == ["nano-torch_int8-cpu", "unsupported", r"no \| [CUDA]\(x) \*kernels\*\_"]
+    assert line == ["nano-torch_int8-cpu (protocol=paper)", "unsupported", r"no \| [CUDA]\(x) \*kernels\*\_"]
 
 
 def test_noise_is_said_beneath_the_table():

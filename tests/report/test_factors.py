@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from synthetic import result
+from synthetic import adding_up, result
 
 from quantlab import storage
 from quantlab.evidence import evidence
@@ -24,7 +24,7 @@ def write(root, cell_id, errors, minute=0, quant="hqq_int4", **changes):
         )
         for index, item in enumerate(cell.utterances)
     ]
-    storage.write(root, cell.model_copy(update={"utterances": tuple(heard)}))
+    storage.write(root, adding_up(cell.model_copy(update={"utterances": tuple(heard)})))
 
 
 def grid(root, errors, **changes):

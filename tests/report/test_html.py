@@ -4,13 +4,18 @@ import base64
 import gzip
 import json
 import re
+import shutil
 
 import numpy as np
 import pages
 import pytest
 from synthetic import bad_result, grid, result, split_result
 
-from quantlab import score, storage
+from quantlab import storage
+from quantlab.config import DatasetConfig
+from quantlab.data import open_corpus
+from quantlab.data.manifest import ASSETS
+from quantlab.normalise import normaliser
 from quantlab.report import html
 from quantlab.report.html import clips, sections, summary
 from quantlab.report.html.align import alignments
@@ -110,7 +115,7 @@ def test_alignment_by_hand(reference, hypothesis, marks):
 def test_alignment_counts_what_was_scored():
     said = pages.spoken(40)
     heard = [pages.counted(pages.heard(item, 0.3, "x")) for item in said]
-    normalise = score.normaliser()
+    normalise = normaliser()
     pairs = [(normalise(item.reference).strip(), normalise(item.hypothesis).strip()) for item in heard]
     for item, marks in zip(heard, alignments(pairs), strict=True):
         counts = {kind: sum(int(n) for k, n in re.findall(r"([esdi])(\d+)", marks) if k == kind) for kind in "esdi"}
@@ -165,7 +170,7 @@ def test_what_was_scored_and_what_was_written(tmp_path):
     page = html.page(tmp_path, rows(tmp_path))
     [[*_, scored, written]] = block(page, "utterances") or [[None, None]]
     assert written == "Mr. Brown's colour!"
-    assert scored == score.normaliser()("Mr. Brown's colour!").strip()
+    assert scored == normaliser()("Mr. Brown's colour!").strip()
 
 
 # what others wrote
@@ -209,9 +214,6 @@ def test_nothing_of_ours_points_to_the_network():
 
 
 def test_audio_is_offered_where_the_measured_corpus_lies():
-    from quantlab.config import DatasetConfig
-    from quantlab.data import open_corpus
-
     dataset = {"name": "demo", "source": "shipped", "limit": 2}
     corpus = open_corpus(DatasetConfig.model_validate(dataset))
     found = clips.uris(dataset, corpus.fingerprint)
@@ -221,6 +223,18 @@ def test_audio_is_offered_where_the_measured_corpus_lies():
     assert clips.uris({"name": "librispeech", "source": "hub"}, corpus.fingerprint) == {}
     assert clips.uris({"name": "x", "source": "manifest", "path": "/nowhere.jsonl"}, corpus.fingerprint) == {}
     assert clips.uris({"name": "x", "unknown": 1, "source": "manifest"}, corpus.fingerprint) == {}
+
+
+def test_of_a_segment_no_more_is_played_than_was_heard(tmp_path):
+    shutil.copyfile(ASSETS / "demo/clean/clean-0001.ogg", tmp_path / "talk.ogg")
+    rows = [{"offset": 0.25, "duration": 0.5}, {"offset": 1.5}, {"duration": 0.5}, {"channel": 0}, {"id": "whole"}]
+    path = tmp_path / "m.jsonl"
+    path.write_text("".join(json.dumps({"audio": "talk.ogg", "text": "x"} | row) + "\n" for row in rows))
+    dataset = {"name": "manifest", "source": "manifest", "path": str(path)}
+    found = clips.uris(dataset, open_corpus(DatasetConfig.model_validate(dataset)).fingerprint)
+    uri = (tmp_path / "talk.ogg").as_uri()
+    assert list(found.values()) == [f"{uri}#t=0.250,0.750", f"{uri}#t=1.500", f"{uri}#t=0.000,0.500", uri]
+    assert list(found)[-1] == "whole"
 
 
 def test_cells_of_other_corpora_and_devices_are_apart(tmp_path):

@@ -104,7 +104,11 @@ def test_a_grid_costs_little_processor_time_imports_included():
 
 
 def test_many_groups_do_not_draw_for_minutes():
-    rows = [compared(quant, cell_id=f"{quant}{n}", model=f"m{n}") for n in range(30) for quant in ("none", "hqq_int3")]
+    rows = [
+        compared(quant, cell_id=f"{quant}{n}", baseline=f"base{n}", model=f"m{n}")
+        for n in range(30)
+        for quant in ("none", "hqq_int3")
+    ]
     begin = time.process_time()
     assert len(plots.figures(rows)) == 12
     assert time.process_time() - begin < 8

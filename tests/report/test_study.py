@@ -11,9 +11,9 @@ from quantlab.report.study import Change, minus
 def test_one_group_per_model_corpus_and_protocol():
     rows = [
         compared("none"),
-        compared("none", model="small"),
-        compared("none", dataset__name="librispeech"),
-        compared("none", protocol__name="careful"),
+        compared("none", model="small", baseline="b"),
+        compared("none", dataset__name="librispeech", baseline="c"),
+        compared("none", protocol__name="careful", baseline="d"),
         compared("torch_int8"),
         compared("torch_int8", device="cuda"),
         row(bad_result("failed", "no").record),
@@ -26,7 +26,7 @@ def test_one_group_per_model_corpus_and_protocol():
 
 
 def test_random_weights_are_a_group_of_their_own():
-    found = study.groups([compared("none"), compared("none", model__weights="random")])
+    found = study.groups([compared("none"), compared("none", model__weights="random", baseline="b")])
     assert [group.title for group in found][1] == "nano (random weights) on demo, protocol paper"
 
 

@@ -12,7 +12,7 @@ from quantlab.report.wording import percent
 
 ROWS = [row(result(quant).record) for quant in ("none", "torch_int8", "quanto_int8_static", "hqq_int3")] + [
     row(bad_result("unsupported", "torch dynamic int8 has no CUDA kernels; use device=cpu", device="cuda").record),
-    row(bad_result("failed", "left 4 of 73 modules alone", "bnb_nf4").record),
+    row(bad_result("failed", "left 4 of 73 modules alone", "bnb_nf4", cell_id="bad2").record),
 ]
 
 
@@ -90,7 +90,7 @@ def test_no_colour_without_colours(monkeypatch):
 
 
 def test_what_tells_cells_apart_becomes_a_column():
-    same = [row(result("hqq_int4").record), row(result("hqq_int4", quant__group_size=16).record)]
+    same = [row(result("hqq_int4").record), row(result("hqq_int4", "b", quant__group_size=16).record)]
     titles = [" ".join(column.title) for column in columns(same)]
     assert "group size" in titles
     assert "seed" not in titles

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantlab.config import DatasetConfig
 from quantlab.errors import Unavailable
+
+if TYPE_CHECKING:
+    from quantlab.data import Utterance
 
 # Sources with a file per utterance. The hub's audio is in Parquet files, which a browser cannot play.
 _OF_FILES = ("shipped", "manifest", "librispeech_dir")
@@ -38,14 +40,20 @@ def _listed(config: str, fingerprint: str) -> dict[str, str]:
     corpus = open_corpus(DatasetConfig.model_validate_json(config))
     if corpus.fingerprint != fingerprint:
         return {}
-    places = {item.id: item.audio() for split in corpus.splits.values() for item in split}
-    found = {name: _uri(path) for name, path in places.items() if isinstance(path, Path)}
+    found = {item.id: _uri(item) for split in corpus.splits.values() for item in split}
     return {name: uri for name, uri in found.items() if uri is not None}
 
 
-def _uri(path: Path) -> str | None:
-    """None where no file system can hold such a path."""
+def _uri(item: Utterance) -> str | None:
+    """None where it is no file that a file system can hold, or where a player would play more than was heard."""
+    from quantlab.data.corpus import File
+
+    if not isinstance(item.audio, File) or item.part.channel is not None:
+        return None
     try:
-        return path.resolve().as_uri()
+        uri = item.audio.path.resolve().as_uri()
     except (OSError, ValueError):
         return None
+    start, length = item.part.offset_s, item.part.duration_s
+    end = "" if length is None else f",{start + length:.3f}"
+    return uri if start == 0 and length is None else f"{uri}#t={start:.3f}{end}"  # W3C Media Fragments

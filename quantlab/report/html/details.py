@@ -74,11 +74,11 @@ def _latencies(root: Path, cell_id: str) -> dict[str, Any] | None:
     """A histogram of the seconds that each timed batch took, and those of the baseline that took turns with it."""
     try:
         batches = [batch for batch in storage.read_batches(root, cell_id) if batch.work == "natural"]
-    except (OSError, ValueError):
+        edges = np.histogram_bin_edges([batch.elapsed_s for batch in batches], bins=_BINS)
+    except (OSError, ValueError):  # also of times that differ by less than a float can tell
         return None
     if not batches:
         return None
-    edges = np.histogram_bin_edges([batch.elapsed_s for batch in batches], bins=_BINS)
     return {
         "edges": [float(f"{edge:.5g}") for edge in edges],
         "cell": _counts(batches, "cell", edges),

@@ -9,6 +9,7 @@ from quantlab.report import ranking
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.summary import POOLED as ALL
 from quantlab.report.html.summary import Estimate, Group, difference, groups, labels, wer
+from quantlab.report.parts import Mark
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
 from quantlab.report.wording import ABSENT, megabytes, percent, points, ratio, reference, three_digits
@@ -51,7 +52,7 @@ def _head(title: str, unit: str, words: bool) -> Html:
     return tag("th", tag("button", named, type="button"), scope="col", aria_sort="none", class_="w" if words else None)
 
 
-def _line(row: Row, name: str, group: int, columns: Sequence[Column], marks: Sequence[dict[str, str]]) -> Html:
+def _line(row: Row, name: str, group: int, columns: Sequence[Column], marks: Sequence[dict[str, Mark]]) -> Html:
     cell = row["cell_id"]
     link = tag("a", name, href=f"#cell={cell}")
     head = tag("th", link, _flag(row), scope="row", data_v=name)
@@ -88,15 +89,11 @@ def _field(column: Column, row: Row, mark: str | None) -> Html:
     return tag("td", sign, shown, data_v=value, class_=kind or None)
 
 
-def _marks(column: Column, made: Sequence[Group]) -> dict[str, str]:
+def _marks(column: Column, made: Sequence[Group]) -> dict[str, Mark]:
     """Cell id → `best` or `level`, within each group: figures of different corpora or devices do not compete."""
-    found: dict[str, str] = {}
+    found: dict[str, Mark] = {}
     for group in made:
-        metric = column.metric(group.measured)
-        ranked = None if metric is None else ranking.rank(group.measured, metric)
-        if ranked is not None and (ranked.level or ranked.unknown or ranked.others):
-            found |= {row["cell_id"]: "level" for row in ranked.level}
-            found[ranked.leader["cell_id"]] = "best"
+        found |= ranking.marks(group.measured, column.metric(group.measured))
     return found
 
 

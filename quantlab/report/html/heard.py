@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quantlab import storage
+from quantlab.normalise import NORMALISERS
 from quantlab.record import Record, Utterance
 from quantlab.report.html import clips
+from quantlab.score import Scoring
 
 
 class Key(NamedTuple):
@@ -18,8 +20,7 @@ class Key(NamedTuple):
     split: str
     id: str
     reference: str
-    normaliser: str
-    language: str
+    scoring: Scoring
 
 
 class Heard(NamedTuple):
@@ -84,20 +85,21 @@ def heard(root: Path, found: Sequence[tuple[Record, str | None]], corpus: Corpus
 
 def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None:
     """None where there is no text: random weights, or a file that cannot be read."""
+    if record.normaliser not in NORMALISERS:  # of another version
+        return None
     try:
         utterances = storage.read_utterances(root, record.cell_id)
     except (OSError, ValueError):
         return None
     places = clips.uris(record.config.get("dataset") or {}, record.fingerprints.get("corpus"))
-    scoring = (record.normaliser, str(record.setting("dataset.language") or "en"))
+    scoring = Scoring.of_record(record)
     own = {}
     for item in utterances:
         if item.hypothesis is None:
             return None
-        key = Key(item.split, item.id, item.reference, *scoring)
+        key = Key(item.split, item.id, item.reference, scoring)
         corpus.add(key, item, places)
-        errors = (item.substitutions or 0) + (item.deletions or 0) + (item.insertions or 0)
-        own[key] = Heard(key, item.hypothesis, errors, 0)
+        own[key] = Heard(key, item.hypothesis, item.errors or 0, 0)
     return own
 
 

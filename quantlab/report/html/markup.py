@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from quantlab.printable import printable
+
 _VOID = frozenset({"br", "input", "meta"})
 
 
@@ -39,11 +41,11 @@ def _child(child: object) -> str:
         return child
     if isinstance(child, Iterable) and not isinstance(child, str):
         return join(*child)
-    return html.escape(str(child))
+    return html.escape(printable(str(child)))
 
 
 def _attribute(key: str, value: object) -> str:
     name = key.rstrip("_").replace("_", "-")
     if value is None or value is False:
         return ""
-    return f" {name}" if value is True else f' {name}="{html.escape(str(value))}"'
+    return f" {name}" if value is True else f' {name}="{html.escape(printable(str(value)))}"'

@@ -9,14 +9,18 @@ import json
 from functools import cache
 from importlib.resources import files
 
+from quantlab.printable import printable_parts
 from quantlab.report.html.markup import Html, tag
 
 _SCRIPTS = ("base.js", "labels.js", "scatter.js", "forest.js", "table.js", "words.js", "cell.js", "main.js")
 
 
 def packed(value: object) -> str:
-    """JSON, gzip, base64: a `</script>` or U+2028 in a hypothesis cannot get out of it. No NaN: it would raise."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """JSON, gzip, base64: a `</script>` or U+2028 in a hypothesis cannot get out of it. No NaN: it would raise.
+
+    Every text in it is printable; line breaks stay, which part what was said into words and a traceback into lines.
+    """
+    text = json.dumps(printable_parts(value, keep="\n\t"), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return _compressed(text.encode("utf-8", "replace"))  # replace: a lone surrogate
 
 

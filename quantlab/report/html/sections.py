@@ -132,10 +132,10 @@ def _card(heading: str, rows: Sequence[Row], metric: Metric, priority: str, name
 def noise(rows: Sequence[Row]) -> Html | None:
     """What disturbed the machine while cells were timed; never collapsed."""
     named = names(rows)
-    flagged: dict[str, dict[str, str]] = {}  # flag without its figures → cell → flag
+    flagged: dict[tuple[str, ...], dict[str, str]] = {}  # flag without its figures → cell → flag
     for row in rows:
         for flag in (row["noise"] or {}).get("flags") or ():
-            flagged.setdefault(_FIGURE.sub("#", flag), {})[named[row["cell_id"]]] = flag
+            flagged.setdefault(tuple(_FIGURE.split(flag)), {})[named[row["cell_id"]]] = flag
     if not flagged:
         return None
     lines = (

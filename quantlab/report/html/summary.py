@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,36 +46,37 @@ def groups(rows: Sequence[Row]) -> list[Group]:
 
     Corpora of one name that differ (`dataset.limit=40`, an edited manifest) are told apart by their fingerprint.
     """
-    found: dict[tuple[str, str, str], list[Row]] = {}
+    found: dict[tuple[str, Hashable], list[Row]] = {}
     for row in sorted(rows, key=lambda row: "corpus" not in row["fingerprints"]):
-        key = (str(row["dataset"]), str(row["device"]), str(row["fingerprints"].get("corpus", "")))
-        near = [other for other in found if other[:2] == key[:2]]
+        key = (str(row["device"]), wording.corpus_key(row))
+        alike = [other for other in found if (other[0], found[other][0]["dataset"]) == (key[0], row["dataset"])]
         # a cell that failed before its corpus was read belongs to any of that name
-        found.setdefault(near[0] if near and not key[2] else key, []).append(row)
-    names = [key[:2] for key in found]
-    made = [Group(_group_label(key, some, names.count(key[:2]) > 1), tuple(some)) for key, some in found.items()]
+        lost = "corpus" not in row["fingerprints"] and alike
+        found.setdefault(alike[0] if lost else key, []).append(row)
+    named = wording.corpora([row for row in rows if row["splits"]] or rows)
+    made = [Group(_group_label(some, named), tuple(some)) for some in found.values()]
     return sorted(made, key=lambda group: -len(group.measured))
 
 
-def _group_label(key: tuple[str, str, str], rows: Sequence[Row], ambiguous: bool) -> str:
-    dataset, device, fingerprint = key
-    if not ambiguous:
-        return f"{dataset}, {device}"
+def _group_label(rows: Sequence[Row], named: Mapping[str, str]) -> str:
+    corpus = next((named[row["cell_id"]] for row in rows if row["cell_id"] in named), rows[0]["dataset"])
     counts = [sum(split["utterances"] for split in row["splits"].values()) for row in rows if row["splits"]]
-    size = f"{counts[0]:,} utterances, " if counts else ""
-    return f"{dataset}, {device} ({size}corpus {fingerprint[:6] or 'unknown'})"
+    size = f" ({wording.utterances(counts[0])})" if counts and corpus != rows[0]["dataset"] else ""
+    return f"{corpus}{size}, {rows[0]['device']}"
 
 
 def labels(rows: Sequence[Row]) -> dict[str, str]:
     """Cell id → the shortest name that tells the cell from the others of its group."""
-    models = list(dict.fromkeys((row["model"], row["weights"]) for row in rows))
+    models = wording.models(rows)
+    several = len({(models[row["cell_id"]], row["weights"]) for row in rows}) > 1
     found: dict[str, str] = {}
     for group in groups(rows):
-        for model, weights in models:
-            some = [row for row in group.rows if (row["model"], row["weights"]) == (model, weights)]
+        for model in dict.fromkeys((models[row["cell_id"]], row["weights"]) for row in group.rows):
+            some = [row for row in group.rows if (models[row["cell_id"]], row["weights"]) == model]
             named = wording.methods(some)
-            shown = model if len(models) > 1 else ""
-            found |= {row["cell_id"]: _label_of(shown, named[row["cell_id"]], row) for row in some}
+            found |= {
+                row["cell_id"]: _label_of(model[0] if several else "", named[row["cell_id"]], row) for row in some
+            }
     return found
 
 

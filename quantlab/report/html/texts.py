@@ -5,7 +5,7 @@ A reference is stored once, however many cells were measured on it; a hypothesis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ from quantlab.record import Record
 from quantlab.report.html.align import alignments
 from quantlab.report.html.heard import Cell, Corpus, Heard, Key, heard
 from quantlab.report.html.payload import packed
+from quantlab.score import Scoring
 
 # Hypotheses per cell, tried in this order; "the worst 500" is easier to read on the page than an exact limit.
 STEPS = (1_000_000, 5000, 3000, 2000, 1500, 1000, 700, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
 # A first guess, so that what is far too much is not aligned; then it is measured.
 _PER_LETTER = 0.4  # letters of page for a letter of English, compressed and in base64
 _PER_ENTRY = 12
-
-Normaliser = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,14 @@ class _Scored:
     """Texts and alignments as they were scored, each computed once: cells of a grid hear much the same."""
 
     def __init__(self) -> None:
-        self._texts: dict[tuple[str, str, str], str] = {}
+        self._texts: dict[tuple[Scoring, str], str] = {}
         self._marks: dict[tuple[str, str], str] = {}
 
     def text(self, key: Key, text: str) -> str:
-        """The text normalised as the utterance's was for scoring."""
-        found = (key.normaliser, key.language, text)
+        """The units that were compared when the utterance was scored, with a space between them."""
+        found = (key.scoring, text)
         if found not in self._texts:
-            self._texts[found] = _normaliser(key)(text).strip()
+            self._texts[found] = " ".join(key.scoring.units(text))
         return self._texts[found]
 
     def alignments(self, items: Sequence[Heard]) -> list[str]:
@@ -137,9 +136,3 @@ class _Scored:
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._marks]
         self._marks |= dict(zip(missing, alignments(missing), strict=True))
         return [self._marks[pair] for pair in pairs]
-
-
-def _normaliser(key: Key) -> Normaliser:
-    from quantlab import score
-
-    return score.normaliser(name=key.normaliser, language=key.language)

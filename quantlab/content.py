@@ -1,0 +1,150 @@
+"""Files by their content: regular ones only, every byte counts, and what has not changed is not read again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+LARGEST_BYTES = 32 * 2**30
+NOTE_BYTES = 2**20  # of a small file of JSON; those that quantlab writes have a few hundred
+SETTLED_NS = (
+    10 * 10**9
+)  # a file that changed later than this may change again within one tick of its file system's clock
+
+
+def cache_dir() -> Path:
+    """$QUANTLAB_CACHE, else `quantlab` in $XDG_CACHE_HOME, else ~/.cache/quantlab."""
+    own = os.environ.get("QUANTLAB_CACHE")
+    if own:
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "quantlab"
+
+
+@contextlib.contextmanager
+def opened(path: Path, most_bytes: int = LARGEST_BYTES, follow: bool = True) -> Iterator[BufferedReader]:
+    """A regular file, to be read: a pipe would be waited for, and a device never ends.
+
+    Args:
+        path: of the file.
+        most_bytes: that it may have.
+        follow: it may be a link, which leads out of its folder.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is larger than `most_bytes`.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
+    except ValueError:
+        raise OSError(errno.EINVAL, "no file system can hold such a path", str(path)) from None
+    state = os.fstat(handle)
+    if stat.S_ISREG(state.st_mode) and state.st_size <= most_bytes:
+        with os.fdopen(handle, "rb") as file:
+            yield file
+        return
+    os.close(handle)
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    raise OSError(errno.EFBIG, f"{state.st_size:,} bytes, at most {most_bytes:,} are read", str(path))
+
+
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """What is in a regular file that is no link, of at most `most_bytes`; the rest is as in `opened`."""
+    try:
+        with opened(path, most_bytes, follow=False) as file:
+            return file.read(most_bytes)  # one that says it is empty (/proc) may have more
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # the last is a socket's
+            raise OSError(errno.EINVAL, "a link or a socket, expected a regular file", str(path)) from None
+        raise
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A small JSON object in a file, as `read_bytes` reads it; empty where there is none that can be read."""
+    try:
+        found = json.loads(read_bytes(path, NOTE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class Digests:
+    """SHA-256 of files, remembered in the cache by what the file system tells of each; a context, which keeps them.
+
+        <cache_dir()>/digests/<hash of the folder>.json    name → inode, size, mtime, ctime, digest
+
+    The time of the last change of the inode (ctime) cannot be set by a program, as the time of the last change of the
+    content can: a file of another content, put in place with the old size and time, is another file. A cache that
+    cannot be written only costs time.
+    """
+
+    def __init__(self) -> None:
+        self._places = cache_dir() / "digests"
+        self._folders: dict[Path, dict[str, Any]] = {}
+        self._news: set[Path] = set()
+
+    def __enter__(self) -> Digests:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        for folder in self._news:
+            with contextlib.suppress(OSError):
+                _replace(self._place(folder), json.dumps(self._folders[folder]))
+
+    def of(self, path: Path) -> str:
+        """The hash of a file's content, hex.
+
+        Raises:
+            OSError: see `opened`.
+            ValueError: no file system can hold such a path.
+        """
+        path = path.absolute()
+        with opened(path) as file:
+            state, known = _state(file), self._known(path.parent)
+            told = known.get(path.name)
+            if isinstance(told, list) and told[:-1] == state:
+                return str(told[-1])
+            now = time.time_ns()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if _state(file) == state and now - max(state[2:]) > SETTLED_NS:
+                known[path.name] = [*state, digest]
+                self._news.add(path.parent)
+        return digest
+
+    def _known(self, folder: Path) -> dict[str, Any]:
+        if folder not in self._folders:
+            found: Any = None
+            with contextlib.suppress(OSError, ValueError):
+                found = json.loads(self._place(folder).read_text())
+            self._folders.setdefault(folder, found if isinstance(found, dict) else {})
+        return self._folders[folder]
+
+    def _place(self, folder: Path) -> Path:
+        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+        return self._places / f"{name}.json"
+
+
+def _state(file: BufferedReader) -> list[int]:
+    found = os.fstat(file.fileno())
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    fresh.write_text(text)
+    fresh.replace(path)

@@ -1,0 +1,98 @@
+"""What can be wrong with audio that can be heard all the same: no signal, too much of it, channels that do not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+FULL_SCALE = 10 ** (1 / 20)  # of float samples: 1.0, and 1 dB that resampling may add
+LOSSY_FULL_SCALE = 2.0  # a decoder of MP3, Vorbis or Opus overshoots
+SILENCE = 1e-4  # of full scale, −80 dB; the noise of 16 bit is below
+HOP_S = 0.05  # over which loudness is followed
+LEAST_HOPS = 10  # to compare the loudness of two channels
+PRESENT = 0.01  # of the power of the loudest channel: one below is a hum
+ALIKE = 0.5  # correlation of the loudness of two channels that hear the same
+CANCELLED = 0.1  # of the power that channels have on average once mixed, if they are independent
+
+
+class Doubt(NamedTuple):
+    """What a reader of the figures should know about one clip."""
+
+    kind: Literal["over full scale", "silence", "channels cancel out", "channels differ"]
+    detail: str
+
+
+class Meter:
+    """Follows the level of a clip while it is read, a block at a time."""
+
+    def __init__(self, channels: int, rate: int, subtype: str) -> None:
+        self._channels, self._hop = channels, max(1, round(HOP_S * rate))
+        self._subtype = subtype
+        self._low = self._high = 0.0
+        self._started = False
+        self._power: list[npt.NDArray[np.float64]] = []  # (hops, channels): mean square of each
+        self._mixed, self._count = 0.0, 0  # sum of squares of the mix, and of how many samples
+
+    @staticmethod
+    def frames(rate: int, most: int) -> int:
+        """About as many frames as `most`, and whole hops."""
+        hop = max(1, round(HOP_S * rate))
+        return max(hop, most // hop * hop)
+
+    def read(self, frames: Samples, mono: Samples) -> None:
+        """The next block: (frames, channels), and what it is mixed to."""
+        low, high = float(mono.min()), float(mono.max())
+        self._low, self._high = (min(self._low, low), max(self._high, high)) if self._started else (low, high)
+        self._started = True
+        if self._channels > 1:
+            whole = frames[: len(frames) // self._hop * self._hop] if len(frames) >= self._hop else frames
+            hops = np.square(whole, dtype=np.float64).reshape(-1, min(self._hop, len(whole)), self._channels)
+            self._power.append(hops.mean(axis=1))
+            self._mixed += float(np.square(mono, dtype=np.float64).sum())
+            self._count += len(mono)
+
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What was wrong with what was read."""
+        return tuple(self._of_channels() or self._of_silence()) + tuple(self._of_peaks())
+
+    def _of_channels(self) -> list[Doubt]:
+        return list(self._told_of_channels()) if self._power else []
+
+    def _told_of_channels(self) -> Iterator[Doubt]:
+        power = np.concatenate(self._power)
+        mean = power.mean(axis=0)
+        if not mean.any():
+            return
+        independent = float(mean.sum()) / self._channels**2
+        mixed = self._mixed / self._count
+        if mixed < CANCELLED * independent:
+            left = f"{10 * math.log10(mixed / mean.mean()):.0f} dB" if mixed else "nothing"
+            detail = f"averaging its {self._channels} channels leaves {left} of them"
+            yield Doubt("channels cancel out", f"{detail}; dataset.channel=0 takes the first")
+        elif self._hear_different_things(np.sqrt(power[:, mean >= PRESENT * mean.max()])):
+            detail = f"its {self._channels} channels are averaged, and hear different things"
+            yield Doubt("channels differ", f"{detail}; dataset.channel=0 takes the first")
+
+    def _hear_different_things(self, loudness: npt.NDArray[np.float64]) -> bool:
+        """Whether a channel is loud when another one is not; (hops, channels)."""
+        if len(loudness) < LEAST_HOPS or loudness.shape[1] < 2 or (loudness.std(axis=0) == 0).any():
+            return False
+        return bool(np.corrcoef(loudness.T).min() < ALIKE)
+
+    def _of_silence(self) -> list[Doubt]:
+        loudest = (self._high - self._low) / 2
+        if loudest >= SILENCE:
+            return []
+        told = f"nothing above {20 * math.log10(loudest):.0f} dB of full scale" if loudest else "all samples are alike"
+        return [Doubt("silence", told)]
+
+    def _of_peaks(self) -> list[Doubt]:
+        peak = max(self._high, -self._low)
+        if peak <= (FULL_SCALE if self._subtype in ("FLOAT", "DOUBLE") else LOSSY_FULL_SCALE):
+            return []
+        return [Doubt("over full scale", f"its peak is {peak:,.1f} where full scale is 1")]

@@ -1,0 +1,50 @@
+"""Where in a recording there is sound, as its features tell: how much of it two windows share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from quantlab.data.merge import Overlap
+from quantlab.data.speech import Mel, SplitFeatures
+
+FRAME_S = 0.01  # Whisper's hop: 160 samples at 16 kHz
+QUIET_DB = 30.0  # below the loud frames of a recording: a pause
+_LOUD = 95  # the percentile of frames that counts as loud
+
+Sound = npt.NDArray[np.bool_]  # (frames,) of a window: which of them are no pause
+
+
+def sound(speech: SplitFeatures, windows: range) -> list[Sound]:
+    """Which frames of each window of a recording are no pause; all of them where noise fills the pauses."""
+    levels = [_level_db(speech.window(row), speech.audio_s[row]) for row in windows]
+    quiet = np.percentile(np.concatenate(levels), _LOUD) - QUIET_DB
+    return [level > quiet for level in levels]
+
+
+def _level_db(mel: Mel, audio_s: float) -> npt.NDArray[np.float64]:
+    """Of each frame but the padding; the mel bins are as Whisper scales them, log10 of power / 4 + 1."""
+    real = np.asarray(mel[:, : max(1, round(audio_s / FRAME_S))], dtype=np.float64)
+    level_db: npt.NDArray[np.float64] = 10 * np.log10(np.power(10.0, 4 * real).sum(axis=0))
+    return level_db
+
+
+def overlaps(found: Sequence[Sound], shared_s: Sequence[float]) -> list[Overlap]:
+    """What each window but the first shares with the one before it.
+
+    Args:
+        found: of each window, see `sound`.
+        shared_s: seconds of each window that the one before has too.
+    """
+    frames = [round(seconds / FRAME_S) for seconds in shared_s[1:]]
+    return [
+        Overlap(_share(before[max(0, len(before) - count) :], before), _share(after[:count], after))
+        for (before, after), count in zip(pairwise(found), frames, strict=True)
+    ]
+
+
+def _share(part: Sound, whole: Sound) -> float:
+    return float(part.sum() / whole.sum()) if whole.any() else 0.0

@@ -1,0 +1,69 @@
+"""What else people give as `model.path`: named for what it is, with what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from quantlab.errors import ConfigError, shortened
+from quantlab.models.files import is_there, read_json
+
+MERGE = "merge it first (`merge_and_unload` of peft, then `save_pretrained`) and give that folder"
+CONVERT = "convert it where it is trusted to the layout of transformers (`save_pretrained`), and give that folder"
+ORIGINAL = "give the folder of transformers that it was made from; quantlab quantizes and converts by itself"
+BY_START = {  # of a file → what it is, and what to do
+    b"lmgg": f"is a file of whisper.cpp (ggml): {ORIGINAL} (quant=ggml_q5_0)",
+    b"GGUF": f"is a GGUF file: {ORIGINAL} (quant=ggml_q5_0)",
+    b"PK\x03\x04": f"is an archive, as torch.save writes a pickle: {CONVERT}",
+    b"\x80": f"is a pickle, which can run any code when it is read: {CONVERT}",
+}
+
+
+def what_it_is(path: Path) -> str | None:
+    """What a path holds instead of a checkpoint, as the rest of a sentence; None where that is nothing known."""
+    return _file(path) if path.is_file() else _folder(path) if path.is_dir() else None
+
+
+def _file(path: Path) -> str:
+    if path.name in ("config.json", "model.safetensors"):
+        return f"is a file: give the folder that it is in, model.path={path.parent}"
+    with path.open("rb") as file:
+        start = file.read(4)
+    known = next((what for begins, what in BY_START.items() if start.startswith(begins)), None)
+    return known or "is a file; expected a folder that `save_pretrained` wrote"
+
+
+def _folder(folder: Path) -> str | None:
+    if is_there(folder / "adapter_config.json"):
+        return f"is an adapter of {_base_of(folder)}: {MERGE}"
+    if _is_whisper(folder):
+        return None
+    if snapshots := sorted(path.parent for path in folder.glob("snapshots/*/config.json")):
+        return f"is the hub's cache of a repository: give its snapshot, model.path={snapshots[-1]}"
+    names = {path.name for path in folder.iterdir()}
+    if "model.bin" in names and names & {"vocabulary.json", "vocabulary.txt"}:
+        return f"is a model of CTranslate2: {ORIGINAL} (quant=ct2_int8)"
+    if "weights.npz" in names:
+        return f"is a model of MLX: {ORIGINAL}"
+    for suffix, what in ((".gguf", "GGUF"), (".onnx", "ONNX"), (".nemo", "NeMo")):
+        if found := sorted(name for name in names if name.endswith(suffix)):
+            return f"has {shortened(found[0])}, a file of {what}: {ORIGINAL}"
+    if "config.json" not in names and (inner := sorted(path.parent for path in folder.glob("*/config.json"))):
+        return f"has no config.json, {len(inner)} of its folders have: give one of them, e.g. model.path={inner[-1]}"
+    return None
+
+
+def _is_whisper(folder: Path) -> bool:
+    return _json(folder / "config.json").get("model_type") == "whisper"
+
+
+def _base_of(folder: Path) -> str:
+    name = _json(folder / "adapter_config.json").get("base_model_name_or_path")
+    return shortened(name).strip("'\"") if isinstance(name, str) and name else "another checkpoint"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path) if is_there(path) else {}
+    except ConfigError:
+        return {}

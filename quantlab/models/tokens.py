@@ -1,0 +1,282 @@
+"""The tokens that decoding starts from, ends with and never takes: made of tokenizer and config once, for every engine.
+
+Older checkpoints, and many fine-tuned ones, have a generation_config.json without them or none at all; decoding would
+then begin without language, task and `<|notimestamps|>`, and hear something else. So what follows from the tokenizer is
+taken from there, whatever the file has; where the file says something else, the checkpoint is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantlab.errors import CheckpointError, UnsupportedError, shortened
+from quantlab.ggml.vocabulary import BLANK, END_OF_ENGLISH, NEVER
+from quantlab.models.files import is_there, read_json
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, WhisperTokenizer
+
+GENERATION = "generation_config.json"
+END, START, NO_TIMES = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
+TASKS = {"transcribe": "<|transcribe|>", "translate": "<|translate|>"}
+PREVIOUS = "<|startofprev|>"
+# OpenAI's names and transformers'; decoding never takes them
+CONTROL = (START, *TASKS.values(), "<|startoflm|>", PREVIOUS, "<|nospeech|>", "<|nocaptions|>")
+NOTES = frozenset("♩♪♫♬♭♮♯")  # they begin with tokens that nothing else begins with
+LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
+# what shapes a greedy or beam search of transformers and of no other engine, and the values that change nothing
+SEARCH: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty", "guidance_scale"), (1,)),
+    **dict.fromkeys(("num_return_sequences", "num_beam_groups"), (1,)),
+    **dict.fromkeys(("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), (0,)),
+    **dict.fromkeys(("penalty_alpha", "diversity_penalty"), (0,)),
+    **dict.fromkeys(("early_stopping", "condition_on_prev_tokens", "renormalize_logits", "token_healing"), (False,)),
+    **dict.fromkeys(("bad_words_ids", "force_words_ids", "constraints", "sequence_bias", "stop_strings"), ()),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"), ()),
+    **dict.fromkeys(("watermarking_config", "dola_layers", "max_time", "prompt_lookup_num_tokens"), ()),
+    **dict.fromkeys(("no_speech_threshold", "logprob_threshold", "compression_ratio_threshold"), ()),
+}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of a checkpoint."""
+
+    start: int
+    end: int
+    no_times: int
+    previous: int | None
+    languages: dict[str, int]  # by code; empty where the model knows English alone
+    tasks: dict[str, int]  # by name; empty with `languages`
+    control: tuple[int, ...]  # that there are of CONTROL
+    suppressed: tuple[int, ...] | None  # as the checkpoint says; null: it says nothing
+    suppressed_first: tuple[int, ...] | None
+    alignment_heads: tuple[tuple[int, int], ...] | None  # (layer, head): for times of words, which nothing here needs
+
+
+def check_language(known: Iterable[str], language: str, whose: str) -> None:
+    """Refuse a language that a checkpoint does not know.
+
+    Args:
+        known: by code; empty where it knows English alone.
+        language: of the corpus.
+        whose: the checkpoint's name.
+
+    Raises:
+        UnsupportedError: the languages that it knows.
+    """
+    codes = sorted(known) or ["en"]
+    if language not in codes:
+        raise UnsupportedError(
+            f"dataset.language={language}: {whose} has no such language; it knows {', '.join(codes)}"
+        )
+
+
+def read(folder: Path, config: Mapping[str, Any]) -> Tokens:
+    """The tokens of a folder's tokenizer, held against what its other files say of them.
+
+    Args:
+        folder: of a checkpoint.
+        config: its config.json.
+
+    Raises:
+        CheckpointError: a token is missing, or two files contradict each other; the message names both.
+    """
+    ids = {text: id for id, text in words(folder).items()}
+    if missing := [text for text in (END, START, NO_TIMES) if text not in ids]:
+        raise CheckpointError(
+            f"{folder}: its tokenizer has no {', '.join(missing)}; copy the tokenizer of the checkpoint that this one "
+            "was trained from"
+        )
+    languages = {found[1]: id for text, id in ids.items() if (found := LANGUAGE.fullmatch(text))}
+    if ids[END] == END_OF_ENGLISH:
+        languages = {}  # OpenAI's models of English alone name the others all the same
+    tasks = {task: ids[text] for task, text in TASKS.items() if text in ids} if languages else {}
+    if languages and "transcribe" not in tasks:
+        raise CheckpointError(f"{folder}: its tokenizer has languages and no {TASKS['transcribe']}")
+    if (largest := max(ids.values())) >= config["vocab_size"]:
+        raise CheckpointError(
+            f"{folder}: its tokenizer has a token {largest}, config.json says vocab_size={config['vocab_size']}: they "
+            "are of two checkpoints"
+        )
+    said = read_json(folder / GENERATION) if is_there(folder / GENERATION) else {}
+    tokens = Tokens(
+        start=ids[START],
+        end=ids[END],
+        no_times=ids[NO_TIMES],
+        previous=ids.get(PREVIOUS),
+        languages=languages,
+        tasks=tasks,
+        control=tuple(sorted({ids[text] for text in CONTROL if text in ids})),
+        suppressed=_suppressed(folder, "suppress_tokens", said, config),
+        suppressed_first=_suppressed(folder, "begin_suppress_tokens", said, config),
+        alignment_heads=_heads(folder, said, config),
+    )
+    for name, content in (("config.json", config), (GENERATION, said)):
+        for problem in _problems(tokens, content):
+            raise CheckpointError(f"{folder / name}: {problem}")
+    return tokens
+
+
+def words(folder: Path) -> dict[int, str]:
+    """Token id → its text in the folder's tokenizer, a letter for each byte; nothing where there is none.
+
+    Raises:
+        CheckpointError: a file that is none of a tokenizer's.
+    """
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        raw = read_json(path)
+        model, added = raw.get("model"), raw.get("added_tokens")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        pairs = [(item.get("content"), item.get("id")) for item in added or [] if isinstance(item, dict)]
+    else:
+        path = folder / "vocab.json"
+        if not path.is_file():
+            return {}
+        vocabulary, more = read_json(path), folder / "added_tokens.json"
+        pairs = list(read_json(more).items()) if more.is_file() else []
+    if not isinstance(vocabulary, dict):
+        raise CheckpointError(f"{path} cannot be loaded: it is no tokenizer's, it has no vocabulary")
+    found: dict[int, str] = {}
+    for text, id in [*vocabulary.items(), *pairs]:
+        if not isinstance(text, str) or type(id) is not int or id < 0:
+            raise CheckpointError(f"{path}: the token {shortened(text)} has no id")
+        found[id] = text
+    return found
+
+
+def _suppressed(folder: Path, key: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """As transformers reads it: of the generation config, else of config.json."""
+    for name, found in ((GENERATION, said), ("config.json", config)):
+        ids = found.get(key)
+        if ids is None:
+            continue
+        if not isinstance(ids, list) or not all(type(id) is int and 0 <= id < config["vocab_size"] for id in ids):
+            raise CheckpointError(
+                f"{folder / name}: {key}={shortened(ids)}: expected a list of token ids below {config['vocab_size']}"
+            )
+        return tuple(sorted(set(ids)))
+    return None
+
+
+def _heads(folder: Path, said: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[tuple[int, int], ...] | None:
+    pairs = said.get("alignment_heads")
+    if pairs is None:
+        return None
+    most = (config["decoder_layers"], config["decoder_attention_heads"])
+    try:
+        found = tuple((layer, head) for layer, head in pairs)
+        if all(
+            type(item) is int and 0 <= item < limit for pair in found for item, limit in zip(pair, most, strict=True)
+        ):
+            return found
+    except (TypeError, ValueError):
+        pass
+    raise CheckpointError(
+        f"{folder / GENERATION}: alignment_heads={shortened(pairs)}: expected pairs of a layer below {most[0]} and a "
+        f"head below {most[1]}"
+    )
+
+
+def _problems(tokens: Tokens, said: Mapping[str, Any]) -> Iterator[str]:
+    """What a file says that does not follow from the tokenizer, or that only one engine could do."""
+    expected = {
+        "decoder_start_token_id": tokens.start,
+        "eos_token_id": tokens.end,
+        "no_timestamps_token_id": tokens.no_times,
+        "is_multilingual": bool(tokens.languages),
+    }
+    for key, value in expected.items():
+        found = said.get(key)
+        if isinstance(found, list) and len(found) == 1:
+            found = found[0]
+        if found is not None and (type(found), found) != (type(value), value):
+            yield f"{key}={shortened(said[key])}, by its tokenizer it is {value}: correct it, or take it out"
+    by_text = {f"<|{code}|>": id for code, id in tokens.languages.items()}
+    for key, known in (("lang_to_id", by_text), ("task_to_id", tokens.tasks)):
+        yield from _wrong_ids(key, said.get(key), known, bool(tokens.languages))
+    if tokens.end in (said.get("suppress_tokens") or ()):
+        yield f"suppress_tokens holds the end token {tokens.end}: no text would end"
+    for key, neutral in SEARCH.items():
+        if said.get(key) is not None and not (said[key] in neutral or said[key] in ([], {})):
+            yield f"{key}={shortened(said[key])}: not every engine decodes so; take it out to measure without it"
+
+
+def _wrong_ids(key: str, said: Any, known: Mapping[str, int], multilingual: bool) -> Iterator[str]:
+    if said is None or not multilingual:
+        return
+    if not isinstance(said, dict):
+        yield f"{key}={shortened(said)}: expected names and token ids"
+        return
+    for name, id in said.items():
+        if known.get(name) != id or isinstance(id, bool):
+            by = "there is no such token" if name not in known else f"it is {known[name]}"
+            yield f"{key} has {shortened(name)} at {shortened(id)}, by its tokenizer {by}: correct it, or take it out"
+            return
+
+
+def generation_config(tokens: Tokens, tokenizer: WhisperTokenizer, positions: int) -> GenerationConfig:
+    """What `generate` of transformers takes, and what decoding is for every other engine; `positions` of the decoder.
+
+    Lists of what never comes that the checkpoint does not have are made as OpenAI's are: marks that are not spoken and
+    control tokens; blank and end at the start.
+
+    Raises:
+        CheckpointError: transformers finds other tokens in the tokenizer's files.
+    """
+    from transformers import GenerationConfig
+
+    for text, id in ((END, tokens.end), (START, tokens.start), (NO_TIMES, tokens.no_times)):
+        if (found := tokenizer.convert_tokens_to_ids(text)) != id:
+            raise CheckpointError(f"{text} is token {found} of the loaded tokenizer, and {id} in its files")
+    suppressed, first = tokens.suppressed, tokens.suppressed_first
+    known: dict[str, Any] = {}
+    if tokens.languages:
+        known["lang_to_id"] = {f"<|{code}|>": id for code, id in tokens.languages.items()}
+        known["task_to_id"] = tokens.tasks
+    if tokens.previous is not None:
+        known["prev_sot_token_id"] = tokens.previous
+    if tokens.alignment_heads is not None:
+        known["alignment_heads"] = [list(pair) for pair in tokens.alignment_heads]
+    return GenerationConfig(
+        bos_token_id=tokens.end,
+        eos_token_id=tokens.end,
+        pad_token_id=tokens.end,
+        decoder_start_token_id=tokens.start,
+        no_timestamps_token_id=tokens.no_times,
+        is_multilingual=bool(tokens.languages),
+        suppress_tokens=list(_unspoken(tokenizer, tokens) if suppressed is None else suppressed),
+        begin_suppress_tokens=list(_not_first(tokenizer, tokens) if first is None else first),
+        return_timestamps=False,
+        max_length=positions,
+        **known,
+    )
+
+
+def _unspoken(tokenizer: WhisperTokenizer, tokens: Tokens) -> list[int]:
+    """Marks that are a token of their own, or begin with one that nothing else does, and control tokens.
+
+    Source: openai/whisper, tokenizer.py, `non_speech_tokens`; decoding.py, `_get_suppress_tokens`.
+    """
+    blank = _ids(tokenizer, BLANK)
+    found = set(tokens.control)
+    for word in NEVER:
+        ids = _ids(tokenizer, word)
+        whole = len(ids) == 1 and tokenizer.decode(ids) == word  # a small vocabulary leaves out what it cannot say
+        if whole or (word.strip() in NOTES and ids and ids[:1] != blank):
+            found.add(ids[0])
+    return sorted(found)
+
+
+def _not_first(tokenizer: WhisperTokenizer, tokens: Tokens) -> list[int]:
+    blank = _ids(tokenizer, BLANK)
+    return [*(blank if len(blank) == 1 else []), tokens.end]
+
+
+def _ids(tokenizer: WhisperTokenizer, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))

@@ -1,0 +1,40 @@
+"""Text from outside as a person can read it: names, reasons and texts of records, checkpoints and corpora.
+
+A terminal obeys what stands in them, a mark of direction turns around what follows, and a line break forges a line.
+Every output passes what it shows through here, and then through the escape of its own markup.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+JOINERS = "\u200c\u200d"  # without width; Persian and the scripts of India are not written without them
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""The text with each control character, line break, mark of direction and lone surrogate written out: `\x1b`.
+
+    Args:
+        text: of any origin.
+        keep: characters that stay as they are, such as the line breaks of a traceback.
+    """
+    return text if text.isprintable() else "".join(_shown(letter, keep) for letter in text)
+
+
+def _shown(letter: str, keep: str) -> str:
+    if letter.isprintable() or letter in JOINERS or letter in keep or unicodedata.category(letter) == "Zs":
+        return letter
+    return repr(letter)[1:-1]
+
+
+def printable_parts(value: Any, keep: str = "") -> Any:
+    """A JSON value with every text in it printable, keys too."""
+    if isinstance(value, str):
+        return printable(value, keep)
+    if isinstance(value, Mapping):
+        return {printable_parts(key): printable_parts(part, keep) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable_parts(part, keep) for part in value]
+    return value

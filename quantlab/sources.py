@@ -1,0 +1,76 @@
+"""The source of code that is not quantlab's: its version often stays as it is while somebody works on it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+_LENGTH = 16  # hex digits
+_KINDS = ("*.py", "*.so", "*.pyd")
+
+
+def of_entry_point(point: EntryPoint) -> dict[str, str]:
+    """The hash of the whole top-level package, or the one file, that an entry point leads to; nothing is imported."""
+    name = point.module.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module that was made by hand
+        spec = None
+    places = [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
+    return _named(name, places)
+
+
+def of_editable(distributions: Iterable[str]) -> dict[str, str]:
+    """The hashes of those distributions that are installed from a folder in which they are worked on."""
+    found = ((name, _folder(name, tuple(sys.path))) for name in distributions)
+    return {key: mark for name, folder in found if folder is not None for key, mark in _named(name, [folder]).items()}
+
+
+def _named(name: str, places: Iterable[Path]) -> dict[str, str]:
+    files = sorted({file for place in places for file in _files(place)})
+    if not files:
+        return {}
+    marks = [(file.name, _digest(file, *_state(file))) for file in files]
+    return {f"{name} (source)": hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:_LENGTH]}
+
+
+def _files(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        yield place
+    elif place.is_dir():
+        for kind in _KINDS:
+            yield from (file for file in place.rglob(kind) if not _is_hidden(file.relative_to(place)))
+
+
+def _is_hidden(file: Path) -> bool:
+    """An environment, or what a tool keeps beside the source."""
+    return any(part.startswith(".") or part in ("venv", "build", "node_modules") for part in file.parts[:-1])
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=10_000)
+def _digest(file: Path, *state: int) -> str:
+    """Read once as long as the file stays as it is: every cell of a grid asks."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@functools.cache
+def _folder(distribution: str, path: tuple[str, ...]) -> Path | None:
+    """Where a distribution found on `path` is worked on, by PEP 610; None for one that was installed for good."""
+    try:
+        told = json.loads(Distribution.from_name(distribution).read_text("direct_url.json") or "{}")
+        editable, url = told.get("dir_info", {}).get("editable"), urlparse(told.get("url", ""))
+    except (PackageNotFoundError, ValueError, AttributeError):
+        return None
+    return Path(unquote(url.path)) if editable and url.scheme == "file" else None
