@@ -6,6 +6,7 @@ import argparse
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, positive, to_stdout, warn
@@ -15,10 +16,10 @@ from quantlab.report.rows import Row
 _PAGE = "report.html"  # below the root
 
 
-def _html(root: Path, found: list[Row]) -> str:
+def _html(root: Path, found: list[Row], audio: tuple[Path, ...] = ()) -> str:
     from quantlab.report.html import page  # a charting library, which no other format needs
 
-    return page(root, found)
+    return page(root, found, audio=audio)
 
 
 FORMATS: dict[str, Callable[[Path, list[Row]], str]] = {
@@ -49,16 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _deliver(options: argparse.Namespace, found: list[Row]) -> int:
-    out = options.out
+    out, render = options.out, FORMATS[options.format]
+    if options.format == "html":
+        render = partial(_html, audio=tuple(options.audio))
     if out is None and options.format == "html" and sys.stdout.isatty():
         out = options.root / _PAGE  # nobody reads a page of megabytes in a terminal
     if out is not None:
-        return _write(out, FORMATS[options.format](options.root, found))
+        return _write(out, render(options.root, found))
     with to_stdout():
         if options.format == "table":
             table.show(found)
         else:
-            sys.stdout.write(FORMATS[options.format](options.root, found))
+            sys.stdout.write(render(options.root, found))
     return 0
 
 
@@ -89,6 +92,15 @@ def _parser() -> Parser:
         help="default: %(default)s",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"write to a file (html in a terminal: DIR/{_PAGE})")
+    parser.add_argument(
+        "--audio",
+        type=Path,
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="html: play the audio of records that lies in this folder, as its manifest must; may be given several "
+        "times (default: of shipped corpora alone)",
+    )
     parser.add_argument(
         "--margin",
         type=positive,

@@ -17,7 +17,7 @@ PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens 
 EMPTY = "No records: measure something first, e.g. python -m quantlab -m quant=none,torch_int8"
 
 
-def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES) -> str:
+def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES, audio: tuple[Path, ...] = ()) -> str:
     """The whole page.
 
     Args:
@@ -25,6 +25,7 @@ def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES) -> str:
         rows: see `quantlab.report.rows.rows`.
         most_bytes: what the page may weigh; of corpora that are too large for it, the worst utterances of each cell
             are shown, and the page says how many those are.
+        audio: folders whose audio it may play. Records name files too, but not every record is one's own.
     """
     if not rows:
         return tag("p", EMPTY)
@@ -32,7 +33,7 @@ def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES) -> str:
     without_texts = _filled(root, rows, _blocks(root, rows, found))
     baselines = {row["cell_id"]: row["baseline"] for row in rows}
     scored = [(record, baselines[cell]) for cell, record in found.items() if record.status == "ok"]
-    heard = texts.fitted(root, scored, most_bytes - len(without_texts.encode("utf-8", "replace")))
+    heard = texts.fitted(root, scored, most_bytes - len(without_texts.encode("utf-8", "replace")), audio)
     blocks = [data_block("utterances", heard.utterances)]
     blocks += [data_block(f"heard-{cell}", text) for cell, text in heard.cells.items()]
     return without_texts.replace("<!--texts-->", join(blocks))
