@@ -48,7 +48,7 @@ def test_every_record_is_there_once_and_the_second_time_nothing_happens(root, ca
     assert capsys.readouterr().out.startswith("10 records: 0 logged, 10 there before\n")
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, capsys):
+def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, empty_store, capsys):
     """Records, raw files and markers that are pipes, links out or no JSON; none is followed or waited for."""
     *good, pipe, link, nan, raw, marker = grid(root)
     cells = storage.cells_dir(root)
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, capsys):
     assert "\nfake: ok" not in printed.err
     shown = {run.data.tags["quantlab.cell_id"] for run in runs(root, "attributes.status != 'RUNNING'")}
     assert {*good, marker} <= shown
-    logged = [path for path in (root / "artifacts").rglob("*.jsonl") if path.is_file()]
+    logged = [path for path in (empty_store.parent / "artifacts").rglob("*.jsonl") if path.is_file()]
     assert logged
     assert not [path for path in logged if path.read_text() == "secret\n"]
 
