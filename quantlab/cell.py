@@ -13,13 +13,11 @@ from pathlib import Path
 
 import torch
 
-from quantlab import models, score
+from quantlab import models
 from quantlab.alternate import must_alternate, one_at_a_time
 from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.config import RunConfig
-from quantlab.data import Features, SplitFeatures, joined_text
-from quantlab.data.merge import Overlap
-from quantlab.data.sound import overlaps, sound
+from quantlab.data import Features, SplitFeatures
 from quantlab.energy import Meter
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.environment import describe
@@ -30,7 +28,9 @@ from quantlab.identity import cell_id, fingerprints, resolve
 from quantlab.interleave import in_random_order, side_by_side
 from quantlab.measure import Clocks, Memory
 from quantlab.noise import Watch
-from quantlab.record import Batch, CellResult, Compilation, Noise, Record, SplitResult, Utterance
+from quantlab.record import Batch, CellResult, Compilation, Noise, Problem, Record, SplitResult, Utterance
+from quantlab.recordings import scored
+from quantlab.score import Scoring
 from quantlab.timing import Side, natural, pieces
 
 Progress = Callable[[str, int, int], None]  # stage, done, in all: utterances, or seconds of a budget
@@ -88,7 +88,8 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     late = compiled.tally().frames - warm.frames
     energy.stop()
     memory.read()
-    utterances = _score(decoded, made, config)
+    scoring = Scoring.of_language(config.dataset.language)
+    utterances, doubts = _score(decoded, made, scoring)
 
     corpus, speech, evidence = made.corpus, made.speech, made.receipt
     marks = fingerprints(config, corpus)
@@ -113,7 +114,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     compilation = _compilation(config, warm, late)
     noise = _flagged(machine.read(), compilation)
 
-    rel_ci, scoring = config.protocol.rel_ci, score.Scoring.of_language(config.dataset.language)
+    rel_ci = config.protocol.rel_ci
     record = Record(
         cell_id=id,
         status="ok",
@@ -135,7 +136,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
         energy_j=energy.energy_j,
         energy_source=energy.source,
         calibration_ids=speech.calibration_ids if config.quant.scheme == "static" else (),
-        problems=speech.measured.problems,
+        problems=(*speech.measured.problems, *doubts),
         splits={name: _figures(name, utterances, batches) for name in speech.measured.splits},
     )
     return CellResult(record=record, utterances=utterances, batches=tuple(batches), exported=exported)
@@ -152,38 +153,13 @@ def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[
     progress("score", done, total)
 
 
-def _score(decoded: list[Decoded], made: Assembled, config: RunConfig) -> tuple[Utterance, ...]:
-    """Text and counts of every utterance, in the order measured; random weights have no text."""
+def _score(
+    decoded: list[Decoded], made: Assembled, scoring: Scoring
+) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
+    """See `recordings.scored`; random weights have no text."""
     tokens = [row for item in decoded for row in item.tokens]
-    tokenizer = made.tokenizer if config.model.weights == "pretrained" else None
-    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokenizer else None
-    limit, scoring = made.decoder.decoding.max_new_tokens, score.Scoring.of_language(config.dataset.language)
-    scored = []
-    for heard, windows, shared in _heard(made.speech.measured):
-        text = None if texts is None else joined_text(texts[windows], shared, config.dataset.language)
-        scored.append(score.utterance(heard, tokens[windows], text, limit, scoring))
-    return tuple(scored)
-
-
-def _heard(speech: Features) -> Iterator[tuple[score.Heard, slice, list[Overlap]]]:
-    """Every utterance, which of all the windows measured are its own, and what they share where they overlap."""
-    start = 0
-    for name, split in speech.splits.items():
-        for first, count in split.utterances():
-            own = range(first, first + count)
-            shared_s = [split.audio_s[row] - split.new_s[row] for row in own]
-            yield (
-                score.Heard(
-                    id=split.ids[first],
-                    split=name,
-                    speaker=split.speakers[first],
-                    audio_s=sum(split.new_s[first : first + count]),
-                    reference=split.texts[first],
-                ),
-                slice(start, start + count),
-                overlaps(sound(split, own), shared_s) if any(shared_s) else [],
-            )
-            start += count
+    texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
+    return scored(made.speech.measured, tokens, texts, made.decoder.decoding.max_new_tokens, scoring)
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:
