@@ -60,7 +60,7 @@ def between(ci95: Sequence[float] | None, show: Any) -> str:
 
 
 def utterances(count: int) -> str:
-    return f"{count} utterance{'' if count == 1 else 's'}"
+    return f"{count:,} utterance{'' if count == 1 else 's'}"
 
 
 def is_half(row: Row) -> bool:

@@ -16,7 +16,7 @@ from quantlab.report.parts import Section, Table
 from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import names, percent, reference
+from quantlab.report.wording import corpora, models, names, percent, reference, too_few, utterances
 
 _MOST = 5  # names in a sentence
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")
@@ -24,7 +24,8 @@ _FIGURE = re.compile(r"\d+(?:\.\d+)?")
 
 def title(rows: Sequence[Row]) -> str:
     """What the page is about, e.g. `18 ways to run nano on demo, cpu`."""
-    return f"Quantized {_listed(rows, 'model')} on {_listed(rows, 'dataset')}, {_listed(rows, 'device')}"
+    heard = _some(sorted(set(corpora(rows).values())))
+    return f"Quantized {_some(sorted(set(models(rows).values())))} on {heard}, {_listed(rows, 'device')}"
 
 
 def _listed(rows: Sequence[Row], key: str) -> str:
@@ -32,13 +33,18 @@ def _listed(rows: Sequence[Row], key: str) -> str:
 
 
 def measured(rows: Sequence[Row]) -> Html:
-    """One line: how much was measured, how, when, on what."""
+    """One line: how much was measured, how, when, on what; of several corpora how many there are."""
     first, last = min(row["created_at"][:10] for row in rows), max(row["created_at"][:10] for row in rows)
     when = first if first == last else f"{first} to {last}"
     audio_s = max(sum(split["audio_s"] for split in row["splits"].values()) for row in rows)
     count = max(sum(split["utterances"] for split in row["splits"].values()) for row in rows)
+    heard = len(set(corpora([row for row in rows if row["splits"]]).values()))
     parts = [
-        f"{count:,} utterances, {audio_s / 60:,.1f} min of speech" if count else None,
+        f"{heard} corpora"
+        if heard > 1
+        else f"{utterances(count)}, {audio_s / 60:,.1f} min of speech"
+        if count
+        else None,
         f"protocol {_listed(rows, 'protocol')}",
         *environment_words(rows),
         when,
@@ -71,7 +77,12 @@ def chips(rows: Sequence[Row]) -> Html:
 def in_short(rows: Sequence[Row]) -> Html:
     """The answer in a sentence, and three cells to start from."""
     group = groups(rows)[0]
-    return join(_verdicts(group), tag("div", _cards(group, labels(rows)), class_="cards"))
+    return join(_few(rows), _verdicts(group), tag("div", _cards(group, labels(rows)), class_="cards"))
+
+
+def _few(rows: Sequence[Row]) -> list[Html]:
+    """A caution for every corpus of so few utterances that nothing is shown."""
+    return [tag("p", tag("b", f"{corpus}: "), f"{what}.", class_="warning") for corpus, what in too_few(rows)]
 
 
 def _verdicts(group: Group) -> Html:
@@ -110,6 +121,8 @@ def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Html | None]:
     elif len(rows) > 1:
         yield tag("article", tag("h3", "Without loss of accuracy"),
                   tag("p", f"None is shown to hear as well as {reference(rows)}: none is better or tied."))  # fmt: skip
+    if any(map(ranking.few, rows)):
+        return  # a lowest WER of a few utterances is luck
     yield _card("Lowest WER", rows, ranking.accuracy(), "most accurate", named)
 
 

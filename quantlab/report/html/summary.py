@@ -104,6 +104,7 @@ def state(rows: Sequence[Row]) -> dict[str, Any]:
                 "cells": [row["cell_id"] for row in group.rows],
                 "splits": group.splits,
                 "paired": group.baseline is not None,
+                "few": next((what for _, what in wording.too_few(group.measured)), None),
                 "fronts": dict(_fronts(group, by_id)),
             }
             for group in made
@@ -201,6 +202,8 @@ def _fronts(group: Group, by_id: dict[str, Row]) -> Iterator[tuple[str, dict[str
 def _front(group: Group, cost: str, split: str, by_id: dict[str, Row]) -> Front | None:
     candidates = []
     for row in group.measured:
+        if ranking.few(row):
+            return None  # nothing would be drawn again, and what is measured once looks certain
         if split == POOLED or split in row["splits"]:
             x, y = COSTS[cost](row), wer(row, split)
             if x is not None and y is not None:

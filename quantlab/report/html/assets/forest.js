@@ -34,8 +34,11 @@ async function forest() {
   const holm = held.length ? ` A bar that excludes 0 is not enough for “worse” where ${all.length} cells are compared: ${held.map((id) => page.cells[id].label).join(", ")}.` : "";
   const word = againstSplit === page.pooled ? "" : " The verdict is that of all splits together.";
   const more = all.length > shown.length ? ` The ${shown.length} lowest of ${all.length} cells are shown; filter to see others.` : "";
+  const bars = shown.some((id) => found(id)[1] !== null)
+    ? "Each bar is the 95 % interval of the difference, from the same utterances on both sides."
+    : `There are no bars, as there are no intervals${group().few ? `: ${group().few}` : ""}.`;
   $("forest-note").textContent =
-    `Each bar is the 95 % interval of the difference, from the same utterances on both sides. Shaded: less than ${margin} points ` +
+    `${bars} Shaded: less than ${margin} points ` +
     `either way, the margin of this report.${shown.some((id) => 100 * Math.abs(found(id)[0]) > limit) ? " ▸ lies beyond the edge." : ""}${word}${holm}${more}`;
 }
 

@@ -165,7 +165,7 @@ async function nameThem() {
 }
 
 function tellFront(front, above, top) {
-  const bars = group().paired ? `bars are 95 % intervals of the comparison with ${page.reference} on the same utterances` : "bars are 95 % intervals";
+  const bars = group().few ? `there are no intervals: ${group().few}` : group().paired ? `bars are 95 % intervals of the comparison with ${page.reference} on the same utterances` : "bars are 95 % intervals";
   const parts = [`Lower left is better; bubble area is model size; ${bars}.`];
   if (above) parts.push(`△ ${above} ${above === 1 ? "cell lies" : "cells lie"} above ${short(top)} % WER, at the upper edge.`);
   if (front) {
