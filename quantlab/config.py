@@ -164,6 +164,7 @@ class QuantConfig(_Part):
     target: Target = "all"
     skip: Names = ()  # globs over module names, e.g. "*.k_proj"
     head: bool = False  # whether proj_out is quantized
+    embedding: bool = False  # whether the token embedding is, with proj_out, as the two are one matrix
 
     @model_validator(mode="after")
     def _without_what_does_not_apply(self) -> QuantConfig:

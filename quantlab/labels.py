@@ -40,6 +40,7 @@ AXES = {
     "group_size": "quant.group_size",
     "symmetric": "quant.symmetric",
     "backend": "quant.backend",
+    "embedding": "quant.embedding",
     "seed": "seed",
 }
 # Change no figure, or are told otherwise.
@@ -222,8 +223,8 @@ def _leaves(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _said(name: str, value: object) -> str:
-    """`limit=3`, or `no limit`."""
-    if value is None:
+    """`limit=3`, or `no limit`; an older record does not say what is false."""
+    if value is None or value is False:
         return _WITHOUT.get(name, f"no {name}")
     return f"{name}={'+'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
 

@@ -34,6 +34,7 @@ _SETTINGS = {
     "target": "quant.target",
     "skip": "quant.skip",
     "head": "quant.head",
+    "embedding": "quant.embedding",
     "device": "device.name",
     "threads": "device.threads",
     "runtime": "runtime.name",
