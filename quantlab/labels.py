@@ -226,6 +226,8 @@ def _said(name: str, value: object) -> str:
     """`limit=3`, or `no limit`; an older record does not say what is false."""
     if value is None or value is False:
         return _WITHOUT.get(name, f"no {name}")
+    if value is True:
+        return f"{name}=true"
     return f"{name}={'+'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from quantlab import overrides
 from quantlab.report import ranking, study
 from quantlab.report.rows import Row
 from quantlab.report.study import Change
-from quantlab.report.wording import MB, Interval, between, megabytes, points, three_digits
+from quantlab.report.wording import MB, Interval, between, embedding_left, megabytes, points, three_digits
 from quantlab.stats.bootstrap import MIN_UNITS
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -142,7 +142,8 @@ def _counted(row: Row, limits: Limits) -> Iterator[_Check]:
     if row["status"] != "ok":
         yield _Check("falls out", f"{row['status']}: {row['reason']}", over=math.inf)
         return
-    yield from _bytes("size", row["size_bytes"], limits.max_size_mb)
+    for check in _bytes("size", row["size_bytes"], limits.max_size_mb):
+        yield replace(check, advice=embedding_left(row))
     yield from _bytes("peak memory", row["peak_memory_bytes"], limits.max_memory_mb)
     if limits.max_rtf is not None:
         yield _rtf(row, limits.max_rtf)

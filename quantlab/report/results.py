@@ -12,7 +12,7 @@ from quantlab.report import ranking
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
 from quantlab.report.study import Change, Group
-from quantlab.report.wording import ABSENT, between, noise, percent, points, ratio, three_digits, too_few
+from quantlab.report.wording import ABSENT, between, noise, percent, points, ratio, sizes, three_digits, too_few
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def _notes_of_results(group: Group) -> Iterator[str]:
         yield "Speed was measured once: which cell is faster is not shown. protocol=careful shows it."
     for _, what in too_few(group.rows):
         yield f"Too few utterances: {what}."
+    for cells, what in sizes(group.rows, group.methods):
+        yield f"Size of {cells}: {what}."
     for cells, what in noise(group.rows, group.methods):
         yield f"While timed, {cells}: {what}."
 

@@ -12,6 +12,7 @@ from quantlab.commandline import warn
 from quantlab.evidence import Evidence, SplitEvidence, evidence
 from quantlab.labels import Cell, of_record
 from quantlab.pairs import find_baselines
+from quantlab.quantizers import FLOATS, HEAD
 from quantlab.record import Problem, Receipt, Record, SplitResult
 
 Row = dict[str, Any]
@@ -130,6 +131,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "corpus": {"name": cell.corpus, "fingerprint": record.fingerprints.get("corpus")},
         "size_bytes": None if receipt is None else receipt.size_bytes,
         "size_reduction": record.size_reduction,
+        "embedding_bytes": None if receipt is None else _embedding_left(receipt),
         "params": None if receipt is None else receipt.params,
         "splits": {name: _split(result, compared.splits.get(name)) for name, result in record.splits.items()},
         "wer": _pooled(record, ("substitutions", "deletions", "insertions"), "ref_words"),
@@ -161,6 +163,19 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "created_at": record.created_at,
         "config": record.config,
     }
+
+
+def _embedding_left(receipt: Receipt) -> int | None:
+    """Bytes of the token embedding that a quantized model still holds as floating-point numbers; None where it is not.
+
+    It is as large as the output projection was, whose matrix it is.
+    """
+    modules = {item.name: item for item in receipt.modules}
+    if not receipt.modules_quantized or HEAD not in modules or any("embed_tokens" in name for name in modules):
+        return None
+    size = modules[HEAD].bytes_before
+    floats = sum(count for dtype, count in receipt.bytes_by_dtype.items() if dtype in FLOATS)
+    return size if floats >= size else None
 
 
 def cell(row: Row) -> Cell:

@@ -34,6 +34,7 @@ from quantlab.report.wording import (
     percent,
     problems,
     ratio,
+    sizes,
     three_digits,
     too_few,
 )
@@ -195,7 +196,7 @@ def _print(rows: Sequence[Row], console: Console) -> None:
     if dropped:
         told = printable(", ".join(dict.fromkeys(" ".join(column.title) for column in dropped)))
         console.print(f"Left out, the terminal is too narrow: {told}", style="dim")
-    for line in (*_failures(rows), *_few(rows), *_problems(rows), *_unsettled(rows), *_noise(rows)):
+    for line in (*_failures(rows), *_few(rows), *_problems(rows), *_unsettled(rows), *_sizes(rows), *_noise(rows)):
         console.print(line)
 
 
@@ -309,6 +310,11 @@ def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:
         if speed is not None and not speed["converged"]:
             reach = f"{ratio(speed['ratio'])}{between(speed['ci95'], ratio)} × base after {speed['blocks']} blocks"
             yield _line("not converged", "yellow", named[row["cell_id"]], reach)
+
+
+def _sizes(rows: Sequence[Row]) -> Iterator[Text]:
+    for cells, what in sizes(rows, names(rows)):
+        yield _line("size", "yellow", cells, what)
 
 
 def _noise(rows: Sequence[Row]) -> Iterator[Text]:

@@ -14,6 +14,7 @@ from quantlab.stats.bootstrap import MIN_UNITS
 ABSENT = "–"
 MB = 1_000_000  # bytes
 MINUS = "−"
+_MUCH = 0.25  # of a model's size
 _NAMED = 3  # cells by name in a line about several
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 Interval = tuple[float, float]
@@ -135,6 +136,28 @@ def problems(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
                 told.setdefault((which, named[row["cell_id"]], found), row["cell_id"])
     for (which, corpus, found), cell_id in told.items():
         yield which, corpus, f"{found}, named in cells/{cell_id}/record.json"
+
+
+def embedding_left(row: Row) -> str | None:
+    """That much of a small model is the token embedding, where it is; None where it is little."""
+    left, size = row["embedding_bytes"], row["size_bytes"]
+    if left is None or left < _MUCH * size:
+        return None
+    return (
+        f"{megabytes(left)} of {megabytes(size)} MB are the token embedding, which is not quantized; "
+        "quant.embedding=true does it with HQQ, torchao or 8 bit of quanto"
+    )
+
+
+def sizes(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Sizes that look like a mistake: cells, why they are so large; the cells of a checkpoint together."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        if embedding_left(row):
+            found.setdefault((row["model"], row["embedding_bytes"]), []).append(row)
+    for some in found.values():
+        smallest = min(some, key=lambda row: row["size_bytes"])
+        yield _some([called[row["cell_id"]] for row in some]), embedding_left(smallest) or ""
 
 
 def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from quantlab.report.parts import Section, Table
 from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import corpora, models, names, percent, reference, too_few, utterances
+from quantlab.report.wording import corpora, models, names, percent, reference, sizes, too_few, utterances
 
 _MOST = 5  # names in a sentence
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")
@@ -77,7 +77,12 @@ def chips(rows: Sequence[Row]) -> Html:
 def in_short(rows: Sequence[Row]) -> Html:
     """The answer in a sentence, and three cells to start from."""
     group = groups(rows)[0]
-    return join(_few(rows), _verdicts(group), tag("div", _cards(group, labels(rows)), class_="cards"))
+    cards = tag("div", _cards(group, labels(rows)), class_="cards")
+    return join(_few(rows), _verdicts(group), cards, _sizes(rows))
+
+
+def _sizes(rows: Sequence[Row]) -> list[Html]:
+    return [tag("p", tag("b", f"{cells}: "), f"{what}.", class_="note") for cells, what in sizes(rows, names(rows))]
 
 
 def _few(rows: Sequence[Row]) -> list[Html]:

@@ -189,6 +189,8 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
     if row["size_bytes"] is not None:
         smaller = f", {percent(row['size_reduction'], 0)} % smaller" if row["size_reduction"] else ""
         yield "size", f"{megabytes(row['size_bytes'])} MB{smaller}"
+        if left := wording.embedding_left(row):
+            yield "of it", left
 
 
 def _fronts(group: Group, by_id: dict[str, Row]) -> Iterator[tuple[str, dict[str, Any]]]:
