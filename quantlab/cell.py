@@ -21,6 +21,7 @@ from quantlab.data import Features, SplitFeatures
 from quantlab.energy import Meter
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.environment import describe
+from quantlab.errors import ExportError
 from quantlab.export.keep import Heard, keep
 from quantlab.export.place import staged
 from quantlab.figures import fixed_work, speed, split_result
@@ -28,7 +29,7 @@ from quantlab.identity import cell_id, fingerprints, resolve
 from quantlab.interleave import in_random_order, side_by_side
 from quantlab.measure import Clocks, Memory
 from quantlab.noise import Watch
-from quantlab.record import Batch, CellResult, Compilation, Noise, Problem, Record, SplitResult, Utterance
+from quantlab.record import Batch, CellResult, Compilation, Exported, Noise, Problem, Record, SplitResult, Utterance
 from quantlab.recordings import scored
 from quantlab.score import Scoring
 from quantlab.timing import Side, natural, pieces
@@ -61,8 +62,16 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
         ConfigError: a name in the configuration does not exist in the model or the corpus.
     """
     config = resolve(config)
-    with prepared(config) as device, staged(config.export.dir) as staging:
-        return _run(config, device, progress, staging)
+    with prepared(config) as device:
+        try:
+            with staged(config.export.dir) as staging:
+                return _run(config, device, progress, staging)
+        except (OSError, ExportError) as error:
+            if config.export.dir is None:
+                raise
+            problem = f"{type(error).__name__}: {error}"
+        done = _run(config, device, progress, None)  # figures are good whatever becomes of the model
+    return done.model_copy(update={"exported": Exported(folder=config.export.dir, problem=problem)})
 
 
 def _run(config: RunConfig, device: torch.device, progress: Progress, staging: Path | None) -> CellResult:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, positive, to_stdout, warn
+from quantlab.entry import enter
 from quantlab.report import flat, latex, markdown, rows, table
 from quantlab.report.rows import Row
 
@@ -112,4 +113,4 @@ def _parser() -> Parser:
 
 if __name__ == "__main__":
     gc.disable()  # a short life that only builds: looking for garbage takes a fifth of it over many records
-    sys.exit(main())
+    enter(main)
