@@ -133,7 +133,7 @@ def _span(file: soundfile.SoundFile, part: Part) -> tuple[int, int | None]:
         raise UnreadableAudioError(f"it starts at {starts}, the recording ends at {ends}" if first else "no samples")
     if part.duration_s is None:
         return first, None
-    return first, max(first + 1, round((part.offset_s + part.duration_s) * file.samplerate))
+    return first, first + max(1, round(part.duration_s * file.samplerate))
 
 
 def _mono(
