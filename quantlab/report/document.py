@@ -22,12 +22,15 @@ _READING = (
 )
 
 
-def sections(root: Path, rows: Sequence[Row]) -> list[Section]:
-    """The whole content, in reading order; raw utterances below `root` are read where design choices vary."""
+def sections(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> list[Section]:
+    """The whole content, in reading order; raw utterances below `root` are read where design choices vary.
+
+    `unread` are lines about what could not be read, and is missing here.
+    """
     found = [part for group in study.groups(rows) for part in _of_group(root, group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_comparisons(rows)))
     compared = _side_by_side(published.matches(rows), names(rows))
-    return [reading, *found, *compared, *_not_measured(rows), *_problems(rows)]
+    return [reading, *found, *compared, *_not_measured(rows), *_problems(rows), *_not_read(unread)]
 
 
 def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
@@ -168,6 +171,12 @@ def _sources(matched: Sequence[Match]) -> Iterator[str]:
 
 
 # What is missing
+
+
+def _not_read(unread: Sequence[str]) -> Iterator[Section]:
+    if unread:
+        lines = tuple((Cell(why),) for why in unread)
+        yield Section("Not read", table=Table(("file, and why it is not here",), lines, "Not read", "p"))
 
 
 def _not_measured(rows: Sequence[Row]) -> Iterator[Section]:

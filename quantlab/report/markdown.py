@@ -11,10 +11,10 @@ from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
 
 
-def render(root: Path, rows: Sequence[Row]) -> str:
+def render(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> str:
     """The whole document; it ends with a line break."""
     parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells recorded below {escape(str(root))}."]
-    for section in document.sections(root, rows):
+    for section in document.sections(root, rows, unread):
         parts += _section(section)
     return "\n\n".join(parts) + "\n"
 

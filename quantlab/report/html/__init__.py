@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
@@ -17,7 +18,13 @@ PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens 
 EMPTY = "No records: measure something first, e.g. python -m quantlab -m quant=none,torch_int8"
 
 
-def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES, audio: tuple[Path, ...] = ()) -> str:
+def page(
+    root: Path,
+    rows: list[Row],
+    most_bytes: int = PAGE_BYTES,
+    audio: tuple[Path, ...] = (),
+    unread: Sequence[str] = (),
+) -> str:
     """The whole page.
 
     Args:
@@ -26,11 +33,12 @@ def page(root: Path, rows: list[Row], most_bytes: int = PAGE_BYTES, audio: tuple
         most_bytes: what the page may weigh; of corpora that are too large for it, the worst utterances of each cell
             are shown, and the page says how many those are.
         audio: folders whose audio it may play. Records name files too, but not every record is one's own.
+        unread: lines about what could not be read.
     """
     if not rows:
         return tag("p", EMPTY)
     found = {row["cell_id"]: record for row in rows if (record := _record(root, row["cell_id"])) is not None}
-    without_texts = _filled(root, rows, _blocks(root, rows, found))
+    without_texts = _filled(root, rows, unread, _blocks(root, rows, found))
     baselines = {row["cell_id"]: row["baseline"] for row in rows}
     scored = [(record, baselines[cell]) for cell, record in found.items() if record.status == "ok"]
     heard = texts.fitted(root, scored, most_bytes - len(without_texts.encode("utf-8", "replace")), audio)
@@ -56,7 +64,7 @@ def _blocks(root: Path, rows: list[Row], found: dict[str, Record]) -> Html:
     return join(blocks)
 
 
-def _filled(root: Path, rows: list[Row], blocks: Html) -> str:
+def _filled(root: Path, rows: list[Row], unread: Sequence[str], blocks: Html) -> str:
     return Template(asset("page.html")).substitute(
         policy=tag("meta", http_equiv="Content-Security-Policy", content=policy()),
         style=Html(asset("page.css")),
@@ -70,7 +78,7 @@ def _filled(root: Path, rows: list[Row], blocks: Html) -> str:
         count=len(rows),
         reference=reference(rows),
         not_measured=sections.not_measured(rows) or "",
-        study=sections.study(root, rows),
+        study=sections.study(root, rows, unread),
         blocks=blocks,
         plotly=data_block("plotly", plotly()[0]),
         script=tag("script", Html(script())),

@@ -190,9 +190,9 @@ def not_measured(rows: Sequence[Row]) -> Html | None:
     return tag("section", tag("h2", "Not measured"), tag("ul", lines, class_="reasons"), id="not-measured")
 
 
-def study(root: Path, rows: Sequence[Row]) -> Html:
+def study(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> Html:
     """The study's tables, and published figures beside measured ones."""
-    found = [section for section in document.sections(root, rows) if section.heading != "Not measured"]
+    found = [section for section in document.sections(root, rows, unread) if section.heading != "Not measured"]
     return join(_section(section) for section in found)
 
 
