@@ -44,6 +44,7 @@ _SETTINGS = {
     "noise_kind": "dataset.noise.kind",
     "snr_db": "dataset.noise.snr_db",
     "long": "dataset.long",
+    "language": "dataset.language",
     "protocol": "protocol.name",
     "batch_size": "protocol.batch_size",
     "seed": "seed",
@@ -181,7 +182,7 @@ def _embedding_left(receipt: Receipt) -> int | None:
 def cell(row: Row) -> Cell:
     """The same of a row."""
     versions = row["environment"].get("versions") or {}
-    return Cell(row["cell_id"], row["config"], row["fingerprints"], row["normaliser"], versions)
+    return Cell(row["cell_id"], row["config"], row["fingerprints"], row["normaliser"], versions, row["error_unit"])
 
 
 def _split(result: SplitResult, compared: SplitEvidence | None) -> Row:

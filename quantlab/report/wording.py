@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from quantlab import labels
+from quantlab.languages import RATES
 from quantlab.report.rows import Row, cell
 from quantlab.stats.bootstrap import MIN_UNITS
 
@@ -58,6 +59,12 @@ def half_width(value: float, ci95: Sequence[float]) -> str:
 def between(ci95: Sequence[float] | None, show: Any) -> str:
     """` [2.40, 3.91]`, with a space before it, or nothing where there is no interval."""
     return "" if ci95 is None else f" [{show(ci95[0])}, {show(ci95[1])}]"
+
+
+def rate_name(rows: Sequence[Row]) -> str:
+    """What the error rate `wer` of these rows is called: by its unit, of those that have one."""
+    units = {row["error_unit"] for row in rows if row["wer"] is not None} or {"word"}
+    return " or ".join(name for unit, name in RATES.items() if unit in units)
 
 
 def utterances(count: int) -> str:
@@ -167,12 +174,41 @@ def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str,
         rows: the cells.
         called: cell id → name.
     """
+    flags = ((row, flag) for row in rows if row["noise"] is not None for flag in row["noise"]["flags"])
+    yield from _once(flags, called)
+
+
+def loops(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells in which an utterance loops, and how many of the errors are in it; as `noise`."""
+    yield from _once(((row, what) for row in rows if (what := looping(row)) is not None), called)
+
+
+def looping(row: Row) -> str | None:
+    """`1 of 92 utterances loops: 213 of 418 errors`; None where none does, or an earlier record does not say."""
+    splits = row["splits"].values()
+    count, errors = (sum(split.get(key) or 0 for split in splits) for key in ("loops", "loop_errors"))
+    heard = sum(split["utterances"] for split in splits)
+    total = sum(split[key] or 0 for split in splits for key in ("substitutions", "deletions", "insertions"))
+    verb = "loops" if count == 1 else "loop"
+    return f"{count} of {utterances(heard)} {verb}: {errors} of {total} errors" if count else None
+
+
+def depends_on_batch(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells whose activations get one scale for a whole batch, so that a text depends on what else is in it."""
+    dynamic = [row for row in rows if row["scheme"] == "dynamic"]
+    some = [row for row in dynamic if row["library"] == "torch" or row["format"] == "float8_e4m3fn"]  # per tensor
+    what = "one scale for the activations of a batch of {}: a text may depend on its neighbours in the batch"
+    batched = [row for row in some if row["status"] == "ok" and (row["batch_size"] or 1) > 1]
+    yield from _once(((row, what.format(row["batch_size"])) for row in batched), called)
+
+
+def _once(told: Iterable[tuple[Row, str]], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells and what is said of them, once for those that differ in no more than a number."""
     found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for row in rows:
-        for flag in row["noise"]["flags"] if row["noise"] is not None else ():
-            found.setdefault(tuple(_NUMBER.split(flag)), []).append((called[row["cell_id"]], flag))
-    for told in found.values():
-        yield _some([name for name, _ in told]), _joined([flag for _, flag in told])
+    for row, text in told:
+        found.setdefault(tuple(_NUMBER.split(text)), []).append((called[row["cell_id"]], text))
+    for some in found.values():
+        yield _some([name for name, _ in some]), _joined([text for _, text in some])
 
 
 def _some(called: Sequence[str]) -> str:

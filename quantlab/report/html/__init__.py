@@ -12,7 +12,7 @@ from quantlab.report.html import details, grid, sections, summary, texts
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, data_block, packed, plotly, policy, script
 from quantlab.report.rows import Row
-from quantlab.report.wording import reference
+from quantlab.report.wording import rate_name, reference
 
 PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens at once
 EMPTY = "No records: measure something first, e.g. python -m quantlab -m quant=none,torch_int8"
@@ -77,6 +77,7 @@ def _filled(root: Path, rows: list[Row], unread: Sequence[str], blocks: Html) ->
         table=grid.table(rows),
         count=len(rows),
         reference=reference(rows),
+        rate=rate_name(rows),
         not_measured=sections.not_measured(rows) or "",
         study=sections.study(root, rows, unread),
         blocks=blocks,

@@ -16,7 +16,7 @@ from quantlab.report.parts import Section, Table
 from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import corpora, models, names, percent, reference, sizes, too_few, utterances
+from quantlab.report.wording import corpora, models, names, percent, rate_name, reference, sizes, too_few, utterances
 
 _MOST = 5  # names in a sentence
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")
@@ -103,7 +103,8 @@ def _verdicts(group: Group) -> Html:
     return join(
         tag(
             "p",
-            f"Of {sum(counts.values())} quantized cells ({group.label}), by WER against {reference(group.rows)}: ",
+            f"Of {sum(counts.values())} quantized cells ({group.label}), "
+            f"by {rate_name(group.rows)} against {reference(group.rows)}: ",
             [(tag("b", counts[word]), " ", badge(word), " ") for word in ordered],
             class_="lead",
         ),
@@ -128,7 +129,7 @@ def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Html | None]:
                   tag("p", f"None is shown to hear as well as {reference(rows)}: none is better or tied."))  # fmt: skip
     if any(map(ranking.few, rows)):
         return  # a lowest WER of a few utterances is luck
-    yield _card("Lowest WER", rows, ranking.accuracy(), "most accurate", named)
+    yield _card(f"Lowest {rate_name(rows)}", rows, ranking.accuracy(), "most accurate", named)
 
 
 def _card(heading: str, rows: Sequence[Row], metric: Metric, priority: str, named: Mapping[str, str]) -> Html | None:

@@ -96,6 +96,7 @@ def state(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "pooled": POOLED,
         "reference": wording.reference(rows),
+        "rate": wording.rate_name(rows),
         "margin": margins[0] if margins else None,
         "libraries": list(dict.fromkeys(row["library"] for row in rows)),
         "groups": [
@@ -173,7 +174,9 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
     if row["status"] != "ok":
         yield row["status"], row["reason"] or "no reason recorded"
     if row["wer"] is not None:
-        yield "WER", f"{percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+        yield wording.rate_name([row]), f"{percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+    if (loops := wording.looping(row)) is not None:
+        yield "loops", loops
     found = difference(row, POOLED)
     if found is not None:
         yield f"against {wording.unquantized(row)}", f"{points(found.value)} points{between(found.ci95, points)}"
