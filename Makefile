@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format lock wheel clean
+.PHONY: demo test soak lint format lock wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY) ## quantize the shipped recogniser seven ways, measure each, print the table
@@ -13,6 +13,9 @@ demo: $(READY) ## quantize the shipped recogniser seven ways, measure each, prin
 test: $(READY) ## the tests, offline, on the CPU: two files at a time, then those that measure time
 	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
+
+soak: $(READY) ## random records, checkpoints, configurations and manifests for about ten minutes
+	QUANTLAB_TEST_EXAMPLES=600 $(BIN)/python -m pytest -m fuzz -n 2 --timeout 1800 --maxfail 20
 
 lint: $(READY) ## linter, formatter and type checker, as CI runs them
 	$(BIN)/ruff check .

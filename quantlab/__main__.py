@@ -1,8 +1,6 @@
 """`python -m quantlab`: the grid. The work is imported inside, since every cell's process imports this file again."""
 
 if __name__ == "__main__":
-    import sys
+    from quantlab.entry import enter
 
-    from quantlab.app import main
-
-    sys.exit(main())
+    enter("quantlab.app")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from quantlab import machine, models, quantizers, receipt
+from quantlab import embedding, machine, models, quantizers, receipt
 from quantlab.config import RunConfig
 from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
 from quantlab.engines import Engine, compiled, decoding
@@ -126,6 +126,9 @@ def _quantize(
         converted = quantizer.convert(model, config.quant, names, device, how, config.device.threads or 1, keep)
         return converted.engine, receipt.read_converted(before, converted, names, skipped), None
     model = quantizer.setup(model, config.quant, names, device, calibrate)
+    if config.quant.embedding:
+        assert isinstance(quantizer, embedding.LooksUp)  # see plan
+        embedding.share(model, quantizer)
     # before compiling, which wraps what it looks at
     evidence = receipt.read(before, model, names, skipped, quantizer, config.runtime.dtype)
     kept = None if keep is None else portable(model, names, quantizer)

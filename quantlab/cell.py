@@ -13,17 +13,16 @@ from pathlib import Path
 
 import torch
 
-from quantlab import models, score
+from quantlab import models
 from quantlab.alternate import must_alternate, one_at_a_time
 from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.config import RunConfig
-from quantlab.data import Features, SplitFeatures, joined_text
-from quantlab.data.merge import Overlap
-from quantlab.data.sound import overlaps, sound
+from quantlab.data import Features, SplitFeatures
 from quantlab.energy import Meter
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.engines.pytorch import Eager
 from quantlab.environment import describe
+from quantlab.errors import ExportError
 from quantlab.export.keep import Heard, keep
 from quantlab.export.place import staged
 from quantlab.figures import fixed_work, speed, split_result
@@ -31,7 +30,9 @@ from quantlab.identity import cell_id, fingerprints, resolve
 from quantlab.interleave import in_random_order, side_by_side
 from quantlab.measure import Clocks, Memory
 from quantlab.noise import Watch
-from quantlab.record import Batch, CellResult, Compilation, Noise, Record, SplitResult, Utterance
+from quantlab.record import Batch, CellResult, Compilation, Exported, Noise, Problem, Record, SplitResult, Utterance
+from quantlab.recordings import scored
+from quantlab.score import Scoring
 from quantlab.timing import Side, natural, pieces
 
 Progress = Callable[[str, int, int], None]  # stage, done, in all: utterances, or seconds of a budget
@@ -62,8 +63,16 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
         ConfigError: a name in the configuration does not exist in the model or the corpus.
     """
     config = resolve(config)
-    with prepared(config) as device, staged(config.export.dir) as staging:
-        return _run(config, device, progress, staging)
+    with prepared(config) as device:
+        try:
+            with staged(config.export.dir) as staging:
+                return _run(config, device, progress, staging)
+        except (OSError, ExportError) as error:
+            if config.export.dir is None:
+                raise
+            problem = f"{type(error).__name__}: {error}"
+        done = _run(config, device, progress, None)  # figures are good whatever becomes of the model
+    return done.model_copy(update={"exported": Exported(folder=config.export.dir, problem=problem)})
 
 
 def _run(config: RunConfig, device: torch.device, progress: Progress, staging: Path | None) -> CellResult:
@@ -89,9 +98,14 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     late = compiled.tally().frames - warm.frames
     energy.stop()
     memory.read()
+<<<<<<< HEAD
     gpu_process_bytes = machine.gpu_process_bytes()  # before a baseline comes to stand beside the cell
     torch_allocates = device.type != "cuda" or isinstance(made.decoder, Eager | compiled.Compiled)
     utterances = _score(decoded, made, config)
+=======
+    scoring = Scoring.of_language(config.dataset.language)
+    utterances, doubts = _score(decoded, made, scoring)
+>>>>>>> integrate
 
     corpus, speech, evidence = made.corpus, made.speech, made.receipt
     marks = fingerprints(config, corpus)
@@ -116,7 +130,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     compilation = _compilation(config, warm, late)
     noise = _flagged(machine.read(), compilation)
 
-    rel_ci, scoring = config.protocol.rel_ci, score.Scoring.of_language(config.dataset.language)
+    rel_ci = config.protocol.rel_ci
     record = Record(
         cell_id=id,
         status="ok",
@@ -139,7 +153,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
         energy_j=energy.energy_j,
         energy_source=energy.source,
         calibration_ids=speech.calibration_ids if config.quant.scheme == "static" else (),
-        problems=speech.measured.problems,
+        problems=(*speech.measured.problems, *doubts),
         splits={name: _figures(name, utterances, batches) for name in speech.measured.splits},
     )
     return CellResult(record=record, utterances=utterances, batches=tuple(batches), exported=exported)
@@ -156,38 +170,13 @@ def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[
     progress("score", done, total)
 
 
-def _score(decoded: list[Decoded], made: Assembled, config: RunConfig) -> tuple[Utterance, ...]:
-    """Text and counts of every utterance, in the order measured; random weights have no text."""
+def _score(
+    decoded: list[Decoded], made: Assembled, scoring: Scoring
+) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
+    """See `recordings.scored`; random weights have no text."""
     tokens = [row for item in decoded for row in item.tokens]
-    tokenizer = made.tokenizer if config.model.weights == "pretrained" else None
-    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokenizer else None
-    limit, scoring = made.decoder.decoding.max_new_tokens, score.Scoring.of_language(config.dataset.language)
-    scored = []
-    for heard, windows, shared in _heard(made.speech.measured):
-        text = None if texts is None else joined_text(texts[windows], shared, config.dataset.language)
-        scored.append(score.utterance(heard, tokens[windows], text, limit, scoring))
-    return tuple(scored)
-
-
-def _heard(speech: Features) -> Iterator[tuple[score.Heard, slice, list[Overlap]]]:
-    """Every utterance, which of all the windows measured are its own, and what they share where they overlap."""
-    start = 0
-    for name, split in speech.splits.items():
-        for first, count in split.utterances():
-            own = range(first, first + count)
-            shared_s = [split.audio_s[row] - split.new_s[row] for row in own]
-            yield (
-                score.Heard(
-                    id=split.ids[first],
-                    split=name,
-                    speaker=split.speakers[first],
-                    audio_s=sum(split.new_s[first : first + count]),
-                    reference=split.texts[first],
-                ),
-                slice(start, start + count),
-                overlaps(sound(split, own), shared_s) if any(shared_s) else [],
-            )
-            start += count
+    texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
+    return scored(made.speech.measured, tokens, texts, made.decoder.decoding.max_new_tokens, scoring)
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:

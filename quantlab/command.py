@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from quantlab.commandline import MISUSED, warn
+from quantlab.entry import enter
 from quantlab.errors import did_you_mean
 
 COMMANDS = {
@@ -66,4 +67,4 @@ def _no_such(name: str, given: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

@@ -60,8 +60,12 @@ def to_stdout() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if error.filename is not None:  # of a file that the block reads
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else closing stdout at exit complains
+        if not isinstance(error, BrokenPipeError):
+            raise OSError(error.errno, error.strerror) from None
 
 
 class Parser(argparse.ArgumentParser):

@@ -71,6 +71,7 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
     for given in (item.partition("=")[2] for item in arguments if item.startswith("tracking.uri=")):
         with contextlib.suppress(ValueError):
             Address(given.strip("'\""))  # from now on nothing shows it, whatever Hydra makes of the rest
+    misuse.check_text(arguments)
     with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(sweep, whole):
         OmegaConf.register_new_resolver("scratch_dir", lambda: scratch, replace=True)
         OmegaConf.register_new_resolver("oc.env", _from_environment, replace=True)
@@ -83,7 +84,9 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
             raise
         except (HydraException, OmegaConfBaseException) as error:
             cause = error.__cause__
-            raise cause if isinstance(cause, ConfigError) else ConfigError(misuse.explain(error, _groups())) from None
+            raise (
+                cause if isinstance(cause, ConfigError) else ConfigError(misuse.explain(error, _groups(), arguments))
+            ) from None
         except (ValueError, TypeError, AssertionError, yaml.YAMLError) as error:  # Hydra's own, in places
             raise ConfigError(f"{' '.join(arguments)}: cannot be composed: {misuse.one_line(error)}") from None
     if not sweep:

@@ -130,6 +130,11 @@ class ModelConfig(_Part):
 
     @model_validator(mode="after")
     def _has_weights_somewhere(self) -> ModelConfig:
+        if self.source == "shipped" and self.repo is not None:
+            raise ValueError(
+                f"model.repo={shortened(self.repo)}: {self.name} ships with quantlab; for the hub: model=base "
+                "model.repo=OWNER/NAME model.revision=null"
+            )
         if self.source == "hub" and self.path is None and self.weights == "pretrained" and not self.repo:
             raise ValueError(f"model {self.name!r} names no hub repo: set model.repo, or model.path=FOLDER")
         return self
@@ -159,6 +164,7 @@ class QuantConfig(_Part):
     target: Target = "all"
     skip: Names = ()  # globs over module names, e.g. "*.k_proj"
     head: bool = False  # whether proj_out is quantized
+    embedding: bool = False  # whether the token embedding is, with proj_out, as the two are one matrix
 
     @model_validator(mode="after")
     def _without_what_does_not_apply(self) -> QuantConfig:
@@ -262,6 +268,11 @@ class DatasetConfig(_Part):
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> DatasetConfig:
+        if self.source == "shipped" and self.path is not None:
+            raise ValueError(
+                f"dataset.path={shortened(self.path)}: {self.name} ships with quantlab and has no path; "
+                "dataset=manifest takes one"
+            )
         if self.source in ("librispeech_dir", "manifest") and not self.path:
             what = "manifest" if self.source == "manifest" else "folder that holds test-clean/ and test-other/"
             raise ValueError(f"dataset {self.name!r} needs dataset.path=<the {what}>")

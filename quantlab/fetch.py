@@ -6,7 +6,6 @@ Compute nodes of a cluster often have none: fetch on the login node, into caches
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from quantlab.config import DatasetConfig, ModelConfig, NoiseConfig, RunConfig
 from quantlab.data.corpus import Audio, File
 from quantlab.data.hub import parquet_files
 from quantlab.data.joined import Joined
+from quantlab.entry import enter
 from quantlab.errors import ConfigError, Unavailable
 from quantlab.report.wording import megabytes
 
@@ -201,4 +201,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from quantlab import claims, storage, tracking
 from quantlab.claims import claimed
 from quantlab.commandline import to_stdout
 from quantlab.config import RunConfig
+from quantlab.content import cache_dir
 from quantlab.errors import ConfigError
 from quantlab.export import place
 from quantlab.export.rest import export_rest
@@ -30,6 +30,7 @@ from quantlab.report.rows import Row, rows_of
 from quantlab.report.table import show, text
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
+_CACHE = "set QUANTLAB_CACHE to a folder that can be written to"
 SETTLED = ("ok", "unsupported")  # a record with another status is measured again on resume
 
 
@@ -48,7 +49,6 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
     root = Path(configs[0].output_dir)
     cells = plan(configs)
     open_root(root, configs[0].export.dir)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
         try:
@@ -64,13 +64,18 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
 
 
 def open_root(root: Path, exported_to: str | None) -> None:
-    """Make the folder of a grid and that of its models, and take away what killed grids left.
+    """Make the folder of a grid, of its models and of the cache, and take away what killed grids left.
 
     Raises:
         ConfigError: one of them cannot be made or written to.
     """
     if exported_to is not None:
         place.make(Path(exported_to).expanduser())
+    cache = cache_dir()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the cache {cache} cannot be made: {error.strerror}; {_CACHE}") from None
     try:
         storage.cells_dir(root).mkdir(parents=True, exist_ok=True)
         storage.clean_leftovers(root)
@@ -228,14 +233,19 @@ def conclude(records: Sequence[Record], rows: Sequence[Row], grid: Grid) -> int:
         The exit code: 0, 1 if a cell failed.
     """
     display = grid.display
-    with to_stdout():
-        show(rows)
+    written = True
+    try:
+        with to_stdout():
+            show(rows)
+    except OSError as error:  # the cells are recorded all the same
+        written = False
+        display.say(f"the table cannot be written: {error.strerror}; python -m quantlab.report prints it again")
     display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")
     for name, link in grid.outbox.links().items():
         display.say(f"         {link}  ({name})")
-    return FAILED if any(item.status not in SETTLED for item in records) else OK
+    return OK if written and all(item.status in SETTLED for item in records) else FAILED
 
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:

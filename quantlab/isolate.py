@@ -33,7 +33,8 @@ if TYPE_CHECKING:  # quantlab.cell imports torch, which is not for the parent
 
     from quantlab.cell import Progress
 
-SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to stop, and that the time limit is near
+# to stop, that the time limit is near, that the terminal is closed
+SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 SPIN_COUNT = 10_000  # turns of a waiting thread, tens of µs; docs/timing.md has what others cost
 SOCKET_PATH_BYTES = 107  # the longest path of a Unix socket on Linux, unix(7)
 SOCKET_NAME_BYTES = 32  # of what multiprocessing adds to the folder: /pymp-xxxxxxxx/listener-xxxxxxxx, and one to spare
@@ -69,13 +70,15 @@ class Workers:
     def start(self) -> None:
         """Start the server and wait until it has imported everything.
 
-        A scheduler sends its signals to every process of a job. The server and the cells are started with those
-        blocked, so that a cell ends when the grid ends it, and not before, which would look like a failure of its own.
+        A scheduler sends its signals to every process of a job, and a terminal to all that it started. The server, the
+        cells and multiprocessing's resource tracker are started with those blocked, so that a cell ends when the grid
+        ends it, and not before, which would look like a failure of its own.
         """
         process = self._context.Process(target=_nothing)
-        resource_tracker.ensure_running()  # else `start` does it, and unblocks SIGTERM on the way
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
         try:
+            resource_tracker.ensure_running()  # the tracker ignores SIGTERM, but no other; unblocks SIGTERM on the way
+            signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
             with _room_for_a_socket():
                 process.start()
         finally:

@@ -40,6 +40,7 @@ AXES = {
     "group_size": "quant.group_size",
     "symmetric": "quant.symmetric",
     "backend": "quant.backend",
+    "embedding": "quant.embedding",
     "seed": "seed",
 }
 # Change no figure, or are told otherwise.
@@ -59,6 +60,7 @@ class Cell:
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # none where it failed before they were taken
     normaliser: str = "whisper"
     versions: Mapping[str, Any] = field(default_factory=dict)  # of libraries
+    error_unit: str = "word"
 
     def setting(self, key: str) -> Any:
         """The value at a dotted key of the configuration; None where it has none."""
@@ -91,7 +93,7 @@ class Cell:
         """Equal for cells that heard and scored the same utterances in the same way: their error rates compare."""
         kept_out = self.setting("calibration.source") == "disjoint" and self.setting("calibration.fraction")
         how = (str(self.setting(HEARD[name])) for name in ("language", "channel", "long"))
-        return self.dataset, self.fingerprints.get("corpus"), self.normaliser, kept_out, *how
+        return self.dataset, self.fingerprints.get("corpus"), self.normaliser, self.error_unit, kept_out, *how
 
     @cached_property
     def checkpoint_key(self) -> tuple[Hashable, ...]:
@@ -110,7 +112,7 @@ class Cell:
 def of_record(record: Record) -> Cell:
     """The cell of a record."""
     versions = record.environment.get("versions") or {}
-    return Cell(record.cell_id, record.config, record.fingerprints, record.normaliser, versions)
+    return Cell(record.cell_id, record.config, record.fingerprints, record.normaliser, versions, record.error_unit)
 
 
 def checkpoints(cells: Sequence[Cell]) -> dict[str, str]:
@@ -126,7 +128,9 @@ def corpora(cells: Sequence[Cell]) -> dict[str, str]:
     found: dict[str, str] = {}
     for dataset, some in grouped(cells, lambda cell: cell.dataset).items():
         shares = list(grouped(some, lambda cell: cell.corpus_key).values())
-        told = {name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, "normaliser")}
+        told = {
+            name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, "normaliser", "error_unit")
+        }
         apart = {name: values for name, values in told.items() if len(set(values)) > 1}
         for index, share in enumerate(shares):
             text = ", ".join((dataset, *(values[index] for values in apart.values())))
@@ -222,9 +226,11 @@ def _leaves(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _said(name: str, value: object) -> str:
-    """`limit=3`, or `no limit`."""
-    if value is None:
+    """`limit=3`, or `no limit`; an older record does not say what is false."""
+    if value is None or value is False:
         return _WITHOUT.get(name, f"no {name}")
+    if value is True:
+        return f"{name}=true"
     return f"{name}={'+'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
 
 

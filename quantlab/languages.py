@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 ErrorUnit = Literal["word", "character"]
+RATES: dict[ErrorUnit, str] = {"word": "WER", "character": "CER"}
 
 # Written without spaces between words. Whisper's paper scores zh, ja, th, lo and my by character (Radford et al. 2022,
 # appendix C). By their script the same holds for yue, written as zh is; for km, which needs a dictionary to be broken

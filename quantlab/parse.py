@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -144,6 +144,29 @@ def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
     for name in loc:
         part = _part(part.model_fields[name].annotation)
     return list(getattr(part, "model_fields", {}))
+
+
+def kind_of(dotted: str) -> Literal["text", "list"] | None:
+    """Whether a key takes text, or a list of it; None of every other key."""
+    *parents, last = dotted.lstrip("+").split(".")
+    part: Any = RunConfig
+    for name in [*parents, last]:
+        fields = getattr(part, "model_fields", {})
+        if name not in fields:
+            return None
+        part = _part(fields[name].annotation)
+    kinds = set(_inside(fields[last].annotation))
+    if tuple in kinds:
+        return "list"
+    return "text" if str in kinds else None
+
+
+def _inside(annotation: Any) -> Iterator[Any]:
+    """A type, and what it is made of: of `Annotated[tuple[str, ...], …] | None` str, tuple and None."""
+    yield get_origin(annotation) or annotation
+    if get_origin(annotation) is not Literal:
+        for item in get_args(annotation):
+            yield from _inside(item)
 
 
 def _part(annotation: Any) -> Any:

@@ -114,7 +114,11 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
         cores = f"{site.threads} core" + "s" * (site.threads != 1)
         return Refusal("unsupported", f"device.threads={asked}: this process may use {cores}", is_mistake=True)
     quantizer = quantizers.get(config.quant.library)
-    never = quantizer.why_unsupported(config.quant, config.device.name) or _why_no_runtime(config, quantizer)
+    never = (
+        quantizer.why_unsupported(config.quant, config.device.name)
+        or quantizers.why_no_embedding(quantizer, config.quant)
+        or _why_no_runtime(config, quantizer)
+    )
     if never:
         return Refusal("unsupported", never)
     return Refusal("failed", no_device) if no_device else None
@@ -124,6 +128,8 @@ def _why_no_runtime(config: RunConfig, quantizer: Quantizer | Converter) -> str 
     runtime, library = config.runtime, config.quant.library
     if runtime.name == "compile" and quantizers.converts(quantizer):
         return f"{library} runs the model itself, runtime=compile is torch's: set runtime=eager"
+    if runtime.name == "compile" and config.quant.embedding:
+        return "a quantized embedding is looked up outside of what torch compiles: set runtime=eager"
     if runtime.name == "compile" and runtime.audio_ctx == "dynamic":
         return "runtime.audio_ctx=dynamic would compile again for every length: set runtime=eager"
     if runtime.name == "compile" and config.protocol.num_beams > 1:

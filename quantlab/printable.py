@@ -6,6 +6,7 @@ Every output passes what it shows through here, and then through the escape of i
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,18 @@ def printable(text: str, keep: str = "") -> str:
         keep: characters that stay as they are, such as the line breaks of a traceback.
     """
     return text if text.isprintable() else "".join(_shown(letter, keep) for letter in text)
+
+
+# An underscore within a word is one, and brackets are a link only before what says where it leads. What begins a
+# heading, a list or a rule does so only at the start.
+_MARKDOWN = re.compile(
+    r"[\\`*<>|&~$]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|^[#+=-](?=[\s#+=-]|$)|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"
+)
+
+
+def markdown(text: str) -> str:
+    """As text in Markdown: nothing in it is markup, and a line break does not end a table's line."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(" ".join(text.split())))
 
 
 def _shown(letter: str, keep: str) -> str:

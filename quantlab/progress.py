@@ -11,6 +11,7 @@ from rich.text import Text
 
 from quantlab.commandline import console as plain_console
 from quantlab.errors import shortened
+from quantlab.languages import RATES
 from quantlab.printable import printable
 from quantlab.record import Problem, Record
 from quantlab.redact import redact
@@ -96,7 +97,11 @@ class Display:
 def _outcome(record: Record) -> str:
     if record.status != "ok":
         return f"{record.status}: {record.reason}"
-    wer = [f"WER {name} {100 * split.wer:.1f} %" for name, split in record.splits.items() if split.wer is not None]
+    wer = [
+        f"{RATES[record.error_unit]} {name} {100 * split.wer:.1f} %"
+        for name, split in record.splits.items()
+        if split.wer is not None
+    ]
     total = f"{record.stages.total_s:.1f} s" if record.stages.total_s is not None else ""
     return " · ".join([*wer, total, *_problems(record.problems)])
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from quantlab.config import Dtype
+from quantlab.embedding import SharedEmbedding
 from quantlab.engines import Engine
 from quantlab.quantizers import Quantizer
 from quantlab.record import ModuleReceipt, Receipt
@@ -22,6 +23,12 @@ class Snapshot:
     others: dict[str, Held]
     baseline_bytes: int  # with every floating-point tensor in fp32
     params: int  # tied ones once
+
+    def with_others(self, names: Iterable[str]) -> Snapshot:
+        """The same, with some of the other modules among those that can be quantized."""
+        moved = {name: self.others[name] for name in names if name in self.others}
+        others = {name: held for name, held in self.others.items() if name not in moved}
+        return replace(self, linears=self.linears | moved, others=others)
 
 
 def snapshot(model: nn.Module) -> Snapshot:
@@ -69,9 +76,11 @@ def read(
         `verified` is false, and `problems` names every module, if one of `names` holds what it held before,
         is not quantized or did not shrink, or if any other module of the model changed or is not in `dtype`.
     """
-    wanted = frozenset(names)
     modules = dict(model.named_modules())
-    after = {name: held_below(modules[name]) for name in before.linears if name in modules}
+    shared = {name for name, module in modules.items() if isinstance(module, SharedEmbedding)}
+    wanted = frozenset(names) | shared
+    before = before.with_others(shared)
+    after = {name: _held(modules[name]) for name in before.linears if name in modules}
     receipts = [
         _module_receipt(name, held, after[name], modules[name], skipped.get(name), quantizer)
         for name, held in before.linears.items()
@@ -139,10 +148,27 @@ def size_bytes(model: nn.Module) -> int:
     return sum(bytes_by_dtype(model).values())
 
 
+def _held(module: nn.Module) -> Held:
+    """What a module computes with: of the embedding what the output projection holds, which it reads."""
+    return (
+        replace(held_below(module.head), class_name="SharedEmbedding")
+        if isinstance(module, SharedEmbedding)
+        else (held_below(module))
+    )
+
+
+def _quantized(module: nn.Module, quantizer: Quantizer) -> bool:
+    return quantizer.is_quantized(module.head if isinstance(module, SharedEmbedding) else module)
+
+
+def _kernel(module: nn.Module, quantizer: Quantizer) -> str | None:
+    return "rows of proj_out, looked up" if isinstance(module, SharedEmbedding) else quantizer.kernel(module)
+
+
 def _module_receipt(
     name: str, before: Held, after: Held, module: nn.Module, skipped: str | None, quantizer: Quantizer
 ) -> ModuleReceipt:
-    quantized = after.differs(before) and quantizer.is_quantized(module)
+    quantized = after.differs(before) and _quantized(module, quantizer)
     return ModuleReceipt(
         name=name,
         class_before=before.class_name,
@@ -150,7 +176,7 @@ def _module_receipt(
         dtypes={item.name: item.dtype for item in after.tensors},
         bytes_before=before.bytes,
         bytes_after=after.bytes,
-        kernel=quantizer.kernel(module) if quantized else None,
+        kernel=_kernel(module, quantizer) if quantized else None,
         quantized=quantized,
         skipped=skipped,
     )
@@ -170,7 +196,7 @@ def _problem(
         return f"{name} changed from {before} to {after} although it should not" if after.differs(before) else None
     if not after.differs(before):
         return f"{name} was left alone: still {after}"
-    if not quantizer.is_quantized(modules[name]):
+    if not _quantized(modules[name], quantizer):
         return f"{name} is not quantized: {after}"
     if after.bytes >= before.bytes:
         return f"{name} did not shrink: {before.bytes} bytes before, {after.bytes} after"

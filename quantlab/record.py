@@ -278,6 +278,7 @@ class Problem(_Part):
         "silence",
         "channels cancel out",
         "channels differ",
+        "cut off",  # by the limit of tokens
         "few words",  # far fewer than a recording of its length has
     ]
     detail: str

@@ -6,7 +6,6 @@ No model is loaded and nothing is decoded. The records that are read stay as the
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from quantlab import storage
 from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, tell, warn
+from quantlab.entry import enter
 from quantlab.figures import IMPOSSIBLE, split_result
 from quantlab.normalise import NORMALISERS, Normaliser
 from quantlab.record import CellResult
@@ -94,14 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report of the rescored cells, or store them.
 
     Returns:
-        The exit code: 0, 1 if there are no records, 2 if the output is the root. A misuse of an option leaves
-        through `SystemExit(2)`.
+        The exit code: 0, 1 if there are no records, 2 if the output is the root or cannot be written. A misuse of an
+        option leaves through `SystemExit(2)`.
     """
     options = _parser().parse_args(arguments)
     if options.output is None:
         return _report(options)
     try:
         count = write(options.root, options.output, options.normaliser)
+    except OSError as error:
+        warn(f"{error.filename or options.output} cannot be written: {error.strerror}; name another folder")
+        return MISUSED
     except SameFolderError as error:
         warn(str(error))
         return MISUSED
@@ -151,4 +154,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

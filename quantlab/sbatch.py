@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantlab.commandline import MISUSED, refuse, to_stdout, warn
+from quantlab.entry import enter
 from quantlab.errors import ConfigError
 
 EXAMPLE = "python -m quantlab.sbatch -m model=small,base quant=none,bnb_nf4 device=cuda > job.sh && sbatch job.sh"
@@ -61,4 +62,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

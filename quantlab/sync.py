@@ -12,6 +12,7 @@ from quantlab import storage, tracking
 from quantlab.address import Address
 from quantlab.commandline import NO, Parser, add_root, no_records, tell, warn
 from quantlab.config import TrackingConfig
+from quantlab.entry import enter
 
 _EXAMPLE = "python -m quantlab.sync --root mlruns --uri http://mlflow.example.org:5000"
 
@@ -90,4 +91,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

@@ -7,7 +7,6 @@ looped) cannot be computed again; the digests tell whether the raw files are tho
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from quantlab import figures, storage
 from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, tell, to_stdout, warn
 from quantlab.config import ProtocolConfig
+from quantlab.entry import enter
 from quantlab.errors import did_you_mean
 from quantlab.identity import hashed
 from quantlab.normalise import NORMALISERS
@@ -246,4 +246,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

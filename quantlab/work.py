@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from quantlab.commandline import MISUSED, Parser, add_root, refuse
+from quantlab.entry import enter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,4 +38,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

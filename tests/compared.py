@@ -93,3 +93,15 @@ def careful_grid() -> list[Row]:
 def paper_grid() -> list[Row]:
     """The same cells, each timed once."""
     return [compared(quant, verdict="tied" if "int8" in quant else "worse") for quant in QUANTS]
+
+
+def of_six_utterances(quant: str, **changes: Any) -> Row:
+    """A cell of six utterances: figures, and no interval."""
+    item = compared(quant, **changes)
+    for part in (item, *item["splits"].values(), *([item["comparison"]] if item["comparison"] else [])):
+        part |= {key: None for key in part if key.endswith("ci95")}
+    if item["comparison"]:
+        item["comparison"] |= {"units": 6, "utterances": 6, "mde": None}
+    for split in item["splits"].values():
+        split["utterances"] = 3
+    return item

@@ -40,8 +40,10 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what `make test` runs by itself, and order the files."""
+    """Mark what `make test` runs by itself and what `make soak` runs for longer, and order the files."""
     for item in items:
+        if getattr(getattr(item, "function", None), "is_hypothesis_test", False) and item.path.parent.name == "faults":
+            item.add_marker(pytest.mark.fuzz)
         if item.path.name in ALONE:
             item.add_marker(pytest.mark.alone)
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

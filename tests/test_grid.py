@@ -87,7 +87,7 @@ def test_no_cell_outlives_a_killed_grid(quantlab):
     assert not _processes_with(str(log_folder))
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])  # a person's, a scheduler's
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])  # a person, a scheduler, a terminal
 def test_interrupt_keeps_finished_cells_and_says_how_to_go_on(quantlab, stop):
     process = quantlab.start("-m", "quant.library=none,hang", "device=cpu", *SMALL)
     cells = quantlab.folder / "mlruns" / "cells"

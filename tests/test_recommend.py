@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from compared import careful_grid, compared, paper_grid, uncompared
+from compared import careful_grid, compared, of_six_utterances, paper_grid, uncompared
 from rich.console import Console
 from synthetic import bad_result, grid, result
 
@@ -189,22 +189,14 @@ def test_corpora_of_one_name_are_not_mixed_either():
         assert {cell.cell_id for cell in cells} == {"base3", "torch_int83", "hqq_int43"}
 
 
-def _six(quant, **changes):
-    """A cell of six utterances: figures, and no interval."""
-    item = compared(quant, **changes)
-    for part in (item, *item["splits"].values(), *([item["comparison"]] if item["comparison"] else [])):
-        part |= {key: None for key in part if key.endswith("ci95")}
-    if item["comparison"]:
-        item["comparison"] |= {"units": 6, "utterances": 6, "mde": None}
-    for split in item["splits"].values():
-        split["utterances"] = 3
-    return item
-
-
 @pytest.mark.parametrize("limit", [6, None])
 def test_of_six_utterances_the_true_reason_is_told_and_the_nearest_meets_the_other_limits(limit):
     small = {"quant__bits": 4.0, "quant__format": "uint4", "dataset__limit": limit}
-    rows = [_six("none", dataset__limit=limit), _six("torch_int8", dataset__limit=limit), _six("hqq_int4", **small)]
+    rows = [
+        of_six_utterances("none", dataset__limit=limit),
+        of_six_utterances("torch_int8", dataset__limit=limit),
+        of_six_utterances("hqq_int4", **small),
+    ]
     found = recommend(rows, Limits(max_size_mb=5))
     reason = "an interval needs 10 utterances, there are 6"
     assert found.because == f"nothing qualifies; nearest is nano-hqq_int4-cpu: {reason}"

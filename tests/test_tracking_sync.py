@@ -48,6 +48,34 @@ def test_every_record_is_there_once_and_the_second_time_nothing_happens(root, ca
     assert capsys.readouterr().out.startswith("10 records: 0 logged, 10 there before\n")
 
 
+def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, empty_store, capsys):
+    """Records, raw files and markers that are pipes, links out or no JSON; none is followed or waited for."""
+    *good, pipe, link, nan, raw, marker = grid(root)
+    cells = storage.cells_dir(root)
+    (cells / pipe / "record.json").unlink()
+    os.mkfifo(cells / pipe / "record.json")
+    secret = root / "secret"
+    secret.write_text("secret\n")
+    (cells / link / "utterances.jsonl").unlink()
+    (cells / link / "utterances.jsonl").symlink_to(secret)
+    path = cells / nan / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"environment": {"load": float("nan")}}))
+    (cells / raw / "batches.jsonl").unlink()
+    os.mkfifo(cells / raw / "batches.jsonl")
+    os.mkfifo(cells / marker / "mlflow.json")
+    shutil.copytree(cells / good[0], cells / "a\nfake: ok")
+    assert sync.main(["--root", str(root)]) == 1
+    printed = capsys.readouterr()
+    for named in (pipe, link, nan, raw, "fake: ok"):
+        assert len([line for line in printed.err.split("\n") if named in line]) == 1
+    assert "\nfake: ok" not in printed.err
+    shown = {run.data.tags["quantlab.cell_id"] for run in runs(root, "attributes.status != 'RUNNING'")}
+    assert {*good, marker} <= shown
+    logged = [path for path in (empty_store.parent / "artifacts").rglob("*.jsonl") if path.is_file()]
+    assert logged
+    assert not [path for path in logged if path.read_text() == "secret\n"]
+
+
 def test_a_sweep_that_was_never_shown_gets_its_tag_and_its_summary(root):
     cell_ids = grid(root)
     markers.begin_sweep(root, "abc123", cell_ids)

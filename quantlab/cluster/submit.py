@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,7 +42,6 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
     cells = plan(configs, site(launcher))
     open_root(root, configs[0].export.dir)
     sweep = sweep_id(cells)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a Ctrl-C
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
         grid.outbox.begin(sweep, [cell.id for cell in cells])

@@ -133,7 +133,7 @@ def _span(file: soundfile.SoundFile, part: Part) -> tuple[int, int | None]:
         raise UnreadableAudioError(f"it starts at {starts}, the recording ends at {ends}" if first else "no samples")
     if part.duration_s is None:
         return first, None
-    return first, max(first + 1, round((part.offset_s + part.duration_s) * file.samplerate))
+    return first, first + max(1, round(part.duration_s * file.samplerate))
 
 
 def _mono(
@@ -147,7 +147,7 @@ def _mono(
     blocks = [np.zeros(0, np.float32)]
     size = Meter.frames(file.samplerate, max(1, BLOCK_VALUES // file.channels))
     while wanted > 0:
-        frames = file.read(min(size, wanted), dtype="float32", always_2d=True)
+        frames = _block(file, min(size, wanted))
         if len(frames) == 0:
             break
         chosen = frames if channel is None else frames[:, channel : channel + 1]
@@ -162,6 +162,24 @@ def _mono(
     if len(samples) == 0:
         raise UnreadableAudioError("no samples")
     return samples
+
+
+def _block(file: soundfile.SoundFile, count: int) -> Samples:
+    """The next frames, (frames, channels); fewer at the end.
+
+    Of a FLAC that was piped, and does not tell its length, soundfile reads the last ones and then cannot seek to their
+    end: they are in the buffer, and what is behind them there is as it was.
+    """
+    if file.frames < UNKNOWN_LENGTH:
+        frames: Samples = file.read(count, dtype="float32", always_2d=True)
+        return frames
+    buffer = np.full((count, file.channels), np.nan, np.float32)
+    try:
+        return np.asarray(file.read(out=buffer, always_2d=True))
+    except soundfile.LibsndfileError as error:
+        if "psf_fseek" not in str(error.error_string):
+            raise
+        return buffer[: int(np.isfinite(buffer).all(axis=1).sum())]
 
 
 def _check_claims(file: soundfile.SoundFile, part: Part) -> None:

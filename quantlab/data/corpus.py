@@ -89,9 +89,13 @@ def open_corpus(dataset: DatasetConfig) -> Corpus:
     """
     listing = reader(dataset.source)(dataset)
     splits = {
-        split_name(name): tuple(heard_by(dataset, item) for item in listing[name][: dataset.limit])
+        split_name(name): tuple(
+            item if dataset.source == "joined" else heard_by(dataset, item) for item in listing[name][: dataset.limit]
+        )  # a joined recording has one channel, out of those chosen of its parts
         for name in chosen_splits(dataset, listing)
     }
+    with Digests() as digests:  # of what a reader of another package has left without
+        splits = {name: tuple(_digested(digests, item) for item in split) for name, split in splits.items()}
     _check_ids(dataset, [item for split in splits.values() for item in split])
     return Corpus(dataset, _fingerprint(dataset, splits), splits)
 
@@ -191,7 +195,7 @@ def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
 
 
 def _digested(digests: Digests, item: Utterance) -> Utterance:
-    if not isinstance(item.audio, File):
+    if not isinstance(item.audio, File) or item.audio.digest is not None or item.digest:
         return item
     audio = hashed(digests, item.audio.path)
     return replace(item, audio=audio, digest=audio.digest or "")

@@ -17,7 +17,7 @@ import soundfile
 
 from quantlab.config import DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE, Samples, TooLongError, UnreadableAudioError, decode, length_s
-from quantlab.data.corpus import Listing, Part, Utterance, heard_by
+from quantlab.data.corpus import Listing, Utterance, heard_by
 from quantlab.data.manifest import read_manifest, read_shipped
 
 SHIPPED = "demo"  # the corpus that is joined where no manifest is named
@@ -89,7 +89,6 @@ def _recording(id: str, split: str, parts: Sequence[Utterance], pauses_s: Sequen
         speaker=None,  # several
         audio=Joined(tuple(parts), tuple(pauses_s)),
         digest=hashlib.sha256(str(facts).encode()).hexdigest(),
-        part=Part(channel=0),  # of the one it has: which channel of its parts is heard was decided before
     )
 
 

@@ -1,4 +1,4 @@
-"""A folder of Kaldi: `wav.scp`, `text`, and, where they are there, `segments` and `utt2spk`. Nothing is executed.
+"""A folder of Kaldi: `wav.scp` and `text`; `segments`, `utt2spk`, `utt2lang` where they are there. Nothing is executed.
 
 Source: kaldi-asr.org/doc/data_prep.html
 """
@@ -30,7 +30,9 @@ def rows(folder: Path) -> Iterator[Row]:
     """
     recordings = {id: _file(place, value) for id, (place, value) in _table(folder / "wav.scp").items()}
     texts = _table(folder / "text")
-    speakers = _table(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
+    speakers, languages = (
+        _table(folder / name) if (folder / name).exists() else {} for name in ("utt2spk", "utt2lang")
+    )
     parts = _segments(folder / "segments", recordings) if (folder / "segments").exists() else _whole(recordings)
     found = list(parts)
     missing = sorted(texts.keys() - {row.values["id"] for row in found})
@@ -41,9 +43,9 @@ def rows(folder: Path) -> Iterator[Row]:
         )
     for row in found:
         id = row.values["id"]
-        yield Row(
-            row.place, row.values | {"text": texts.get(id, ("", ""))[1], "speaker": speakers.get(id, ("", None))[1]}
-        )
+        told = {"speaker": speakers.get(id), "language": languages.get(id)}
+        text = texts[id][1] if id in texts else ""
+        yield Row(row.place, row.values | {"text": text} | {key: value[1] for key, value in told.items() if value})
 
 
 def _table(path: Path) -> dict[str, tuple[str, str]]:

@@ -6,7 +6,7 @@ Source: lhotse.readthedocs.io/en/latest/cuts.html
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from quantlab.errors import ConfigError, shortened
 
@@ -18,6 +18,7 @@ _RECORDING = frozenset(
 _SUPERVISION = frozenset(
     "id recording_id start duration channel text language speaker gender custom alignment type".split()
 )
+MARGIN_S = 1.0  # of a cut that its text may leave out
 _TRIM = "cuts.trim_to_supervisions() makes a cut of each"
 _CUTS = "CutSet.from_manifests(recordings=…, supervisions=…).trim_to_supervisions().to_file('cuts.jsonl')"
 
@@ -41,6 +42,7 @@ def row(values: Mapping[str, Any]) -> dict[str, Any]:
     _only(supervision, _SUPERVISION, "a supervision")
     if supervision.get("channel", values.get("channel")) != values.get("channel"):
         raise ConfigError(f"it hears channel {values.get('channel')}, its text is of {supervision['channel']}; {_TRIM}")
+    _check_covered(values, supervision)
     if recording.get("transforms"):
         raise ConfigError("its recording has transforms, which are not applied: save the audio, and the cuts of that")
     source = _one(recording.get("sources"), "source", "one file for all channels is read")
@@ -57,6 +59,20 @@ def row(values: Mapping[str, Any]) -> dict[str, Any]:
         "channel": values.get("channel"),
         "sampling_rate": recording.get("sampling_rate"),
     }
+
+
+def _check_covered(cut: Mapping[str, Any], supervision: Mapping[str, Any]) -> None:
+    """What is heard has to be what the text is of, but for the pauses around it."""
+    start, duration, whole = supervision.get("start"), supervision.get("duration"), cut.get("duration")
+    if not (_is_number(start) and _is_number(duration) and _is_number(whole)):
+        return
+    rest = whole - start - duration
+    if max(0.0, start) + max(0.0, rest) > MARGIN_S or min(start, rest) < -MARGIN_S:
+        raise ConfigError(f"its text is of {start:g} to {start + duration:g} s, and {whole:g} s are heard; {_TRIM}")
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float)
 
 
 def _part(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -65,15 +65,19 @@ def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder:
         folder: of the cache; `cache_dir()` if null. Processes may share it at any time.
 
     Raises:
-        ConfigError: not one utterance can be measured.
-        OSError: the cache cannot be written.
+        ConfigError: not one utterance can be measured, or the cache cannot be written.
     """
     cache = (folder or cache_dir()) / "features"
     splits: dict[str, SplitFeatures] = {}
     problems: list[Problem] = []
     for name, utterances in corpus.splits.items():
         source = _Source(utterances, corpus.dataset, feature_extractor)
-        found = _split(cache / source.key, source)
+        try:
+            found = _split(cache / source.key, source)
+        except OSError as error:
+            raise ConfigError(
+                f"the cache {cache} cannot be written: {error.strerror}; set QUANTLAB_CACHE to a folder that can"
+            ) from None
         # the cache knows the utterances, not what this corpus calls their split
         problems += [problem.model_copy(update={"split": name}) for problem in found.problems]
         if found.features.ids:

@@ -74,7 +74,7 @@ def _array(text: str) -> list[Any] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError):  # what is wrong is said of its line
         return None
     return found if all(isinstance(item, dict) for item in found) else None
@@ -85,9 +85,18 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            yield Row(f"{path}:{number}", json.loads(line))
+            yield Row(f"{path}:{number}", json.loads(line, object_pairs_hook=_object))
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}:{number}: no JSON ({error}); expected {FORMATS}, e.g. {EXAMPLE}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands there twice, one value would be dropped."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {shortened(next(name for name in names if names.count(name) > 1))} is there twice")
+    return found
 
 
 def _delimiter(text: str) -> str:

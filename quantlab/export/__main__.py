@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from quantlab import storage
 from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, tell, warn
+from quantlab.entry import enter
 from quantlab.errors import ConfigError, ExportError, Unavailable, did_you_mean
 from quantlab.export.place import is_there
 from quantlab.record import Exported, Record
@@ -76,4 +76,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

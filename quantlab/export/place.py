@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from quantlab.config import RunConfig
-from quantlab.errors import ConfigError
+from quantlab.errors import ConfigError, ExportError
 from quantlab.storage import fsync
 
 LABEL_CHARS = 100  # of a folder's name, which most file systems bound at 255 bytes
@@ -43,13 +43,16 @@ def staged(directory: str | None) -> Iterator[Path | None]:
     """A new folder in `directory` to work in, gone after the block unless `publish` moved it; None for None.
 
     Raises:
-        ConfigError: `directory` cannot be made or written to.
+        ExportError: `directory` cannot be made or written to.
     """
     if directory is None:
         yield None
         return
     parent = Path(directory).expanduser()
-    make(parent)
+    try:
+        make(parent)
+    except ConfigError as error:
+        raise ExportError(str(error)) from None
     _clean(parent)
     folder = parent / f".{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
     folder.mkdir()

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from quantlab import quantizers
+from quantlab import embedding, quantizers
 from quantlab.errors import ConfigError, ExportError
 from quantlab.export import manifest as manifests
 from quantlab.export.manifest import WEIGHTS, Manifest
@@ -44,7 +44,11 @@ def _named(folder: Path) -> Iterator[None]:
 
 def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
     quantizer = quantizers.get(found.quant.library)
-    if why := why_no_device(found.device) or quantizer.why_unsupported(found.quant, found.device):
+    if why := (
+        why_no_device(found.device)
+        or quantizer.why_unsupported(found.quant, found.device)
+        or quantizers.why_no_embedding(quantizer, found.quant)
+    ):
         raise ConfigError(f"{folder} cannot be used here: {why}")
     device = torch.device(found.device)
     if quantizers.converts(quantizer):
@@ -71,6 +75,9 @@ def model_of(folder: Path, found: Manifest) -> Any:
     values = _tensors(folder / WEIGHTS, found)
     model = on_meta(folder)
     check_modules(model, found)
+    quantizer = quantizers.get(found.quant.library)
+    if found.quant.embedding and isinstance(quantizer, embedding.LooksUp):
+        embedding.share(model, quantizer)
     _check_rest(folder, model, found, values)  # before memory is taken for the others
     quantize_empty(model, found, device)
     _check_quantized(folder, model, found, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantlab.export.manifest import NAME, WEIGHTS, Manifest
+from quantlab.printable import markdown
 
 BY_QUANTLAB = """\
 ```python
@@ -40,11 +41,11 @@ whisper-cli -m FOLDER/ggml-model.bin --suppress-nst -nfa -f audio.wav
 def readme(manifest: Manifest) -> str:
     """Markdown; with no path of the machine that wrote it."""
     quant = manifest.quant
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
+    versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in sorted(manifest.versions.items()))
     parts = [
-        f"# {manifest.label}\n",
-        f"A Whisper model quantized by quantlab, `quant={quant.name}`, as it was measured: cell `{manifest.cell_id}`, "
-        f"on {manifest.device}.\n",
+        f"# {markdown(manifest.label)}\n",
+        f"A Whisper model quantized by quantlab, quant={markdown(quant.name)}, as it was measured: "
+        f"cell `{manifest.cell_id}`, on {manifest.device}.\n",
         BY_QUANTLAB,
         IN_ITS_OWN.get(quant.library, f"The tensors are in `{WEIGHTS}`, packed as the library holds them.\n"),
         f"`{NAME}` says what is where. Made with {versions}.\n",

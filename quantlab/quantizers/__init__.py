@@ -187,6 +187,10 @@ def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[
     _check_globs(quant.skip, linears)
     reasons = {name: _why_skipped(name, quant) for name in linears}
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    if quant.embedding and skipped.get(HEAD, "quant.head=false") != "quant.head=false":
+        raise ConfigError(f"quant.embedding=true quantizes {HEAD} too, {skipped[HEAD]} leaves it alone: choose one")
+    if quant.embedding:
+        skipped.pop(HEAD, None)
     names = tuple(name for name in linears if name not in skipped)
     if not names and quant.scheme != "none":
         raise ConfigError(f"quant={quant.name}: quant.target, quant.skip and quant.head leave nothing to quantize")
@@ -231,6 +235,14 @@ def folder_for(keep: Path | None) -> Iterator[Path]:
     """Where a converter writes: the folder to keep, or one that is gone after the block."""
     with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:
+    """Why the token embedding cannot be quantized as asked; None where it can, or nobody asked."""
+    if not quant.embedding or hasattr(quantizer, "look_up"):
+        return None
+    why = getattr(quantizer, "NO_EMBEDDING", f"{quant.library} reads no single rows of what it has packed")
+    return f"quant.embedding=true: {why}; set quant.embedding=false"
 
 
 def why_not_installed(module: str, distribution: str) -> str | None:

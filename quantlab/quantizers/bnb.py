@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quantlab.quantizers import Calibrate
 
 DISTRIBUTIONS = ("bitsandbytes",)
+NO_EMBEDDING = "bitsandbytes packs its weights anew while it runs, so that no row can be looked up"
 BITS = {"int8": 8, "nf4": 4, "fp4": 4}
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes.functional.quantize_4bit
 DEFAULT_BLOCK = 64  # weights

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from quantlab.tensors import Held, Stored
 
 DISTRIBUTIONS = ("ctranslate2",)
+NO_EMBEDDING = "CTranslate2 quantizes the embedding of itself"
 UNQUANTIZED = "float32"  # the compute type of quant.scheme=none
 # other compute types → stored bits per weight; after an int8 stands the type of everything that is not int8
 BITS = {

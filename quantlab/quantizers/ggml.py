@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from quantlab.tensors import Held, Stored
 
 DISTRIBUTIONS = ("pywhispercpp",)
+NO_EMBEDDING = "whisper.cpp's embedding is its output head, in the file's one type as it is"
 FILE = "ggml-model.bin"
 
 

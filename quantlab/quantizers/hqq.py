@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DISTRIBUTIONS = ("hqq",)
 # bits → rows of groups that the library packs into one; ten of 3 bits too, but those it pads
 ROWS_PER_PACK = {8: 1, 4: 2, 3: 1, 2: 4, 1.58: 4, 1: 8}
+THREE_BIT_PARTS = 10  # of an int32, the last padded
 GROUP_MULTIPLE = 8  # a condition of hqq.core.quantize.hqq_base_quant_config
 COMPUTES_IN = {"torchao_int4": "bfloat16", "gemlite": "float16"}  # backend → torch dtype; else the model's own
 INT4_INPUTS = 128  # of a module: a multiple, 8 inner tiles of 16 (aten::_convert_weight_to_int4pack on CUDA)
@@ -46,6 +47,8 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         return "HQQ needs quant.bits and quant.group_size"
     if quant.group_size % GROUP_MULTIPLE:
         return f"HQQ's group size is a multiple of {GROUP_MULTIPLE}, quant.group_size={quant.group_size} is not"
+    if quant.embedding and (_axis(quant) != 1 or quant.backend in COMPUTES_IN):
+        return "HQQ's embedding is looked up in groups along the inputs: set quant.axis=1 and quant.backend=null"
     return (
         why_not_installed("hqq", "hqq")
         or why_not_among("bits", quant.bits, ROWS_PER_PACK, "HQQ")
@@ -217,6 +220,26 @@ def _use_backend(device: torch.device, axis: int, backend: str | None) -> None:
     if fast and not applies:
         raise ConfigError("quant.backend=aten: HQQ cannot import its extension hqq_aten; set quant.backend=null")
     quantize.HQQLinear.set_backend(wanted)
+
+
+def look_up(head: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Rows of a weight in groups along its inputs; only their codes are unpacked.
+
+    Codes are packed as `hqq.core.bitpack` does: of as many equal parts as codes fit into a number, the first in the
+    highest bits.
+    """
+    import torch
+
+    packed, meta = head.W_q, head.meta
+    bits = {1.58: 2}.get(meta["nbits"], int(meta["nbits"]))
+    per_row = meta["shape"][1] // meta["group_size"]
+    groups = ids.unsqueeze(-1) * per_row + torch.arange(per_row, device=ids.device)
+    part, at = groups // packed.shape[0], groups % packed.shape[0]
+    parts = THREE_BIT_PARTS if bits == 3 else ROWS_PER_PACK[meta["nbits"]]
+    shift = bits * (parts - 1 - part)
+    codes = (packed[at] >> shift.unsqueeze(-1).to(packed.dtype)) & (2**bits - 1)
+    rows: torch.Tensor = (codes.to(meta["scale"].dtype) - meta["zero"][groups]) * meta["scale"][groups]
+    return rows.flatten(start_dim=ids.ndim)
 
 
 def is_quantized(module: Any) -> bool:

@@ -39,6 +39,8 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         return f"a static scheme needs quant.activations, one of {', '.join(ACTIVATIONS)}"
     if quant.scheme != "static" and quant.activations is not None:
         return f"quant.activations={quant.activations} needs quant.scheme=static"
+    if quant.embedding and BITS.get(str(quant.format)) != 8:
+        return f"quanto cuts rows of {quant.format} into pieces: set quant.embedding=false, or quant=quanto_int8"
     return (
         why_not_installed("optimum", "optimum-quanto")
         or why_not_among("format", quant.format or "null", BITS, "quanto")
@@ -74,6 +76,13 @@ def setup(
             calibrate(model)
         _check_calibrated(model, names)
     return model
+
+
+def look_up(head: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Rows of an 8-bit weight."""
+    weight = head.weight
+    rows: torch.Tensor = weight._data[ids].to(weight._scale.dtype) * weight._scale[ids]
+    return rows.flatten(start_dim=ids.ndim)
 
 
 def _keep_logits_float(model: nn.Module, names: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from quantlab.quantizers import Calibrate
 
 DISTRIBUTIONS = ("torch",)
+NO_EMBEDDING = "torch packs the weights of dynamic int8 out of reach of a look-up"
 DTYPES: tuple[Dtype, ...] = ("float32",)  # quantized::linear_dynamic knows no other
 
 

@@ -45,6 +45,10 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         return "torchao rounds every weight to 0 at quant.bits=1 with quant.symmetric=true: set quant.symmetric=false"
     if device == "mps" or (device == "cpu" and kind == "float8_e4m3fn"):
         return f"torchao has no kernel for quant.format={kind} on {device}: set device=cuda, or quant=torchao_int8wo"
+    if quant.embedding and kind == "int4":
+        return (
+            "torchao's int4 lies as its kernel reads it: set quant.embedding=false, or quant=torchao_intx quant.bits=4"
+        )
     return (
         why_not_installed("torchao", "torchao")
         or (None if quant.format else f"torchao needs quant.format, one of {', '.join(BITS)}")
@@ -166,6 +170,15 @@ def _intx(quant: QuantConfig) -> Any:
         granularity=PerGroup(quant.group_size) if grouped else PerAxis(0),
         mapping_type=MappingType.ASYMMETRIC if quant.symmetric is False else MappingType.SYMMETRIC,
     )
+
+
+def look_up(head: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Rows of a weight whose levels each have a byte."""
+    weight = head.weight
+    scale, zero = weight.scale[ids].unsqueeze(-1), getattr(weight, "zero_point", None)
+    levels = weight.qdata[ids].to(scale.dtype).unflatten(-1, (scale.shape[-2], -1))
+    rows: torch.Tensor = (levels if zero is None else levels - zero[ids].unsqueeze(-1)) * scale
+    return rows.flatten(start_dim=ids.ndim)
 
 
 def is_quantized(module: Any) -> bool:

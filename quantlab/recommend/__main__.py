@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-import sys
 from collections.abc import Sequence
 
 from quantlab.commandline import MISUSED, NO, Parser, add_root, not_negative, one_of, positive, to_stdout, warn
+from quantlab.entry import enter
 from quantlab.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.recommend.judge import DEVICES
 
@@ -79,4 +79,4 @@ def _parser() -> Parser:
 
 if __name__ == "__main__":
     gc.disable()  # a short life that only builds: looking for garbage takes a fifth of it over many records
-    sys.exit(main())
+    enter(main)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from quantlab import overrides
+from quantlab.languages import ErrorUnit
 from quantlab.report import ranking, study
 from quantlab.report.rows import Row
 from quantlab.report.study import Change
-from quantlab.report.wording import MB, Interval, between, megabytes, points, three_digits
+from quantlab.report.wording import MB, Interval, between, embedding_left, megabytes, points, rate_name, three_digits
 from quantlab.stats.bootstrap import MIN_UNITS
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -53,6 +54,7 @@ class Candidate:
 
     cell_id: str
     name: str
+    error_unit: ErrorUnit  # what WER counts
     size_bytes: int | None
     rtf: float | None
     rtf_ci95: Interval | None
@@ -91,6 +93,7 @@ def candidate(row: Row, name: str, split: str | None = None) -> Candidate:
     return Candidate(
         cell_id=row["cell_id"],
         name=name,
+        error_unit=row["error_unit"],
         size_bytes=row["size_bytes"],
         rtf=ranking.rtf(row),
         rtf_ci95=ranking.rtf_ci95(row),
@@ -142,7 +145,8 @@ def _counted(row: Row, limits: Limits) -> Iterator[_Check]:
     if row["status"] != "ok":
         yield _Check("falls out", f"{row['status']}: {row['reason']}", over=math.inf)
         return
-    yield from _bytes("size", row["size_bytes"], limits.max_size_mb)
+    for check in _bytes("size", row["size_bytes"], limits.max_size_mb):
+        yield replace(check, advice=embedding_left(row))
     yield from _bytes("peak memory", row["peak_memory_bytes"], limits.max_memory_mb)
     if limits.max_rtf is not None:
         yield _rtf(row, limits.max_rtf)
@@ -177,7 +181,8 @@ def _wer(row: Row, limits: Limits, output_dir: str) -> _Check:
     where = "" if limits.split is None else f" in {limits.split}"
     close = any(0 < abs(end - allowed) < _HUNDREDTH for end in change.ci95)
     show = functools.partial(points, digits=3 if close else 2)  # not "0.50, allowed 0.5" of what is a hair above
-    reason = f"WER {show(change.value)} points{between(change.ci95, show)}{where}, allowed +{limits.max_wer_increase:g}"
+    found = f"{rate_name([row])} {show(change.value)} points{between(change.ci95, show)}{where}"
+    reason = f"{found}, allowed +{limits.max_wer_increase:g}"
     if high <= allowed:
         return _Check("qualifies", reason)
     over = (change.value - allowed) / max(allowed, 0.001)  # of a limit of 0, in tenths of a point

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantlab.commandline import console as plain_console
+from quantlab.languages import RATES
 from quantlab.printable import printable
 from quantlab.recommend.choose import Recommendation
 from quantlab.recommend.judge import Candidate, Finding
@@ -86,7 +87,8 @@ def _figures(cell: Candidate) -> str:
     parts = []
     if cell.wer_increase is not None and cell.wer_increase_ci95 != EXACT:
         parts.append(
-            f"WER {points(cell.wer_increase)} points{between(cell.wer_increase_ci95, points)} against its baseline"
+            f"{RATES[cell.error_unit]} {points(cell.wer_increase)} points"
+            f"{between(cell.wer_increase_ci95, points)} against its baseline"
         )
     if cell.rtf is not None:
         parts.append(f"RTF {three_digits(cell.rtf)}")
@@ -117,7 +119,8 @@ def _table(cells: Sequence[Candidate], best: Candidate | None) -> Table:
     timed = any(map(_was_timed, cells))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     table.add_column("cell", overflow="fold")
-    for title in ("WER points", "RTF", *(["time ×base"] if timed else []), "MB"):
+    rate = RATES[cells[0].error_unit] if cells else RATES["word"]
+    for title in (f"{rate} points", "RTF", *(["time ×base"] if timed else []), "MB"):
         table.add_column(title, justify="right", no_wrap=True)
     for cell in cells:
         table.add_row(*_fields(cell, timed), style="bold" if cell is best else "")

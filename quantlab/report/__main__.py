@@ -6,27 +6,35 @@ import argparse
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, positive, to_stdout, warn
+from quantlab.entry import enter
+from quantlab.printable import printable
 from quantlab.report import flat, latex, markdown, rows, table
 from quantlab.report.rows import Row
 
 _PAGE = "report.html"  # below the root
 
 
-def _html(root: Path, found: list[Row]) -> str:
+def _html(root: Path, found: list[Row], unread: Sequence[str], audio: tuple[Path, ...] = ()) -> str:
     from quantlab.report.html import page  # a charting library, which no other format needs
 
-    return page(root, found)
+    return page(root, found, audio=audio, unread=unread)
 
 
-FORMATS: dict[str, Callable[[Path, list[Row]], str]] = {
-    "table": lambda root, found: table.text(found),
+def _table(root: Path, found: list[Row], unread: Sequence[str]) -> str:
+    return table.text(found) + "".join(f"not read: {printable(why)}\n" for why in unread)
+
+
+# Root, rows, and lines about what could not be read, which programs find on standard error alone.
+FORMATS: dict[str, Callable[[Path, list[Row], Sequence[str]], str]] = {
+    "table": _table,
     "markdown": markdown.render,
     "latex": latex.render,
-    "csv": flat.render,
-    "json": lambda root, found: rows.to_json(found) + "\n",
+    "csv": lambda root, found, unread: flat.render(root, found),
+    "json": lambda root, found, unread: rows.to_json(found) + "\n",
     "html": _html,
 }
 
@@ -39,26 +47,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         through `SystemExit(2)`.
     """
     options = _parser().parse_args(arguments)
-    found = rows.rows(options.root, margin=options.margin)
+    unread: list[str] = []
+
+    def leave_out(why: str) -> None:
+        warn(why)
+        unread.append(why)
+
+    found = rows.rows(options.root, margin=options.margin, on_unreadable=leave_out)
     if not found:
         warn(no_records(options.root))
         if options.format != "json":
             return NO
-    code = _deliver(options, found)
+    code = _deliver(options, found, unread)
     return code if found else NO
 
 
-def _deliver(options: argparse.Namespace, found: list[Row]) -> int:
-    out = options.out
+def _deliver(options: argparse.Namespace, found: list[Row], unread: Sequence[str]) -> int:
+    out, render = options.out, FORMATS[options.format]
+    if options.format == "html":
+        render = partial(_html, audio=tuple(options.audio))
     if out is None and options.format == "html" and sys.stdout.isatty():
         out = options.root / _PAGE  # nobody reads a page of megabytes in a terminal
     if out is not None:
-        return _write(out, FORMATS[options.format](options.root, found))
+        return _write(out, render(options.root, found, unread))
     with to_stdout():
-        if options.format == "table":
-            table.show(found)
+        if options.format == "table" and sys.stdout.isatty():
+            table.show(found)  # what could not be read stands above it already
         else:
-            sys.stdout.write(FORMATS[options.format](options.root, found))
+            sys.stdout.write(render(options.root, found, unread))
     return 0
 
 
@@ -90,6 +106,15 @@ def _parser() -> Parser:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"write to a file (html in a terminal: DIR/{_PAGE})")
     parser.add_argument(
+        "--audio",
+        type=Path,
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="html: play the audio of records that lies in this folder, as its manifest must; may be given several "
+        "times (default: of shipped corpora alone)",
+    )
+    parser.add_argument(
         "--margin",
         type=positive,
         metavar="POINTS",
@@ -100,4 +125,4 @@ def _parser() -> Parser:
 
 if __name__ == "__main__":
     gc.disable()  # a short life that only builds: looking for garbage takes a fifth of it over many records
-    sys.exit(main())
+    enter(main)

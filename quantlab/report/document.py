@@ -13,7 +13,7 @@ from quantlab.report.published import Match
 from quantlab.report.results import caption, points_field, rate_field, reduction_field, results, rtf_field
 from quantlab.report.rows import Row
 from quantlab.report.study import Change, Group
-from quantlab.report.wording import ABSENT, listed, names, p_value, percent, points, problems
+from quantlab.report.wording import ABSENT, listed, names, p_value, percent, points, problems, rate_name
 
 _READING = (
     "WER and CER in percent over a whole split, differences in percentage points, RTF = generation time / audio time.",
@@ -22,12 +22,21 @@ _READING = (
 )
 
 
-def sections(root: Path, rows: Sequence[Row]) -> list[Section]:
-    """The whole content, in reading order; raw utterances below `root` are read where design choices vary."""
+def sections(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> list[Section]:
+    """The whole content, in reading order; raw utterances below `root` are read where design choices vary.
+
+    `unread` are lines about what could not be read, and is missing here.
+    """
     found = [part for group in study.groups(rows) for part in _of_group(root, group)]
-    reading = Section("How to read the tables", bullets=(*_READING, *_comparisons(rows)))
+    reading = Section("How to read the tables", bullets=(*_READING, *_characters(rows), *_comparisons(rows)))
     compared = _side_by_side(published.matches(rows), names(rows))
-    return [reading, *found, *compared, *_not_measured(rows), *_problems(rows)]
+    return [reading, *found, *compared, *_not_measured(rows), *_problems(rows), *_not_read(unread)]
+
+
+def _characters(rows: Sequence[Row]) -> Iterator[str]:
+    languages = sorted({str(row["language"]) for row in rows if row["error_unit"] == "character"})
+    if languages:
+        yield f"Without spaces between words ({', '.join(languages)}) errors are counted in characters: CER, no WER."
 
 
 def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
@@ -35,8 +44,8 @@ def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
     compared = next((row["comparison"] for row in rows if row["comparison"] is not None), None)
     if compared is not None:
         yield (
-            "WER against baseline: a paired bootstrap, Holm-corrected over all cells; tied where the interval stays "
-            f"below a margin of {percent(compared['margin'], 1)} points, underpowered where it does not."
+            f"{rate_name(rows)} against baseline: a paired bootstrap, Holm-corrected over all cells; tied where the "
+            f"interval stays below a margin of {percent(compared['margin'], 1)} points, underpowered where it does not."
         )
     if any(row["speed"] is not None for row in rows):
         yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."
@@ -73,8 +82,8 @@ def wer_increase(group: Group) -> Section:
     )
     header = ("device", "method", *(f"{split}, points" for split in group.splits), "all, points", "verdict")
     align = "ll" + "r" * (len(group.splits) + 1) + "l"
-    table = Table(header, lines, caption("WER increase against the baseline", group), align)
-    return Section("WER increase against the baseline", table=table, level=3)
+    title = f"{rate_name(group.rows)} increase against the baseline"
+    return Section(title, table=Table(header, lines, caption(title, group), align), level=3)
 
 
 def robustness(group: Group) -> Section:
@@ -93,7 +102,8 @@ def robustness(group: Group) -> Section:
     hard = "the other split" if several else found[0].hard
     header = ("device", "method", "gap, points", "change, points")
     table = Table(header, lines, caption("Robustness gap", group), "llrr")
-    note = f"Gap: WER {hard} − WER {found[0].easy}; change: the gap − the baseline's gap."
+    rate = rate_name(group.rows)
+    note = f"Gap: {rate} {hard} − {rate} {found[0].easy}; change: the gap − the baseline's gap."
     return Section("Robustness gap", table=table, notes=(note,), level=3)
 
 
@@ -114,11 +124,12 @@ def design_choices(group: Group, effects: Sequence[ChoiceEffect]) -> Section:
         for item in effects
     )
     settings = ("device", "library", "choice", "level", "against")
-    header = (*settings, "WER, points", "in single pairs", "p", "pairs", "alone")
+    rate = rate_name(group.rows)
+    header = (*settings, f"{rate}, points", "in single pairs", "p", "pairs", "alone")
     table = Table(header, lines, caption("What each design choice costs", group), "lllllrrrrr")
     notes = (
-        "Mean difference in pooled WER over the pairs of cells that differ in this choice alone; Holm-corrected over "
-        "the lines of the table. Where single pairs lie far apart, the cost depends on the other choices.",
+        f"Mean difference in pooled {rate} over the pairs of cells that differ in this choice alone; Holm-corrected "
+        "over the lines of the table. Where single pairs lie far apart, the cost depends on the other choices.",
         *_alone(group, effects),
     )
     return Section("What each design choice costs", table=table, notes=notes, level=3)
@@ -168,6 +179,12 @@ def _sources(matched: Sequence[Match]) -> Iterator[str]:
 
 
 # What is missing
+
+
+def _not_read(unread: Sequence[str]) -> Iterator[Section]:
+    if unread:
+        lines = tuple((Cell(why),) for why in unread)
+        yield Section("Not read", table=Table(("file, and why it is not here",), lines, "Not read", "p"))
 
 
 def _not_measured(rows: Sequence[Row]) -> Iterator[Section]:

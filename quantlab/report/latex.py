@@ -44,10 +44,10 @@ _ESCAPED = {
 _TRANSLATION = str.maketrans(_ESCAPED)
 
 
-def render(root: Path, rows: Sequence[Row]) -> str:
+def render(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> str:
     """One `table*` for each table of the report; it ends with a line break."""
-    parts = [_HEAD]
-    parts += [_table(section, section.table) for section in document.sections(root, rows) if section.table is not None]
+    found = document.sections(root, rows, unread)
+    parts = [_HEAD, *(_table(section, section.table) for section in found if section.table is not None)]
     return "\n\n".join(parts) + "\n"
 
 

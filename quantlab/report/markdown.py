@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from quantlab.printable import printable
+from quantlab.printable import markdown as escape
 from quantlab.report import document
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
 
-# An underscore within a word is one, and brackets are a link only before what says where it leads. What begins a
-# heading, a list or a rule does so only at the start.
-_SPECIAL = re.compile(
-    r"[\\`*<>|&~$]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|^[#+=-](?=[\s#+=-]|$)|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"
-)
 
-
-def render(root: Path, rows: Sequence[Row]) -> str:
+def render(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> str:
     """The whole document; it ends with a line break."""
     parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells recorded below {escape(str(root))}."]
-    for section in document.sections(root, rows):
+    for section in document.sections(root, rows, unread):
         parts += _section(section)
     return "\n\n".join(parts) + "\n"
 
@@ -45,8 +38,3 @@ def _table(table: Table) -> str:
 def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     return {"best": f"**{text}**", "level": f"≈ {text}", "": text}[cell.mark]
-
-
-def escape(text: str) -> str:
-    """As text: nothing in it is markup, and a line break does not end the table's line."""
-    return _SPECIAL.sub(r"\\\g<0>", printable(" ".join(text.split())))

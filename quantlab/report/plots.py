@@ -16,7 +16,7 @@ from quantlab.printable import printable
 from quantlab.report import ranking, study
 from quantlab.report.rows import Row
 from quantlab.report.study import Group
-from quantlab.report.wording import MB, Interval
+from quantlab.report.wording import MB, Interval, rate_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +114,7 @@ def wer_against_speed(group: Group) -> Figure | None:
     axes.plot(*zip(*map(_place, front), strict=True), color=_BLACK, linewidth=1, linestyle="--", zorder=1)
     _spread(axes, [_place(row)[0] for row in cells])
     axes.set_xlabel("RTF: generation time / audio time")
-    axes.set_ylabel("WER over all splits, %")
+    axes.set_ylabel(f"{rate_name(group.rows)} over all splits, %")
     _label(axes, cells, group, {row["cell_id"] for row in front})
     _legend(axes, cells, f"area: model size, the largest {largest / MB:.1f} MB; dashed: Pareto front")
     return figure
@@ -191,7 +191,9 @@ def wer_increase(group: Group) -> Figure | None:
     if not found:
         return None
     found = sorted(found, key=lambda item: study.increase(item[0]).value or 0.0)[-_MOST:]
-    figure, axes = _axes(group, _title("WER increase against the baseline", found, group), _height(len(found)))
+    figure, axes = _axes(
+        group, _title(f"{rate_name(group.rows)} increase against the baseline", found, group), _height(len(found))
+    )
     thick = 0.8 / len(group.splits)
     for index, split in enumerate(group.splits):
         for line, (_, changes) in enumerate(found):
@@ -203,7 +205,8 @@ def wer_increase(group: Group) -> Figure | None:
                     label=_name(split) if line == 0 else "", error_kw={"elinewidth": 0.8, "capsize": 2},
                 )  # fmt: skip
     _lines(axes, [row for row, _ in found], group)
-    axes.set_xlabel("WER of the cell − WER of its baseline, percentage points, with 95 % intervals")
+    rate = rate_name(group.rows)
+    axes.set_xlabel(f"{rate} of the cell − {rate} of its baseline, percentage points, with 95 % intervals")
     axes.legend(title="split", fontsize=8, title_fontsize=8, frameon=False)
     return figure
 
@@ -228,7 +231,10 @@ def verdicts(group: Group) -> Figure | None:
     margin = 100 * found[0]["comparison"]["margin"]
     axes.axvline(margin, color=_BLACK, linewidth=0.8, linestyle=":", label=f"margin, {margin:g} points")
     _lines(axes, found, group)
-    axes.set_xlabel("WER of the cell − WER of its baseline over all splits, percentage points, with 95 % intervals")
+    rate = rate_name(group.rows)
+    axes.set_xlabel(
+        f"{rate} of the cell − {rate} of its baseline over all splits, percentage points, with 95 % intervals"
+    )
     axes.legend(fontsize=8, frameon=False)
     return figure
 

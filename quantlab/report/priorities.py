@@ -9,7 +9,7 @@ from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.results import caption, points_field, rtf_field
 from quantlab.report.rows import Row
 from quantlab.report.study import Group, Priority
-from quantlab.report.wording import between, listed, megabytes, percent, ratio, unquantized
+from quantlab.report.wording import between, listed, megabytes, percent, rate_name, ratio, unquantized
 
 
 def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
@@ -67,7 +67,7 @@ def _speed_words(row: Row) -> str:
 def _accuracy_words(row: Row) -> str:
     if row["wer"] is None:
         return ""
-    text = f"WER {percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+    text = f"{rate_name([row])} {percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
     change = study.increase(row)
     if change.value is None:
         return text

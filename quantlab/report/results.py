@@ -12,7 +12,20 @@ from quantlab.report import ranking
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
 from quantlab.report.study import Change, Group
-from quantlab.report.wording import ABSENT, between, noise, percent, points, ratio, three_digits, too_few
+from quantlab.report.wording import (
+    ABSENT,
+    between,
+    depends_on_batch,
+    loops,
+    noise,
+    percent,
+    points,
+    rate_name,
+    ratio,
+    sizes,
+    three_digits,
+    too_few,
+)
 
 
 @dataclass(frozen=True)
@@ -45,13 +58,15 @@ def results(group: Group) -> Section:
 
 
 def _columns(group: Group) -> Iterator[_Column]:
-    for rate in ("wer", "cer"):
+    name = rate_name(group.rows)
+    for rate, title in {"wer": name, "cer": "CER"}.items() if name != "CER" else [("wer", name)]:
         for split in group.splits:
-            yield _Column(f"{rate.upper()} % {split}", rate_field(rate, split), ranking.accuracy(rate, split))
+            yield _Column(f"{title} % {split}", rate_field(rate, split), ranking.accuracy(rate, split))
     yield _Column("RTF", rtf_field, ranking.speed(group.rows))
     yield _Column("time ×base", _ratio, words=True)
     yield _Column("smaller by %", reduction_field, ranking.size())
-    yield _Column("WER against baseline", lambda row: row["verdict"], words=True)
+    yield _Column("non-speech words/min", _nonspeech)
+    yield _Column(f"{name} against baseline", lambda row: row["verdict"], words=True)
 
 
 def rate_field(rate: str, split: str) -> Callable[[Row], str | None]:
@@ -76,6 +91,11 @@ def _ratio(row: Row) -> str | None:
     return f"{ratio(speed['ratio'])}{between(speed['ci95'], ratio)} {speed['verdict']}"
 
 
+def _nonspeech(row: Row) -> str | None:
+    found = row["nonspeech_words_per_min"]
+    return None if found is None else three_digits(found)
+
+
 def reduction_field(row: Row) -> str | None:
     return None if row["size_reduction"] is None else percent(row["size_reduction"], 1)
 
@@ -86,6 +106,10 @@ def _notes_of_results(group: Group) -> Iterator[str]:
         yield "Speed was measured once: which cell is faster is not shown. protocol=careful shows it."
     for _, what in too_few(group.rows):
         yield f"Too few utterances: {what}."
+    for cells, what in sizes(group.rows, group.methods):
+        yield f"Size of {cells}: {what}."
+    for cells, what in (*loops(group.rows, group.methods), *depends_on_batch(group.rows, group.methods)):
+        yield f"{cells}: {what}."
     for cells, what in noise(group.rows, group.methods):
         yield f"While timed, {cells}: {what}."
 

@@ -12,6 +12,7 @@ from quantlab.commandline import warn
 from quantlab.evidence import Evidence, SplitEvidence, evidence
 from quantlab.labels import Cell, of_record
 from quantlab.pairs import find_baselines
+from quantlab.quantizers import FLOATS, HEAD
 from quantlab.record import Problem, Receipt, Record, SplitResult
 
 Row = dict[str, Any]
@@ -34,6 +35,7 @@ _SETTINGS = {
     "target": "quant.target",
     "skip": "quant.skip",
     "head": "quant.head",
+    "embedding": "quant.embedding",
     "device": "device.name",
     "threads": "device.threads",
     "runtime": "runtime.name",
@@ -42,6 +44,7 @@ _SETTINGS = {
     "noise_kind": "dataset.noise.kind",
     "snr_db": "dataset.noise.snr_db",
     "long": "dataset.long",
+    "language": "dataset.language",
     "protocol": "protocol.name",
     "batch_size": "protocol.batch_size",
     "seed": "seed",
@@ -129,6 +132,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "corpus": {"name": cell.corpus, "fingerprint": record.fingerprints.get("corpus")},
         "size_bytes": None if receipt is None else receipt.size_bytes,
         "size_reduction": record.size_reduction,
+        "embedding_bytes": None if receipt is None else _embedding_left(receipt),
         "params": None if receipt is None else receipt.params,
         "splits": {name: _split(result, compared.splits.get(name)) for name, result in record.splits.items()},
         "wer": _pooled(record, ("substitutions", "deletions", "insertions"), "ref_words"),
@@ -163,10 +167,23 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
     }
 
 
+def _embedding_left(receipt: Receipt) -> int | None:
+    """Bytes of the token embedding that a quantized model still holds as floating-point numbers; None where it is not.
+
+    It is as large as the output projection was, whose matrix it is.
+    """
+    modules = {item.name: item for item in receipt.modules}
+    if not receipt.modules_quantized or HEAD not in modules or any("embed_tokens" in name for name in modules):
+        return None
+    size = modules[HEAD].bytes_before
+    floats = sum(count for dtype, count in receipt.bytes_by_dtype.items() if dtype in FLOATS)
+    return size if floats >= size else None
+
+
 def cell(row: Row) -> Cell:
     """The same of a row."""
     versions = row["environment"].get("versions") or {}
-    return Cell(row["cell_id"], row["config"], row["fingerprints"], row["normaliser"], versions)
+    return Cell(row["cell_id"], row["config"], row["fingerprints"], row["normaliser"], versions, row["error_unit"])
 
 
 def _split(result: SplitResult, compared: SplitEvidence | None) -> Row:

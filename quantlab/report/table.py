@@ -25,15 +25,19 @@ from quantlab.report.wording import (
     between,
     corpora,
     corpus_key,
+    depends_on_batch,
     half_width,
     is_half,
+    loops,
     megabytes,
     models,
     names,
     noise,
     percent,
     problems,
+    rate_name,
     ratio,
+    sizes,
     three_digits,
     too_few,
 )
@@ -67,17 +71,28 @@ class Column:
 def columns(rows: Sequence[Row]) -> list[Column]:
     """The columns these rows fill, in reading order."""
     splits = list(dict.fromkeys(split for row in rows for split in row["splits"]))
+    rate = rate_name(rows)
+    by_letter = [] if rate == "CER" else splits  # else it would be there twice
     return [
         *_named(rows),
-        *(Column(("WER %", split), _of(split, "wer"), percent, min, scored=True) for split in splits),
-        *(Column(("CER %", split), _of(split, "cer"), percent, min, drop_first=4, scored=True) for split in splits),
+        *([Column(("error", "unit"), _value("error_unit"), words=True)] if " or " in rate else []),
+        *(Column((f"{rate} %", split), _of(split, "wer"), percent, min, scored=True) for split in splits),
+        *(Column(("CER %", split), _of(split, "cer"), percent, min, drop_first=4, scored=True) for split in by_letter),
         Column(("RTF",), rtf, three_digits, min),
         *_compared(rows),
         Column(("size", "MB"), _value("size_bytes"), megabytes, min),
         Column(("smaller", "by %"), _value("size_reduction"), _percent_short, max, drop_first=2),
-        *([Column(("WER", "verdict"), _value("verdict"), words=True)] if _any(rows, "verdict") else []),
+        *_nonspeech(rows),
+        *([Column((rate, "verdict"), _value("verdict"), words=True)] if _any(rows, "verdict") else []),
         Column(("status",), _value("status"), drop_first=_status_droppable(rows), words=True),
     ]
+
+
+def _nonspeech(rows: Sequence[Row]) -> list[Column]:
+    """What was heard where nothing is said, if any such audio was measured."""
+    if not _any(rows, "nonspeech_words_per_min"):
+        return []
+    return [Column(("non-speech", "words/min"), _value("nonspeech_words_per_min"), three_digits, min)]
 
 
 def _status_droppable(rows: Sequence[Row]) -> int:
@@ -195,7 +210,7 @@ def _print(rows: Sequence[Row], console: Console) -> None:
     if dropped:
         told = printable(", ".join(dict.fromkeys(" ".join(column.title) for column in dropped)))
         console.print(f"Left out, the terminal is too narrow: {told}", style="dim")
-    for line in (*_failures(rows), *_few(rows), *_problems(rows), *_unsettled(rows), *_noise(rows)):
+    for line in (*_failures(rows), *_few(rows), *_problems(rows), *_unsettled(rows), *_notes(rows)):
         console.print(line)
 
 
@@ -311,9 +326,11 @@ def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:
             yield _line("not converged", "yellow", named[row["cell_id"]], reach)
 
 
-def _noise(rows: Sequence[Row]) -> Iterator[Text]:
-    for cells, what in noise(rows, names(rows)):
-        yield _line("noise", "yellow", cells, what)
+def _notes(rows: Sequence[Row]) -> Iterator[Text]:
+    called = names(rows)
+    for word, found in (("loops", loops), ("batch", depends_on_batch), ("size", sizes), ("noise", noise)):
+        for cells, what in found(rows, called):
+            yield _line(word, "yellow", cells, what)
 
 
 def _line(word: str, style: str, label: str, text: str) -> Text:

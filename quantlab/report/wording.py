@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from quantlab import labels
+from quantlab.languages import RATES
 from quantlab.report.rows import Row, cell
 from quantlab.stats.bootstrap import MIN_UNITS
 
 ABSENT = "–"
 MB = 1_000_000  # bytes
 MINUS = "−"
+_MUCH = 0.25  # of a model's size
 _NAMED = 3  # cells by name in a line about several
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 Interval = tuple[float, float]
@@ -59,8 +61,14 @@ def between(ci95: Sequence[float] | None, show: Any) -> str:
     return "" if ci95 is None else f" [{show(ci95[0])}, {show(ci95[1])}]"
 
 
+def rate_name(rows: Sequence[Row]) -> str:
+    """What the error rate `wer` of these rows is called: by its unit, of those that have one."""
+    units = {row["error_unit"] for row in rows if row["wer"] is not None} or {"word"}
+    return " or ".join(name for unit, name in RATES.items() if unit in units)
+
+
 def utterances(count: int) -> str:
-    return f"{count} utterance{'' if count == 1 else 's'}"
+    return f"{count:,} utterance{'' if count == 1 else 's'}"
 
 
 def is_half(row: Row) -> bool:
@@ -137,6 +145,28 @@ def problems(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
         yield which, corpus, f"{found}, named in cells/{cell_id}/record.json"
 
 
+def embedding_left(row: Row) -> str | None:
+    """That much of a small model is the token embedding, where it is; None where it is little."""
+    left, size = row["embedding_bytes"], row["size_bytes"]
+    if left is None or left < _MUCH * size:
+        return None
+    return (
+        f"{megabytes(left)} of {megabytes(size)} MB are the token embedding, which is not quantized; "
+        "quant.embedding=true does it with HQQ, torchao or 8 bit of quanto"
+    )
+
+
+def sizes(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Sizes that look like a mistake: cells, why they are so large; the cells of a checkpoint together."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        if embedding_left(row):
+            found.setdefault((row["model"], row["embedding_bytes"]), []).append(row)
+    for some in found.values():
+        smallest = min(some, key=lambda row: row["size_bytes"])
+        yield _some([called[row["cell_id"]] for row in some]), embedding_left(smallest) or ""
+
+
 def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What else went on while cells were timed: cells, flag; once for those that differ in no more than a number.
 
@@ -144,12 +174,41 @@ def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str,
         rows: the cells.
         called: cell id → name.
     """
+    flags = ((row, flag) for row in rows if row["noise"] is not None for flag in row["noise"]["flags"])
+    yield from _once(flags, called)
+
+
+def loops(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells in which an utterance loops, and how many of the errors are in it; as `noise`."""
+    yield from _once(((row, what) for row in rows if (what := looping(row)) is not None), called)
+
+
+def looping(row: Row) -> str | None:
+    """`1 of 92 utterances loops: 213 of 418 errors`; None where none does, or an earlier record does not say."""
+    splits = row["splits"].values()
+    count, errors = (sum(split.get(key) or 0 for split in splits) for key in ("loops", "loop_errors"))
+    heard = sum(split["utterances"] for split in splits)
+    total = sum(split[key] or 0 for split in splits for key in ("substitutions", "deletions", "insertions"))
+    verb = "loops" if count == 1 else "loop"
+    return f"{count} of {utterances(heard)} {verb}: {errors} of {total} errors" if count else None
+
+
+def depends_on_batch(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells whose activations get one scale for a whole batch, so that a text depends on what else is in it."""
+    dynamic = [row for row in rows if row["scheme"] == "dynamic"]
+    some = [row for row in dynamic if row["library"] == "torch" or row["format"] == "float8_e4m3fn"]  # per tensor
+    what = "one scale for the activations of a batch of {}: a text may depend on its neighbours in the batch"
+    batched = [row for row in some if row["status"] == "ok" and (row["batch_size"] or 1) > 1]
+    yield from _once(((row, what.format(row["batch_size"])) for row in batched), called)
+
+
+def _once(told: Iterable[tuple[Row, str]], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells and what is said of them, once for those that differ in no more than a number."""
     found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for row in rows:
-        for flag in row["noise"]["flags"] if row["noise"] is not None else ():
-            found.setdefault(tuple(_NUMBER.split(flag)), []).append((called[row["cell_id"]], flag))
-    for told in found.values():
-        yield _some([name for name, _ in told]), _joined([flag for _, flag in told])
+    for row, text in told:
+        found.setdefault(tuple(_NUMBER.split(text)), []).append((called[row["cell_id"]], text))
+    for some in found.values():
+        yield _some([name for name, _ in some]), _joined([text for _, text in some])
 
 
 def _some(called: Sequence[str]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from quantlab.commandline import NO, Parser, add_root, no_records, one_of, to_stdout, warn
+from quantlab.entry import enter
 from quantlab.printable import printable
 from quantlab.status.collect import SETTLED, Line, collect, counts
 
@@ -74,4 +74,4 @@ def _parser() -> Parser:
 
 if __name__ == "__main__":
     gc.disable()  # a short life that only builds
-    sys.exit(main())
+    enter(main)

@@ -296,7 +296,23 @@ def test_what_is_loud_in_integers_or_lossy_is_ordinary(tmp_path):
     assert clip.doubts == ()
 
 
-# headers of WAV files
+# lengths that headers do not know, or do not know right
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 5.9])
+def test_a_flac_that_was_piped_is_read_to_its_end(seconds):
+    content = bytearray(encoded(noise(seconds)))
+    content[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
+    content[22:26] = bytes(4)
+    expected = decode(lambda: encoded(noise(seconds)), WHOLE, WINDOW_S).samples
+    np.testing.assert_array_equal(decode(lambda: bytes(content), WHOLE, WINDOW_S).samples, expected)
+    np.testing.assert_array_equal(decode(lambda: bytes(content), Part(duration_s=0.2), 6.0).samples, expected[:3200])
+    np.testing.assert_array_equal(decode(lambda: bytes(content), Part(offset_s=0.1), 6.0).samples, expected[1600:])
+    np.testing.assert_array_equal(decode(lambda: bytes(content), WHOLE, None).samples, expected)
+    whole = Part(duration_s=seconds)
+    np.testing.assert_array_equal(decode(lambda: bytes(content), whole, WINDOW_S).samples, expected)
+    with pytest.raises(TooLongError, match=r"more than 0\.25 s"):
+        decode(lambda: bytes(content), WHOLE, 0.25)
 
 
 def with_size(content, size):

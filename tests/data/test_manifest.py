@@ -124,6 +124,14 @@ def test_long_recordings_are_joined_of_segments(folder):
     assert open_corpus(config.model_copy(update={"path": str(other)})).splits["test"][0].digest != recording.digest
 
 
+def test_long_recordings_are_joined_of_one_channel(folder):
+    path = write_jsonl(folder / "m.jsonl", [{"audio": "two.wav", "text": "x"}])
+    config = DatasetConfig(name="long", source="joined", path=str(path), channel=1)
+    [recording] = open_corpus(config).splits["test"]
+    expected = soundfile.read(folder / "two.wav", dtype="float32")[0][:, 1]
+    np.testing.assert_array_equal(heard(recording)[:16_000], expected)
+
+
 # keys
 
 
@@ -284,6 +292,7 @@ def test_listings_are_read_whatever_wrote_them(folder, name, encoding):
         ("a.csv", "audio,text,start\n0.wav,x,1.5\n", "a.csv:2: 'start': neither honoured"),
         ("a.csv", "audio,text\n", "holds no utterance"),
         ("a.json", '{\n "audio": "0.wav"\n}', "a.json:1: no JSON"),
+        ("a.json", '{"audio": "0.wav", "text": "x", "offset": 0, "offset": 1}', "the key 'offset' is there twice"),
         ("a.json", '[{"audio": "0.wav"}]', "a.json: item 1: no 'text' among its keys"),
         ("a.stm", "talk 1 speaker 0.0 1.5 <o> one two\n", "no JSON (Expecting value"),
         ("a.jsonl.gz", "no gzip", "Not a gzipped file"),
@@ -378,6 +387,7 @@ def test_a_folder_of_kaldi(folder):
         ({"wav.scp": "r audio.ark:1234\n"}, "'audio.ark:1234' is no audio file; of an archive, wav-copy makes files"),
         ({"wav.scp": "r talk.wav\nr two.wav\n"}, "wav.scp:2: 'r' is there twice"),
         ({"text": "r one\nu two\n"}, "text:2: 'u' has no audio"),
+        ({"utt2lang": "r de\n"}, "language='de', and dataset.language=en"),
         ({"segments": "r q 0 1\n"}, "segments:1: no recording 'q' in wav.scp"),
         ({"segments": "r r 0\n"}, "segments:1: expected utterance, recording, start and end in seconds"),
         ({"segments": "r r 1.0 0.5\n"}, "segments:1: duration=-0.5: expected seconds"),
@@ -434,6 +444,7 @@ RECORDING, SUPERVISION = cut()["recording"], cut()["supervisions"][0]
         ({"recording": RECORDING | {"transforms": [{"name": "Speed"}]}}, "has transforms, which are not applied"),
         ({"recording": RECORDING | {"sources": [{"type": "command", "source": "touch x"}]}}, "only files are read"),
         ({"recording": RECORDING | {"speed": 1.1}}, "'speed' of a recording is not honoured"),
+        ({"duration": 2.0}, "its text is of 0 to 0.5 s, and 2 s are heard; cuts.trim_to_supervisions()"),
         ({"volume": 2.0}, "'volume' of a cut is not honoured"),
         ({"channel": [0, 1]}, "it hears channel [0, 1], its text is of 0"),
         ({"supervisions": [SUPERVISION | {"channel": 1}]}, "it hears channel 0, its text is of 1"),

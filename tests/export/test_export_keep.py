@@ -12,7 +12,7 @@ import torch
 from exporting import ROOT, composed, configure, parsed
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from quantlab import quantizers
+from quantlab import cell, quantizers
 from quantlab.assemble import assemble, prepared
 from quantlab.cell import run_cell
 from quantlab.config import QuantConfig
@@ -21,7 +21,7 @@ from quantlab.errors import ConfigError, ExportError
 from quantlab.export import load
 from quantlab.export import manifest as manifests
 from quantlab.export.keep import CHECKED_BATCHES, Heard, check, keep, spread
-from quantlab.export.place import folder_of, is_there, publish, staged
+from quantlab.export.place import folder_of, is_there, make, publish, staged
 from quantlab.export.portable import portable
 from quantlab.export.read import model_of
 from quantlab.export.write import Made, write, write_companions
@@ -96,13 +96,42 @@ def test_what_a_killed_process_left_goes_and_what_another_works_on_stays(tmp_pat
 def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="cannot be"):
-        run_cell(configure("none", tmp_path / "exported"))
+        make(tmp_path / "exported")
 
 
-def test_a_file_in_the_folders_place_is_said_before_anything_is_measured(tmp_path):
+def test_a_file_in_the_folders_place_is_said_before_a_grid_and_costs_a_cell_no_figure(tmp_path):
     (tmp_path / "exported").write_text("a file")
     with pytest.raises(ConfigError, match=r"export\.dir=.* cannot be made"):
-        run_cell(configure("none", tmp_path / "exported"))
+        make(tmp_path / "exported")
+    result = run_cell(configure("none", tmp_path / "exported"))
+    assert result.record.status == "ok"
+    assert "cannot be made" in result.exported.problem
+
+
+def test_a_disk_that_is_full_from_the_start_costs_no_figure(tmp_path, monkeypatch):
+    """The limit is so low that not even what goes beside the model can be written, or the file of another engine."""
+    config = configure("ggml_q8_0", tmp_path / "exported")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    monkeypatch.setattr("quantlab.cell._run", lifted(before, cell._run))
+    try:
+        result = run_cell(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.record.status == "ok"
+    assert "too large" in result.exported.problem
+    assert list((tmp_path / "exported").iterdir()) == []
+
+
+def lifted(limits, run):
+    """The disk that is full is the export's; the one with temporary files is not."""
+
+    def run_on(config, device, progress, staging):
+        if staging is None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        return run(config, device, progress, staging)
+
+    return run_on
 
 
 def test_a_full_disk_costs_the_model_and_not_the_figures(tmp_path):

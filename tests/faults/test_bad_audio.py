@@ -1,6 +1,7 @@
 """Audio that is broken is named and counted, the rest is measured; audio that is odd is measured like any other."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -25,7 +26,7 @@ def manifest(tmp_path):
     samples, rate = soundfile.read(DEMO / "clean" / "clean-0001.ogg", dtype="float32")
     assert rate == RATE
     write(folder, samples)
-    names = [*MEASURED, *BROKEN]
+    names = [*MEASURED, *DOUBTFUL, *BROKEN]
     lines = [{"audio": name, "text": SAID} for name in names]
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder / "manifest.jsonl"
@@ -39,6 +40,10 @@ def write(folder, samples):
     loud[:, 5] = 8 * samples  # the average of the channels is the sentence
     soundfile.write(folder / "one_loud_channel.wav", loud, RATE, subtype="FLOAT")
 
+    soundfile.write(folder / "silent.wav", 0 * samples, RATE)
+    soundfile.write(folder / "hot.wav", 2**15 * samples, RATE, subtype="FLOAT")
+    soundfile.write(folder / "antiphase.wav", np.stack([samples, -samples], axis=1), RATE)
+
     flac = (folder / "plain.flac").read_bytes()
     middle = len(flac) // 2
     (folder / "corrupt.flac").write_bytes(flac[:middle] + bytes(middle) + flac[middle + middle :])
@@ -50,9 +55,11 @@ def write(folder, samples):
     soundfile.write(folder / "nan.wav", holed, RATE, subtype="FLOAT")
     (folder / "text.flac").write_text(f"{SAID}\n" * 100)
     (folder / "folder.flac").mkdir()
+    os.mkfifo(folder / "pipe.wav")
     soundfile.write(folder / "too_long.flac", np.tile(samples, 5), RATE)
 
 
+DOUBTFUL = {"silent.wav": "silence", "hot.wav": "over full scale", "antiphase.wav": "channels cancel out"}
 BROKEN = {  # what the record says of each
     "corrupt.flac": "",
     "truncated.flac": "",
@@ -61,6 +68,7 @@ BROKEN = {  # what the record says of each
     "nan.wav": "NaN or infinite samples",
     "text.flac": "format not recognised",
     "folder.flac": "no regular file",
+    "pipe.wav": "no regular file",
     "missing.flac": "no such file",
     "too_long.flac": "the model's window is 6 s",
 }
@@ -72,8 +80,10 @@ def test_what_is_broken_is_named_and_the_rest_is_measured(quantlab, manifest):
     [cell_id] = storage.recorded(quantlab.folder / "mlruns")
     record = storage.read(quantlab.folder / "mlruns", cell_id)
     assert record.status == "ok"
-    assert {problem.utterance for problem in record.problems} == set(BROKEN)
-    for problem in record.problems:
+    left_out = [problem for problem in record.problems if not problem.measured]
+    assert {problem.utterance for problem in left_out} == set(BROKEN)
+    assert {problem.utterance: problem.kind for problem in record.problems if problem.measured} == DOUBTFUL
+    for problem in left_out:
         assert BROKEN[problem.utterance].lower() in problem.detail.lower()
         assert problem.detail
         assert problem.kind == ("too long" if problem.utterance == "too_long.flac" else "unreadable")
@@ -81,10 +91,12 @@ def test_what_is_broken_is_named_and_the_rest_is_measured(quantlab, manifest):
     counted = f"{len(BROKEN)} utterances ({len(BROKEN) - 1} unreadable, 1 too long)"
     assert f"not measured: manifest: {counted}, named in cells/{cell_id}/record.json" in done.stdout
     assert f"not measured: {len(BROKEN)}, e.g. 'corrupt.flac': " in done.stderr
-    assert record.splits["test"].utterances == len(MEASURED)
+    doubtful = "doubtful: manifest: 3 utterances (1 silence, 1 over full scale, 1 channels cancel out)"
+    assert f"{doubtful}, named in cells/{cell_id}/record.json" in done.stdout
+    assert record.splits["test"].utterances == len(MEASURED) + len(DOUBTFUL)
     heard = {item.id: item.hypothesis for item in storage.read_utterances(quantlab.folder / "mlruns", cell_id)}
-    assert set(heard) == set(MEASURED)
-    assert set(heard.values()) == {heard["plain.flac"]}, "channels are averaged, rates are converted"
+    assert set(heard) == {*MEASURED, *DOUBTFUL}
+    assert {heard[name] for name in MEASURED} == {heard["plain.flac"]}, "channels are averaged, rates are converted"
     assert heard["plain.flac"].strip() == SAID
 
 
@@ -104,5 +116,5 @@ def test_no_file_at_all_is_a_wrong_path_and_nothing_runs(quantlab, manifest):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = quantlab("dataset=manifest", f"dataset.path={manifest}", "device=cpu", "protocol=quick")
     assert done.returncode == 2
-    assert "none of its 13 audio files is there, e.g. " in done.stderr
+    assert "none of its 17 audio files is there, e.g. " in done.stderr
     assert not (quantlab.folder / "mlruns").exists()

@@ -5,8 +5,8 @@ import json
 
 import pytest
 import soundfile
-from damage import FEW, damaged
-from hypothesis import given, settings
+from damage import damaged, tried
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab.app import compose
@@ -16,7 +16,7 @@ from quantlab.errors import ConfigError
 from quantlab.parse import parse_config
 
 RATE = 16_000  # Hz
-MANY = settings(FEW, max_examples=200)
+MANY = tried(5)
 
 
 def refusal(call, *arguments):
@@ -51,7 +51,7 @@ def test_a_configuration(resolved, data):
 WORDS = st.text(max_size=12) | st.sampled_from(["quant=", "-m", "seed=1,2", "~seed", "+a.b=1", "quant=[", "${", "--"])
 
 
-@settings(FEW, max_examples=25)
+@tried(0.6)
 @given(st.lists(WORDS, max_size=3))
 def test_a_command_line(arguments):
     refusal(compose, [word for word in arguments if word not in ("-h", "-i", "-c")])

@@ -4,14 +4,20 @@ import json
 import shutil
 
 import pytest
-from damage import FEW, damaged
-from hypothesis import given, settings
+from damage import FEW, damaged, nudged, tried
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import result
 
 from quantlab import rescore, storage, verify
+from quantlab.printable import printable
 from quantlab.recommend import __main__ as recommend
+from quantlab.record import Record
 from quantlab.report import __main__ as report
+from quantlab.report.plots import figures
+from quantlab.report.rows import rows
+from quantlab.status import __main__ as status
+from quantlab.tracking import describe
 
 
 def small(quant, cell_id):
@@ -39,6 +45,7 @@ def commands(root, out, style):
     yield report.main, ["--root", str(root), "--format", style]
     yield verify.main, ["--root", str(root)]
     yield rescore.main, ["--root", str(root), "--normaliser", "none", "--output", str(out)]
+    yield status.main, ["--root", str(root)]
     yield recommend.main, ["--root", str(root)]
     yield recommend.main, ["--root", str(root), "--split", "clean", "--format", "json", "--max-size-mb", "5"]
 
@@ -55,7 +62,20 @@ def said_by_all(root, capsys, style="table"):
         assert run(arguments) in (0, 1, 2)
         printed = capsys.readouterr()
         said += printed.out + printed.err
+    assert printable(said, keep="\n") == said
+    for record in storage.readable(root, ["cell"], lambda why: None):
+        told_to_mlflow(record)
     return said
+
+
+def told_to_mlflow(record):
+    """What its run would be told; each is a call of no store."""
+    for name, value in (describe.params(record) | describe.tags(record)).items():
+        assert printable(name) == name
+        assert printable(value) == value
+    assert all(isinstance(value, float) for value in describe.metrics(record).values())
+    describe.corpus(record)
+    assert describe.milliseconds(record.created_at) >= 0
 
 
 @pytest.fixture
@@ -68,7 +88,7 @@ def root(sound, tmp_path):
 def test_a_record(root, sound, capsys, data):
     stored = json.loads((sound / "cells" / "cell" / "record.json").read_text())
     path = root / "cells" / "cell" / "record.json"
-    path.write_text(json.dumps(damaged(data, stored)), encoding="utf-8")
+    path.write_text(json.dumps(data.draw(st.sampled_from([damaged, nudged]))(data, stored)), encoding="utf-8")
     said = said_by_all(root, capsys, data.draw(STYLES))
     if not list(storage.readable(root, ["cell"], lambda why: None)):
         assert f"{path} is no quantlab record: " in said
@@ -80,13 +100,22 @@ def test_raw_files(root, sound, capsys, data, name):
     for raw in ("utterances.jsonl", "batches.jsonl"):  # as they were before the last example
         shutil.copyfile(sound / "cells" / "cell" / raw, root / "cells" / "cell" / raw)
     lines = [json.loads(line) for line in (sound / "cells" / "cell" / name).read_text().splitlines()]
-    found = damaged(data, lines)
+    found = data.draw(st.sampled_from([damaged, nudged]))(data, lines)
     lines = found if isinstance(found, list) else [found]
     path = root / "cells" / "cell" / name
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with_digests(root, data.draw(st.booleans()))
     said = said_by_all(root, capsys, data.draw(STYLES))
     if not is_whole(root):
         assert f"{path}:" in said
+
+
+def with_digests(root, forged):
+    """Of the raw files as they are, or as they were."""
+    path = root / "cells" / "cell" / "record.json"
+    stored = json.loads(path.read_text())
+    digests = storage.digests(path.parent) if forged else dict.fromkeys(storage.RAW_FILES, "0" * 64)
+    path.write_text(json.dumps(stored | {"digests": digests}))
 
 
 def is_whole(root):
@@ -119,14 +148,34 @@ def test_bytes(root, sound, capsys, data, name):
     assert "Traceback" not in said
 
 
-@settings(FEW, max_examples=8)
+@tried(0.2)
 @given(data=st.data())
 def test_the_page(root, sound, capsys, data):
     """A page of megabytes takes longer, so that it meets fewer of them."""
-    stored = json.loads((sound / "cells" / "cell" / "record.json").read_text())
-    (root / "cells" / "cell" / "record.json").write_text(json.dumps(damaged(data, stored)), encoding="utf-8")
+    folder = sound / "cells" / "cell"
+    stored = nudged(data, json.loads((folder / "record.json").read_text()))
+    (root / "cells" / "cell" / "record.json").write_text(json.dumps(stored), encoding="utf-8")
+    for name in storage.RAW_FILES:
+        lines = nudged(data, [json.loads(line) for line in (folder / name).read_text().splitlines()])
+        (root / "cells" / "cell" / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert report.main(["--root", str(root), "--format", "html"]) in (0, 1, 2)
+    figures(rows(root, on_unreadable=lambda why: None))
     capsys.readouterr()
+
+
+@tried(5)
+@given(data=st.data())
+def test_what_the_schema_takes_can_be_written_again(sound, data):
+    """As JSON of the strict kind, to the same record."""
+    stored = json.loads((sound / "cells" / "cell" / "record.json").read_text())
+    try:
+        record = Record.model_validate_json(json.dumps(nudged(data, stored)))
+    except ValueError:
+        return
+    told_to_mlflow(record)
+    text = record.model_dump_json()
+    json.loads(text, parse_constant=pytest.fail)
+    assert Record.model_validate_json(text) == record
 
 
 def test_a_record_that_says_it_is_another_cell(root, tmp_path, capsys):

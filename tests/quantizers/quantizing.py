@@ -10,6 +10,7 @@ from transformers import WhisperForConditionalGeneration
 
 from quantlab import quantizers, receipt
 from quantlab.config import QuantConfig
+from quantlab.embedding import share
 from quantlab.record import Receipt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,8 @@ def quantize(model, quant, device="cpu"):
     names, skipped = quantizers.select(model, quant)
     before = receipt.snapshot(model)
     model = quantizer.setup(model, quant, names, torch.device(device), calibrate)
+    if quant.embedding:
+        share(model, quantizer)
     return model, names, receipt.read(before, model, names, skipped, quantizer), len(calls)
 
 

@@ -231,10 +231,36 @@ def test_of_a_segment_no_more_is_played_than_was_heard(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text("".join(json.dumps({"audio": "talk.ogg", "text": "x"} | row) + "\n" for row in rows))
     dataset = {"name": "manifest", "source": "manifest", "path": str(path)}
-    found = clips.uris(dataset, open_corpus(DatasetConfig.model_validate(dataset)).fingerprint)
+    found = clips.uris(dataset, open_corpus(DatasetConfig.model_validate(dataset)).fingerprint, (tmp_path,))
     uri = (tmp_path / "talk.ogg").as_uri()
     assert list(found.values()) == [f"{uri}#t=0.250,0.750", f"{uri}#t=1.500", f"{uri}#t=0.000,0.500", uri]
     assert list(found)[-1] == "whole"
+
+
+def test_nothing_is_opened_but_where_the_user_says_that_audio_is(tmp_path, monkeypatch):
+    """Whatever a record names: a file elsewhere, a folder that is left again, a link that leads out."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+        shutil.copyfile(ASSETS / "demo/clean/clean-0001.ogg", folder / "a.ogg")
+        lines = [{"audio": "a.ogg", "text": "x", "id": "inside"}, {"audio": "out.ogg", "text": "x", "id": "link"}]
+        lines += [{"audio": str(theirs / "a.ogg"), "text": "x", "id": "elsewhere"}]
+        (folder / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (ours / "out.ogg").symlink_to(theirs / "a.ogg")
+    (ours / "m2.jsonl").symlink_to(theirs / "m.jsonl")
+
+    def dataset(path, **more):
+        return {"name": "manifest", "source": "manifest", "path": str(path)} | more
+
+    mark = open_corpus(DatasetConfig.model_validate(dataset(ours / "m.jsonl"))).fingerprint
+    assert clips.uris(dataset(ours / "m.jsonl"), mark, (ours,)) == {"inside": (ours / "a.ogg").as_uri()}
+    assert clips.uris(dataset(ours / "m.jsonl"), mark, ()) == {}
+    monkeypatch.setattr(clips, "_listed", lambda *_: pytest.fail("it was opened"))
+    noise = {"kind": "recorded", "snr_db": 3.0, "path": str(theirs), "seed": 0}
+    for named in (theirs / "m.jsonl", ours / ".." / "theirs" / "m.jsonl", ours / "m2.jsonl", "/dev/zero", "~/m.jsonl"):
+        assert clips.uris(dataset(named), mark, (ours,)) == {}
+    assert clips.uris(dataset(ours / "m.jsonl", noise=noise), mark, (ours,)) == {}
+    assert clips.uris(dataset(theirs / "m.jsonl", source="shipped", name="demo"), mark, ()) == {}
 
 
 def test_cells_of_other_corpora_and_devices_are_apart(tmp_path):

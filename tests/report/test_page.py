@@ -357,7 +357,7 @@ def _page_of(corpus, folder):
     texts = tuple(pages.counted(item) for item in said)
     storage.write(folder, made.model_copy(update={"record": changed, "utterances": texts}))
     path = folder / "report.html"
-    path.write_text(html.page(folder, rows(folder)), encoding="utf-8")
+    path.write_text(html.page(folder, rows(folder), audio=(folder,)), encoding="utf-8")
     return path
 
 

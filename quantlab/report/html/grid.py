@@ -12,7 +12,7 @@ from quantlab.report.html.summary import Estimate, Group, difference, groups, la
 from quantlab.report.parts import Mark
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import ABSENT, megabytes, percent, points, ratio, reference, three_digits
+from quantlab.report.wording import ABSENT, megabytes, percent, points, rate_name, ratio, reference, three_digits
 
 VERDICTS = {  # word → sign before it, so that it does not rest on colour alone, and its rank when sorted
     "better": ("▲", 0),
@@ -99,7 +99,8 @@ def _marks(column: Column, made: Sequence[Group]) -> dict[str, Mark]:
 
 def _columns(rows: Sequence[Row]) -> Iterator[Column]:
     splits = tuple(dict.fromkeys(split for row in rows for split in row["splits"]))
-    yield _wer(ALL, "WER")
+    rate = rate_name(rows)
+    yield _wer(ALL, rate)
     yield Column(f"against {reference(rows)}", "points", _value(lambda row: difference(row, ALL)), _change)
     yield Column("verdict", "", _rank, lambda row: badge(row["verdict"]), words=True)
     yield Column("RTF", "", ranking.rtf, _rtf, _speed_of("rtf"))
@@ -107,8 +108,12 @@ def _columns(rows: Sequence[Row]) -> Iterator[Column]:
         yield Column(f"time / {reference(rows)}", "", ranking.ratio, _ratio, _speed_of("ratio"))
     yield Column("size", "MB", lambda row: row["size_bytes"], _size, lambda rows: ranking.size())
     for split in splits if len(splits) > 1 else ():
-        yield _wer(split, f"WER {split}")
-    yield Column("CER", "%", lambda row: row["cer"], _cer, lambda rows: ranking.accuracy("cer"))
+        yield _wer(split, f"{rate} {split}")
+    if any(row["nonspeech_words_per_min"] is not None for row in rows):
+        yield Column("non-speech", "words/min", lambda row: row["nonspeech_words_per_min"],
+                     lambda row: three_digits(row["nonspeech_words_per_min"]))  # fmt: skip
+    if rate != "CER":
+        yield Column("CER", "%", lambda row: row["cer"], _cer, lambda rows: ranking.accuracy("cer"))
     yield Column("cold start", "s", lambda row: row["cold_start_s"], lambda row: f"{row['cold_start_s']:.2f}")
     yield Column("peak memory", "MB", lambda row: row["peak_memory_bytes"],
                  lambda row: f"{row['peak_memory_bytes'] / 1e6:,.0f}")  # fmt: skip

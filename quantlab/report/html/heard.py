@@ -50,6 +50,7 @@ class Corpus:
 
     known: dict[Key, Utterance] = field(default_factory=dict)
     audio: dict[Key, str] = field(default_factory=dict)  # file: URI
+    folders: tuple[Path, ...] = ()  # where audio may be
 
     def add(self, key: Key, utterance: Utterance, places: dict[str, str]) -> None:
         """Remember an utterance, and where its audio lies, if it is the first of its kind."""
@@ -91,7 +92,7 @@ def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None
         utterances = storage.read_utterances(root, record.cell_id)
     except (OSError, ValueError):
         return None
-    places = clips.uris(record.config.get("dataset") or {}, record.fingerprints.get("corpus"))
+    places = clips.uris(record.config.get("dataset") or {}, record.fingerprints.get("corpus"), corpus.folders)
     scoring = Scoring.of_record(record)
     own = {}
     for item in utterances:

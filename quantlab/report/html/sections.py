@@ -16,7 +16,7 @@ from quantlab.report.parts import Section, Table
 from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import names, percent, reference
+from quantlab.report.wording import corpora, models, names, percent, rate_name, reference, sizes, too_few, utterances
 
 _MOST = 5  # names in a sentence
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")
@@ -24,7 +24,8 @@ _FIGURE = re.compile(r"\d+(?:\.\d+)?")
 
 def title(rows: Sequence[Row]) -> str:
     """What the page is about, e.g. `18 ways to run nano on demo, cpu`."""
-    return f"Quantized {_listed(rows, 'model')} on {_listed(rows, 'dataset')}, {_listed(rows, 'device')}"
+    heard = _some(sorted(set(corpora(rows).values())))
+    return f"Quantized {_some(sorted(set(models(rows).values())))} on {heard}, {_listed(rows, 'device')}"
 
 
 def _listed(rows: Sequence[Row], key: str) -> str:
@@ -32,13 +33,18 @@ def _listed(rows: Sequence[Row], key: str) -> str:
 
 
 def measured(rows: Sequence[Row]) -> Html:
-    """One line: how much was measured, how, when, on what."""
+    """One line: how much was measured, how, when, on what; of several corpora how many there are."""
     first, last = min(row["created_at"][:10] for row in rows), max(row["created_at"][:10] for row in rows)
     when = first if first == last else f"{first} to {last}"
     audio_s = max(sum(split["audio_s"] for split in row["splits"].values()) for row in rows)
     count = max(sum(split["utterances"] for split in row["splits"].values()) for row in rows)
+    heard = len(set(corpora([row for row in rows if row["splits"]]).values()))
     parts = [
-        f"{count:,} utterances, {audio_s / 60:,.1f} min of speech" if count else None,
+        f"{heard} corpora"
+        if heard > 1
+        else f"{utterances(count)}, {audio_s / 60:,.1f} min of speech"
+        if count
+        else None,
         f"protocol {_listed(rows, 'protocol')}",
         *environment_words(rows),
         when,
@@ -71,7 +77,17 @@ def chips(rows: Sequence[Row]) -> Html:
 def in_short(rows: Sequence[Row]) -> Html:
     """The answer in a sentence, and three cells to start from."""
     group = groups(rows)[0]
-    return join(_verdicts(group), tag("div", _cards(group, labels(rows)), class_="cards"))
+    cards = tag("div", _cards(group, labels(rows)), class_="cards")
+    return join(_few(rows), _verdicts(group), cards, _sizes(rows))
+
+
+def _sizes(rows: Sequence[Row]) -> list[Html]:
+    return [tag("p", tag("b", f"{cells}: "), f"{what}.", class_="note") for cells, what in sizes(rows, names(rows))]
+
+
+def _few(rows: Sequence[Row]) -> list[Html]:
+    """A caution for every corpus of so few utterances that nothing is shown."""
+    return [tag("p", tag("b", f"{corpus}: "), f"{what}.", class_="warning") for corpus, what in too_few(rows)]
 
 
 def _verdicts(group: Group) -> Html:
@@ -87,7 +103,8 @@ def _verdicts(group: Group) -> Html:
     return join(
         tag(
             "p",
-            f"Of {sum(counts.values())} quantized cells ({group.label}), by WER against {reference(group.rows)}: ",
+            f"Of {sum(counts.values())} quantized cells ({group.label}), "
+            f"by {rate_name(group.rows)} against {reference(group.rows)}: ",
             [(tag("b", counts[word]), " ", badge(word), " ") for word in ordered],
             class_="lead",
         ),
@@ -110,7 +127,9 @@ def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Html | None]:
     elif len(rows) > 1:
         yield tag("article", tag("h3", "Without loss of accuracy"),
                   tag("p", f"None is shown to hear as well as {reference(rows)}: none is better or tied."))  # fmt: skip
-    yield _card("Lowest WER", rows, ranking.accuracy(), "most accurate", named)
+    if any(map(ranking.few, rows)):
+        return  # a lowest WER of a few utterances is luck
+    yield _card(f"Lowest {rate_name(rows)}", rows, ranking.accuracy(), "most accurate", named)
 
 
 def _card(heading: str, rows: Sequence[Row], metric: Metric, priority: str, named: Mapping[str, str]) -> Html | None:
@@ -172,9 +191,9 @@ def not_measured(rows: Sequence[Row]) -> Html | None:
     return tag("section", tag("h2", "Not measured"), tag("ul", lines, class_="reasons"), id="not-measured")
 
 
-def study(root: Path, rows: Sequence[Row]) -> Html:
+def study(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> Html:
     """The study's tables, and published figures beside measured ones."""
-    found = [section for section in document.sections(root, rows) if section.heading != "Not measured"]
+    found = [section for section in document.sections(root, rows, unread) if section.heading != "Not measured"]
     return join(_section(section) for section in found)
 
 

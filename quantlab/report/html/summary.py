@@ -96,6 +96,7 @@ def state(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "pooled": POOLED,
         "reference": wording.reference(rows),
+        "rate": wording.rate_name(rows),
         "margin": margins[0] if margins else None,
         "libraries": list(dict.fromkeys(row["library"] for row in rows)),
         "groups": [
@@ -104,6 +105,7 @@ def state(rows: Sequence[Row]) -> dict[str, Any]:
                 "cells": [row["cell_id"] for row in group.rows],
                 "splits": group.splits,
                 "paired": group.baseline is not None,
+                "few": next((what for _, what in wording.too_few(group.measured)), None),
                 "fronts": dict(_fronts(group, by_id)),
             }
             for group in made
@@ -172,7 +174,9 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
     if row["status"] != "ok":
         yield row["status"], row["reason"] or "no reason recorded"
     if row["wer"] is not None:
-        yield "WER", f"{percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+        yield wording.rate_name([row]), f"{percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+    if (loops := wording.looping(row)) is not None:
+        yield "loops", loops
     found = difference(row, POOLED)
     if found is not None:
         yield f"against {wording.unquantized(row)}", f"{points(found.value)} points{between(found.ci95, points)}"
@@ -188,6 +192,8 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
     if row["size_bytes"] is not None:
         smaller = f", {percent(row['size_reduction'], 0)} % smaller" if row["size_reduction"] else ""
         yield "size", f"{megabytes(row['size_bytes'])} MB{smaller}"
+        if left := wording.embedding_left(row):
+            yield "of it", left
 
 
 def _fronts(group: Group, by_id: dict[str, Row]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -201,6 +207,8 @@ def _fronts(group: Group, by_id: dict[str, Row]) -> Iterator[tuple[str, dict[str
 def _front(group: Group, cost: str, split: str, by_id: dict[str, Row]) -> Front | None:
     candidates = []
     for row in group.measured:
+        if ranking.few(row):
+            return None  # nothing would be drawn again, and what is measured once looks certain
         if split == POOLED or split in row["splits"]:
             x, y = COSTS[cost](row), wer(row, split)
             if x is not None and y is not None:

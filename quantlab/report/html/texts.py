@@ -36,15 +36,16 @@ class Texts:
         return len(self.utterances) + sum(map(len, self.cells.values()))
 
 
-def fitted(root: Path, found: Sequence[tuple[Record, str | None]], budget: int) -> Texts:
+def fitted(root: Path, found: Sequence[tuple[Record, str | None]], budget: int, audio: tuple[Path, ...] = ()) -> Texts:
     """The texts of some cells, in at most `budget` letters of page: the worst utterances of each, as many as fit.
 
     Args:
         root: the folder of the records.
         found: records that ended well, each with the cell id of its baseline, its own if it is one.
         budget: letters of the page that texts may take.
+        audio: see `page`.
     """
-    corpus = Corpus()
+    corpus = Corpus(folders=audio)
     cells = list(heard(root, found, corpus))
     scored = _Scored()
     for most in STEPS:

@@ -22,7 +22,7 @@ async function forest() {
   await draw("forest", traces, {
     height: 90 + ROW * Math.max(shown.length, 3),
     margin: { l: 10, r: narrow ? 105 : 190, t: 30, b: 45 },
-    xaxis: { title: { text: `WER − WER of ${page.reference}, points` }, range: [Math.max(-limit, lowest(shown.map(found)) * 1.3 - 0.3), limit] },
+    xaxis: { title: { text: `${page.rate} − ${page.rate} of ${page.reference}, points` }, range: [Math.max(-limit, lowest(shown.map(found)) * 1.3 - 0.3), limit] },
     yaxis: { categoryorder: "array", categoryarray: shown.map(name).reverse(), range: [-0.6, Math.max(shown.length, 3) - 0.4], tickfont: { size: 12 }, gridcolor: "rgba(0,0,0,0)" },
     shapes: [
       ...(margin ? [{ type: "rect", xref: "x", yref: "paper", x0: -margin, x1: margin, y0: 0, y1: 1, fillcolor: colour("zone"), line: { width: 0 }, layer: "below" }] : []),
@@ -34,8 +34,11 @@ async function forest() {
   const holm = held.length ? ` A bar that excludes 0 is not enough for “worse” where ${all.length} cells are compared: ${held.map((id) => page.cells[id].label).join(", ")}.` : "";
   const word = againstSplit === page.pooled ? "" : " The verdict is that of all splits together.";
   const more = all.length > shown.length ? ` The ${shown.length} lowest of ${all.length} cells are shown; filter to see others.` : "";
+  const bars = shown.some((id) => found(id)[1] !== null)
+    ? "Each bar is the 95 % interval of the difference, from the same utterances on both sides."
+    : `There are no bars, as there are no intervals${group().few ? `: ${group().few}` : ""}.`;
   $("forest-note").textContent =
-    `Each bar is the 95 % interval of the difference, from the same utterances on both sides. Shaded: less than ${margin} points ` +
+    `${bars} Shaded: less than ${margin} points ` +
     `either way, the margin of this report.${shown.some((id) => 100 * Math.abs(found(id)[0]) > limit) ? " ▸ lies beyond the edge." : ""}${word}${holm}${more}`;
 }
 
@@ -82,7 +85,7 @@ async function splits() {
   const ids = group().cells.filter((id) => passes(id) && names.some((split) => page.cells[id].wer[split]));
   $("robustness").hidden = names.length < 2 || !ids.length;
   if ($("robustness").hidden) return;
-  $("splits-title").textContent = `WER on ${names.slice(0, -1).join(", ")} and on ${names.at(-1)}`;
+  $("splits-title").textContent = `${page.rate} on ${names.slice(0, -1).join(", ")} and on ${names.at(-1)}`;
   const wer = (id, split) => page.cells[id].wer[split] || [null, null, null];
   const shown = best(ids, (id) => page.cells[id].wer[page.pooled]?.[0] ?? 1e9).slice(0, MOST_ROWS);
   const range = span(shown.flatMap((id) => names.map((split) => wer(id, split)[0])).map((v) => (v === null ? null : 100 * v)));
@@ -102,7 +105,7 @@ async function splits() {
     height: 110 + ROW * shown.length, showlegend: true,
     legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0 },
     margin: { l: 10, r: gaps ? 120 : 20, t: 30, b: 45 },
-    xaxis: axis("WER, %", range, log, short),
+    xaxis: axis(`${page.rate}, %`, range, log, short),
     yaxis: { categoryorder: "array", categoryarray: shown.map(name).reverse(), range: [-0.6, shown.length - 0.4], tickfont: { size: 12 }, gridcolor: "rgba(0,0,0,0)" },
     annotations: gaps ? shown.map((id) => gapWords(id, wer(id, names[0])[0], wer(id, names[1])[0])) : [],
   });

@@ -47,7 +47,7 @@ async function scatter() {
   const ys = span(near.flatMap(([value, low]) => [100 * value, 100 * Math.max(low ?? value, value / 3)]));
   const spots = new Map(ids.map((id) => [id, spot(id, cost, top, axisEnd(ys))]));
   const front = group().fronts[`${view.x} ${view.split}`];
-  const axes = { xaxis: axis(cost.title, xs, wide(xs), cost.show), yaxis: axis("WER, %", ys, wide(ys), short) };
+  const axes = { xaxis: axis(cost.title, xs, wide(xs), cost.show), yaxis: axis(`${page.rate}, %`, ys, wide(ys), short) };
   const narrow = $("scatter").clientWidth < 560;
   const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, itemsizing: "constant", font: { size: 12 }, ...(narrow ? { entrywidth: 70 } : {}) };
   await draw("scatter", [...frontTraces(front, cost, xs), ...libraryTraces(spots, front), ...dimmedTrace(spots)],
@@ -165,9 +165,9 @@ async function nameThem() {
 }
 
 function tellFront(front, above, top) {
-  const bars = group().paired ? `bars are 95 % intervals of the comparison with ${page.reference} on the same utterances` : "bars are 95 % intervals";
+  const bars = group().few ? `there are no intervals: ${group().few}` : group().paired ? `bars are 95 % intervals of the comparison with ${page.reference} on the same utterances` : "bars are 95 % intervals";
   const parts = [`Lower left is better; bubble area is model size; ${bars}.`];
-  if (above) parts.push(`△ ${above} ${above === 1 ? "cell lies" : "cells lie"} above ${short(top)} % WER, at the upper edge.`);
+  if (above) parts.push(`△ ${above} ${above === 1 ? "cell lies" : "cells lie"} above ${short(top)} % ${page.rate}, at the upper edge.`);
   if (front) {
     const sure = Object.entries(front.share).sort((a, b) => b[1] - a[1]).filter(([, part]) => part >= 0.05);
     const named = sure.slice(0, 6).map(([id, part]) => `${page.cells[id].label} ${percent(part, 0)} %`).join(", ");

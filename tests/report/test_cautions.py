@@ -1,0 +1,76 @@
+"""What figures do not show is said beside them: too few utterances, and sizes that look like a mistake."""
+
+import io
+from pathlib import Path
+
+import pytest
+from compared import careful_grid, of_six_utterances
+from rich.console import Console
+from synthetic import result
+
+from quantlab.embedding import EMBEDDING
+from quantlab.recommend import Limits, recommend
+from quantlab.report import markdown, table
+from quantlab.report.html import grid, sections, summary
+from quantlab.report.rows import row
+
+FEW = [of_six_utterances(quant) for quant in ("none", "torch_int8", "hqq_int4")]
+NOTE = "6 utterances; an interval needs 10, so no cell is shown to be better or worse"
+
+
+def test_of_a_few_utterances_no_error_rate_is_the_best():
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="standard")
+    table.show(FEW, console)
+    lines = console.file.getvalue().splitlines()
+    bold = [line.partition("\x1b[1m")[2].partition("\x1b")[0].strip() for line in lines if line.startswith("nano")]
+    assert set(bold) <= {"", "0.00976", "4.1"}  # time and size are counted all the same
+    assert f"too few utterances: demo: {NOTE}" in table.text(FEW)
+    document = markdown.render(Path(), FEW)
+    assert f"Too few utterances: {NOTE}." in document
+    assert "**3" not in document
+
+
+def test_the_page_claims_nothing_of_a_few_utterances():
+    columns = [column for column in grid._columns(FEW) if column.title.startswith(("WER", "CER"))]
+    assert [grid._marks(column, summary.groups(FEW)) for column in columns] == [{}] * len(columns)
+    [group] = summary.state(FEW)["groups"]
+    assert (group["fronts"], group["few"]) == ({}, NOTE)
+    said = sections.in_short(FEW)
+    assert NOTE in said
+    assert "Lowest WER" not in said
+    [enough] = summary.state(careful_grid())["groups"]
+    assert enough["fronts"]
+    assert enough["few"] is None
+    assert "Lowest WER" in sections.in_short(careful_grid())
+
+
+def test_one_utterance_is_one():
+    one = of_six_utterances("none")
+    for count, split in zip((1, 0), one["splits"].values(), strict=True):
+        split["utterances"] = count
+    assert "1 utterance," in sections.measured([one])
+
+
+def with_embedding(quantized=False):
+    """A cell whose token embedding is 3 of its 4 MB."""
+    record = result("hqq_int4").record
+    receipt, head = record.receipt, record.receipt.modules[0].model_copy(
+        update={"name": "proj_out", "bytes_before": 3_000_000, "bytes_after": 3_000_000, "quantized": False}
+    )  # fmt: skip
+    more = (head, head.model_copy(update={"name": EMBEDDING, "quantized": True})) if quantized else (head,)
+    return row(record.model_copy(update={"receipt": receipt.model_copy(update={"modules": receipt.modules + more})}))
+
+
+def test_a_size_that_looks_like_a_mistake_is_explained_where_it_is_shown():
+    what = "3.0 of 4.1 MB are the token embedding, which is not quantized; quant.embedding=true does it"
+    rows = [row(result("none").record), with_embedding()]
+    assert f"size: nano-hqq_int4-cpu: {what}" in table.text(rows)
+    assert f"Size of hqq_int4: {what}" in markdown.render(Path(), rows)
+    assert what in sections.in_short(rows)
+    [finding] = [one for one in recommend(rows, Limits(max_size_mb=2)).rejected if "hqq" in one.cell.name]
+    assert finding.advice.startswith(what)
+
+
+@pytest.mark.parametrize("rows", [[with_embedding(quantized=True)], [row(result("none").record)], careful_grid()])
+def test_where_it_is_quantized_or_small_nothing_is_said(rows):
+    assert "embedding" not in table.text(rows)
