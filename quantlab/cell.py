@@ -98,14 +98,10 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     late = compiled.tally().frames - warm.frames
     energy.stop()
     memory.read()
-<<<<<<< HEAD
     gpu_process_bytes = machine.gpu_process_bytes()  # before a baseline comes to stand beside the cell
     torch_allocates = device.type != "cuda" or isinstance(made.decoder, Eager | compiled.Compiled)
-    utterances = _score(decoded, made, config)
-=======
     scoring = Scoring.of_language(config.dataset.language)
     utterances, doubts = _score(decoded, made, scoring)
->>>>>>> integrate
 
     corpus, speech, evidence = made.corpus, made.speech, made.receipt
     marks = fingerprints(config, corpus)
