@@ -56,8 +56,7 @@ def test_a_compiled_cell_says_what_was_compiled():
     record = run_cell(config).record
     assert record.compilation.graphs >= 2
     assert record.compilation.while_timed == 0
-    assert record.stages.compile_s > 0
-    assert record.stages.quantize_s < record.stages.compile_s < record.cold_start_s
+    assert 0 < record.stages.compile_s < record.cold_start_s
     assert record.receipt.modules_quantized > 0
 
 
