@@ -126,17 +126,17 @@ def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "
         return nearest_key(prefix + ".".join(parents), model, prefix)
     if last in fields:
         return f"; {dotted} is a group: choose one of its options, {dotted}=NAME, or set one of its keys"
-    if elsewhere := [key for key in _keys(model) if key.endswith(f".{last}")]:
+    if elsewhere := [key for key in keys(model) if key.endswith(f".{last}")]:
         return f"; did you mean '{prefix}{elsewhere[0]}'?"
     extra = ["experiment", "only"] if model is RunConfig and not parents else []
     return did_you_mean(last, fields + extra, prefix=prefix + ".".join([*parents, ""]))
 
 
-def _keys(part: Any, prefix: str = "") -> Iterator[str]:
+def keys(part: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted key below a part."""
     for name in getattr(part, "model_fields", {}):
         yield prefix + name
-        yield from _keys(_part(part.model_fields[name].annotation), f"{prefix}{name}.")
+        yield from keys(_part(part.model_fields[name].annotation), f"{prefix}{name}.")
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
@@ -158,7 +158,7 @@ def kind_of(dotted: str) -> Literal["text", "list"] | None:
     kinds = set(_inside(fields[last].annotation))
     if tuple in kinds:
         return "list"
-    return "text" if str in kinds else None
+    return "text" if str in kinds and dict not in kinds else None
 
 
 def _inside(annotation: Any) -> Iterator[Any]:
