@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean, shortened
+from quantlab.patience import over
 from quantlab.redact import exposed
 
 _LONGEST_KEY = 80  # characters
@@ -25,7 +26,7 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     kept: list[RunConfig] = []
     left_out: list[RunConfig] = []
     _refuse_secrets(dict.fromkeys(text for point in points for text in _texts(point, "")))  # each once
-    for point in points:
+    for point in over(points, "cells validated"):
         only = point.get("only")
         config = _validated(RunConfig, {key: value for key, value in point.items() if key != "only"})
         wanted = only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only))
