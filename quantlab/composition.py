@@ -6,6 +6,7 @@ With `misuse.py` the only module that knows Hydra and OmegaConf.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -32,6 +33,7 @@ from quantlab import points as points_of
 from quantlab.address import Address
 from quantlab.commandline import MISUSED, to_stdout
 from quantlab.errors import ConfigError
+from quantlab.patience import announce
 from quantlab.redact import is_secret, redact
 from quantlab.shared import shared_dir
 
@@ -67,6 +69,8 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
         points.append(OmegaConf.to_container(point, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
         launchers.append(OmegaConf.to_container(HydraConfig.get().launcher, resolve=True))  # type: ignore[arg-type]
 
+    if not whole:
+        announce(arguments)
     _register()
     for given in (item.partition("=")[2] for item in arguments if item.startswith("tracking.uri=")):
         with contextlib.suppress(ValueError):
@@ -104,12 +108,14 @@ def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
         sweep: receives every point's overrides.
         whole: compose every point; still once, where Hydra would do it a first time to see whether it can.
     """
+    terminal = sys.stderr  # which Hydra's own words do not reach
 
     def thin_out(sweeper: Sweeper, batch: list[Sequence[str]]) -> None:
         Path(sweeper.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)  # holds every override
         sweep.extend(tuple(overrides) for overrides in batch)
         if sweep and not whole:
-            batch[:] = points_of.needed(sweep, _values)
+            with contextlib.redirect_stderr(terminal):
+                batch[:] = points_of.needed(sweep, _values)
 
     validate = Sweeper.validate_batch_is_legal
     Sweeper.validate_batch_is_legal = thin_out
@@ -119,6 +125,7 @@ def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
         Sweeper.validate_batch_is_legal = validate
 
 
+@functools.cache
 def _values(override: str) -> points_of.Changes | None:
     """What `section.key=value` or `key=value` sets; None for the choice of an option, which sets much."""
     key, _, value = override.partition("=")

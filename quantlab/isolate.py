@@ -38,6 +38,7 @@ SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIG
 SPIN_COUNT = 10_000  # turns of a waiting thread, tens of µs; docs/timing.md has what others cost
 SOCKET_PATH_BYTES = 107  # the longest path of a Unix socket on Linux, unix(7)
 SOCKET_NAME_BYTES = 32  # of what multiprocessing adds to the folder: /pymp-xxxxxxxx/listener-xxxxxxxx, and one to spare
+STILL_S = 60.0  # a cell that says nothing for so long is shown to be still there
 LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; Python's own post mortem takes 10,000
 
 
@@ -166,8 +167,13 @@ def _listen(
 ) -> CellResult | Failure | None:
     """Block until the cell has sent its result, died (None) or run out of time."""
     deadline = time.monotonic() + timeout_s
+    last: tuple[str, int, int] = ("start", 0, 0)
     while True:
-        ready = wait([pipe, process.sentinel], timeout=max(0.0, deadline - time.monotonic()))
+        left_s = max(0.0, deadline - time.monotonic())
+        ready = wait([pipe, process.sentinel], timeout=min(left_s, STILL_S))
+        if not ready and left_s > STILL_S:
+            progress(*last)  # so that whoever shows it can say that it goes on
+            continue
         if not ready:
             return Failure("timeout", f"not done within timeout_s={timeout_s:g}")
         if pipe not in ready:
@@ -179,7 +185,8 @@ def _listen(
             return None
         if isinstance(message, (CellResult, Failure)):
             return message
-        progress(*message)
+        last = message
+        progress(*last)
 
 
 def _hide_secrets(log: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, did_you_mean, shortened
+from quantlab.patience import over
 from quantlab.redact import exposed
 
 _LONGEST_KEY = 80  # characters
@@ -25,7 +26,7 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     kept: list[RunConfig] = []
     left_out: list[RunConfig] = []
     _refuse_secrets(dict.fromkeys(text for point in points for text in _texts(point, "")))  # each once
-    for point in points:
+    for point in over(points, "cells validated"):
         only = point.get("only")
         config = _validated(RunConfig, {key: value for key, value in point.items() if key != "only"})
         wanted = only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only))
@@ -126,17 +127,17 @@ def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "
         return nearest_key(prefix + ".".join(parents), model, prefix)
     if last in fields:
         return f"; {dotted} is a group: choose one of its options, {dotted}=NAME, or set one of its keys"
-    if elsewhere := [key for key in _keys(model) if key.endswith(f".{last}")]:
+    if elsewhere := [key for key in keys(model) if key.endswith(f".{last}")]:
         return f"; did you mean '{prefix}{elsewhere[0]}'?"
     extra = ["experiment", "only"] if model is RunConfig and not parents else []
     return did_you_mean(last, fields + extra, prefix=prefix + ".".join([*parents, ""]))
 
 
-def _keys(part: Any, prefix: str = "") -> Iterator[str]:
+def keys(part: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted key below a part."""
     for name in getattr(part, "model_fields", {}):
         yield prefix + name
-        yield from _keys(_part(part.model_fields[name].annotation), f"{prefix}{name}.")
+        yield from keys(_part(part.model_fields[name].annotation), f"{prefix}{name}.")
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
@@ -158,7 +159,7 @@ def kind_of(dotted: str) -> Literal["text", "list"] | None:
     kinds = set(_inside(fields[last].annotation))
     if tuple in kinds:
         return "list"
-    return "text" if str in kinds else None
+    return "text" if str in kinds and dict not in kinds else None
 
 
 def _inside(annotation: Any) -> Iterator[Any]:

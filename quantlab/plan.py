@@ -14,6 +14,7 @@ from quantlab.errors import CheckpointError, ConfigError, Unavailable, Unsupport
 from quantlab.identity import fingerprints, hashed, library_versions, resolve
 from quantlab.machine import Site, here
 from quantlab.models.tokens import check_language
+from quantlab.patience import over
 from quantlab.printable import printable
 from quantlab.quantizers import Converter, Quantizer
 from quantlab.record import Status, to_json
@@ -58,7 +59,7 @@ def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
     Raises:
         ConfigError: a library, a path or a split does not exist, or there is no cell that could be measured.
     """
-    cells = {cell.id: cell for cell in map(planner(site), configs)}
+    cells = {cell.id: cell for cell in map(planner(site), over(configs, "cells planned"))}
     _check_any(list(cells.values()))
     known = [labels.Cell(cell.id, cell.config.model_dump(mode="json"), cell.fingerprints) for cell in cells.values()]
     named = labels.names(known)

@@ -12,6 +12,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from quantlab.patience import over
+
 Overrides = tuple[str, ...]  # of one point, an override for each axis: `quant=hqq_int4`
 Point = dict[str, Any]  # composed
 Place = tuple[str, ...]  # section and key, or the key alone of what is in no section
@@ -30,7 +32,7 @@ def needed(sweep: Sequence[Overrides], values: Values) -> list[Overrides]:
     changed = [
         (*first[:axis], override, *first[axis + 1 :])
         for axis, column in enumerate(zip(*sweep, strict=True))
-        for override in dict.fromkeys(column)
+        for override in over(list(dict.fromkeys(column)), "values read")
         if override != first[axis] and values(override) is None
     ]
     return list(dict.fromkeys([first, *changed, sweep[-1]]))
@@ -54,7 +56,7 @@ def expanded(sweep: Sequence[Overrides], composed: Mapping[Overrides, Point], va
     ]
     if not _independent(axes) or _differences(_changed(base, axes, sweep[-1]), composed[sweep[-1]]):
         return None
-    return [_changed(base, axes, overrides) for overrides in sweep]
+    return [_changed(base, axes, overrides) for overrides in over(sweep, "cells composed")]
 
 
 def _effect(override: str, axis: int, first: Overrides, composed: Mapping[Overrides, Point], values: Values) -> Changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from quantlab.redact import redact
 
 MARKS = {"ok": ("✓", "green"), "unsupported": ("–", "yellow")}  # character, style
 FAILED = ("✗", "red")
+HEARTBEAT_S = 60.0  # between two lines of one cell, where there is no terminal to draw a bar on
 
 
 class Display:
@@ -31,7 +33,10 @@ class Display:
         self.total = total
         self.width = len(str(total))
         self._number = 0
-        self._label = ""
+        self._label = self._stage = ""
+        self._said_s = self._stage_s = time.monotonic()  # of the last line, of the stage's beginning
+        self._began_s: float | None = None  # of the cell in flight
+        self._took_s: list[float] = []  # cells that were measured now
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -59,13 +64,22 @@ class Display:
         """A line that is about no cell."""
         self.console.print(printable(redact(text)), soft_wrap=True)
 
-    def begin(self, label: str) -> None:
-        """From now on `update` is about this cell."""
+    def begin(self, label: str, announced: bool = True) -> None:
+        """From now on `update` is about this cell; off a terminal a line says so, if it is to be announced."""
         self._label = label
+        if announced and not self.console.is_terminal:
+            self._began_s = time.monotonic()
+            self._line(f"{label} started")
         self.update("start", 0, 0)
 
     def update(self, stage: str, done: int, total: int) -> None:
         """What the cell in flight reports; the signature is `quantlab.cell.Progress`."""
+        now_s = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._stage_s = stage, now_s
+        if not self.console.is_terminal and now_s - self._said_s >= HEARTBEAT_S:
+            of = f" {done} of {total}" if total else ""
+            self._line(f"{self._label} · {stage}{of}{self._left(done, total, now_s)}")
         if self.console.is_terminal:
             self._bar.update(
                 self._task,
@@ -76,9 +90,26 @@ class Display:
             )
             self._bar.refresh()
 
+    def _line(self, text: str) -> None:
+        self._said_s = time.monotonic()
+        self.say(f"{self._number + 1:>{self.width}}/{self.total}   {text}")
+
+    def _left(self, done: int, total: int, now_s: float) -> str:
+        """How long the stage in flight has yet to go, and all cells after this one; as far as that can be known."""
+        told = []
+        if done and total:
+            told.append(f"{_minutes((now_s - self._stage_s) * (total - done) / done)} left of it")
+        after = self.total - self._number - 1
+        if after and self._took_s:
+            told.append(f"{_minutes(after * sum(self._took_s) / len(self._took_s))} of the cells after it")
+        return f", about {', '.join(told)}" if told else ""
+
     def end(self, label: str, record: Record, note: str = "") -> None:
         """The cell's one line."""
         self._number += 1
+        if self._began_s is not None:
+            self._took_s.append(time.monotonic() - self._began_s)
+            self._began_s = None
         if self.console.is_terminal:
             self._bar.update(self._task, visible=False)
             self._bar.refresh()
@@ -92,6 +123,10 @@ class Display:
             ),
             soft_wrap=True,
         )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _outcome(record: Record) -> str:

@@ -56,4 +56,7 @@ def shell(argument: str) -> str:
 
 
 def _escape(character: str) -> str:
-    return "".join(f"\\{byte:03o}" for byte in character.encode())
+    undecoded = "\udc80" <= character <= "\udcff"  # a byte of an argument that was no UTF-8
+    return "".join(
+        f"\\{byte:03o}" for byte in character.encode(errors="surrogateescape" if undecoded else "surrogatepass")
+    )

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = tracking.sync(options.root, place, partial(_draw, options.root), _show_progress)
     except tracking.TrackingError as error:
-        warn(f"{error}; what is there stays, so run it again: {tracking.sync_command(options.root, place)}")
+        again = tracking.sync_command(options.root, place)
+        warn(f"{error}; what is there stays, so run it again: {again}" if error.passes else str(error))
         return NO
     for problem in found.problems:
         warn(problem)

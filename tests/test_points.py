@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from quantlab import patience
 from quantlab.composition import _values, composed
 from quantlab.points import expanded, needed
 
@@ -63,3 +64,14 @@ def test_independent_axes_combine():
 def test_axes_that_depend_on_each_other_are_noticed(compose):
     sweep = sweep_of(("model", "ab"), ("quant", "xyz"))
     assert expanded(sweep, some_of(sweep, compose), none) is None
+
+
+def test_many_points_say_how_far_they_are(capsys, monkeypatch):
+    monkeypatch.setattr(patience, "FIRST_S", 0)
+    monkeypatch.setattr(patience, "EVERY_S", 0)
+    assert len(composed(["-m", "seed=range(600)", "quant=none,torch_int8"]).points) == 1200
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "composing about 1,200 cells"
+    assert "600 of 1,200 cells composed" in lines
+    composed(["-m", "seed=range(4)", "quant=none,torch_int8"])
+    assert capsys.readouterr().err == ""

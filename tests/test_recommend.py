@@ -388,3 +388,14 @@ def test_a_time_that_did_not_settle_is_marked():
     plain = show.text(recommend(careful_grid(), Limits(max_wer_increase=5)))
     [line] = [line for line in plain.splitlines() if "nano-hqq_int3-cpu" in line]
     assert "1.70 ±0.20 ?" in line
+
+
+@pytest.mark.parametrize("width", [24, 30, 40, 50, 60])
+def test_where_it_is_narrow_whole_columns_go_and_no_figure_is_cut(width):
+    found = recommend(careful_grid(), Limits(max_wer_increase=5))
+    plain = show.text(found, width)
+    table = plain[plain.index("───") : plain.index("Left out, ")].splitlines()[1:]
+    whole = set(show.text(found, 200).split())
+    figures = {word for line in table for word in line.split() if any(sign in word for sign in (".", "±"))}
+    assert figures <= whole
+    assert "…" not in plain

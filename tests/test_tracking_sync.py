@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -201,3 +202,39 @@ def test_a_copy_of_a_folder_is_another_folder_and_a_moved_one_is_the_same(tmp_pa
     assert markers.root_id(tmp_path / "two") != known
     (tmp_path / "one").rename(tmp_path / "three")
     assert markers.root_id(tmp_path / "three") == known
+
+
+def _no_database(path):
+    path.write_bytes(b"this is no database" * 100)
+
+
+def _zeros_in_the_middle(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+
+
+def _no_tables(path):
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE experiments")
+
+
+@pytest.mark.parametrize("damage", [_no_database, _zeros_in_the_middle, _no_tables])
+def test_a_damaged_database_is_named_and_another_one_has_everything(root, damage, quantlab, capsys):
+    cell_ids = grid(root)
+    markers.begin_sweep(root, "abc123", cell_ids)
+    damage(root / "mlflow.db")
+    assert sync.main(["--root", str(root)]) == 1
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert f"{root}/mlflow.db is damaged (" in said
+    assert "run it again" not in said
+    command = said[said.index("mv ") :].strip()
+    assert command == f"mv {root}/mlflow.db {root}/mlflow.db.damaged && python -m quantlab.sync --root {root}"
+    (root / "mlflow.db").rename(root / "mlflow.db.damaged")
+    done = quantlab("--root", str(root), module="quantlab.sync")
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(root / "mlflow.db") as database:
+        tags = database.execute("SELECT value FROM tags WHERE key = 'quantlab.cell_id'").fetchall()
+        sweeps = database.execute("SELECT value FROM tags WHERE key = 'quantlab.sweep' AND value = 'abc123'").fetchall()
+    assert sorted(cell_id for (cell_id,) in tags) == sorted(cell_ids)
+    assert len(sweeps) == len(cell_ids) + 1

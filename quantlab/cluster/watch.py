@@ -64,7 +64,7 @@ class Watch:
         now = look(self.grid.root, list(unique.values()))
         states = [job.state.lower() for id in self.waiting if (job := now.job(self.places[id]))]
         told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-        self.grid.display.begin("SLURM")
+        self.grid.display.begin("SLURM", announced=False)
         self.grid.display.update(told if now.answered else "squeue does not answer", 0, 0)
         return now
 

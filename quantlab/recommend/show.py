@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -24,6 +25,8 @@ from quantlab.report.wording import ABSENT, between, half_width, megabytes, poin
 
 _PLAIN_WIDTH = 100  # columns of a file or a pipe
 EXACT = (0.0, 0.0)  # the increase of the baseline over itself
+_GAP = 3  # characters between two columns
+_SHORTEST = 8  # characters that a name is folded to
 _FEW = 12  # lines of a list; the rest is counted
 
 
@@ -31,7 +34,7 @@ def show(found: Recommendation, console: Console | None = None, everything: bool
     """Print it: in colour and fitted to a terminal, plain in a file or a pipe."""
     console = console or plain_console()
     if console.is_terminal:
-        console.print(_render(found, everything), crop=False)
+        console.print(_render(found, everything, console.width), crop=False)
     else:
         console.file.write(text(found, everything=everything))
 
@@ -40,7 +43,7 @@ def text(found: Recommendation, width: int = _PLAIN_WIDTH, everything: bool = Fa
     """The same without colours, in lines of `width` characters."""
     console = plain_console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(_render(found, everything), crop=False)
+        console.print(_render(found, everything, width), crop=False)
     return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 
@@ -58,11 +61,11 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
-def _render(found: Recommendation, everything: bool) -> Group:
-    return Group(*_parts(found, None if everything else _FEW))
+def _render(found: Recommendation, everything: bool, width: int) -> Group:
+    return Group(*_parts(found, None if everything else _FEW, width))
 
 
-def _parts(found: Recommendation, few: int | None) -> Iterator[RenderableType]:
+def _parts(found: Recommendation, few: int | None, width: int) -> Iterator[RenderableType]:
     if found.best is None:
         yield _text(found.because[0].upper() + found.because[1:], style="bold red")
     else:
@@ -70,7 +73,7 @@ def _parts(found: Recommendation, few: int | None) -> Iterator[RenderableType]:
         yield Padding(Group(_text(found.because), Text(_figures(found.best))), (0, 0, 0, 2))
     if found.qualifying:
         yield _heading("Qualify", found.qualifying)
-        yield Padding(_table(found.qualifying[:few], found.best), (0, 0, 0, 2))
+        yield from (Padding(part, (0, 0, 0, 2)) for part in _table(found.qualifying[:few], found.best, width - 2))
         yield from _rest(found.qualifying, few)
     yield from _list("Underpowered: the data cannot say yet", found.underpowered, few, "yellow")
     yield from _list("Undecided", found.undecided, few, "yellow")
@@ -115,16 +118,23 @@ def _heading(title: str, items: Sequence[object]) -> Text:
     return Text.assemble("\n", (title, "bold"), f" ({len(items)})")
 
 
-def _table(cells: Sequence[Candidate], best: Candidate | None) -> Table:
+def _table(cells: Sequence[Candidate], best: Candidate | None, width: int) -> Iterator[RenderableType]:
+    """Figures in whole columns, as many as there is room for; a name is folded."""
     timed = any(map(_was_timed, cells))
+    rate = RATES[cells[0].error_unit] if cells else RATES["word"]
+    titles = ["cell", f"{rate} points", "RTF", *(["time ×base"] if timed else []), "MB"]
+    lines = [list(_fields(cell, timed)) for cell in cells]
+    needed = [max(map(cell_len, column)) + _GAP for column in zip(titles, *lines, strict=True)]
+    count = next(n for n in range(len(titles), 0, -1) if n == 1 or _SHORTEST + sum(needed[1:n]) <= width)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     table.add_column("cell", overflow="fold")
-    rate = RATES[cells[0].error_unit] if cells else RATES["word"]
-    for title in (f"{rate} points", "RTF", *(["time ×base"] if timed else []), "MB"):
+    for title in titles[1:count]:
         table.add_column(title, justify="right", no_wrap=True)
-    for cell in cells:
-        table.add_row(*_fields(cell, timed), style="bold" if cell is best else "")
-    return table
+    for cell, line in zip(cells, lines, strict=True):
+        table.add_row(*line[:count], style="bold" if cell is best else "")
+    yield table
+    if left_out := titles[count:]:
+        yield Text(f"Left out, the terminal is too narrow: {', '.join(left_out)}", style="dim")
 
 
 def _fields(cell: Candidate, timed: bool) -> Iterator[str]:

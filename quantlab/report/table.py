@@ -45,6 +45,7 @@ from quantlab.report.wording import (
 __all__ = ["Column", "columns", "rtf", "show", "text"]
 
 Names = Mapping[str, str | None]  # cell id → what stands in a column
+_SHORTEST = 8  # characters that are left of a name
 _UNLIMITED = 400  # columns; a file or a pipe has no width
 _STYLES = {
     **{"ok": "green", "unsupported": "yellow", "failed": "red", "oom": "red", "timeout": "red"},
@@ -205,7 +206,7 @@ def text(rows: Sequence[Row], width: int = _UNLIMITED) -> str:
 def _print(rows: Sequence[Row], console: Console) -> None:
     filled = [_filled(column, rows) for column in columns(rows)]
     chosen = _fitting(filled, console)
-    console.print(_table(chosen, narrowed=not _fits(chosen, console), rows=True))
+    console.print(_table(chosen, _name_widths(chosen, console), rows=True))
     dropped = sorted((one.column for one in filled if one not in chosen), key=lambda column: -column.drop_first)
     if dropped:
         told = printable(", ".join(dict.fromkeys(" ".join(column.title) for column in dropped)))
@@ -245,20 +246,38 @@ def _fitting(filled: Sequence[_Filled], console: Console) -> list[_Filled]:
         if not level:
             break
         chosen = [one for one in chosen if one.column.drop_first != level]
+    while not _fits(chosen, console, _shortest(chosen)) and len(chosen) > 1:
+        figures = [one for one in chosen if not one.column.shrinks]
+        chosen = [one for one in chosen if one is not (figures or chosen)[-1]]  # whole: half a figure is another one
     return chosen
 
 
-def _fits(chosen: Sequence[_Filled], console: Console) -> bool:
+Widths = dict[_Filled, int]  # of columns that are narrower than what stands in them
+
+
+def _shortest(chosen: Sequence[_Filled]) -> Widths:
+    return {one: min(one.width, _SHORTEST) for one in chosen if one.column.shrinks}
+
+
+def _name_widths(chosen: Sequence[_Filled], console: Console) -> Widths:
+    """What room there is for each name, the longest ones cut first."""
+    widths = {one: one.width for one in chosen if one.column.shrinks}
+    while not _fits(chosen, console, widths) and max(widths.values(), default=0) > _SHORTEST:
+        widths[max(widths, key=lambda one: widths[one])] -= 1
+    return widths
+
+
+def _fits(chosen: Sequence[_Filled], console: Console, widths: Widths | None = None) -> bool:
     wide = console.options.update(max_width=_UNLIMITED)
-    return Measurement.get(console, wide, _table(chosen)).maximum <= console.width
+    return Measurement.get(console, wide, _table(chosen, widths)).maximum <= console.width
 
 
-def _table(chosen: Sequence[_Filled], narrowed: bool = False, rows: bool = False) -> Table:
+def _table(chosen: Sequence[_Filled], widths: Widths | None = None, rows: bool = False) -> Table:
     """A table of these columns.
 
     Args:
         chosen: the columns.
-        narrowed: names are cut to what the terminal has room for.
+        widths: of those that are to be cut; null where none is.
         rows: with all that stands in it, not its head alone, which is as wide.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
@@ -267,7 +286,7 @@ def _table(chosen: Sequence[_Filled], narrowed: bool = False, rows: bool = False
             Text("\n".join(one.title)),
             justify="left" if one.column.words else "right",
             no_wrap=True,
-            width=None if narrowed and one.column.shrinks else one.width,
+            width=(widths or {}).get(one, one.width),
         )
     if rows:
         for line in zip(*(one.cells for one in chosen), strict=True):

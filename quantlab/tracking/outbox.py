@@ -95,7 +95,7 @@ class Outbox:
             task = partial(_summarise, self.root, self.tracking, sweep, cell_ids, table, plots())
             self._courier.add(f"sweep {sweep}", task)
         self._finish()
-        if left := self._courier.left:
+        if (left := self._courier.left) and self._passes:
             cells_left = len(set(cell_ids) & set(left))
             what = f"{cells_left} of {len(cell_ids)} cells are" if cells_left else "the summary of the sweep is"
             self._say(f"{what} not in MLflow; when it answers again: {sync_command(self.root, self.tracking)}")
@@ -123,10 +123,16 @@ class Outbox:
         answer_s = min(ANSWER_S, left_s)
         return answer_s, min(work_s, left_s - answer_s)
 
+    @property
+    def _passes(self) -> bool:
+        """Whether what went wrong last may be over by itself."""
+        return self._trouble is None or self._trouble.passes
+
     def _tell(self, trouble: str) -> None:
         """Once when it begins, and once when it is over."""
         if trouble and trouble != self._said:
-            self._say(f"not in MLflow yet: {trouble}; trying again after each cell")
+            again = "; trying again after each cell" if self._passes else ""
+            self._say(f"not in MLflow yet: {trouble}{again}")
         elif self._said and not trouble and not self._courier.left:
             self._say("MLflow answers again: what was missing is there")
         else:

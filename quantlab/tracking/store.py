@@ -20,7 +20,7 @@ from quantlab.address import Address, opened
 from quantlab.config import TrackingConfig
 from quantlab.redact import redact
 from quantlab.tracking import view
-from quantlab.tracking.errors import TrackingError, Unreachable
+from quantlab.tracking.errors import Damaged, TrackingError, Unreachable
 from quantlab.tracking.markers import database, experiment_marker, query, recalled, remember
 from quantlab.tracking.reach import reach
 
@@ -38,6 +38,10 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_BROKEN = (  # what SQLite says of a file that is none of theirs any more
+    *("file is not a database", "disk image is malformed", "file is encrypted", "unsupported file format"),
+    *("no such table", "no such column", "malformed database schema"),
+)
 _WHO = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
@@ -173,6 +177,7 @@ def _server(root: str | Path, tracking: TrackingConfig, pause: Callable[[], None
 def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
     """Whatever goes wrong with MLflow becomes one kind of error, in one line and without credentials."""
     load()
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -183,20 +188,32 @@ def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
         raise TrackingError(f"MLflow: another process held {error.lock_file} for {_LOCK_S:g} s") from None
     except MlflowException as error:
         kind = Unreachable if error.get_http_status_code() in (401, 403, *range(500, 600)) else TrackingError
-        raise kind(f"MLflow: {place}: {_explain(error, place)}") from None
-    except SQLAlchemyError as error:
-        raise TrackingError(f"MLflow: {place}: {_explain(error, place)}") from None
-    except sqlite3.Error as error:
-        raise TrackingError(f"MLflow: {place}: {redact(str(error))}") from None
+        raise _damaged(error, root, tracking) or kind(f"MLflow: {place}: {_explain(error, place)}") from None
+    except (SQLAlchemyError, sqlite3.Error, CommandError) as error:
+        raise _damaged(error, root, tracking) or TrackingError(f"MLflow: {place}: {_explain(error, place)}") from None
     except OSError as error:  # requests' errors are OSErrors too
         kind = Unreachable if tracking.name == "server" else TrackingError
         raise kind(f"MLflow: {place}: {redact(str(error))}") from None
+
+
+def _damaged(error: Exception, root: str | Path, tracking: TrackingConfig) -> Damaged | None:
+    """What to do about a local database that is broken; None where that is not the trouble."""
+    sign = next((sign for sign in _BROKEN if sign in str(error)), None)
+    if sign is None or tracking.name != "local":
+        return None
+    path = shlex.quote(str(Path(root) / database(root).name))
+    return Damaged(
+        f"MLflow: {path} is damaged ({sign}); nothing that was measured is lost, as it is made from the records: "
+        f"mv {path} {path}.damaged && python -m quantlab.sync --root {shlex.quote(str(root))}"
+    )
 
 
 def _explain(error: Exception, place: str) -> str:
     text = redact(str(error).strip().split("\n")[0])
     if "out-of-date database schema" in text:
         return f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
+    if "Can't locate revision" in text:
+        return "written by a newer version of MLflow; install that, or move the file away: sync makes another one"
     if busy := re.search(r"too many (\d+) error responses", text):
         return f"it answers {busy[1]}"
     status = getattr(error, "get_http_status_code", lambda: None)()
@@ -234,6 +251,7 @@ def load() -> None:
 
     for name in ("mlflow", "alembic"):  # "Creating initial MLflow database tables..." is nothing a user needs
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs of an error is raised as well
 
 
 def _client(uri: str) -> Any:

@@ -19,7 +19,8 @@ _NOTE = """\
 **[Table]({table})** · **[Charts]({charts})** · one run per cell (model × quantizer × device × …), one more per sweep
 
 WER, CER and size/reduction are fractions; RTF is generation time / audio time, so that lower is faster; `_s` are
-seconds. A figure that does not exist is absent, never 0. Filter, for example: `tags.status = 'failed'`,
+seconds. Where the tag `error_unit` is `character`, wer counts characters. A figure that does not exist is absent,
+never 0. Filter, for example: `tags.status = 'failed'`,
 `params.quant LIKE 'hqq%'`, ``tags.`quantlab.sweep` LIKE '%…%'``.
 """
 _WIDTHS_PX = {"params.`quant`": 160, "tags.`status`": 100, "tags.`reason`": 400}

@@ -51,6 +51,22 @@ def test_one_utterance_is_one():
     assert "1 utterance," in sections.measured([one])
 
 
+def test_a_page_of_two_corpora_tells_their_cells_and_answers_apart():
+    """The script shows the answer of the corpus that is chosen; the table has both."""
+    few = [item | {"cell_id": f"few-{item['cell_id']}"} for item in FEW]
+    for item in few:
+        item["fingerprints"] = item["fingerprints"] | {"corpus": "e" * 64}
+    both = [*careful_grid(), *few]
+    said = sections.in_short(both)
+    assert said.count("data-short=") == 2
+    assert said.count(" hidden") == 1
+    first, second = (group.label for group in summary.groups(both))
+    assert f'<td data-v="{first}"' in grid.table(both)
+    assert grid.table(both).count(f'<td data-v="{second}"') == len(few)
+    assert "on 2 corpora" in sections.title(both)
+    assert "2 corpora" in sections.measured(both)
+
+
 def with_embedding(quantized=False):
     """A cell whose token embedding is 3 of its 4 MB."""
     record = result("hqq_int4").record

@@ -212,7 +212,10 @@ def test_filters_choose_for_table_and_charts(opened, large):
     assert all("hqq" in text for text in ticks)
     page.get_by_label("Find").fill("int3")
     assert all("int3" in page.locator(f"tr[data-cell={cell}]").inner_text() for cell in shown_cells(page))
-    assert page.locator("#count").inner_text() == f"{len(shown_cells(page))} of 32 cells"
+    assert page.locator("#count").inner_text() == f"{len(shown_cells(page))} of 32 cells; charts: demo, cpu"
+    assert page.locator("[data-short]:visible").count() == 1
+    page.get_by_label("Corpus and device").select_option(index=2)
+    assert page.locator("[data-short]:visible").get_attribute("data-short") == "1"
     page.get_by_role("button", name="Show all").click()
     assert len(shown_cells(page)) == 32
     page.get_by_label("Status").select_option("oom")

@@ -200,3 +200,14 @@ def test_utterances_with_problems_are_counted_by_whether_they_are_in_the_figures
     assert f"not measured: demo: 3 utterances (2 unreadable, 1 too long), {named}" in lines
     assert f"doubtful: demo: 1 utterance (1 silence), {named}" in lines
     assert not any(records[1].cell_id in line for line in lines), "once for a corpus"
+
+
+@pytest.mark.parametrize("width", range(20, 66, 5))
+@pytest.mark.parametrize("rows", [ROWS, CAREFUL], ids=["plain", "careful"])
+def test_where_it_is_narrow_whole_columns_go_and_no_figure_is_cut(rows, width):
+    table, told, _ = text(rows, width).partition("Left out, ")
+    whole = {word for line in text(rows).splitlines() for word in line.split()}
+    figures = [word for line in table.splitlines() for word in line.split() if word[0].isdigit() or "." in word]
+    assert told
+    assert set(figures) <= whole
+    assert all(len(line) <= width for line in table.splitlines())

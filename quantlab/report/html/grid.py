@@ -38,7 +38,9 @@ class Column:
 def table(rows: Sequence[Row]) -> Html:
     """All cells in the order of the rows."""
     made = groups(rows)
-    columns = [column for column in _columns(rows) if any(column.sort(row) is not None for row in rows)]
+    columns = [
+        column for column in (*_of_group(made), *_columns(rows)) if any(column.sort(row) is not None for row in rows)
+    ]
     marks = [_marks(column, made) for column in columns]
     number = {row["cell_id"]: index for index, group in enumerate(made) for row in group.rows}
     named = labels(rows)
@@ -95,6 +97,13 @@ def _marks(column: Column, made: Sequence[Group]) -> dict[str, Mark]:
     for group in made:
         found |= ranking.marks(group.measured, column.metric(group.measured))
     return found
+
+
+def _of_group(made: Sequence[Group]) -> Iterator[Column]:
+    """Which corpus and device, where there are several: cells are named within theirs."""
+    if len(made) > 1:
+        label = {row["cell_id"]: group.label for group in made for row in group.rows}
+        yield Column("on", "", lambda row: label[row["cell_id"]], lambda row: label[row["cell_id"]], words=True)
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[Column]:

@@ -24,7 +24,8 @@ _FIGURE = re.compile(r"\d+(?:\.\d+)?")
 
 def title(rows: Sequence[Row]) -> str:
     """What the page is about, e.g. `18 ways to run nano on demo, cpu`."""
-    heard = _some(sorted(set(corpora(rows).values())))
+    of = sorted(set(corpora(rows).values()))
+    heard = of[0] if len(of) == 1 else f"{len(of)} corpora"
     return f"Quantized {_some(sorted(set(models(rows).values())))} on {heard}, {_listed(rows, 'device')}"
 
 
@@ -75,10 +76,19 @@ def chips(rows: Sequence[Row]) -> Html:
 
 
 def in_short(rows: Sequence[Row]) -> Html:
-    """The answer in a sentence, and three cells to start from."""
-    group = groups(rows)[0]
-    cards = tag("div", _cards(group, labels(rows)), class_="cards")
-    return join(_few(rows), _verdicts(group), cards, _sizes(rows))
+    """The answer for each corpus and device in a sentence, and three cells to start from."""
+    named = labels(rows)
+    shares = (
+        tag(
+            "div",
+            _verdicts(group),
+            tag("div", _cards(group, named), class_="cards"),
+            data_short=index,
+            hidden=index > 0,
+        )
+        for index, group in enumerate(groups(rows))
+    )  # the script shows that of the chosen group
+    return join(_few(rows), shares, _sizes(rows))
 
 
 def _sizes(rows: Sequence[Row]) -> list[Html]:
