@@ -119,7 +119,9 @@ def _told(error: OSError) -> str:
 
 
 def _last(line: str, code: int) -> int:
-    print(f"quantlab: {line}", file=sys.stderr, flush=True)
+    from quantlab.printable import printable  # not before a signal finds us ready
+
+    print(f"quantlab: {printable(line)}", file=sys.stderr, flush=True)
     return code
 
 
