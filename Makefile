@@ -15,7 +15,7 @@ test: $(READY) ## the tests, offline, on the CPU: two files at a time, then thos
 	$(BIN)/python -m pytest -m alone
 
 soak: $(READY) ## random records, checkpoints, configurations and manifests for about ten minutes
-	QUANTLAB_TEST_EXAMPLES=600 $(BIN)/python -m pytest -m fuzz -n 2 --timeout 1800 --maxfail 20
+	QUANTLAB_TEST_EXAMPLES=600 $(BIN)/python -m pytest tests/faults -m fuzz -n 2 --timeout 1800 --maxfail 20
 
 lint: $(READY) ## linter, formatter and type checker, as CI runs them
 	$(BIN)/ruff check .
