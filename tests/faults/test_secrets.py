@@ -15,9 +15,10 @@ from quantlab import storage, sync
 from quantlab.address import VARIABLE, Address, opened
 from quantlab.app import compose, main
 from quantlab.cluster import batch as batches
-from quantlab.config import TrackingConfig
+from quantlab.config import RunConfig, TrackingConfig
 from quantlab.record import CellResult
-from quantlab.redact import redact
+from quantlab.redact import exposed, redact
+from quantlab.shape import shape_of
 from quantlab.shared import shared_dir
 from quantlab.tracking import describe
 from quantlab.tracking.markers import experiment_marker, recalled, remember
@@ -83,6 +84,15 @@ def filled(place, secret):
     """The words of a command line."""
     words = place.format("\0").replace("\\ ", "\1").split(" ")
     return [word.replace("\1", " ").replace("\0", secret) for word in words]
+
+
+def test_no_key_of_the_configuration_is_taken_for_a_secrets_name():
+    """`protocol.max_new_tokens=0` is refused by its value."""
+    for part, kind in shape_of(RunConfig).items():
+        for key in kind.parts or [""]:
+            said = f"{part}.{key}=123456789: a number".replace(".=", "=")
+            assert redact(said) == said
+            assert exposed(said) is None
 
 
 def test_what_hydra_shows_and_keeps_has_none(tmp_path, monkeypatch, capsys):
