@@ -31,7 +31,7 @@ _ASSIGNED = re.compile(
     r"""("(?!\$)(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?![$`"'])[^\s,;&}\])]+)""",  # a value, and no $NAME of a shell
     re.IGNORECASE,
 )
-_COUNTS = re.compile(r"(?:max_new|random|forced|new)_tokens\W*$")  # keys of ours and of transformers, told in refusals
+_COUNT = re.compile(r"(?<![A-Za-z])tokens(?![A-Za-z])\D*[\d.]+(?:e[-+]?\d+)?$", re.IGNORECASE)  # max_new_tokens=64
 _SHAPES = (
     re.compile(r"\bhf_[A-Za-z0-9]{16,}"),  # Hugging Face token
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # AWS access key
@@ -62,7 +62,7 @@ def redact(text: str) -> str:
     secrets = dict.fromkeys([*_named_secrets().values(), *_in_addresses()], HIDDEN) | _known
     for secret in sorted(secrets, key=len, reverse=True):  # one may be the start of another
         text = _without(text, secret, secrets[secret])
-    text = _ASSIGNED.sub(lambda found: found[0] if _COUNTS.search(found[1]) else found[1] + HIDDEN, bare(text))
+    text = _ASSIGNED.sub(lambda found: found[0] if _COUNT.search(found[0]) else found[1] + HIDDEN, bare(text))
     for shape in _SHAPES:
         text = shape.sub(HIDDEN, text)
     return text
@@ -83,7 +83,7 @@ def exposed(text: str) -> str | None:
     """Why a setting must not hold this text, since settings are kept and printed; None where it may."""
     if bare(text) != text:
         return "an address with a user, a password or a query"
-    if assigned := [found[1] for found in _ASSIGNED.finditer(text) if not _COUNTS.search(found[1])]:
+    if assigned := [found[1] for found in _ASSIGNED.finditer(text) if not _COUNT.search(found[0])]:
         return f"the value of {assigned[0].strip(_AROUND_A_NAME)}"
     if any(shape.search(text) for shape in _SHAPES):
         return "what looks like a token"
