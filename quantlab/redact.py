@@ -31,7 +31,8 @@ _ASSIGNED = re.compile(
     r"""("(?!\$)(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?![$`"'])[^\s,;&}\])]+)""",  # a value, and no $NAME of a shell
     re.IGNORECASE,
 )
-_COUNT = re.compile(r"(?<![A-Za-z])tokens(?![A-Za-z])\D*[\d.]+(?:e[-+]?\d+)?$", re.IGNORECASE)  # max_new_tokens=64
+_TOKENS = re.compile(r"(?<![A-Za-z])tokens(?![A-Za-z])", re.IGNORECASE)
+_NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?:?", re.IGNORECASE)  # and the colon of a refusal
 _SHAPES = (
     re.compile(r"\bhf_[A-Za-z0-9]{16,}"),  # Hugging Face token
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # AWS access key
@@ -62,7 +63,7 @@ def redact(text: str) -> str:
     secrets = dict.fromkeys([*_named_secrets().values(), *_in_addresses()], HIDDEN) | _known
     for secret in sorted(secrets, key=len, reverse=True):  # one may be the start of another
         text = _without(text, secret, secrets[secret])
-    text = _ASSIGNED.sub(lambda found: found[0] if _COUNT.search(found[0]) else found[1] + HIDDEN, bare(text))
+    text = _ASSIGNED.sub(lambda found: found[0] if _is_count(found) else found[1] + HIDDEN, bare(text))
     for shape in _SHAPES:
         text = shape.sub(HIDDEN, text)
     return text
@@ -83,12 +84,17 @@ def exposed(text: str) -> str | None:
     """Why a setting must not hold this text, since settings are kept and printed; None where it may."""
     if bare(text) != text:
         return "an address with a user, a password or a query"
-    if assigned := [found[1] for found in _ASSIGNED.finditer(text) if not _COUNT.search(found[0])]:
+    if assigned := [found[1] for found in _ASSIGNED.finditer(text) if not _is_count(found)]:
         return f"the value of {assigned[0].strip(_AROUND_A_NAME)}"
     if any(shape.search(text) for shape in _SHAPES):
         return "what looks like a token"
     named = _named_secrets().items()
     return next((f"the value of {name}" for name, value in named if _without(text, value) != text), None)
+
+
+def _is_count(assigned: re.Match[str]) -> bool:
+    """A number of tokens: `max_new_tokens=64`."""
+    return _TOKENS.search(assigned[1]) is not None and _NUMBER.fullmatch(assigned[2]) is not None
 
 
 def is_secret(name: str) -> bool:

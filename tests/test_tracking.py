@@ -424,7 +424,7 @@ def test_a_store_of_another_version_says_what_to_do(root, tmp_path):
 
 def test_a_file_that_is_no_database_is_named_at_once(tmp_path):
     (tmp_path / "mlflow.db").write_text("not a database, " * 100)
-    with pytest.raises(tracking.TrackingError, match=r"mlflow\.db: file is not a database"):
+    with pytest.raises(tracking.TrackingError, match=r"mlflow\.db is damaged \(file is not a database\)"):
         tracking.prepare(tmp_path, LOCAL)
 
 
