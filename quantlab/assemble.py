@@ -89,7 +89,7 @@ def assemble(config: RunConfig, device: torch.device, clocks: Clocks, keep: Path
     with clocks.stage("load"):
         checkpoint = models.load(config.model, config.seed, config.runtime.dtype)
     if keep is not None:
-        write_companions(checkpoint, keep)
+        write_companions(checkpoint, keep, config.dataset.language)
     with clocks.stage("features"):
         corpus = open_corpus(config.dataset)
         speech = _speech(config, corpus, checkpoint)

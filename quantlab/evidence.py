@@ -157,22 +157,26 @@ def _differences(pair: Pair) -> Counts:
 
 
 def _bounded(pair: Pair, result: Resampled) -> Resampled:
-    """The same, with an interval for the WER of splits in which no utterance has more or fewer errors than before.
+    """The same, and the interval of a WER reaches as far as what was not seen may go.
 
-    Every resample gives 0 there, and an interval of no width would claim that a rare loss is excluded, however little
-    was heard. By the rule of three (Hanley and Lippman-Hand 1983), what was not seen in n words may happen in 3 / n.
+    Where no utterance has more errors than the baseline's, no resample has, and an interval that ends at 0 would claim
+    that a rare loss is excluded, however little was heard; likewise for a gain. By the rule of three (Hanley and
+    Lippman-Hand 1983), what was not seen in n words may happen in 3 / n. An end that is on the other side of 0 stays:
+    the difference is shown, and the test says the same.
     """
-    same, words, splits = (
-        pair.cell.words == pair.baseline.words,
-        np.array(pair.sample.words),
-        np.array(pair.sample.splits),
-    )
+    more, fewer = pair.cell.words > pair.baseline.words, pair.cell.words < pair.baseline.words
+    words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
 
     def bounded(rates: Rates, chosen: Any) -> Rates:
-        if rates.wer.ci95 is None or not same[chosen].all() or not words[chosen].sum():
+        if rates.wer.ci95 is None or not words[chosen].sum():
             return rates
         bound = RULE_OF_THREE / float(words[chosen].sum())
-        return rates._replace(wer=replace(rates.wer, ci95=(-bound, bound)))
+        low, high = rates.wer.ci95
+        if high >= 0 and not more[chosen].any():
+            high = max(high, bound)
+        if low <= 0 and not fewer[chosen].any():
+            low = min(low, -bound)
+        return rates._replace(wer=replace(rates.wer, ci95=(low, high)))
 
     return replace(
         result,

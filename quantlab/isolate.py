@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -254,6 +254,7 @@ def _work(config: RunConfig, log: str, pipe: Connection) -> None:
     pipe.send(attempt(config, _throttled(lambda stage, done, total: pipe.send((stage, done, total)))))
     pipe.close()
     sys.stdout.flush()
+    util._run_finalizers(0)  # semaphores of libraries (tqdm makes one), which the resource tracker would call leaked
     os._exit(0)  # tearing torch down costs half a second and nothing is left to save
 
 

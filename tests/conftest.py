@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items):
 # A third party's quantizers, found through the entry point that any package can use: each fails in its own way,
 # but for one, which tells how often it was asked.
 FAULTS = """
-import ctypes, os, signal, time
+import ctypes, multiprocessing, os, signal, time
 from quantlab.quantizers import torch as real
 
 class Fault:
@@ -67,7 +67,10 @@ def _hang(*_): time.sleep(600)
 def _segfault(*_): ctypes.string_at(0)
 def _kill(*_): os.kill(os.getpid(), signal.SIGKILL)
 def _exit(*_): os._exit(3)
-def _raise(*_): raise ValueError("this library is\\nbroken")
+def _raise(*_):
+    kept.append(multiprocessing.RLock())  # as tqdm has one, a semaphore that is there until the process ends
+    raise ValueError("this library is\\nbroken")
+kept = []
 def _memory(*_): bytearray(1 << 62)
 def _lazy(model, *_): return model
 

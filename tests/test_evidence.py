@@ -116,6 +116,20 @@ def test_identical_hypotheses_of_few_words_show_nothing(tmp_path):
     assert found.verdict == "underpowered"
 
 
+def test_one_lucky_word_does_not_exclude_what_was_not_seen(tmp_path):
+    """Forty utterances, one of them better by a word and none worse: every resample is at most 0."""
+
+    perfect = {"substitutions": 0, "deletions": 0, "insertions": 0, "hits": 8}
+    utterances = [item.model_copy(update=perfect) for item in result("none").utterances[:40]]
+    lucky = result("torch_int8").model_copy(update={"utterances": tuple(utterances)})
+    utterances[0] = utterances[0].model_copy(update={"substitutions": 1, "hits": 7})
+    none = result("none").model_copy(update={"utterances": tuple(utterances)})
+    found = compare(tmp_path, [none, lucky])[lucky.record.cell_id]
+    assert found.comparison.wer_difference == -1 / 320
+    assert found.comparison.wer_difference_ci95[1] == 3 / 320
+    assert found.verdict == "underpowered"
+
+
 def test_few_utterances_are_underpowered_however_bad(tmp_path):
     def shortened(quant):
         found = result(quant)

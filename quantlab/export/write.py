@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
@@ -33,10 +34,19 @@ class Made:
     portable: Portable | None  # null: another engine has written its own file
 
 
-def write_companions(checkpoint: Checkpoint, folder: Path) -> None:
-    """Everything of a checkpoint but its weights, as `from_pretrained` reads it."""
+def write_companions(checkpoint: Checkpoint, folder: Path, language: str) -> None:
+    """Everything of a checkpoint but its weights, as `from_pretrained` reads it; it decodes as it was measured.
+
+    Args:
+        checkpoint: what was measured.
+        folder: where they go.
+        language: of the corpus; where nobody names one, transformers would guess it from the audio.
+    """
     checkpoint.model.config.save_pretrained(folder)
-    checkpoint.model.generation_config.save_pretrained(folder)
+    how: Any = copy.deepcopy(checkpoint.model.generation_config)
+    if getattr(how, "is_multilingual", False):
+        how.language, how.task = language, "transcribe"
+    how.save_pretrained(folder)
     checkpoint.feature_extractor.save_pretrained(folder)
     if checkpoint.tokenizer is not None:
         from transformers import WhisperProcessor

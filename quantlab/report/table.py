@@ -139,8 +139,9 @@ def _named(rows: Sequence[Row]) -> list[Column]:
     ]
     further: dict[str, Names] = {
         axis: of
-        for axis in AXES
-        if _tells_apart(of := _values(axis, rows), of_all.values()) or (axis == "dtype" and any(map(is_half, rows)))
+        for axis, key in AXES.items()
+        if _tells_apart(of := _values(axis, rows), _told_by(key, of_all))
+        or (axis == "dtype" and any(map(is_half, rows)))
     }
     corpus = corpora(rows)
     if len(set(corpus.values())) > 1:
@@ -148,11 +149,23 @@ def _named(rows: Sequence[Row]) -> list[Column]:
     shown = [*of_all.values(), *further.values()]
     if len({tuple(of[row["cell_id"]] for of in shown) for row in rows}) < len({row["cell_id"] for row in rows}):
         further["cell"] = {row["cell_id"]: row["cell_id"][:_ID] for row in rows}
-    return found + [Column(tuple(axis.split("_")), _looked_up(of), words=True) for axis, of in further.items()]
+    return [
+        *found,
+        *(Column(tuple(axis.split("_")), _looked_up(of), shrinks=True, words=True) for axis, of in further.items()),
+    ]
+
+
+def _told_by(key: str, of_all: Mapping[str, Names]) -> Collection[Names]:
+    """The names that a setting is expected to follow from: a quantizer's from the quantizer, whatever the model."""
+    return [of_all["quant"]] if key.startswith("quant.") else of_all.values()
 
 
 def _values(axis: str, rows: Sequence[Row]) -> Names:
-    return {row["cell_id"]: None if row[axis] is None else str(row[axis]) for row in rows}
+    return {row["cell_id"]: None if row[axis] is None else _as_text(row[axis]) for row in rows}
+
+
+def _as_text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _looked_up(of: Names) -> Callable[[Row], str | None]:
@@ -247,9 +260,15 @@ def _fitting(filled: Sequence[_Filled], console: Console) -> list[_Filled]:
             break
         chosen = [one for one in chosen if one.column.drop_first != level]
     while not _fits(chosen, console, _shortest(chosen)) and len(chosen) > 1:
-        figures = [one for one in chosen if not one.column.shrinks]
-        chosen = [one for one in chosen if one is not (figures or chosen)[-1]]  # whole: half a figure is another one
+        chosen.remove(max(reversed(chosen), key=_needed_least))  # whole: half a figure is another one
     return chosen
+
+
+def _needed_least(one: _Filled) -> int:
+    """Where not even short names and these few figures fit: error rates and the verdict go last, but for names."""
+    if one.column.shrinks:
+        return 0
+    return 1 if one.column.scored or one.column.title[-1] == "verdict" else 2
 
 
 Widths = dict[_Filled, int]  # of columns that are narrower than what stands in them

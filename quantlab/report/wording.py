@@ -39,7 +39,7 @@ def megabytes(size_bytes: float) -> str:
 
 def three_digits(value: float) -> str:
     """Three significant digits, as an RTF needs them."""
-    return f"{value:#.3g}" if value >= 1e-4 else f"{value:.2e}"
+    return f"{value:#.3g}".removesuffix(".") if value >= 1e-4 else f"{value:.2e}"
 
 
 def ratio(value: float) -> str:

@@ -249,7 +249,7 @@ def test_every_tensor_keeps_its_type_and_its_bits(library, dtype, tmp_path):
     quantizer = quantizers.get(library)
     names, _ = quantizers.select(model, quant)
     extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
-    write_companions(Checkpoint(model, extractor, None), tmp_path)
+    write_companions(Checkpoint(model, extractor, None), tmp_path, "en")
     model = quantizer.setup(model, quant, names, CPU, print)
     held = portable(model, names, quantizer)
     config = resolve(composed().model_copy(update={"quant": quant}))

@@ -202,6 +202,12 @@ def test_utterances_with_problems_are_counted_by_whether_they_are_in_the_figures
     assert not any(records[1].cell_id in line for line in lines), "once for a corpus"
 
 
+def test_at_forty_columns_error_rates_and_verdict_are_left():
+    table, told, _ = text(ROWS, 40).partition("Left out, ")
+    assert told
+    assert all(word in table for word in ("quant", "WER", "verdict"))
+
+
 @pytest.mark.parametrize("width", range(20, 66, 5))
 @pytest.mark.parametrize("rows", [ROWS, CAREFUL], ids=["plain", "careful"])
 def test_where_it_is_narrow_whole_columns_go_and_no_figure_is_cut(rows, width):
