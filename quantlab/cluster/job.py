@@ -108,13 +108,13 @@ class Reporting(Display):
 
     def __init__(self, total: int, path: Path) -> None:
         super().__init__(total)
-        self._path, self._stage = path, ""
+        self._path, self._kept = path, ""
 
     def update(self, stage: str, done: int, total: int) -> None:
         """See `Display.update`."""
         super().update(stage, done, total)
-        if stage != self._stage:
-            self._stage = stage
+        if stage != self._kept:
+            self._kept = stage
             with contextlib.suppress(OSError):  # a full disk; the cell is not to suffer from it
                 batches.write_json(self._path, {"stage": stage}, durable=False)
 

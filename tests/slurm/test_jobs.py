@@ -270,5 +270,5 @@ def wait_for(what, condition, slurm, timeout_s=240):
     while not condition():
         if time.monotonic() > deadline:
             logs = "\n".join(path.read_text() for path in slurm.root.glob("jobs/*/slurm/*.out"))
-            raise AssertionError(f"never: {what}\n{slurm.sh('squeue', '--states=all')}\n{logs}")
+            raise AssertionError(f"never: {what}\n{collect(slurm)}\n{slurm.sh('squeue', '--states=all')}\n{logs}")
         time.sleep(0.5)
