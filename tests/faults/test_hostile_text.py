@@ -17,6 +17,7 @@ from synthetic import bad_result, result
 
 from quantlab import rescore, storage, verify
 from quantlab.commandline import console, warn
+from quantlab.labels import of_record
 from quantlab.printable import markdown as as_markdown
 from quantlab.printable import printable
 from quantlab.progress import Display
@@ -203,9 +204,10 @@ def test_a_terminal_in_colour_gets_no_codes_but_ours(root):
 def shown_as_it_goes(root, console):
     with Display(3, console) as display:
         for record in storage.read_all(root):
-            display.begin(record.corpus)
-            display.end(record.corpus, record)
-            display.say(record.corpus)
+            name = of_record(record).dataset
+            display.begin(name)
+            display.end(name, record)
+            display.say(name)
 
 
 ALLOWED = {"paragraph", "heading", "bullet_list", "list_item", "table", "thead", "tbody", "tr", "th", "td", "strong"}
