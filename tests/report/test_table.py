@@ -202,10 +202,12 @@ def test_utterances_with_problems_are_counted_by_whether_they_are_in_the_figures
     assert not any(records[1].cell_id in line for line in lines), "once for a corpus"
 
 
-def test_at_forty_columns_error_rates_and_verdict_are_left():
-    table, told, _ = text(ROWS, 40).partition("Left out, ")
+@pytest.mark.parametrize(("rows", "width"), [(ROWS, 40), (CAREFUL, 50)])
+def test_where_it_is_narrow_error_rates_and_verdict_are_left(rows, width):
+    table, told, _ = text(rows, width).partition("Left out, ")
     assert told
-    assert all(word in table for word in ("quant", "WER", "verdict"))
+    assert all(word in table for word in ("quant", "WER %", "clean", "other"))
+    assert ("verdict" in table) == any(row["verdict"] is not None for row in rows)
 
 
 @pytest.mark.parametrize("width", range(20, 66, 5))
