@@ -16,12 +16,13 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from quantlab.config import RunConfig
 from quantlab.errors import ConfigError, UnsupportedError
@@ -65,6 +66,8 @@ class Workers:
 
     def __init__(self) -> None:
         _spin_less_long()
+        # it is started again and nothing is lost: cells share no semaphore with the grid
+        warnings.filterwarnings("ignore", message="resource_tracker: process died unexpectedly")
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["quantlab.preload"])
 
@@ -254,7 +257,8 @@ def _work(config: RunConfig, log: str, pipe: Connection) -> None:
     pipe.send(attempt(config, _throttled(lambda stage, done, total: pipe.send((stage, done, total)))))
     pipe.close()
     sys.stdout.flush()
-    util._run_finalizers(0)  # semaphores of libraries (tqdm makes one), which the resource tracker would call leaked
+    leaving: Any = util  # what is private has no types
+    leaving._run_finalizers(0)  # semaphores of libraries (tqdm makes one), which the resource tracker would call leaked
     os._exit(0)  # tearing torch down costs half a second and nothing is left to save
 
 
