@@ -137,7 +137,7 @@ def test_wrong_folders_and_recordings(tmp_path):
     [
         ({"kind": "white"}, "set both"),
         ({"snr_db": 3.0}, "set both"),
-        ({"kind": "white", "snr_db": float("nan")}, "a number of dB, or inf"),
+        ({"kind": "white", "snr_db": float("nan")}, "a number of dB from -100 to 100, or inf"),
         ({"kind": "white", "snr_db": 3.0, "path": "x"}, "go together"),
         ({"kind": "recorded", "snr_db": 3.0}, "go together"),
     ],
