@@ -64,7 +64,8 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     """What is in a regular file that is no link, of at most `most_bytes`; the rest is as in `opened`."""
     try:
         with opened(path, most_bytes, follow=False) as file:
-            return file.read(most_bytes)  # one that says it is empty (/proc) may have more
+            size = os.fstat(file.fileno()).st_size
+            return file.read(size or most_bytes)  # one that says it is empty (/proc) may have more
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # the last is a socket's
             raise OSError(errno.EINVAL, "a link or a socket, expected a regular file", str(path)) from None

@@ -11,6 +11,7 @@ from quantlab.evidence import evidence
 from quantlab.report import flat, latex, markdown, rows, table
 from quantlab.report.html import grid as page_grid
 from quantlab.report.html import summary
+from quantlab.report.wording import corpus_key
 from quantlab.status.heads import heads
 from quantlab.tracking import describe
 
@@ -105,8 +106,9 @@ def test_the_best_of_one_corpus_is_told_within_it(kinds, tmp_path):
     assert marked == 2 * page_grid.table([row for row in found if row["cell_id"][0] == "a"]).count(
         'aria-label="best of this column"'
     )
+    keys = {row["cell_id"]: corpus_key(row) for row in found}
     bold = {key: shown for column in table.columns(found) if column.title == ("WER %", "clean")
-            for key, shown in table._best(column, found).items()}  # fmt: skip
+            for key, shown in table._best(column, found, keys).items()}  # fmt: skip
     assert len(bold) == 2
 
 

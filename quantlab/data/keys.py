@@ -32,10 +32,10 @@ _CHECKED = frozenset((*SEGMENT, *_RATE, *_FRAMES, *_CHANNELS, *_LENGTH, *LANGUAG
 HARMLESS = frozenset(
     (
         "id key uid uuid uniq_id utt_id utterance_id sentence_id segment_id session session_id chapter_id book_id "
-        "speaker_name age gender sex accent accents dialect variant nationality native_language country region city "
-        "up_votes down_votes sentence_domain domain topic category genre title url corpus dataset subset license "
-        "licence comment note notes tags device microphone mic room environment snr snr_db mos wer cer pred_text "
-        "confidence date created_at recorded_at year num_words word_count"
+        "speaker_name voice seen_voice age gender sex accent accents dialect variant nationality native_language "
+        "country region city up_votes down_votes sentence_domain domain topic category genre title url corpus dataset "
+        "subset license licence comment note notes tags device microphone mic room environment snr snr_db mos wer cer "
+        "pred_text confidence date created_at recorded_at year num_words word_count"
     ).split()
 ).union(SPEAKER)
 

@@ -105,12 +105,13 @@ def _of_one_corpus(found: Sequence[Row], wanted: str | None) -> Sequence[Row]:
     """The cells of one corpus, whatever its name; those that failed before theirs was read stay with their name."""
     named = corpora(found)
     found = _chosen_by(found, "dataset", wanted, lambda item: _called(item, "corpus", named))
-    heard = {corpus_key(item): item for item in found if item["status"] == "ok"}
+    keys = {item["cell_id"]: corpus_key(item) for item in found}
+    heard = {keys[item["cell_id"]]: item for item in found if item["status"] == "ok"}
     if len(heard) > 1:
         told = "; ".join(sorted(_told(item, named) for item in heard.values()))
         raise SeveralCorporaError(f"the cells are of several corpora ({told}): choose one with --dataset")
     one = next(iter(heard), None)
-    return [item for item in found if one in (None, corpus_key(item)) or item["corpus"]["fingerprint"] is None]
+    return [item for item in found if one in (None, keys[item["cell_id"]]) or item["corpus"]["fingerprint"] is None]
 
 
 def _told(item: Row, named: Mapping[str, str]) -> str:

@@ -45,6 +45,7 @@ from quantlab.report.wording import (
 __all__ = ["Column", "columns", "rtf", "show", "text"]
 
 Names = Mapping[str, str | None]  # cell id → what stands in a column
+Keys = Mapping[str, Hashable]  # cell id → what the cells of one corpus share
 _SHORTEST = 8  # characters that are left of a name
 _UNLIMITED = 400  # columns; a file or a pipe has no width
 _STYLES = {
@@ -217,14 +218,18 @@ def text(rows: Sequence[Row], width: int = _UNLIMITED) -> str:
 
 
 def _print(rows: Sequence[Row], console: Console) -> None:
-    filled = [_filled(column, rows) for column in columns(rows)]
+    keys = {row["cell_id"]: corpus_key(row) for row in rows}
+    filled = [_filled(column, rows, keys) for column in columns(rows)]
     chosen = _fitting(filled, console)
     console.print(_table(chosen, _name_widths(chosen, console), rows=True))
     dropped = sorted((one.column for one in filled if one not in chosen), key=lambda column: -column.drop_first)
     if dropped:
         told = printable(", ".join(dict.fromkeys(" ".join(column.title) for column in dropped)))
         console.print(f"Left out, the terminal is too narrow: {told}", style="dim")
-    for line in (*_failures(rows), *_few(rows), *_problems(rows), *_unsettled(rows), *_notes(rows)):
+    called = names(rows)
+    for line in (
+        *_failures(rows, called), *_few(rows), *_problems(rows), *_unsettled(rows, called), *_notes(rows, called)
+    ):  # fmt: skip
         console.print(line)
 
 
@@ -246,9 +251,9 @@ class _Filled:
         return list(map(printable, self.column.title))
 
 
-def _filled(column: Column, rows: Sequence[Row]) -> _Filled:
-    best = _best(column, rows)
-    return _Filled(column, [_cell(column, row, best) for row in rows])
+def _filled(column: Column, rows: Sequence[Row], keys: Keys) -> _Filled:
+    best = _best(column, rows, keys)
+    return _Filled(column, [_cell(column, row, best.get(keys[row["cell_id"]])) for row in rows])
 
 
 def _fitting(filled: Sequence[_Filled], console: Console) -> list[_Filled]:
@@ -313,31 +318,30 @@ def _table(chosen: Sequence[_Filled], widths: Widths | None = None, rows: bool =
     return table
 
 
-def _best(column: Column, rows: Sequence[Row]) -> dict[Hashable, str]:
+def _best(column: Column, rows: Sequence[Row], keys: Keys) -> dict[Hashable, str]:
     """How the best figure of a column is printed, by corpus: figures of different corpora do not compare."""
     found: dict[Hashable, list[float]] = {}
     for row in rows:
         figure = column.figure(row)
         if row["status"] == "ok" and figure is not None and not (column.scored and few(row)):
-            found.setdefault(corpus_key(row), []).append(figure)
+            found.setdefault(keys[row["cell_id"]], []).append(figure)
     if column.better is None:
         return {}
     return {key: column.show(column.better(figures)) for key, figures in found.items() if len(figures) > 1}
 
 
-def _cell(column: Column, row: Row, best: Mapping[Hashable, str]) -> Text:
+def _cell(column: Column, row: Row, best: str | None) -> Text:
     figure = column.figure(row)
     if figure is None:
         return Text(ABSENT, style="dim")
     shown = printable(column.show(figure))
     if column.words:
         return Text(shown, style=_STYLES.get(shown, ""))
-    bold = row["status"] == "ok" and shown == best.get(corpus_key(row)) and not (column.scored and few(row))
+    bold = row["status"] == "ok" and shown == best and not (column.scored and few(row))
     return Text(shown, style="bold" if bold else "")
 
 
-def _failures(rows: Sequence[Row]) -> Iterator[Text]:
-    named = names(rows)
+def _failures(rows: Sequence[Row], named: Mapping[str, str]) -> Iterator[Text]:
     for row in rows:
         if row["status"] != "ok":
             yield _line(row["status"], _STYLES[row["status"]], named[row["cell_id"]], row["reason"] or "")
@@ -354,9 +358,8 @@ def _problems(rows: Sequence[Row]) -> Iterator[Text]:
         yield _line(which, "yellow", corpus, found)
 
 
-def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:
+def _unsettled(rows: Sequence[Row], named: Mapping[str, str]) -> Iterator[Text]:
     """Cells whose time did not settle within the protocol's budget."""
-    named = names(rows)
     for row in rows:
         speed = row["speed"]
         if speed is not None and not speed["converged"]:
@@ -364,8 +367,7 @@ def _unsettled(rows: Sequence[Row]) -> Iterator[Text]:
             yield _line("not converged", "yellow", named[row["cell_id"]], reach)
 
 
-def _notes(rows: Sequence[Row]) -> Iterator[Text]:
-    called = names(rows)
+def _notes(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[Text]:
     for word, found in (("loops", loops), ("batch", depends_on_batch), ("size", sizes), ("noise", noise)):
         for cells, what in found(rows, called):
             yield _line(word, "yellow", cells, what)
