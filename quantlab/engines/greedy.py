@@ -125,12 +125,12 @@ def _ban(banned: torch.Tensor, tokens: list[int]) -> None:
 
 
 def _static_cache(model: WhisperForConditionalGeneration, decoding: Decoding) -> Any:
-    """Room for prompt and tokens, and for all that is heard."""
+    """Room for prompt and tokens, also those of the calls before a graph is recorded, and for all that is heard."""
     from transformers import EncoderDecoderCache, StaticCache
 
     config = copy.deepcopy(model.config)
     config.num_hidden_layers = model.config.decoder_layers  # WhisperConfig's means the encoder's
-    tokens = len(decoding.prompt) + max(decoding.max_new_tokens, decoding.forced_tokens)
+    tokens = len(decoding.prompt) + max(decoding.max_new_tokens, decoding.forced_tokens, WARM_UP + 1)
     return EncoderDecoderCache(
         StaticCache(config=config, max_cache_len=tokens),
         StaticCache(config=config, max_cache_len=model.config.max_source_positions),
