@@ -88,6 +88,21 @@ class Parser(argparse.ArgumentParser):
         return [name for name in self._option_string_actions if name.startswith("--")]
 
 
+PACKED = ", or records packed by tar"  # of what `--root` may be
+
+
+@contextlib.contextmanager
+def records_below(root: Path) -> Iterator[Path]:
+    """The folder of records for the length of a block; a file that holds none is a misuse, in one line."""
+    from quantlab.archive import ArchiveError, unpacked  # records are models of pydantic, which take time to import
+
+    try:
+        with unpacked(root) as folder:
+            yield folder
+    except ArchiveError as error:
+        sys.exit(refuse(error))
+
+
 def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
     """`--root DIR`, which every command takes."""
     parser.add_argument(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab import figures, storage
-from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, tell, to_stdout, warn
+from quantlab.commandline import MISUSED, NO, PACKED, Parser, add_root, no_records, records_below, tell, to_stdout, warn
 from quantlab.config import ProtocolConfig
 from quantlab.entry import enter
 from quantlab.errors import did_you_mean
@@ -205,8 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     code = NO  # of a reader who left before the end, so at a difference
     try:
-        with to_stdout():
-            code = _print(check(options.root, options.ids or None), options.root)
+        with records_below(options.root) as root, to_stdout():
+            code = _print(check(root, options.ids or None), options.root)
     except NoSuchCellError as error:
         warn(error.args[0])
         return MISUSED
@@ -241,7 +241,7 @@ def _parser() -> Parser:
         epilog=f"example: {_EXAMPLE}",
     )
     parser.add_argument("ids", nargs="*", metavar="CELL_ID", help="only these cells (default: every record)")
-    add_root(parser)
+    add_root(parser, PACKED)
     return parser
 
 

@@ -6,7 +6,19 @@ import argparse
 import gc
 from collections.abc import Sequence
 
-from quantlab.commandline import MISUSED, NO, Parser, add_root, not_negative, one_of, positive, to_stdout, warn
+from quantlab.commandline import (
+    MISUSED,
+    NO,
+    PACKED,
+    Parser,
+    add_root,
+    not_negative,
+    one_of,
+    positive,
+    records_below,
+    to_stdout,
+    warn,
+)
 from quantlab.entry import enter
 from quantlab.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.recommend.judge import DEVICES
@@ -23,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        found = recommend(options.root, _limits(options))
+        with records_below(options.root) as root:
+            found = recommend(root, _limits(options))
     except NotRecordedError as error:
         warn(f"{error.args[0]} (below {options.root}); measure some: python -m quantlab -m quant=none,…")
         return NO
@@ -71,7 +84,7 @@ def _parser() -> Parser:
         help="needed where several corpora are recorded: name, file of a manifest, or fingerprint",
     )
     parser.add_argument("--split", metavar="NAME", help="the WER increase in this split instead of over all")
-    add_root(parser)
+    add_root(parser, PACKED)
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: %(default)s")
     parser.add_argument("--all", action="store_true", help="list every cell, however many")
     return parser

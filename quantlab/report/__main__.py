@@ -9,7 +9,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, positive, to_stdout, warn
+from quantlab.commandline import (
+    MISUSED,
+    NO,
+    PACKED,
+    Parser,
+    add_root,
+    no_records,
+    one_of,
+    positive,
+    records_below,
+    to_stdout,
+    warn,
+)
 from quantlab.entry import enter
 from quantlab.printable import printable
 from quantlab.report import flat, latex, markdown, rows, table
@@ -47,34 +59,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         through `SystemExit(2)`.
     """
     options = _parser().parse_args(arguments)
+    with records_below(options.root) as root:
+        return _report(options, root)
+
+
+def _report(options: argparse.Namespace, root: Path) -> int:
     unread: list[str] = []
 
     def leave_out(why: str) -> None:
         warn(why)
         unread.append(why)
 
-    found = rows.rows(options.root, margin=options.margin, on_unreadable=leave_out)
+    found = rows.rows(root, margin=options.margin, on_unreadable=leave_out)
     if not found:
         warn(no_records(options.root))
         if options.format != "json":
             return NO
-    code = _deliver(options, found, unread)
+    code = _deliver(options, root, found, unread)
     return code if found else NO
 
 
-def _deliver(options: argparse.Namespace, found: list[Row], unread: Sequence[str]) -> int:
+def _deliver(options: argparse.Namespace, root: Path, found: list[Row], unread: Sequence[str]) -> int:
     out, render = options.out, FORMATS[options.format]
     if options.format == "html":
         render = partial(_html, audio=tuple(options.audio))
     if out is None and options.format == "html" and sys.stdout.isatty():
-        out = options.root / _PAGE  # nobody reads a page of megabytes in a terminal
+        beside = options.root.parent if options.root.is_file() else options.root
+        out = beside / _PAGE  # nobody reads a page of megabytes in a terminal
     if out is not None:
-        return _write(out, render(options.root, found, unread))
+        return _write(out, render(root, found, unread))
     with to_stdout():
         if options.format == "table" and sys.stdout.isatty():
             table.show(found)  # what could not be read stands above it already
         else:
-            sys.stdout.write(render(options.root, found, unread))
+            sys.stdout.write(render(root, found, unread))
     return 0
 
 
@@ -96,7 +114,7 @@ def _parser() -> Parser:
         "or empty.",
         epilog="example: python -m quantlab.report --root mlruns --format markdown --out report.md",
     )
-    add_root(parser)
+    add_root(parser, PACKED)
     parser.add_argument(
         "--format",
         type=one_of("format", FORMATS),

@@ -13,7 +13,7 @@ from quantlab.report.rows import Row
 
 def render(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> str:
     """The whole document; it ends with a line break."""
-    parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells recorded below {escape(str(root))}."]
+    parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells."]
     for section in document.sections(root, rows, unread):
         parts += _section(section)
     return "\n\n".join(parts) + "\n"
