@@ -1,16 +1,33 @@
-"""CTranslate2's `model.bin`, read without the library: what there is, of which type, and how large."""
+"""CTranslate2's `model.bin`, read without the library: what there is, of which type, how large, and where it lies."""
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from quantlab.content import opened
+from quantlab.errors import shortened
+
 VERSION = 6  # of the layout
-DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")  # in the order of the library's DataType
+ITEM_BYTES = {"float32": 4, "int8": 1, "int16": 2, "int32": 4, "float16": 2, "bfloat16": 2}
+DTYPES = tuple(ITEM_BYTES)  # in the order of the library's DataType
+# layer of the file, below its block → the Linear modules that it holds, one upon the other, below theirs
+LINEARS = {
+    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention/linear_1": ("self_attn.out_proj",),
+    "attention/linear_0": ("encoder_attn.q_proj",),
+    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "attention/linear_2": ("encoder_attn.out_proj",),
+    "ffn/linear_0": ("fc1",),
+    "ffn/linear_1": ("fc2",),
+}
+BLOCK = re.compile(r"(encoder|decoder)/layer_(\d+)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -22,6 +39,22 @@ class Variable:
     shape: tuple[int, ...]
     bytes: int
     stored_as: str  # the name under which the file holds it
+    offset: int  # of its data in the file, bytes
+
+
+def kind(path: Path) -> str | None:
+    """The kind of model that a file holds, e.g. `WhisperSpec`; None where it is no file of CTranslate2.
+
+    Raises:
+        OSError: see `opened`.
+    """
+    with opened(path) as file:
+        try:
+            _number(file, "I")
+            found = _text(file)
+        except ValueError:
+            return None
+    return found if found.endswith("Spec") else None
 
 
 def variables(path: Path) -> list[Variable]:
@@ -33,9 +66,10 @@ def variables(path: Path) -> list[Variable]:
     Source: CTranslate2 4.8, python/ctranslate2/specs/model_spec.py and src/models/model.cc.
 
     Raises:
-        ValueError: another version of the layout.
+        ValueError: another version of the layout, or it is cut off, or says of itself what cannot be.
+        OSError: see `opened`.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         if (version := _number(file, "I")) != VERSION:
             raise ValueError(f"{path.name} has layout {version} of CTranslate2, only {VERSION} is known")
         _text(file)
@@ -48,10 +82,14 @@ def variables(path: Path) -> list[Variable]:
 def _variable(file: BinaryIO) -> Variable:
     name = _text(file)
     shape = tuple(_number(file, "I") for _ in range(_number(file, "B")))
-    dtype = DTYPES[_number(file, "B")]
+    code = _number(file, "B")
     size_bytes = _number(file, "I")
-    file.seek(size_bytes, os.SEEK_CUR)
-    return Variable(name, dtype, shape, size_bytes, stored_as=name)
+    if code >= len(DTYPES) or math.prod(shape) * ITEM_BYTES[DTYPES[code]] != size_bytes:
+        raise ValueError(f"{shortened(name)} has {size_bytes} bytes, which no {list(shape)} of type {code} has")
+    start = file.tell()
+    if file.seek(size_bytes, os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
+        raise ValueError(f"it ends within {shortened(name)}")
+    return Variable(name, DTYPES[code], shape, size_bytes, stored_as=name, offset=start)
 
 
 def _aliases(alias: str, name: str, held: dict[str, Variable]) -> Iterator[Variable]:
@@ -67,4 +105,7 @@ def _text(file: BinaryIO) -> str:
 
 def _number(file: BinaryIO, kind: str) -> int:
     """An unsigned integer: `kind` as in struct."""
-    return int(struct.unpack(f"<{kind}", file.read(struct.calcsize(kind)))[0])
+    found = file.read(struct.calcsize(kind))
+    if len(found) < struct.calcsize(kind):
+        raise ValueError("it is cut off")
+    return int(struct.unpack(f"<{kind}", found)[0])

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from quantlab.content import opened
+from quantlab.errors import shortened
+
 MAGIC = b"lmgg"
+MOST_DIMENSIONS = 4  # of ggml
 # ggml_type → name, weights of a block, bytes of a block
 TYPES = {
     0: ("f32", 1, 4),
@@ -50,6 +54,7 @@ class Contents:
     """A file without its data."""
 
     numbers: dict[str, int]  # by their names in whisper.cpp
+    words: tuple[bytes, ...]
     tensors: tuple[Tensor, ...]
 
 
@@ -57,34 +62,55 @@ def read(path: Path) -> Contents:
     """Read a file's headers.
 
     Raises:
-        ValueError: it is no such file, or is cut off.
+        ValueError: it is no such file, or is cut off, or says of itself what cannot be.
+        OSError: see `opened`.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         if file.read(4) != MAGIC:
-            raise ValueError(f"{path} does not begin as a file of whisper.cpp")
+            raise ValueError("it does not begin as a file of whisper.cpp")
         numbers = dict(zip(NUMBERS, _integers(file, len(NUMBERS)), strict=True))
-        bins, frequencies = _integers(file, 2)
-        file.seek(4 * bins * frequencies, os.SEEK_CUR)
-        [words] = _integers(file, 1)
-        for _ in range(words):
-            file.seek(_integers(file, 1)[0], os.SEEK_CUR)
-        size = path.stat().st_size
-        tensors = []
+        bins, frequencies = _sizes(file, 2)
+        _skip(file, 4 * bins * frequencies)
+        words = tuple(_bytes(file, _sizes(file, 1)[0]) for _ in range(_sizes(file, 1)[0]))
+        size, tensors = os.fstat(file.fileno()).st_size, []
         while file.tell() < size:
             tensors.append(_tensor(file))
-            file.seek(tensors[-1].bytes, os.SEEK_CUR)
-        if file.tell() != size:
-            raise ValueError(f"{path} ends within {tensors[-1].name}")
-    return Contents(numbers, tuple(tensors))
+            if file.seek(tensors[-1].bytes, os.SEEK_CUR) > size:
+                raise ValueError(f"it ends within {shortened(tensors[-1].name)}")
+    return Contents(numbers, words, tuple(tensors))
 
 
 def _tensor(file: BinaryIO) -> Tensor:
-    dimensions, length, kind = _integers(file, 3)
-    shape = tuple(reversed(_integers(file, dimensions)))
-    name = file.read(length).decode()
+    dimensions, length, kind = _sizes(file, 3)
+    if not 1 <= dimensions <= MOST_DIMENSIONS or kind not in TYPES:
+        raise ValueError(f"it has a tensor of {dimensions} dimensions and type {kind}")
+    shape = tuple(reversed(_sizes(file, dimensions)))
+    name = _bytes(file, length).decode()
     dtype, weights, block_bytes = TYPES[kind]
+    if shape[-1] % weights:
+        raise ValueError(f"the rows of {shortened(name)} are no whole blocks of {dtype}")
     return Tensor(name, dtype, shape, file.tell(), math.prod(shape) // weights * block_bytes)
 
 
+def _sizes(file: BinaryIO, count: int) -> tuple[int, ...]:
+    found = _integers(file, count)
+    if min(found) < 0:
+        raise ValueError(f"it has a size of {min(found)}")
+    return found
+
+
 def _integers(file: BinaryIO, count: int) -> tuple[int, ...]:
-    return struct.unpack(f"<{count}i", file.read(4 * count))
+    return struct.unpack(f"<{count}i", _bytes(file, 4 * count))
+
+
+def _bytes(file: BinaryIO, count: int) -> bytes:
+    start = file.tell()
+    _skip(file, count)
+    file.seek(start)
+    return file.read(count)
+
+
+def _skip(file: BinaryIO, count: int) -> None:
+    """Go on, but not past the end: nothing is read, or reserved, of which there is nothing."""
+    if file.seek(count, os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
+        raise ValueError("it is cut off")

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from quantlab import hub
 from quantlab.config import Dtype, ModelConfig
-from quantlab.errors import ConfigError, Unavailable, did_you_mean
+from quantlab.errors import CheckpointError, ConfigError, Unavailable, did_you_mean
+from quantlab.models import convert, pretrained, random_weights
 from quantlab.models import folder as folders
-from quantlab.models import pretrained, random_weights
+from quantlab.models.convert import Original
 from quantlab.models.foreign import what_it_is
 from quantlab.record import to_json
 
@@ -37,8 +38,13 @@ class Checkpoint:
     tokenizer: WhisperTokenizer | None  # null when weights are random: there is no text to make
 
 
-def fingerprint(model: ModelConfig, seed: int) -> str:
+def fingerprint(model: ModelConfig, seed: int, quantized_too: bool = False) -> str:
     """What weights and text depend on, without loading them: content, commit, or architecture and seed.
+
+    Args:
+        model: which.
+        seed: of random weights.
+        quantized_too: see `locate`.
 
     Raises:
         ConfigError: the folder does not hold a checkpoint.
@@ -47,16 +53,17 @@ def fingerprint(model: ModelConfig, seed: int) -> str:
         return "random:" + hashlib.sha256(to_json([random_weights.shape(model), seed]).encode()).hexdigest()
     if model.source == "hub" and model.path is None:
         return f"{model.repo}@{hub.commit(_repo(model), model.revision, 'model')}"
-    return "sha256:" + folders.content_hash(locate(model))
+    return "sha256:" + folders.content_hash(locate(model, quantized_too))
 
 
-def load(model: ModelConfig, seed: int, dtype: Dtype = "float32") -> Checkpoint:
+def load(model: ModelConfig, seed: int, dtype: Dtype = "float32", quantized_too: bool = False) -> Checkpoint:
     """Load a checkpoint, or make one.
 
     Args:
         model: which.
         seed: of random weights; unused for others.
         dtype: of all that the recogniser holds. It is loaded and checked in fp32 first, whatever type its file has.
+        quantized_too: see `locate`.
 
     Raises:
         ConfigError: the folder is no checkpoint of a Whisper, or its tensors are not its architecture's.
@@ -68,26 +75,50 @@ def load(model: ModelConfig, seed: int, dtype: Dtype = "float32") -> Checkpoint:
         recogniser, feature_extractor = random_weights.make(model, seed)
         tokenizer = None
     else:
-        recogniser, processor = pretrained.load(locate(model))
+        recogniser, processor = pretrained.load(locate(model, quantized_too))
         feature_extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     return Checkpoint(recogniser.to(getattr(torch, dtype)), feature_extractor, tokenizer)
 
 
-def locate(model: ModelConfig) -> Path:
-    """The folder of a pretrained checkpoint, checked; fetched from the hub if need be.
+def locate(model: ModelConfig, quantized_too: bool = False) -> Path:
+    """The folder of a pretrained checkpoint, checked; fetched from the hub, or made of another program's, if need be.
+
+    Args:
+        model: which.
+        quantized_too: take a file that is quantized already; its folder has the values that it multiplies with.
 
     Raises: as `load`.
     """
     if model.path is not None:
-        folder = Path(model.path).expanduser()
-        if not folder.is_dir():
-            raise ConfigError(f"model.path={folder} {_no_folder(folder)}")
+        folder = _of_path(model, Path(model.path).expanduser(), quantized_too)
     elif model.source == "shipped":
         folder = shipped(model.name)
     else:
         folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, _ways_out(model))
     folders.check(folder)
     return folder
+
+
+def _of_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:
+    if found := convert.original(path):
+        if found.quantized and not quantized_too:
+            raise CheckpointError(
+                f"{path} is quantized already ({found.quantized_as}): measure it as it is, quant=as_shipped, "
+                "or give what it was made from"
+            )
+        return convert.converted(found, model.repo, model.revision)
+    if not path.is_dir():
+        raise ConfigError(f"model.path={path} {_no_folder(path)}")
+    return path
+
+
+def original(model: ModelConfig) -> Original | None:
+    """The file of another program that a checkpoint is in; None where it is a folder of transformers.
+
+    Raises:
+        CheckpointError: it is not whole.
+    """
+    return convert.original(Path(model.path).expanduser()) if model.path is not None else None
 
 
 def shipped(name: str) -> Path:
@@ -105,14 +136,14 @@ def shipped(name: str) -> Path:
     return there[name]
 
 
-def feature_extractor(model: ModelConfig) -> WhisperFeatureExtractor:
+def feature_extractor(model: ModelConfig, quantized_too: bool = False) -> WhisperFeatureExtractor:
     """What `load` gives of it, without the weights.
 
     Raises: as `load`.
     """
     if model.weights == "random":
         return random_weights.feature_extractor(model)
-    return pretrained.processor(locate(model)).feature_extractor
+    return pretrained.processor(locate(model, quantized_too)).feature_extractor
 
 
 def _no_folder(path: Path) -> str:
@@ -133,7 +164,7 @@ def languages(model: ModelConfig) -> dict[str, int] | None:
         return None
     try:
         with hub.cache_only():
-            return folders.check(locate(model)).languages
+            return folders.check(locate(model, quantized_too=True)).languages
     except Unavailable:
         return None
 

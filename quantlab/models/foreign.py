@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,10 @@ from quantlab.errors import ConfigError, shortened
 from quantlab.models.files import is_there, read_json
 
 MERGE = "merge it first (`merge_and_unload` of peft, then `save_pretrained`) and give that folder"
-CONVERT = "convert it where it is trusted to the layout of transformers (`save_pretrained`), and give that folder"
 ORIGINAL = "give the folder of transformers that it was made from; quantlab quantizes and converts by itself"
+FILES = re.compile(r"ggml-.+\.bin|.+\.pt")  # of whisper.cpp, of OpenAI
 BY_START = {  # of a file → what it is, and what to do
-    b"lmgg": f"is a file of whisper.cpp (ggml): {ORIGINAL} (quant=ggml_q5_0)",
     b"GGUF": f"is a GGUF file: {ORIGINAL} (quant=ggml_q5_0)",
-    b"PK\x03\x04": f"is an archive, as torch.save writes a pickle: {CONVERT}",
-    b"\x80": f"is a pickle, which can run any code when it is read: {CONVERT}",
 }
 
 
@@ -25,7 +23,7 @@ def what_it_is(path: Path) -> str | None:
 
 
 def _file(path: Path) -> str:
-    if path.name in ("config.json", "model.safetensors"):
+    if path.name in ("config.json", "model.safetensors", "model.bin"):
         return f"is a file: give the folder that it is in, model.path={path.parent}"
     with path.open("rb") as file:
         start = file.read(4)
@@ -42,12 +40,14 @@ def _folder(folder: Path) -> str | None:
         return f"is the hub's cache of a repository: give its snapshot, model.path={snapshots[-1]}"
     names = {path.name for path in folder.iterdir()}
     if "model.bin" in names and names & {"vocabulary.json", "vocabulary.txt"}:
-        return f"is a model of CTranslate2: {ORIGINAL} (quant=ct2_int8)"
+        return "has a model.bin that is no Whisper of CTranslate2's: convert it again, or give what it was made from"
     if "weights.npz" in names:
         return f"is a model of MLX: {ORIGINAL}"
     for suffix, what in ((".gguf", "GGUF"), (".onnx", "ONNX"), (".nemo", "NeMo")):
         if found := sorted(name for name in names if name.endswith(suffix)):
             return f"has {shortened(found[0])}, a file of {what}: {ORIGINAL}"
+    if "config.json" not in names and (files := sorted(name for name in names if FILES.fullmatch(name))):
+        return f"is a folder of files that are a model each: give one of them, e.g. model.path={folder / files[-1]}"
     if "config.json" not in names and (inner := sorted(path.parent for path in folder.glob("*/config.json"))):
         return f"has no config.json, {len(inner)} of its folders have: give one of them, e.g. model.path={inner[-1]}"
     return None

@@ -8,13 +8,13 @@ Source: https://opennmt.net/CTranslate2/quantization.html
 from __future__ import annotations
 
 import copy
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from quantlab.engines.ctranslate2_file import BLOCK, LINEARS
 from quantlab.errors import ConfigError
 from quantlab.quantizers import HEAD, folder_for, why_not_among, why_not_installed
 
@@ -41,17 +41,6 @@ BITS = {
     "int8_bfloat16": 8,
 }
 CPU_TYPES = ("int8", "int8_float32")  # the library has no 16-bit floats on a CPU, whichever it is
-# layer of the file, below its block → the Linear modules that it holds, one upon the other, below theirs
-LINEARS = {
-    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "self_attention/linear_1": ("self_attn.out_proj",),
-    "attention/linear_0": ("encoder_attn.q_proj",),
-    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
-    "attention/linear_2": ("encoder_attn.out_proj",),
-    "ffn/linear_0": ("fc1",),
-    "ffn/linear_1": ("fc2",),
-}
-BLOCK = re.compile(r"(encoder|decoder)/layer_(\d+)/(.+)")
 HEAD_LAYER = "decoder/projection"
 
 

@@ -301,7 +301,7 @@ def several(path):
 FOLDERS = [
     (adapter, "is an adapter of openai/whisper-small: merge it first"),
     (adapter_beside_its_base, "is an adapter of openai/whisper-small: merge it first"),
-    (ctranslate2, "is a model of CTranslate2: give the folder of transformers"),
+    (ctranslate2, "has a model.bin that is no Whisper of CTranslate2's"),
     (
         lambda path: shutil.copytree(models.ASSETS / "nano", path / "snapshots" / "abc"),
         "give its snapshot, model.path=",
@@ -323,10 +323,10 @@ def test_a_folder_of_something_else(make, says, tmp_path):
 
 
 GIVEN = {
-    b"lmgg\x00\x00": "is a file of whisper.cpp (ggml)",
+    b"lmgg\x00\x00": "cannot be read as a model of whisper.cpp: it is cut off",
     b"GGUF\x03": "is a GGUF file",
-    b"PK\x03\x04": "is an archive, as torch.save writes a pickle",
-    b"\x80\x04": "is a pickle, which can run any code",
+    b"PK\x03\x04": "cannot be read as a model of OpenAI: its archive is broken",
+    b"\x80\x04": "a pickle can run any code when it is read: convert it where it is trusted",
     b"": "is a file; expected a folder",
 }
 

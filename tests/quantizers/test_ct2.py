@@ -149,10 +149,10 @@ def test_the_reader_on_a_file_by_hand(tmp_path):
     path = tmp_path / "model.bin"
     path.write_bytes(struct.pack("<I", 6) + text("S") + struct.pack("<II", 3, 2) + weight + scale + aliases)
     assert variables(path) == [
-        Variable("a/weight", "int8", (2, 3), 6, "a/weight"),
-        Variable("a/weight_scale", "float32", (2,), 8, "a/weight_scale"),
-        Variable("b/weight", "int8", (2, 3), 6, "a/weight"),
-        Variable("b/weight_scale", "float32", (2,), 8, "a/weight_scale"),
+        Variable("a/weight", "int8", (2, 3), 6, "a/weight", 41),
+        Variable("a/weight_scale", "float32", (2,), 8, "a/weight_scale", 74),
+        Variable("b/weight", "int8", (2, 3), 6, "a/weight", 41),
+        Variable("b/weight_scale", "float32", (2,), 8, "a/weight_scale", 74),
     ]
     path.write_bytes(struct.pack("<I", 7))
     with pytest.raises(ValueError, match="layout 7 of CTranslate2, only 6"):

@@ -241,7 +241,7 @@ LIBRARY_FILES = {
     "torchao": {"quantizers/torchao.py"},
     "ctranslate2": {"quantizers/ct2.py", "engines/ctranslate2.py"},
     "_pywhispercpp": {"quantizers/ggml.py", "engines/whispercpp.py", "ggml/blocks.py"},
-    "gguf": set(),  # for tests only
+    "gguf": {"models/from_ggml.py"},
 }
 
 

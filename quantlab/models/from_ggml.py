@@ -1,0 +1,101 @@
+"""A file of whisper.cpp as a folder of transformers.
+
+Blocks become the fp32 that they stand for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantlab.ggml.names import tensor_in_file
+from quantlab.ggml.read import Contents, Tensor, read
+from quantlab.models.letters import letters, special
+from quantlab.models.parts import Parameter, Shape, check_parameters, write_texts, write_weights
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FLOATS = {"f32": "F32", "f16": "F16"}
+
+
+def quantized_as(path: Path) -> str | None:
+    """The formats of the matrices that are no floats; None where all are.
+
+    Raises:
+        ValueError: see `read`.
+    """
+    return ", ".join(sorted({item.dtype for item in read(path).tensors} - FLOATS.keys())) or None
+
+
+def write(path: Path, folder: Path) -> None:
+    """Write a file's model into a folder.
+
+    Raises:
+        ValueError: it is not whole, or no Whisper that transformers could compute.
+        OSError: it cannot be read.
+    """
+    contents = read(path)
+    shape = _shape(contents)
+    tensors = {item.name: item for item in contents.tensors}
+    names = {parameter: tensor_in_file(parameter) for parameter in shape.parameters()}
+    check_parameters(
+        {name: _without_ones(item.shape) for name, item in tensors.items()},
+        {names[parameter]: _without_ones(expected) for parameter, expected in shape.parameters().items()},
+    )
+    marks = special(shape.vocab_size)
+    write_texts(folder, shape, _texts(contents, end=min(marks)), marks)
+    write_weights(
+        folder / "model.safetensors",
+        ((parameter, _parameter(path, tensors[names[parameter]], expected)) for parameter, expected in
+         shape.parameters().items()),
+    )  # fmt: skip
+
+
+def _shape(contents: Contents) -> Shape:
+    told = contents.numbers
+    if told["n_audio_state"] != told["n_text_state"]:
+        raise ValueError("its encoder and its decoder are not of one width")
+    return Shape(
+        d_model=told["n_text_state"],
+        encoder_layers=told["n_audio_layer"],
+        decoder_layers=told["n_text_layer"],
+        encoder_heads=told["n_audio_head"],
+        decoder_heads=told["n_text_head"],
+        ffn_dim=4 * told["n_text_state"],
+        num_mel_bins=told["n_mels"],
+        vocab_size=told["n_vocab"],
+        max_source_positions=told["n_audio_ctx"],
+        max_target_positions=told["n_text_ctx"],
+    )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The file has biases of convolutions as columns."""
+    return tuple(size for size in shape if size != 1)
+
+
+def _texts(contents: Contents, end: int) -> dict[int, str]:
+    """The text of each token before the end token."""
+    if len(contents.words) < end:
+        raise ValueError(f"its vocabulary has {len(contents.words)} words, expected {end} at least")
+    texts = {id: letters(word) for id, word in enumerate(contents.words[:end])}
+    if all(text == f"<{id}>" for id, text in texts.items() if id < 256):
+        raise ValueError("its vocabulary has numbers in place of words")
+    return texts
+
+
+def _parameter(path: Path, tensor: Tensor, shape: tuple[int, ...]) -> Parameter:
+    def values() -> np.ndarray:
+        import numpy as np
+
+        raw = np.memmap(path, np.uint8, "r", tensor.offset, tensor.bytes)
+        return raw if tensor.dtype in FLOATS else _dequantized(raw, tensor)
+
+    return Parameter(FLOATS.get(tensor.dtype, "F32"), shape, values)
+
+
+def _dequantized(raw: np.ndarray, tensor: Tensor) -> np.ndarray:
+    from gguf import GGMLQuantizationType, quants
+
+    return quants.dequantize(raw, GGMLQuantizationType[tensor.dtype.upper()])
