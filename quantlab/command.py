@@ -13,7 +13,7 @@ from quantlab.errors import did_you_mean
 COMMANDS = {
     "fetch": "put checkpoints and corpora on this machine, so that jobs need no network",
     "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
-    "rescore": "score the recorded hypotheses again with another normaliser",
+    "rescore": "score the recorded hypotheses again by another normaliser or scorer",
     "verify": "compute every figure of the records again from their raw data, and say what differs",
     "status": "say where every cell is: recorded, running, pending in a queue of SLURM, lost",
     "sbatch": "print a script that runs a grid as an array of SLURM jobs",

@@ -61,6 +61,7 @@ class Cell:
     normaliser: str = "whisper"
     versions: Mapping[str, Any] = field(default_factory=dict)  # of libraries
     error_unit: str = "word"
+    scorer: str = "jiwer"
 
     def setting(self, key: str) -> Any:
         """The value at a dotted key of the configuration; None where it has none."""
@@ -95,7 +96,8 @@ class Cell:
         """Equal for cells that heard and scored the same utterances in the same way: their error rates compare."""
         kept_out = self.setting("calibration.source") == "disjoint" and self.setting("calibration.fraction")
         how = (str(self.setting(HEARD[name])) for name in ("language", "channel", "long"))
-        return self.dataset, self.fingerprints.get("corpus"), self.normaliser, self.error_unit, kept_out, *how
+        scoring = self.normaliser, self.error_unit, self.scorer
+        return self.dataset, self.fingerprints.get("corpus"), *scoring, kept_out, *how
 
     @cached_property
     def checkpoint_key(self) -> tuple[Hashable, ...]:
@@ -120,7 +122,8 @@ def _parts(key: str) -> tuple[str, ...]:
 def of_record(record: Record) -> Cell:
     """The cell of a record."""
     versions = record.environment.get("versions") or {}
-    return Cell(record.cell_id, record.config, record.fingerprints, record.normaliser, versions, record.error_unit)
+    scoring = record.normaliser, versions, record.error_unit, record.scorer
+    return Cell(record.cell_id, record.config, record.fingerprints, *scoring)
 
 
 def checkpoints(cells: Sequence[Cell]) -> dict[str, str]:
@@ -136,9 +139,8 @@ def corpora(cells: Sequence[Cell]) -> dict[str, str]:
     found: dict[str, str] = {}
     for dataset, some in grouped(cells, lambda cell: cell.dataset).items():
         shares = list(grouped(some, lambda cell: cell.corpus_key).values())
-        told = {
-            name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, "normaliser", "error_unit")
-        }
+        scoring = ("normaliser", "error_unit", "scorer")
+        told = {name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, *scoring)}
         apart = {name: values for name, values in told.items() if len(set(values)) > 1}
         for index, share in enumerate(shares):
             text = ", ".join((dataset, *(values[index] for values in apart.values())))

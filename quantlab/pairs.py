@@ -43,8 +43,8 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     """Cell id → the id of its baseline, for those that have one: quant=none and everything else equal.
 
     "Everything" is what a cell id is made of, apart from the quantizer and the versions of its libraries, the
-    normaliser and the error unit. How a static scheme is calibrated is left out too, unless it takes utterances out of
-    the score (`disjoint`). Of several baselines the latest counts.
+    normaliser, the error unit and the scorer. How a static scheme is calibrated is left out too, unless it takes
+    utterances out of the score (`disjoint`). Of several baselines the latest counts.
     """
     families: dict[str, list[Record]] = {}
     for item in records:
@@ -71,7 +71,8 @@ def _family(record: Record) -> str:
         config.pop("calibration", None)
     versions = record.environment.get("versions") or {}
     common = {name: versions.get(name) for name in LIBRARIES}
-    return to_json([config, record.fingerprints, common, record.normaliser, record.error_unit])
+    scoring = [record.normaliser, record.error_unit, record.scorer]
+    return to_json([config, record.fingerprints, common, *scoring])
 
 
 def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict[str, Scores]:

@@ -1,4 +1,4 @@
-"""`python -m quantlab.rescore`: every score again, from the raw hypotheses, with another normaliser.
+"""`python -m quantlab.rescore`: every score again, from the raw hypotheses, by another normaliser or scorer.
 
 No model is loaded and nothing is decoded. The records that are read stay as they are.
 """
@@ -18,24 +18,28 @@ from quantlab.figures import IMPOSSIBLE, split_result
 from quantlab.normalise import NORMALISERS, Normaliser
 from quantlab.record import CellResult
 from quantlab.report import __main__ as report
-from quantlab.score import Scoring, recount
+from quantlab.score import SCORERS, Scorer, Scoring, recount
 
-_EXAMPLE = "python -m quantlab.rescore --root mlruns --normaliser basic"
+_EXAMPLE = "python -m quantlab.rescore --root mlruns --scorer kaldialign_compounds"
 
 
 class SameFolderError(ValueError):
     """The output is the root itself, whose records must stay as they are."""
 
 
-def rescore(root: str | Path, normaliser: Normaliser) -> Iterator[CellResult]:
-    """Every record below `root`, scored by another normaliser; what did not end well or has no text comes as it is.
+def rescore(
+    root: str | Path, normaliser: Normaliser | None = None, scorer: Scorer | None = None
+) -> Iterator[CellResult]:
+    """Every record below `root`, scored in another way; what did not end well or has no text comes as it is.
+
+    What is None stays that of each record.
 
     A record that cannot be read is left out, and said on stderr.
     """
     for cell_id in storage.recorded(root):
         try:
             result = _read(root, cell_id)
-            scored = None if result is None else _rescored(result, normaliser)
+            scored = None if result is None else _rescored(result, normaliser, scorer)
         except (OSError, *IMPOSSIBLE) as error:
             warn(f"cell {cell_id} cannot be read, so it is not rescored: {error}")
         else:
@@ -43,7 +47,9 @@ def rescore(root: str | Path, normaliser: Normaliser) -> Iterator[CellResult]:
                 yield scored
 
 
-def write(root: str | Path, output: str | Path, normaliser: Normaliser) -> int:
+def write(
+    root: str | Path, output: str | Path, normaliser: Normaliser | None = None, scorer: Scorer | None = None
+) -> int:
     """Store the rescored records below `output`, complete, so that report, recommend and verify can read them.
 
     Returns:
@@ -54,7 +60,7 @@ def write(root: str | Path, output: str | Path, normaliser: Normaliser) -> int:
     """
     if Path(output).resolve() == Path(root).resolve():
         raise SameFolderError(f"--output {output} is the root itself, whose records stay as they are; name another")
-    return _store(output, rescore(root, normaliser))
+    return _store(output, rescore(root, normaliser, scorer))
 
 
 def _store(output: str | Path, results: Iterable[CellResult]) -> int:
@@ -75,9 +81,13 @@ def _read(root: str | Path, cell_id: str) -> CellResult | None:
     return CellResult(record=found, utterances=utterances, batches=batches)
 
 
-def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:
+def _rescored(result: CellResult, normaliser: Normaliser | None, scorer: Scorer | None) -> CellResult:
     found = result.record
-    scoring = replace(Scoring.of_language(found.setting("dataset.language") or "en"), normaliser=normaliser)
+    scoring = replace(
+        Scoring.of_language(found.setting("dataset.language") or "en"),
+        normaliser=normaliser or found.normaliser,
+        scorer=scorer or found.scorer,
+    )
     utterances = tuple(recount(item, scoring) for item in result.utterances)
     splits = {
         name: split_result(
@@ -86,7 +96,8 @@ def _rescored(result: CellResult, normaliser: Normaliser) -> CellResult:
         )
         for name in found.splits
     }
-    changed = found.model_copy(update={"normaliser": normaliser, "error_unit": scoring.unit, "splits": splits})
+    how = {"normaliser": scoring.normaliser, "error_unit": scoring.unit, "scorer": scoring.scorer}
+    changed = found.model_copy(update=how | {"splits": splits})
     return result.model_copy(update={"record": changed, "utterances": utterances})
 
 
@@ -97,11 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if there are no records, 2 if the output is the root or cannot be written. A misuse of an
         option leaves through `SystemExit(2)`.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not _asked(options):
+        parser.error("nothing to change: give --normaliser, --scorer, or both")
     if options.output is None:
         return _report(options)
     try:
-        count = write(options.root, options.output, options.normaliser)
+        count = write(options.root, options.output, options.normaliser, options.scorer)
     except OSError as error:
         warn(f"{error.filename or options.output} cannot be written: {error.strerror}; name another folder")
         return MISUSED
@@ -111,16 +125,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not count:
         return _nothing(options.root)
     how = f"python -m quantlab.report --root {options.output}"
-    tell(f"{count} records scored by normaliser {options.normaliser}: {how}")
+    tell(f"{count} records scored by {_asked(options)}: {how}")
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
     """Of records that are forgotten again."""
     with tempfile.TemporaryDirectory(prefix="quantlab-rescore-") as folder:
-        if not _store(folder, rescore(options.root, options.normaliser)):
+        if not _store(folder, rescore(options.root, options.normaliser, options.scorer)):
             return _nothing(options.root)
         return report.main(["--root", folder, "--format", options.format])
+
+
+def _asked(options: argparse.Namespace) -> str:
+    """What was asked for, as `normaliser none, scorer jiwer`."""
+    asked = {"normaliser": options.normaliser, "scorer": options.scorer}
+    return ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
 
 
 def _nothing(root: Path) -> int:
@@ -131,15 +151,17 @@ def _nothing(root: Path) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m quantlab.rescore",
-        description="Score the recorded hypotheses again with another text normaliser, without inference. whisper: "
+        description="Score the recorded hypotheses again by another text normaliser or scorer, without inference; what "
+        "is not given stays that of each record. whisper: "
         "Whisper's as published, English with numbers and spellings; whisper_marks: the same, but vowel signs and "
-        "other marks stay; basic: lower case, no punctuation; none: the text as it is.",
+        "other marks stay; basic: lower case, no punctuation; none: the text as it is. "
+        "jiwer: plain edit distance; kaldialign_compounds: as the Open ASR Leaderboard since June 2026, words that are "
+        "written apart or together are the same. CER is jiwer's by either.",
         epilog=f"example: {_EXAMPLE}",
     )
     add_root(parser, more="; it stays as it is")
-    parser.add_argument(
-        "--normaliser", type=one_of("normaliser", NORMALISERS), required=True, metavar="|".join(NORMALISERS)
-    )
+    parser.add_argument("--normaliser", type=one_of("normaliser", NORMALISERS), metavar="|".join(NORMALISERS))
+    parser.add_argument("--scorer", type=one_of("scorer", SCORERS), metavar="|".join(SCORERS))
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="store full records here instead of printing a report"
     )

@@ -20,7 +20,7 @@ from quantlab.errors import did_you_mean
 from quantlab.identity import hashed
 from quantlab.normalise import NORMALISERS
 from quantlab.record import Batch, Receipt, Record, Utterance
-from quantlab.score import Scoring, count
+from quantlab.score import SCORERS, Scoring, count
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
 _EXAMPLE = "python -m quantlab.verify --root mlruns"
@@ -144,6 +144,9 @@ def _counts(stored: Record, utterances: Sequence[Utterance]) -> Iterator[_Figure
     """Edit counts of every utterance, from its text."""
     if stored.normaliser not in NORMALISERS:
         yield _Figure("normaliser", stored.normaliser, f"unknown; there are {', '.join(NORMALISERS)}")
+        return
+    if stored.scorer not in SCORERS:
+        yield _Figure("scorer", stored.scorer, f"unknown; there are {', '.join(SCORERS)}")
         return
     scoring = Scoring.of_record(stored)
     for item in utterances:

@@ -22,6 +22,7 @@ from quantlab.report.wording import (
     points,
     rate_name,
     ratio,
+    scorings,
     sizes,
     three_digits,
     too_few,
@@ -104,6 +105,8 @@ def _notes_of_results(group: Group) -> Iterator[str]:
     measured = [row for row in group.rows if ranking.rtf(row) is not None]
     if len(measured) > 1 and all(row["speed"] is None and ranking.rtf_ci95(row) is None for row in measured):
         yield "Speed was measured once: which cell is faster is not shown. protocol=careful shows it."
+    for how in scorings(group.rows).values():
+        yield f"Scored by {how}."
     for _, what in too_few(group.rows):
         yield f"Too few utterances: {what}."
     for cells, what in sizes(group.rows, group.methods):

@@ -183,7 +183,8 @@ def _embedding_left(receipt: Receipt) -> int | None:
 def cell(row: Row) -> Cell:
     """The same of a row."""
     versions = row["environment"].get("versions") or {}
-    return Cell(row["cell_id"], row["config"], row["fingerprints"], row["normaliser"], versions, row["error_unit"])
+    scoring = row["normaliser"], versions, row["error_unit"], row["scorer"]
+    return Cell(row["cell_id"], row["config"], row["fingerprints"], *scoring)
 
 
 def _split(result: SplitResult, compared: SplitEvidence | None) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from rich import box
@@ -22,6 +22,7 @@ from quantlab.report.ranking import few, rtf
 from quantlab.report.rows import Row
 from quantlab.report.wording import (
     ABSENT,
+    apart,
     between,
     corpora,
     corpus_key,
@@ -37,6 +38,7 @@ from quantlab.report.wording import (
     problems,
     rate_name,
     ratio,
+    scorings,
     sizes,
     three_digits,
     too_few,
@@ -78,8 +80,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
     return [
         *_named(rows),
         *([Column(("error", "unit"), _value("error_unit"), words=True)] if " or " in rate else []),
-        *(Column((f"{rate} %", split), _of(split, "wer"), percent, min, scored=True) for split in splits),
-        *(Column(("CER %", split), _of(split, "cer"), percent, min, drop_first=4, scored=True) for split in by_letter),
+        *(column for split in splits for column in _rates(rows, "wer", rate, split)),
+        *(column for split in by_letter for column in _rates(rows, "cer", "CER", split, drop_first=4)),
         Column(("RTF",), rtf, three_digits, min),
         *_compared(rows),
         Column(("size", "MB"), _value("size_bytes"), megabytes, min),
@@ -88,6 +90,18 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         *([Column((rate, "verdict"), _value("verdict"), words=True)] if _any(rows, "verdict") else []),
         Column(("status",), _value("status"), drop_first=_status_droppable(rows), words=True),
     ]
+
+
+def _rates(rows: Sequence[Row], rate: str, title: str, split: str, drop_first: int = 0) -> Iterator[Column]:
+    """The columns of an error rate in one split."""
+    figure = _of(split, rate)
+    for how, stands_in in apart(rows, rate):
+        own = partial(_only, figure, stands_in)
+        yield Column((f"{title} %", split, *how), own, percent, min, drop_first, scored=True)
+
+
+def _only(figure: Callable[[Row], Any], stands_in: Callable[[Row], bool], row: Row) -> Any:
+    return figure(row) if stands_in(row) else None
 
 
 def _nonspeech(rows: Sequence[Row]) -> list[Column]:
@@ -231,6 +245,8 @@ def _print(rows: Sequence[Row], console: Console) -> None:
         *_failures(rows, called), *_few(rows), *_problems(rows), *_unsettled(rows, called), *_notes(rows, called)
     ):  # fmt: skip
         console.print(line)
+    for how in scorings(rows).values():
+        console.print(f"Scored by {printable(how)}", style="dim")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from quantlab import labels
@@ -65,6 +66,35 @@ def rate_name(rows: Sequence[Row]) -> str:
     """What the error rate `wer` of these rows is called: by its unit, of those that have one."""
     units = {row["error_unit"] for row in rows if row["wer"] is not None} or {"word"}
     return " or ".join(name for unit, name in RATES.items() if unit in units)
+
+
+def scorings(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """The normaliser and the scorer of these rows' error rates, of those that have one, and how a person is told."""
+    pairs = dict.fromkeys((row["normaliser"], row["scorer"]) for row in rows if row["wer"] is not None)
+    aside = {"jiwer": ""}  # it counts characters by either
+    return {
+        (normaliser, scorer): f"normaliser {normaliser}, scorer {scorer}{aside.get(scorer, ' (CER: jiwer)')}"
+        for normaliser, scorer in pairs
+    }
+
+
+def apart(rows: Sequence[Row], rate: str) -> list[tuple[tuple[str, ...], Callable[[Row], bool]]]:
+    """The columns that an error rate takes, as figures of two normalisers or scorers never stand in one.
+
+    Returns:
+        Of each: what tells it from the others, nothing where it is the only one; and which rows stand in it.
+    """
+    keys = ("normaliser", "scorer") if rate == "wer" else ("normaliser",)
+
+    def way(row: Row) -> tuple[str, ...]:
+        return tuple(str(row[key]) for key in keys)
+
+    def stands_in(one: tuple[str, ...], row: Row) -> bool:
+        return way(row) == one
+
+    ways = list(dict.fromkeys(way(row) for row in rows if row[rate] is not None))
+    told = [index for index in range(len(keys)) if len({one[index] for one in ways}) > 1]
+    return [(tuple(one[index] for index in told), partial(stands_in, one)) for one in ways]
 
 
 def utterances(count: int) -> str:

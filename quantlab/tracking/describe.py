@@ -162,6 +162,7 @@ def tags(record: Record) -> dict[str, str]:
         "verified": None if record.receipt is None else str(record.receipt.verified).lower(),
         "error_unit": record.error_unit,
         "normaliser": record.normaliser,
+        "scorer": record.scorer,
         "processor": record.environment.get("processor"),
         "checkpoint": record.fingerprints.get("checkpoint"),
         "quantlab.created_at": record.created_at,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantlab.report import ranking
 from quantlab.report.html.markup import Html, join, tag
@@ -12,7 +12,7 @@ from quantlab.report.html.summary import Estimate, Group, difference, groups, la
 from quantlab.report.parts import Mark
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import ABSENT, megabytes, percent, points, rate_name, ratio, reference, three_digits
+from quantlab.report.wording import ABSENT, apart, megabytes, percent, points, rate_name, ratio, reference, three_digits
 
 VERDICTS = {  # word → sign before it, so that it does not rest on colour alone, and its rank when sorted
     "better": ("▲", 0),
@@ -109,20 +109,23 @@ def _of_group(made: Sequence[Group]) -> Iterator[Column]:
 def _columns(rows: Sequence[Row]) -> Iterator[Column]:
     splits = tuple(dict.fromkeys(split for row in rows for split in row["splits"]))
     rate = rate_name(rows)
-    yield _wer(ALL, rate)
-    yield Column(f"against {reference(rows)}", "points", _value(lambda row: difference(row, ALL)), _change)
+    for way in apart(rows, "wer"):
+        yield _apart(_wer(ALL, rate), way)
+        against = Column(f"against {reference(rows)}", "points", _value(lambda row: difference(row, ALL)), _change)
+        yield _apart(against, way)
     yield Column("verdict", "", _rank, lambda row: badge(row["verdict"]), words=True)
     yield Column("RTF", "", ranking.rtf, _rtf, _speed_of("rtf"))
     if any(row["speed"] is not None for row in rows):
         yield Column(f"time / {reference(rows)}", "", ranking.ratio, _ratio, _speed_of("ratio"))
     yield Column("size", "MB", lambda row: row["size_bytes"], _size, lambda rows: ranking.size())
     for split in splits if len(splits) > 1 else ():
-        yield _wer(split, f"{rate} {split}")
+        yield from (_apart(_wer(split, f"{rate} {split}"), way) for way in apart(rows, "wer"))
     if any(row["nonspeech_words_per_min"] is not None for row in rows):
         yield Column("non-speech", "words/min", lambda row: row["nonspeech_words_per_min"],
                      lambda row: three_digits(row["nonspeech_words_per_min"]))  # fmt: skip
     if rate != "CER":
-        yield Column("CER", "%", lambda row: row["cer"], _cer, lambda rows: ranking.accuracy("cer"))
+        cer = Column("CER", "%", lambda row: row["cer"], _cer, lambda rows: ranking.accuracy("cer"))
+        yield from (_apart(cer, way) for way in apart(rows, "cer"))
     yield Column("cold start", "s", lambda row: row["cold_start_s"], lambda row: f"{row['cold_start_s']:.2f}")
     yield Column("peak memory", "MB", lambda row: row["peak_memory_bytes"],
                  lambda row: f"{row['peak_memory_bytes'] / 1e6:,.0f}")  # fmt: skip
@@ -130,6 +133,17 @@ def _columns(rows: Sequence[Row]) -> Iterator[Column]:
     yield Column("bits", "", lambda row: row["bits"], lambda row: f"{row['bits']:g}")
     if any(row["status"] != "ok" for row in rows):
         yield Column("status", "", lambda row: row["status"], lambda row: status(row["status"]), words=True)
+
+
+def _apart(column: Column, way: tuple[tuple[str, ...], Callable[[Row], bool]]) -> Column:
+    """The column of one normaliser and scorer."""
+    told, stands_in = way
+    return replace(
+        column,
+        title=", ".join((column.title, *told)),
+        sort=lambda row: column.sort(row) if stands_in(row) else None,
+        metric=lambda rows: column.metric(rows) if any(map(stands_in, rows)) else None,
+    )
 
 
 def _wer(split: str, title: str) -> Column:

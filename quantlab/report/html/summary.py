@@ -175,6 +175,7 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
         yield row["status"], row["reason"] or "no reason recorded"
     if row["wer"] is not None:
         yield wording.rate_name([row]), f"{percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+        yield from (("scored by", how) for how in wording.scorings([row]).values())
     if (loops := wording.looping(row)) is not None:
         yield "loops", loops
     found = difference(row, POOLED)
