@@ -19,7 +19,7 @@ from quantlab.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_sco
 from quantlab.record import Record
 from quantlab.stats.bootstrap import minimum_detectable, p_value
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
-from quantlab.stats.rates import Counts, Rates, Resampled, resample
+from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
 
 Interval = tuple[float, float] | None
 RULE_OF_THREE = 3.0  # events in 95 % of cases at the most, where none was seen
@@ -32,6 +32,8 @@ class SplitEvidence:
 
     wer_ci95: Interval = None
     cer_ci95: Interval = None
+    ci_unit: Literal["speaker", "utterance"] | None = None  # what its resamples draw
+    ci_units: int | None = None  # how many of them the split has
     wer_difference: float | None = None
     wer_difference_ci95: Interval = None
     cer_difference: float | None = None
@@ -113,6 +115,7 @@ class _Intervals(NamedTuple):
 
     splits: dict[str, Rates]
     pooled: Rates
+    sample: Sample
 
 
 def _own(scores: Mapping[str, Scores], settings: Mapping[str, _Settings]) -> dict[str, _Intervals]:
@@ -121,7 +124,8 @@ def _own(scores: Mapping[str, Scores], settings: Mapping[str, _Settings]) -> dic
     for (sample, resamples), ids in _grouped(keys).items():
         results = resample(sample, [scores[cell_id].counts for cell_id in ids], resamples)
         found |= {
-            cell_id: _Intervals(result.splits, result.pooled) for cell_id, result in zip(ids, results, strict=True)
+            cell_id: _Intervals(result.splits, result.pooled, sample)
+            for cell_id, result in zip(ids, results, strict=True)
         }
     return found
 
@@ -137,7 +141,7 @@ def _comparisons(
             if result.pooled.wer.value is not None:
                 result = _bounded(pairs[cell_id], result)
                 compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)
-                found[cell_id] = compared, _Intervals(result.splits, result.pooled)
+                found[cell_id] = compared, _Intervals(result.splits, result.pooled, sample)
     corrected = holm([comparison.p for comparison, _ in found.values()])
     return {
         cell_id: (replace(comparison, p_holm=p), intervals)
@@ -225,10 +229,7 @@ def _evidence(
         wer_ci95=own.pooled.wer.ci95,
         cer_ci95=own.pooled.cer.ci95,
         comparison=comparison,
-        splits={
-            name: _split(rates, differences.splits.get(name) if differences else None)
-            for name, rates in own.splits.items()
-        },
+        splits={name: _split(own, name, differences.splits.get(name) if differences else None) for name in own.splits},
     )
 
 
@@ -238,8 +239,9 @@ def _word(comparison: Comparison) -> Verdict:
     return verdict(comparison.wer_difference, comparison.p_holm, high, comparison.margin)
 
 
-def _split(own: Rates, difference: Rates | None) -> SplitEvidence:
-    found = SplitEvidence(wer_ci95=own.wer.ci95, cer_ci95=own.cer.ci95)
+def _split(own: _Intervals, name: str, difference: Rates | None) -> SplitEvidence:
+    rates, units = own.splits[name], own.sample.units
+    found = SplitEvidence(rates.wer.ci95, rates.cer.ci95, units.kind, own.sample.units_of(name))
     if difference is None:
         return found
     return replace(

@@ -6,6 +6,7 @@ from typing import Any
 
 from synthetic import QUANTS, result
 
+from quantlab.report import reproduced
 from quantlab.report.rows import Row, row
 
 
@@ -56,7 +57,7 @@ def compared(
             "ratio": value, "ci95": [low, high], "converged": converged, "blocks": 12,
             "verdict": word if converged else "not converged",
         }  # fmt: skip
-    return found
+    return found | {"published": reproduced.compared(found)}
 
 
 def _baseline_wer(split: str) -> float:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from quantlab.report import published, study
 from quantlab.report.factors import ChoiceEffect, choice_effects
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.priorities import by_priority
-from quantlab.report.published import Match
-from quantlab.report.results import caption, points_field, rate_field, reduction_field, results, rtf_field
+from quantlab.report.results import caption, points_field, results
 from quantlab.report.rows import Row
 from quantlab.report.study import Change, Group
-from quantlab.report.wording import ABSENT, listed, names, p_value, percent, points, problems, rate_name
+from quantlab.report.wording import (
+    ABSENT,
+    between,
+    figure_name,
+    listed,
+    names,
+    p_value,
+    percent,
+    points,
+    problems,
+    rate_name,
+    three_digits,
+)  # fmt: skip
 
 _READING = (
     "WER and CER in percent over a whole split, differences in percentage points, RTF = generation time / audio time.",
@@ -29,8 +41,7 @@ def sections(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> lis
     """
     found = [part for group in study.groups(rows) for part in _of_group(root, group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_characters(rows), *_comparisons(rows)))
-    compared = _side_by_side(published.matches(rows), names(rows))
-    return [reading, *found, *compared, *_not_measured(rows), *_problems(rows), *_not_read(unread)]
+    return [reading, *found, *_side_by_side(rows), *_not_measured(rows), *_problems(rows), *_not_read(unread)]
 
 
 def _characters(rows: Sequence[Row]) -> Iterator[str]:
@@ -145,36 +156,51 @@ def _alone(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
 # Published against measured
 
 
-def _side_by_side(matched: Sequence[Match], named: Mapping[str, str]) -> Iterator[Section]:
-    if not matched:
+def _side_by_side(rows: Sequence[Row]) -> Iterator[Section]:
+    """A line for each published figure; those that compare first."""
+    named = names(rows)
+    pairs = [(named[row["cell_id"]], item) for row in rows for item in row["published"]]
+    pairs.sort(key=lambda pair: pair[1]["verdict"] == "not comparable")
+    if not pairs:
         return
-    splits = tuple(dict.fromkeys(split for match in matched for split in match.figures.wer))
-    header = ["cell", "source"]
-    for title in (*(f"WER % {split}" for split in splits), "RTF", "smaller by %"):
-        header += [f"{title}, published", f"{title}, measured"]
-    lines = tuple(_compared(match, named[match.row["cell_id"]], splits) for match in matched)
-    yield Section(
-        "Published against measured",
-        tuple(_sources(matched)),
-        Table(tuple(header), lines, "Published against measured", "ll" + "r" * (len(header) - 2)),
-        tuple(f"{named[match.row['cell_id']]}: {'; '.join(match.notes)}." for match in matched if match.notes),
+    lines = tuple(
+        tuple(
+            Cell(text)
+            for text in (
+                name,
+                f"{item['source']}, {item['where']}",
+                figure_name(item),
+                item["published"],
+                _ours(item),
+                item["verdict"],
+                item["reason"],
+            )
+        )
+        for name, item in pairs
     )
+    header = ("cell", "source", "figure", "published", "measured", "verdict", "reason")
+    heading = "Published against measured"
+    yield Section(heading, tuple(_sources(pairs)), Table(header, lines, heading, "lllrrlp"))
 
 
-def _compared(match: Match, name: str, splits: Sequence[str]) -> tuple[Cell, ...]:
-    there = match.figures
-    pairs: list[str | None] = []
-    for split in splits:
-        told = there.wer.get(split)
-        pairs += [None if told is None else f"{told:g}", rate_field("wer", split)(match.row)]
-    rtf = there.real_time_factor
-    pairs += [None if rtf is None else f"{rtf:.3g}", rtf_field(match.row)]
-    pairs += [None if there.size_reduction is None else f"{there.size_reduction:g}", reduction_field(match.row)]
-    return (Cell(name), Cell(there.source), *(Cell(text or ABSENT) for text in pairs))
+def _ours(item: Mapping[str, Any]) -> str:
+    """What was measured, with the interval, rounded to one digit more than was published."""
+    if item["measured"] is None:
+        return ABSENT
+    if item["metric"] in ("rtf", "rtfx"):
+        return three_digits(item["measured"])
+    digits = len(item["published"].partition(".")[2]) + 1
+
+    def show(value: float) -> str:
+        return f"{value:.{digits}f}"
+
+    return show(item["measured"]) + between(item["ci95"], show)
 
 
-def _sources(matched: Sequence[Match]) -> Iterator[str]:
-    for key, source in {match.figures.source: match.source for match in matched}.items():
+def _sources(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    known = published.load().sources
+    for key in dict.fromkeys(item["source"] for _, item in pairs):
+        source = known[key]
         yield f"{key}: {source.authors}, “{source.title}”, {source.where}, {source.url}"
 
 

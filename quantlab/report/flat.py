@@ -16,8 +16,8 @@ _FORMULA = re.compile(r"((?:^|[;,|])\s*)([=@＝＠]|[+\-＋－](?![\d.]*(?:$|[;,
 
 
 def render(root: Path, rows: Sequence[Row]) -> str:
-    """Nested keys joined by dots, an interval as two columns (`.low`, `.high`), of problems their number; what does
-    not exist is empty. The configuration, whose settings that matter are columns, is left out.
+    """Nested keys joined by dots, an interval as two columns (`.low`, `.high`), of problems and published figures
+    their number; what does not exist is empty. The configuration, whose settings that matter are columns, is left out.
     """
     lines = [dict(_flat({key: value for key, value in row.items() if key != "config"})) for row in rows]
     stream = io.StringIO()
@@ -41,7 +41,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     elif name.endswith("ci95"):
         low, high = value if value is not None else (None, None)
         yield from ((f"{name}.low", low), (f"{name}.high", high))
-    elif name == "problems":
+    elif name in ("problems", "published"):
         yield name, len(value)
     elif isinstance(value, list | tuple):
         yield name, _text(";".join(map(str, value)))

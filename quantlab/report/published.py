@@ -1,21 +1,28 @@
-"""Published figures, beside those that were measured here; the data and their sources are in `published.yaml`."""
+"""Figures as others published them, and which stand beside a cell; the data and their sources are in `published.yaml`.
+
+Whether one was reproduced is `quantlab.report.reproduced`.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quantlab.config import Dtype
-from quantlab.report.rows import Row
+from quantlab.shared import shared_dir
 
 _FILE = Path(__file__).with_name("published.yaml")
-Positive = Annotated[float, Field(gt=0)]
+_CHANGES_NO_FIGURE = {"name", "backend"}  # of the keys of quant: kernels compute the same
+Rate = Annotated[Decimal, Field(gt=0)]
+Other = Annotated[Decimal, Field(ge=0)]
 
 
 class _Part(BaseModel):
@@ -23,51 +30,63 @@ class _Part(BaseModel):
 
 
 class Source(_Part):
-    """Where figures stand, and what is known of how they were measured."""
+    """Where figures stand, and what is known of how they were measured; None is not known."""
 
     authors: str
     title: str
-    where: str  # table or section
+    where: str
     url: str
-    hardware: str | None = None
+    normaliser: str | None = None
+    scorer: str | None = None
+    beams: int | None = None
+    timestamps: bool | None = None  # whether timestamp tokens were decoded
     batch_size: int | None = None
     dtype: Dtype | None = None  # of what is not quantized
-    unknown: tuple[str, ...] = ()  # conditions that this project has not read there
+    hardware: str | dict[str, str] | None = None  # of all figures, or by device
+    apart: dict[str, str] = Field(default_factory=dict)  # metric → why no figure of ours is the same quantity
+
+    def hardware_of(self, device: str | None) -> str | None:
+        return self.hardware.get(device or "") if isinstance(self.hardware, dict) else self.hardware
+
+
+class Split(_Part):
+    """A split by the names that it has here."""
+
+    names: tuple[str, ...]
+    utterances: int | None = None  # of the whole
 
 
 class Corpus(_Part):
-    """A corpus by the names that our configurations give it."""
+    """A corpus by the names that configurations give it."""
 
-    names: tuple[str, ...]
-    utterances: dict[str, int] = Field(default_factory=dict)  # of each whole split
+    names: tuple[str, ...]  # * is anything
+    splits: dict[str, Split]
+    language: str = "en"
+    unknown: str | None = None  # why no cell can be known to have heard the same
 
 
 class Figures(_Part):
-    """What one source says of one cell; null where it says nothing."""
+    """What one source says of one cell in one place."""
 
     source: str
+    where: str  # table
     model: str
-    quant: str
-    device: str
-    corpus: str
-    target: str = "all"
+    quant: str | None  # an option of conf/quant; None: not said which
+    settings: dict[str, Any] = Field(default_factory=dict)  # of quant, where they are not those of the option
+    mixed: bool = False  # several formats in one file
+    device: str | None = None
     runtime: str = "eager"
-    wer: dict[str, Positive] = Field(default_factory=dict)  # percent, by split
-    cer: dict[str, Positive] = Field(default_factory=dict)  # percent, by split
-    rtf: Positive | None = None
-    rtfx: Positive | None = None  # audio time / processing time, where that is what the source gives
-    size_reduction: float | None = Field(default=None, gt=0, lt=100)  # percent of fp32
-
-    @property
-    def real_time_factor(self) -> float | None:
-        """RTF, also where the source gives its inverse."""
-        return self.rtf if self.rtfx is None else 1 / self.rtfx
+    corpus: str
+    unit: Literal["percent", "fraction"] = "percent"  # of wer and cer
+    wer: dict[str, Rate] = Field(default_factory=dict)  # by split
+    cer: dict[str, Rate] = Field(default_factory=dict)  # by split
+    other: dict[str, Other] = Field(default_factory=dict)  # metric → figure
 
     @model_validator(mode="after")
     def _says_something_once(self) -> Figures:
-        if self.rtf is not None and self.rtfx is not None:
+        if {"rtf", "rtfx"} <= set(self.other):
             raise ValueError("rtf or rtfx, as the source has it, not both")
-        if not (self.wer or self.cer or self.rtf or self.rtfx or self.size_reduction):
+        if not (self.wer or self.cer or self.other):
             raise ValueError("no figure")
         return self
 
@@ -84,17 +103,28 @@ class Published(_Part):
         for item in self.figures:
             if item.source not in self.sources or item.corpus not in self.corpora:
                 raise ValueError(f"{item.model}-{item.quant}: no source {item.source!r} or no corpus {item.corpus!r}")
+            if unknown := {*item.wer, *item.cer} - set(self.corpora[item.corpus].splits):
+                raise ValueError(f"{item.model}-{item.quant}: corpus {item.corpus!r} has no split {unknown}")
         return self
 
 
 @dataclass(frozen=True)
-class Match:
-    """A cell that was measured here and that a source reports."""
+class Figure:
+    """One published figure with all that is known of it."""
 
-    row: Row
-    figures: Figures
+    metric: str  # wer, cer, rtf, rtfx, size_reduction, …
+    value: Decimal  # with the digits that the source gives
+    split: str | None  # of theirs; None: of the cell as a whole
+    of: Figures
     source: Source
-    notes: tuple[str, ...]  # what differs, or is not known to agree
+    corpus: Corpus
+
+
+class _Exact(yaml.CSafeLoader):
+    """YAML whose numbers keep their digits: 5.10 is not 5.1."""
+
+
+_Exact.add_constructor("tag:yaml.org,2002:float", lambda loader, node: Decimal(str(node.value)))
 
 
 @functools.cache
@@ -104,43 +134,85 @@ def load(path: Path = _FILE) -> Published:
     Raises:
         ValueError: the file does not fit its schema.
     """
-    return Published.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return Published.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Exact))
 
 
-def matches(rows: Sequence[Row], published: Published | None = None) -> list[Match]:
-    """The published figures of these cells, in their order.
+def beside(row: Mapping[str, Any], published: Published | None = None) -> list[Figure]:
+    """The published figures that stand beside a cell, in their order.
 
-    Model, quantizer, device and corpus must be those of the source, what is quantized and the runtime too; a split
-    that only one side has stays empty there. Figures on another corpus are never put beside these.
+    Quantizer with its settings, runtime and corpus are those of the source, and there is no noise; so is the model, but
+    for `.en` (`base_en` beside `base`), and the device may be another. Of the same figure of several models or devices
+    in one table the nearest stands.
     """
-    return [match for row in rows if row["status"] == "ok" for match in _of(row, published or load())]
+    published = published or load()
+    if row["status"] != "ok" or row["noise_kind"] is not None:
+        return []
+    found: dict[tuple[Any, ...], Figure] = {}
+    for item in _of_cell(row, published):
+        for figure in _flat(item, published):
+            key = item.source, item.where, item.corpus, figure.metric, figure.split
+            if key not in found or _distance(row, item) < _distance(row, found[key].of):
+                found[key] = figure
+    return [figure for figure in found.values() if figure.split is None or heard(row, figure) is not None]
 
 
-def _of(row: Row, published: Published) -> Iterator[Match]:
-    for figures in published.figures:
-        corpus = published.corpora[figures.corpus]
-        axes = ["model", "quant", "device", "runtime"]
-        axes += [] if figures.quant == "none" else ["target"]  # where nothing is quantized, it is no part of the cell
-        if row["dataset"] in corpus.names and all(row[axis] == getattr(figures, axis) for axis in axes):
-            source = published.sources[figures.source]
-            yield Match(row, figures, source, tuple(_notes(row, source, corpus)))
+def _of_cell(row: Mapping[str, Any], published: Published) -> Iterator[Figures]:
+    dataset, model = str(setting(row, "dataset", "name")), str(setting(row, "model", "name"))
+    near = {name for name, corpus in published.corpora.items() if _is_of(dataset, corpus, row["splits"])}
+    for item in published.figures if near else ():
+        alike = (item.quant, item.runtime, _size(item.model)) == (row["quant"], row["runtime"], _size(model))
+        if item.corpus in near and alike and _same_settings(row["config"].get("quant") or {}, item):
+            yield item
 
 
-def _notes(row: Row, source: Source, corpus: Corpus) -> Iterator[str]:
-    if row["weights"] != "pretrained":
-        yield f"measured with {row['weights']} weights: only the size compares"
-    if row["config"]["model"].get("path"):
-        yield "measured with the checkpoint of model.path, which need not be the published one"
-    for name, result in row["splits"].items():
-        whole = corpus.utterances.get(name)
-        if whole is not None and result["utterances"] != whole:
-            yield f"{name}: measured on {result['utterances']:,} of {whole:,} utterances"
-    if source.batch_size is not None and row["batch_size"] != source.batch_size:
-        yield f"batch size {row['batch_size']} here, {source.batch_size} there"
-    here = row["dtype"] or "float32"  # older records do not say
-    if source.dtype is not None and here != source.dtype:
-        yield f"what is not quantized is {here} here, {source.dtype} there"
-    if source.hardware is not None:
-        yield f"hardware there: {source.hardware}; here: {row['environment'].get('processor') or 'not recorded'}"
-    if source.unknown:
-        yield f"not known of the source: {', '.join(source.unknown)}; so RTF is no like-for-like comparison"
+def _is_of(dataset: str, corpus: Corpus, splits: Iterable[str]) -> bool:
+    named = any(fnmatchcase(dataset, name) for name in corpus.names)
+    return named and any(name in split.names for name in splits for split in corpus.splits.values())
+
+
+def _size(model: str) -> str:
+    return model.removesuffix("_en")
+
+
+def _distance(row: Mapping[str, Any], item: Figures) -> tuple[bool, bool]:
+    return item.model != setting(row, "model", "name"), item.device != row["device"]
+
+
+def _same_settings(quant: Mapping[str, Any], item: Figures) -> bool:
+    """Whether a cell's quantizer is as its option ships, or as the source says; older records lack newer keys."""
+    if item.quant in (None, "none"):
+        return item.quant == "none"
+    expected = _shipped(str(item.quant)) | item.settings
+    return all(quant[key] == expected.get(key) for key in quant if key not in _CHANGES_NO_FIGURE)
+
+
+@functools.cache
+def _shipped(quant: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((shared_dir("conf") / "quant" / f"{quant}.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def _flat(item: Figures, published: Published) -> Iterator[Figure]:
+    rest = item, published.sources[item.source], published.corpora[item.corpus]
+    for metric, by_split in (("wer", item.wer), ("cer", item.cer)):
+        for split, value in by_split.items():
+            yield Figure(metric, value, split, *rest)
+    for metric, value in item.other.items():
+        yield Figure(metric, value, None, *rest)
+
+
+def heard(row: Mapping[str, Any], figure: Figure) -> str | None:
+    """What the figure's split is called in a cell; None where it did not hear it."""
+    names = figure.corpus.splits[figure.split].names if figure.split is not None else ()
+    hub = setting(row, "dataset", "hub_splits") or {}
+    return next((name for name in row["splits"] if name in names and _is_test(hub.get(name) or {})), None)
+
+
+def _is_test(hub: Mapping[str, Any]) -> bool:
+    """Whether a split is not read from another one of the hub, a validation set, whatever it is called here."""
+    return str(hub.get("split") or "test").startswith("test")
+
+
+def setting(row: Mapping[str, Any], part: str, key: str) -> Any:
+    """A value of the configuration; None where an older record has none."""
+    return (row["config"].get(part) or {}).get(key)

@@ -14,6 +14,7 @@ from quantlab.labels import Cell, of_record
 from quantlab.pairs import find_baselines
 from quantlab.quantizers import FLOATS, HEAD
 from quantlab.record import Problem, Receipt, Record, SplitResult
+from quantlab.report import reproduced
 
 Row = dict[str, Any]
 
@@ -121,7 +122,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
     """
     compared = compared or Evidence()
     receipt, cell = record.receipt, of_record(record)
-    return {
+    found: Row = {
         "cell_id": record.cell_id,
         "status": record.status,
         "reason": record.reason,
@@ -165,6 +166,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "created_at": record.created_at,
         "config": record.config,
     }
+    return found | {"published": reproduced.compared(found)}
 
 
 def _embedding_left(receipt: Receipt) -> int | None:

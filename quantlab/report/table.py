@@ -36,6 +36,7 @@ from quantlab.report.wording import (
     noise,
     percent,
     problems,
+    published,
     rate_name,
     ratio,
     scorings,
@@ -54,6 +55,7 @@ _STYLES = {
     **{"ok": "green", "unsupported": "yellow", "failed": "red", "oom": "red", "timeout": "red"},
     **{"better": "green", "tied": "green", "worse": "red", "underpowered": "yellow", "baseline": "dim"},
     **{"faster": "green", "slower": "red", "not converged": "yellow"},
+    **{"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"},
 }
 _ID = 8  # characters of a cell id that are shown
 
@@ -245,6 +247,8 @@ def _print(rows: Sequence[Row], console: Console) -> None:
         *_failures(rows, called), *_few(rows), *_problems(rows), *_unsettled(rows, called), *_notes(rows, called)
     ):  # fmt: skip
         console.print(line)
+    for verdict, label, what in published(rows, called):
+        console.print(_line(verdict, _STYLES.get(verdict, ""), label, what))
     for how in scorings(rows).values():
         console.print(f"Scored by {printable(how)}", style="dim")
 

@@ -147,6 +147,24 @@ def methods(rows: Sequence[Row]) -> dict[str, str]:
     return found
 
 
+def figure_name(item: Mapping[str, Any]) -> str:
+    """What a published figure is of: `WER % test-clean`, `smaller by %`, `rtf`."""
+    rate = {"percent": " %", "fraction": ""}.get(item["unit"] or "", "")
+    named = {"wer": f"WER{rate}", "cer": f"CER{rate}", "size_reduction": "smaller by %"}
+    return " ".join(filter(None, (named.get(item["metric"], item["metric"]), item["split"])))
+
+
+def published(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Verdict, cell and what of each published figure that compares; of those that do not, how many."""
+    pairs = [(row, item) for row in rows for item in row["published"]]
+    for row, item in pairs:
+        if item["verdict"] != "not comparable":
+            what = f"{figure_name(item)} {item['published']}, {item['source']}: {item['reason']}"
+            yield item["verdict"], called[row["cell_id"]], what
+    if rest := sum(item["verdict"] == "not comparable" for _, item in pairs):
+        yield "not comparable", f"{rest} published figures", "--format markdown, html or json gives the reason of each"
+
+
 def too_few(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     """Corpora of which so little was heard that no interval can be given: corpus, what that means."""
     named = corpora(rows)

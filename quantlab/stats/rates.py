@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,15 @@ class Sample:
     def units(self) -> Units:
         """What a resample of this corpus draws."""
         return choose_units(self.splits, self.speakers)
+
+    def units_of(self, split: str) -> int:
+        """How many units have something in a split."""
+        return self._units_of[split]
+
+    @cached_property
+    def _units_of(self) -> dict[str, int]:
+        seen = set(zip(self.splits, self.units.of_utterance.tolist(), strict=True))
+        return Counter(split for split, _ in seen)
 
     def only(self, kept: Sequence[int]) -> Sample:
         """The utterances at these positions, in that order."""

@@ -81,11 +81,14 @@ def test_published_and_measured_are_columns_of_their_own_and_neither_fills_the_o
     small = {"model": "small", "dataset__name": "librispeech", "device": "cuda"}
     rows = [compared("none", baseline="small", **small), *careful_grid()]
     lines = _tables(markdown.render(ROOT, rows))["Published against measured"]
-    header, line = lines
-    assert line[0] == "small-none-cuda"
-    assert line[header.index("RTF, published")] == "0.006"
-    assert line[header.index("RTF, measured")] == "0.0127"
-    assert line[header.index("smaller by %, published")] == "–"
+    header, *lines = lines
+    assert {line[0] for line in lines} == {"small-none-cuda"}
+    [rtf] = [line for line in lines if line[header.index("figure")] == "rtf"]
+    assert rtf[header.index("published") :][:3] == ["0.006", "0.0127", "not comparable"]
+    [cer] = [line for line in lines if line[header.index("figure")] == "CER % test-clean"]
+    assert cer[header.index("published") :][:3] == ["1.02", "1.562 [0.762, 2.362]", "reproduced"]
+    verdicts = [line[header.index("verdict")] == "not comparable" for line in lines]
+    assert verdicts == sorted(verdicts)
     assert "published" in document.sections(ROOT, rows)[-1].heading.lower()
 
 

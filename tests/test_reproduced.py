@@ -1,0 +1,267 @@
+"""Each verdict on a published figure, and each reason, by hand."""
+
+import json
+
+import pytest
+from compared import compared, uncompared
+from synthetic import result
+
+from quantlab import storage
+from quantlab.report import html, latex, markdown, published, reproduced, rows, table
+from quantlab.report.published import Published
+
+# A source that says everything, and whose figures are round.
+SAID = {
+    "authors": "A", "title": "T", "where": "a page", "url": "https://example.org", "normaliser": "whisper",
+    "scorer": "jiwer", "beams": 1, "timestamps": False, "batch_size": 16, "dtype": "float32",
+    "hardware": {"cpu": "a processor", "cuda": "H100"},
+}  # fmt: skip
+CORPUS = {
+    "names": ["speech*"],
+    "splits": {"test-clean": {"names": ["clean"], "utterances": 160}, "big": {"names": ["other"], "utterances": 2939}},
+}
+ITEM = {"source": "a", "where": "Table 1", "model": "small", "quant": "none", "device": "cpu", "corpus": "speech"}
+
+
+def data(source=None, corpus=None, **item):
+    figures = ITEM | {"wer": {"test-clean": "3.1"}} | item
+    parts = {"sources": {"a": SAID | (source or {})}, "corpora": {"speech": CORPUS | (corpus or {})}}
+    return Published.model_validate(parts | {"figures": [figures]})
+
+
+def cell(low=0.02, high=0.04, wer=0.03, count=160, **changes):
+    """A cell with a WER of 3 % and the interval [2, 4] % in split clean."""
+    found = compared("none", **{"model": "small", "dataset__name": "speech"} | changes)
+    figures = {"wer": wer, "wer_ci95": [low, high], "cer": 0.01, "cer_ci95": [0.005, 0.015], "utterances": count}
+    found["splits"]["clean"] |= figures | {"ci_unit": "speaker", "ci_units": 20}
+    return found
+
+
+def judged(row, **changes):
+    [found] = reproduced.compared(row, data(**changes))
+    return found["verdict"], found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "reason"),
+    [
+        ("3.1", "reproduced", "3.1 is inside the 95 % interval by 20 speakers, 2.0 to 4.0"),
+        ("4.0", "reproduced", "4.0 is inside the 95 % interval by 20 speakers, 2.0 to 4.0"),
+        ("4.01", "not reproduced", "4.01 is above the 95 % interval by 20 speakers, 2.00 to 4.00"),
+        ("1.99", "not reproduced", "1.99 is below the 95 % interval by 20 speakers, 2.00 to 4.00"),
+        ("1.9", "not reproduced", "1.9 is below the 95 % interval by 20 speakers, 2.0 to 4.0"),
+    ],
+)
+def test_inside_the_interval_or_not(told, verdict, reason):
+    assert judged(cell(), wer={"test-clean": told}) == (verdict, reason)
+
+
+def test_the_ends_are_rounded_as_the_figure_was():
+    """5.0 may have been 4.96: an interval that begins at 5.04 holds what was rounded to 5.0."""
+    assert judged(cell(low=0.0504, high=0.06), wer={"test-clean": "5.0"})[0] == "reproduced"
+    assert judged(cell(low=0.0504, high=0.06), wer={"test-clean": "5.00"})[0] == "not reproduced"
+
+
+def test_a_figure_in_fractions_is_compared_as_one():
+    [found] = reproduced.compared(cell(), data(unit="fraction", wer={"test-clean": "0.0310"}))
+    assert (found["value"], found["measured"], found["ci95"], found["unit"]) == (0.031, 0.03, [0.02, 0.04], "fraction")
+    assert found["verdict"] == "reproduced"
+
+
+def test_cer_has_its_own_interval_and_is_of_any_scorer():
+    row = cell() | {"scorer": "kaldialign_compounds"}
+    assert judged(row, wer={}, cer={"test-clean": "1.2"})[0] == "reproduced"
+    assert judged(row, wer={}, cer={"test-clean": "1.6"})[0] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "reason"),
+    [
+        (cell(model="small_en"), {}, "other model: small there, small_en here"),
+        (cell(), {"mixed": True, "where": "Q5_K_M"}, "mixed formats there (Q5_K_M), one format here (None)"),
+        (cell(model__weights="random"), {}, "random weights here"),
+        (cell(), {"corpus": {"unknown": "excerpts"}}, "excerpts"),
+        (cell(dataset__language="de"), {}, "other language: en there, de here"),
+        (cell() | {"normaliser": "basic"}, {}, "other normaliser: whisper there, basic here"),
+        (cell() | {"scorer": "kaldialign_compounds"}, {}, "other scorer: jiwer there, kaldialign_compounds here"),
+        (cell() | {"error_unit": "character"}, {}, "errors are counted by character here"),
+        (cell(protocol__num_beams=5), {}, "other beams: 1 there, 5 here"),
+        (cell(), {"source": {"beams": 5}}, "other beams: 5 there, 1 here"),
+        (cell(), {"source": {"timestamps": True}}, "decoded with timestamps there, without here"),
+        (cell(dataset__long="chunked"), {}, "long recordings are cut here (dataset.long=chunked)"),
+        (cell(runtime__audio_ctx="dynamic"), {}, "audio_ctx=dynamic here: not the whole window is encoded"),
+        (cell(protocol__max_new_tokens=64), {}, "at most 64 tokens are decoded here"),
+        (cell(count=161), {}, "161 utterances here, more than the 160 of test-clean: another corpus"),
+        (cell(), {"source": {"apart": {"wer": "a mean over utterances"}}}, "a mean over utterances"),
+    ],
+)  # fmt: skip
+def test_what_does_not_compare(row, changes, reason):
+    assert judged(row, **changes) == ("not comparable", reason)
+
+
+def test_all_that_stands_between_is_said():
+    row = cell(protocol__num_beams=5) | {"scorer": "kaldialign_compounds"}
+    reason = "other scorer: jiwer there, kaldialign_compounds here; other beams: 1 there, 5 here"
+    assert judged(row) == ("not comparable", reason)
+
+
+@pytest.mark.parametrize("changes", [{"wer_ci95": None}, {"ci_units": 9}])
+def test_without_an_interval_nothing_is_judged(changes):
+    row = cell()
+    row["splits"]["clean"] |= changes
+    assert judged(row) == ("not comparable", "too few speakers or utterances here for an interval: it takes 10")
+
+
+def test_without_text_there_is_no_error_rate():
+    row = uncompared("none", model="small", dataset__name="speech")
+    row["splits"]["clean"]["wer"] = None
+    assert judged(row) == ("not comparable", "no error rate here")
+
+
+def test_a_part_of_the_corpus_says_how_much_it_is():
+    interval = "3.1 is inside the 95 % interval by 20 speakers, 2.0 to 4.0"
+    assert judged(cell(count=150)) == ("reproduced", f"{interval}; 150 of 160 utterances")
+    verdict, reason = judged(cell(), wer={"big": "99.9"})
+    assert verdict == "not reproduced"
+    assert "; 160 of 2,939 utterances" in reason
+    unknown = {"splits": {"test-clean": {"names": ["clean"]}}}
+    assert judged(cell(), corpus=unknown)[1] == f"{interval}; 160 utterances here, how many there is not known"
+
+
+@pytest.mark.parametrize(
+    ("row", "source", "said"),
+    [
+        (cell(device="cuda"), {}, "device: cpu there, cuda here"),
+        (cell(runtime__dtype="float16"), {}, "what is not quantized is float32 there, float16 here"),
+        (cell(model__path="/somewhere"), {}, "the checkpoint of model.path is taken for small"),
+        (cell(), {"normaliser": None, "timestamps": None}, "not said there: normaliser, timestamps"),
+    ],
+)
+def test_what_is_taken_not_to_matter_is_said(row, source, said):
+    interval = "3.1 is inside the 95 % interval by 20 speakers, 2.0 to 4.0"
+    assert judged(row, source=source) == ("reproduced", f"{interval}; {said}")
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "reason"),
+    [
+        ("57", "reproduced", "57 % here, to the digit as published"),
+        ("57.0", "reproduced", "57.0 % here, to the digit as published"),
+        ("57.1", "not reproduced", "57.0 % here, to the digit as published"),
+        ("56", "not reproduced", "57 % here, to the digit as published"),
+    ],
+)
+def test_sizes_compare_to_the_digit(told, verdict, reason):
+    row = cell() | {"size_reduction": 0.57001}
+    assert judged(row, wer={}, other={"size_reduction": told}) == (verdict, reason)
+
+
+def test_sizes_follow_from_the_architecture():
+    row = cell(model__weights="random") | {"size_reduction": 0.57}
+    assert judged(row, wer={}, other={"size_reduction": 57})[0] == "reproduced"
+    row = cell(runtime__dtype="float16") | {"size_reduction": 0.57}
+    what = "what is not quantized is float32 there, float16 here"
+    assert judged(row, wer={}, other={"size_reduction": 57}) == ("not comparable", what)
+
+
+@pytest.mark.parametrize("metric", ["rtf", "rtfx"])
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("cpu", "a time on another machine: a processor there, a processor here"),
+        ("cuda", "a time on other hardware: H100 there, not recorded here"),
+        (None, "a time on other hardware: not said there, a processor here"),
+    ],
+)
+def test_a_time_is_one_of_its_machine(metric, device, reason):
+    row = cell(device=device or "cpu")
+    [found] = reproduced.compared(row, data(wer={}, device=device, other={metric: "0.1"}))
+    assert (found["verdict"], found["reason"]) == ("not comparable", reason)
+    parts = row["splits"].values()
+    rtf = sum(part["generate_s"] for part in parts) / sum(part["audio_s"] for part in parts)
+    assert found["measured"] == pytest.approx(rtf if metric == "rtf" else 1 / rtf)
+
+
+def test_what_is_not_measured_here():
+    [found] = reproduced.compared(cell(), data(wer={}, other={"memory_mib": 3576}))
+    assert (found["measured"], found["verdict"], found["reason"]) == (None, "not comparable", "not measured here")
+
+
+# The shipped figures
+
+
+def shipped(row):
+    return {(item["source"], item["metric"], item["split"]): item for item in reproduced.compared(row)}
+
+
+def test_base_of_a_part_of_librispeech():
+    found = shipped(cell(model="base", dataset__name="librispeech_dir", low=0.04, high=0.06, wer=0.05))
+    verdicts = {key: item["verdict"] for key, item in found.items() if key[2] == "test-clean" and key[1] == "wer"}
+    assert verdicts == {
+        ("soehler2025", "wer", "test-clean"): "reproduced",
+        ("radford2022", "wer", "test-clean"): "reproduced",
+        ("open_asr_leaderboard", "wer", "test-clean"): "not comparable",
+        ("transcribe_cpp", "wer", "test-clean"): "not comparable",
+    }
+    assert "160 of 2,620 utterances" in found["soehler2025", "wer", "test-clean"]["reason"]
+    assert found["open_asr_leaderboard", "wer", "test-clean"]["reason"] == "other model: base_en there, base here"
+
+
+def test_the_leaderboard_before_and_after_its_change_of_scorer():
+    row = cell(model="base_en", dataset__name="librispeech", low=0.04, high=0.06, wer=0.05)
+    key = ("open_asr_leaderboard", "wer", "test-clean")
+    assert shipped(row)[key]["verdict"] == "reproduced"
+    assert shipped(row | {"scorer": "kaldialign_compounds"})[key]["reason"].startswith("other scorer: jiwer there")
+
+
+def test_andreyev_s_excerpts_and_sizes_do_not_compare():
+    row = cell(model="base", dataset__name="librispeech") | {"quant": "ggml_q8_0"}
+    row["config"] = row["config"] | {"quant": {"name": "ggml_q8_0"}}
+    found = {key: item for key, item in shipped(row).items() if key[0] == "andreyev2025"}
+    assert {item["verdict"] for item in found.values()} == {"not comparable"}
+    assert found["andreyev2025", "wer", "excerpts"]["reason"] == "excerpts of LibriSpeech, which ones is not said"
+    assert found["andreyev2025", "size_mb", None]["value"] == 77.99
+
+
+# Where they are read
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    for index, quant in enumerate(("none", "hqq_int4")):
+        storage.write(folder, result(quant, cell_id=f"c{index}", model="small", dataset__name="librispeech"))
+    return folder
+
+
+def test_programs_get_each_with_source_metric_value_verdict_and_reason(root):
+    told = json.loads(rows.to_json(rows.rows(root)))
+    found = {(item["source"], item["metric"], item["split"]): item for item in told[0]["published"]}
+    wer = found["soehler2025", "wer", "test-clean"]
+    assert (wer["value"], wer["published"], wer["unit"]) == (3.48, "3.48", "percent")
+    assert wer["measured"] == pytest.approx(100 * told[0]["splits"]["clean"]["wer"])
+    assert wer["verdict"] in ("reproduced", "not reproduced")
+    assert " by 160 utterances, " in wer["reason"]  # six speakers are too few
+    assert {item["source"] for item in told[0]["published"]} == {"soehler2025", "radford2022"}
+
+
+def test_people_read_the_verdict_and_the_reason(root):
+    found = rows.rows(root)
+    text = table.text(found)
+    assert "reproduced: small-none-cpu: WER % test-clean 3.48, soehler2025: 3.48 is " in text
+    assert "published figures: --format markdown, html or json gives the reason" in text
+    for written in (markdown.render(root, found), html.page(root, found), latex.render(root, found)):
+        assert "Published against measured" in written
+        assert "160 of 2,620 utterances" in written
+        assert "a time on other hardware: AMD EPYC 9454 there, a processor here" in written
+
+
+def test_a_grid_without_published_figures_says_nothing_of_them(tmp_path):
+    storage.write(tmp_path, result("none"))
+    found = rows.rows(tmp_path)
+    assert found[0]["published"] == []
+    assert "published" not in table.text(found)
+
+
+def test_every_shipped_source_is_one_that_a_cell_can_show():
+    assert {item.source for item in published.load().figures} == set(published.load().sources)
