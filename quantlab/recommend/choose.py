@@ -17,7 +17,7 @@ from quantlab.record import to_json
 from quantlab.report import ranking
 from quantlab.report.ranking import Ranking
 from quantlab.report.rows import Row, row, rows_of
-from quantlab.report.wording import between, corpora, corpus_key, loops, models, names, ratio
+from quantlab.report.wording import between, corpora, corpus_key, loops, models, names, ratio, scorings
 
 
 class NotRecordedError(LookupError):
@@ -128,6 +128,7 @@ def _recommend(found: Sequence[Row], limits: Limits, output_dir: str) -> Recomme
     kept, notes = _best_timed(found)
     called = names(kept)
     notes += tuple(f"{cells}: {what}" for cells, what in loops(kept, called))
+    notes += tuple(f"scored by {how}" for how in scorings(kept).values())
     findings = [judge(item, called[item["cell_id"]], limits, output_dir) for item in kept]
     of: dict[Standing, tuple[Finding, ...]] = {
         standing: tuple(sorted((one for one in findings if one.standing == standing), key=_nearness))
