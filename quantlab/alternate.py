@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from quantlab.assemble import assemble, prepared, warm_up
-from quantlab.config import QuantConfig, RunConfig
+from quantlab.config import RunConfig
 from quantlab.interleave import SHARES, Budget, Progress, fitting, in_random_order, turns, until_narrow
 from quantlab.measure import Clocks
 from quantlab.record import Batch
@@ -24,12 +24,6 @@ from quantlab.timing import Side, timed
 
 HEADROOM = 1.5  # memory to be free for a second model, in units of its weights: activations and caches come on top
 BATCHES = 4  # that a process is timed on; a round should not be all loading
-NO_QUANTIZATION = QuantConfig(name="none", library="none", scheme="none")
-
-
-def baseline_of(config: RunConfig) -> RunConfig:
-    """The cell that a cell is compared with: no quantization, everything else equal."""
-    return config.model_copy(update={"quant": NO_QUANTIZATION})
 
 
 def must_alternate(config: RunConfig, baseline_bytes: int, device: torch.device) -> bool:
@@ -63,7 +57,7 @@ def one_at_a_time(config: RunConfig, batches: int, progress: Progress) -> Iterat
 
 
 def _rounds(config: RunConfig, batches: int) -> Iterator[list[Batch]]:
-    configs: dict[Side, RunConfig] = {"cell": config, "baseline": baseline_of(config)}
+    configs: dict[Side, RunConfig] = {"cell": config, "baseline": config.of_baseline()}
     spawn = multiprocessing.get_context("spawn")  # a fork would hand down the memory that is to be free
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
         for block in itertools.count():

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from quantlab import embedding, machine, models, quantizers, receipt
-from quantlab.config import RunConfig
+from quantlab.config import AS_SHIPPED, RunConfig
 from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
 from quantlab.engines import Engine, compiled, decoding
 from quantlab.engines.pytorch import Eager
 from quantlab.export.portable import Portable, portable
 from quantlab.export.write import write_companions
 from quantlab.measure import Clocks, use_threads
+from quantlab.quantizers.as_shipped import of_model
 from quantlab.record import Receipt
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def assemble(config: RunConfig, device: torch.device, clocks: Clocks, keep: Path
         ConfigError: a name in the configuration does not exist in the model or the corpus.
     """
     with clocks.stage("load"):
-        checkpoint = models.load(config.model, config.seed, config.runtime.dtype)
+        as_shipped = config.quant.library == AS_SHIPPED
+        checkpoint = models.load(config.model, config.seed, config.runtime.dtype, quantized_too=as_shipped)
     if keep is not None:
         write_companions(checkpoint, keep, config.dataset.language)
     with clocks.stage("features"):
@@ -122,8 +124,13 @@ def _quantize(
     quantizer = quantizers.get(config.quant.library)
     names, skipped = quantizers.select(model, config.quant)
     before = receipt.snapshot(model)
+    threads = config.device.threads or 1
+    if quantizers.loads(quantizer):
+        converted = quantizer.load(of_model(config.model).path, model, config.quant, device, how, threads)
+        held = receipt.smaller(before, converted)
+        return converted.engine, receipt.read_converted(before, converted, held, {}), None
     if quantizers.converts(quantizer):
-        converted = quantizer.convert(model, config.quant, names, device, how, config.device.threads or 1, keep)
+        converted = quantizer.convert(model, config.quant, names, device, how, threads, keep)
         return converted.engine, receipt.read_converted(before, converted, names, skipped), None
     model = quantizer.setup(model, config.quant, names, device, calibrate)
     if config.quant.embedding:

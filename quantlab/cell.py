@@ -30,6 +30,7 @@ from quantlab.identity import cell_id, fingerprints, resolve
 from quantlab.interleave import in_random_order, side_by_side
 from quantlab.measure import Clocks, Memory
 from quantlab.noise import Watch
+from quantlab.quantizers.as_shipped import read_off
 from quantlab.record import Batch, CellResult, Compilation, Exported, Noise, Problem, Record, SplitResult, Utterance
 from quantlab.recordings import scored
 from quantlab.score import Scoring
@@ -62,7 +63,7 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
         Unavailable: the checkpoint or the corpus is neither here nor on a hub that can be reached.
         ConfigError: a name in the configuration does not exist in the model or the corpus.
     """
-    config = resolve(config)
+    config = read_off(resolve(config))
     with prepared(config) as device:
         try:
             with staged(config.export.dir) as staging:
@@ -177,7 +178,7 @@ def _score(
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:
     """A second model in this process, unquantized and warm."""
-    recogniser = models.load(config.model, config.seed, config.runtime.dtype).model.to(device)
+    recogniser = models.load(config.of_baseline().model, config.seed, config.runtime.dtype).model.to(device)
     speech, unseen = made.speech.measured, Clocks(device)
     baseline = torch_engine(recogniser, device, config, speech, unseen)
     warm_up(baseline, speech, config.protocol.warmup_batches, unseen)

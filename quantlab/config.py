@@ -180,6 +180,8 @@ class QuantConfig(_Part):
 
 
 _OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
+NO_QUANTIZATION = QuantConfig(name="none", library="none", scheme="none")
+AS_SHIPPED = "as_shipped"  # quant.library of a file that is measured as it is
 
 
 class DeviceConfig(_Part):
@@ -331,6 +333,12 @@ class ExportConfig(_Part):
     dir: FilePath | None = None  # gets a folder for each cell; null: no model is kept
 
 
+class BaselineConfig(_Part):
+    """quant=as_shipped only: nobody can tell from a quantized file what it was made of."""
+
+    path: FilePath | None = None  # the checkpoint before quantization, in any form that model.path takes
+
+
 class RunConfig(_Part):
     """One cell: everything `run_cell` needs, and nothing it does not."""
 
@@ -344,11 +352,33 @@ class RunConfig(_Part):
     tracking: TrackingConfig
     stats: StatsConfig = StatsConfig()
     export: ExportConfig = ExportConfig()
+    baseline: BaselineConfig = BaselineConfig()
     seed: int = Field(default=0, ge=0, le=_LARGEST_SEED)
     isolate: bool = True  # a process of its own for the cell; false to step through it in a debugger
     timeout_s: float = Field(default=3600.0, gt=0, le=_LONGEST_S)  # the whole cell
     resume: bool = True  # skip a cell whose record exists
     output_dir: FilePath = "mlruns"
+
+    @model_validator(mode="after")
+    def _baseline_is_of_a_file_as_shipped(self) -> RunConfig:
+        """In a sweep `quant=none,as_shipped` the path stands at both: unquantized, it is the model itself."""
+        if self.baseline.path is None or self.quant.library == AS_SHIPPED:
+            return self
+        if self.quant.library != NO_QUANTIZATION.library:
+            raise ValueError(
+                f"baseline.path={shortened(self.baseline.path)}: quant={self.quant.name} quantizes the model itself, "
+                f"which is its baseline: leave it out, or set quant={AS_SHIPPED}"
+            )
+        found = self.of_baseline()
+        for key in ("model", "baseline"):
+            object.__setattr__(self, key, getattr(found, key))
+        return self
+
+    def of_baseline(self) -> RunConfig:
+        """The cell that this one is compared with: no quantization, everything else equal."""
+        path = self.baseline.path or self.model.path
+        update = {"quant": NO_QUANTIZATION, "model": self.model.model_copy(update={"path": path})}
+        return self.model_copy(update=update | {"baseline": BaselineConfig()})
 
     @property
     def label(self) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from quantlab import models, quantizers, sources
-from quantlab.config import RunConfig
+from quantlab.config import AS_SHIPPED, RunConfig
 from quantlab.data import Corpus, added_reader
+from quantlab.errors import ConfigError
 from quantlab.machine import Site, here, versions
 from quantlab.record import to_json
 
@@ -23,6 +24,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "tracking": True,
     "stats": True,
     "export": True,
+    "baseline": True,
     "model": {"path"},
     "dataset": {"path", "licence", "ignored_columns"},
 }
@@ -53,15 +55,25 @@ def resolve(config: RunConfig, site: Site | None = None) -> RunConfig:
 
 
 def fingerprints(config: RunConfig, corpus: Corpus) -> dict[str, str]:
-    """Content hashes of the checkpoint and the corpus.
+    """Content hashes of the checkpoint, the corpus, and, where another checkpoint is the baseline, of that.
 
     Raises:
-        ConfigError: `model.path` is no checkpoint.
+        ConfigError: `model.path` or `baseline.path` is no checkpoint.
     """
-    return {
-        "checkpoint": models.fingerprint(config.model, config.seed),
+    found = {
+        "checkpoint": models.fingerprint(config.model, config.seed, quantized_too=config.quant.library == AS_SHIPPED),
         "corpus": corpus.fingerprint,
     }
+    if config.baseline.path is not None:
+        found["baseline"] = _of_baseline(config)
+    return found
+
+
+def _of_baseline(config: RunConfig) -> str:
+    try:
+        return models.fingerprint(config.of_baseline().model, config.seed)
+    except ConfigError as error:
+        raise type(error)(str(error).replace("model.path=", "baseline.path=")) from None
 
 
 def cell_id(config: RunConfig, marks: Mapping[str, str]) -> str:

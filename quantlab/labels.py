@@ -6,6 +6,7 @@ fingerprint, as a name says too little. What is added to a name is as little as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -36,6 +37,7 @@ AXES = {
     "threads": "device.threads",
     "target": "quant.target",
     "bits": "quant.bits",
+    "format": "quant.format",
     "granularity": "quant.granularity",
     "group_size": "quant.group_size",
     "symmetric": "quant.symmetric",
@@ -44,8 +46,8 @@ AXES = {
     "seed": "seed",
 }
 # Change no figure, or are told otherwise.
-_NOT_TOLD = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "model.path",
-             "dataset.path", "dataset.licence", "dataset.noise.path")  # fmt: skip
+_NOT_TOLD = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
+             "model.path", "dataset.path", "dataset.licence", "dataset.noise.path")  # fmt: skip
 _WITHOUT = {"splits": "all splits", "long": "long left out"}  # how null is said; else "no limit"
 FINGERPRINT = 6  # hex digits that are shown
 _ID = 8  # of a cell id
@@ -102,7 +104,12 @@ class Cell:
     @cached_property
     def checkpoint_key(self) -> tuple[Hashable, ...]:
         """Equal for cells of one checkpoint."""
-        return self.model, self.setting("model.weights"), self.fingerprints.get("checkpoint")
+        return self.model, self.setting("model.weights"), self.mark("checkpoint")
+
+    def mark(self, part: str) -> str | None:
+        """The fingerprint of checkpoint or corpus; of a file as shipped that of its fp32 model, where it is known."""
+        told = self.fingerprints.get("baseline") if part == "checkpoint" else None
+        return told or self.fingerprints.get(part)
 
     @property
     def label(self) -> str:
@@ -159,11 +166,15 @@ def _with_fingerprint(cells: Sequence[Cell], part: str, named: Mapping[str, str]
     """The same names, where several of these have one with the fingerprint's first digits."""
     found = {}
     for name, some in grouped(cells, lambda cell: named[cell.id]).items():
-        several = len({cell.fingerprints.get(part) for cell in some} - {None}) > 1
+        several = len({cell.mark(part) for cell in some} - {None}) > 1
         for cell in some:
-            mark = cell.fingerprints.get(part, "") if several else ""
-            found[cell.id] = f"{name} {mark[:FINGERPRINT]}".strip()
+            found[cell.id] = f"{name} {short(cell.mark(part))}".strip() if several else name
     return found
+
+
+def short(mark: str | None) -> str:
+    """The first digits of a fingerprint, without what it is of: `sha256:`, or the name of a repository."""
+    return re.split("[:@]", mark or "")[-1][:FINGERPRINT]
 
 
 def names(cells: Sequence[Cell]) -> dict[str, str]:

@@ -69,10 +69,12 @@ def _family(record: Record) -> str:
     config.pop("quant", None)
     if record.setting("calibration.source") != "disjoint":
         config.pop("calibration", None)
+    marks = dict(record.fingerprints)
+    marks["checkpoint"] = marks.pop("baseline", marks.get("checkpoint", ""))  # of a file as shipped what it was made of
     versions = record.environment.get("versions") or {}
     common = {name: versions.get(name) for name in LIBRARIES}
     scoring = [record.normaliser, record.error_unit, record.scorer]
-    return to_json([config, record.fingerprints, common, *scoring])
+    return to_json([config, marks, common, *scoring])
 
 
 def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict[str, Scores]:

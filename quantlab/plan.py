@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from quantlab import labels, models, quantizers
-from quantlab.config import ModelConfig, RunConfig
+from quantlab.config import AS_SHIPPED, ModelConfig, RunConfig
 from quantlab.data import open_corpus
 from quantlab.errors import CheckpointError, ConfigError, Unavailable, UnsupportedError
 from quantlab.identity import fingerprints, hashed, library_versions, resolve
@@ -16,7 +16,8 @@ from quantlab.machine import Site, here
 from quantlab.models.tokens import check_language
 from quantlab.patience import over
 from quantlab.printable import printable
-from quantlab.quantizers import Converter, Quantizer
+from quantlab.quantizers import AnyQuantizer
+from quantlab.quantizers.as_shipped import read_off, why_not_so
 from quantlab.record import Status, to_json
 
 Asked = TypeVar("Asked")
@@ -90,6 +91,7 @@ def _cell(
 ) -> Cell:
     marks: dict[str, str] = {}
     try:
+        config = read_off(config)
         marks = identify(config)
         if (known := languages(config.model)) is not None:
             check_language(known, config.dataset.language, f"model {config.model.label}")
@@ -122,12 +124,14 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
     )
     if never:
         return Refusal("unsupported", never)
+    if wrong := why_not_so(config):
+        return Refusal("unsupported", wrong, is_mistake=True)
     return Refusal("failed", no_device) if no_device else None
 
 
-def _why_no_runtime(config: RunConfig, quantizer: Quantizer | Converter) -> str | None:
+def _why_no_runtime(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
     runtime, library = config.runtime, config.quant.library
-    if runtime.name == "compile" and quantizers.converts(quantizer):
+    if runtime.name == "compile" and quantizers.has_own_engine(quantizer):
         return f"{library} runs the model itself, runtime=compile is torch's: set runtime=eager"
     if runtime.name == "compile" and config.quant.embedding:
         return "a quantized embedding is looked up outside of what torch compiles: set runtime=eager"
@@ -136,7 +140,11 @@ def _why_no_runtime(config: RunConfig, quantizer: Quantizer | Converter) -> str 
     if runtime.name == "compile" and config.protocol.num_beams > 1:
         return f"runtime=compile decodes greedily, not with {config.protocol.num_beams} beams: set runtime=eager"
     if runtime.dtype not in quantizers.dtypes(quantizer):
-        whose = "has types of its own for all it stores" if quantizers.converts(quantizer) else "computes in fp32 only"
+        whose = (
+            "has types of its own for all it stores"
+            if quantizers.has_own_engine(quantizer)
+            else "computes in fp32 only"
+        )
         return f"{library} {whose}: set runtime.dtype=float32, not {runtime.dtype}"
     return None
 
@@ -144,7 +152,8 @@ def _why_no_runtime(config: RunConfig, quantizer: Quantizer | Converter) -> str 
 def _sources(config: RunConfig) -> str:
     """What a fingerprint is of."""
     seed = config.seed if config.model.weights == "random" else None
-    return to_json([config.model.model_dump(), config.dataset.model_dump(), seed])
+    file = config.quant.library == AS_SHIPPED
+    return to_json([config.model.model_dump(), config.dataset.model_dump(), config.baseline.model_dump(), file, seed])
 
 
 def _once(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:

@@ -51,6 +51,7 @@ class Converted:
     linears: dict[str, Held]  # by the Linear's name in transformers
     others: tuple[Stored, ...]  # every other tensor
     kernel: str  # what multiplies, as far as the engine tells
+    problems: tuple[str, ...] = ()  # what of its file the engine has not loaded
 
 
 def read(
@@ -117,7 +118,7 @@ def _receipt(
 def read_converted(before: Snapshot, converted: Converted, names: Iterable[str], skipped: dict[str, str]) -> Receipt:
     """Look at a model that another engine holds; as `read`, but that the rest of the model is not compared."""
     wanted = frozenset(names)
-    receipts, problems = [], []
+    receipts, problems = [], list(converted.problems)
     for name, was in before.linears.items():
         after = converted.linears.get(name)
         if after is None:
@@ -141,6 +142,12 @@ def read_converted(before: Snapshot, converted: Converted, names: Iterable[str],
         )
     held = [item for linear in converted.linears.values() for item in linear.tensors]
     return _receipt(before, receipts, problems, sum_by_dtype([*held, *converted.others]))
+
+
+def smaller(before: Snapshot, converted: Converted) -> list[str]:
+    """The Linear modules that an engine holds in fewer bytes than fp32 takes."""
+    held = converted.linears
+    return [name for name, was in before.linears.items() if name in held and held[name].bytes < was.bytes]
 
 
 def size_bytes(model: nn.Module) -> int:

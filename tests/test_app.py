@@ -49,7 +49,7 @@ def test_names_of_the_design_are_all_there():
 def test_table2_is_the_study_s_own_cells():
     labels = [cell.label for cell in parse_grid(composed(["experiment=paper_table2"]).points)]
     assert sorted(labels) == sorted(
-        [f"small-{name}-cpu" for name in ("none", "torch_int8", "quanto_int8_fp8_static", "hqq_int4")]
+        [f"small-{name}-cpu" for name in ("none", "torch_int8", "quanto_int8_static", "hqq_int4")]
         + [f"small-{name}-cuda" for name in ("none", "quanto_int8", "bnb_nf4", "hqq_int3")]
     )
 

@@ -11,7 +11,7 @@ import atexit
 import functools
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ OPTIONS = {
     "print_progress": False,
     "print_timestamps": False,
 }
+FILE_TYPES = 1000  # of ggml; what is above counts versions of the blocks
 MILLISECONDS = re.compile(r"(\w+) time\s*=\s*([\d.]+) ms")
 
 
@@ -112,6 +113,15 @@ class WhisperCpp:
         import _pywhispercpp as library
 
         library.whisper_reset_timings(self.loaded.context)
+
+    def differences(self, numbers: Mapping[str, int]) -> Iterator[str]:
+        """What of a file's header (see `ggml.read`) is not what whisper.cpp says that it has loaded."""
+        import _pywhispercpp as library
+
+        for name, stored in numbers.items():
+            held = getattr(library, f"whisper_model_{name}")(self.loaded.context)
+            if held != (expected := stored % FILE_TYPES if name == "ftype" else stored):
+                yield f"whisper.cpp has loaded {name}={held}, the file says {expected}"
 
     def _heard(self, speech: SplitFeatures) -> Iterator[tuple[np.ndarray, int]]:
         """The features of each utterance, and how many encoder positions it is given; 0 is the whole window."""

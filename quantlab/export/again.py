@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantlab import storage
 from quantlab.assemble import Assembled, assemble, prepared
-from quantlab.config import RunConfig
+from quantlab.config import AS_SHIPPED, RunConfig
 from quantlab.data import open_corpus
 from quantlab.errors import ConfigError, ExportError
 from quantlab.export.keep import Heard, keep, spread
@@ -33,6 +33,8 @@ def export_recorded(root: Path, record: Record, directory: str) -> Exported:
         ExportError: the cell is not what it was: other libraries, checkpoint or corpus, or it hears something else.
         Unavailable: the checkpoint or the corpus is not at hand.
     """
+    if record.setting("quant.library") == AS_SHIPPED:
+        raise ExportError(f"quant={AS_SHIPPED} is a file already: {record.setting('model.path')}")
     config = _config(record, directory)
     if cell_id(config, fingerprints(config, open_corpus(config.dataset))) != record.cell_id:
         raise ExportError("its checkpoint, its corpus or the libraries have changed since: measure it again")

@@ -44,6 +44,8 @@ def _named(folder: Path) -> Iterator[None]:
 
 def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
     quantizer = quantizers.get(found.quant.library)
+    if quantizers.loads(quantizer):
+        raise ExportError(f"{folder} is no export: its manifest says quant.library={found.quant.library}")
     if why := (
         why_no_device(found.device)
         or quantizer.why_unsupported(found.quant, found.device)

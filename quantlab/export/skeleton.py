@@ -57,6 +57,7 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
     """
     quantizer = quantizers.get(manifest.quant.library)
     assert not quantizers.converts(quantizer)
+    assert not quantizers.loads(quantizer)  # see read
     dtype = getattr(torch, manifest.dtype or "float32")
     for name in manifest.modules:
         alone = _alone(name, _zeros(model.get_submodule(name), dtype))

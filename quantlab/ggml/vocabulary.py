@@ -8,7 +8,8 @@ Source: whisper.cpp 1.8, src/whisper.cpp (`whisper_vocab`, `whisper_full_with_st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -62,22 +63,59 @@ def vocabulary(size: int, decoding: Decoding) -> Vocabulary:
         ConfigError: a vocabulary of another size, another prompt, or tokens that whisper.cpp cannot suppress.
     """
     to_file, rows = _rows(size, decoding)
-    special = (*decoding.prompt, decoding.end)
-    found, expected = tuple(to_file[id] for id in special), _special_rows(rows, decoding.language)
-    if found != expected:
-        raise ConfigError(f"whisper.cpp's prompt and end token are {expected}, those of this checkpoint are {found}")
-    end = expected[-1]
+    end = _end(to_file, rows, decoding)
     never = [row for id in decoding.suppressed if (row := to_file[id]) < end]  # what follows the end never comes
     first = [row for id in decoding.suppressed_first if (row := to_file[id]) < end and row not in never]
-    unusable = {*special, *decoding.suppressed, *decoding.suppressed_first}
     return Vocabulary(
         to_file=to_file,
         words=_words(rows, end, never, first),
-        spare=next(id for id in range(size) if id not in unusable),
+        spare=_spare(decoding),
         end=end,
         endless=decoding.min_new_tokens > 0,
         suppresses_blank=_suppresses_blank(decoding, first),
     )
+
+
+def of_file(size: int, words: Sequence[bytes], decoding: Decoding) -> Vocabulary:
+    """The vocabulary of a file as it is: what never comes is what whisper.cpp finds among its own words.
+
+    Args:
+        size: of the file's vocabulary.
+        words: of its first tokens.
+        decoding: the special tokens of its tokenizer, and whether any do not come first.
+
+    Raises:
+        ConfigError: it is none of OpenAI's, or whisper.cpp would decode from other tokens, or end.
+    """
+    if size not in (ENGLISH, MULTILINGUAL, WITH_CANTONESE):
+        raise ConfigError(
+            f"whisper.cpp cannot tell the special tokens of a vocabulary of {size}: it knows those of {ENGLISH}, "
+            f"{MULTILINGUAL} and {WITH_CANTONESE} tokens"
+        )
+    if decoding.suppressed_first and BLANK.encode() not in words:
+        raise ConfigError(f"whisper.cpp looks for the word {BLANK!r} in a vocabulary, and ends where there is none")
+    one_to_one = tuple(range(size))
+    return Vocabulary(
+        to_file=one_to_one,
+        words=(*(word.decode(errors="surrogateescape") for word in words), *[""] * (size - len(words))),
+        spare=_spare(decoding),
+        end=_end(one_to_one, size, decoding),
+        endless=False,
+        suppresses_blank=bool(decoding.suppressed_first),
+    )
+
+
+def _end(to_file: Sequence[int], rows: int, decoding: Decoding) -> int:
+    """The row of the end token, once it and the prompt are seen to be whisper.cpp's."""
+    found = tuple(to_file[id] for id in (*decoding.prompt, decoding.end))
+    if found != (expected := _special_rows(rows, decoding.language)):
+        raise ConfigError(f"whisper.cpp's prompt and end token are {expected}, those of this checkpoint are {found}")
+    return expected[-1]
+
+
+def _spare(decoding: Decoding) -> int:
+    unusable = {*decoding.prompt, decoding.end, *decoding.suppressed, *decoding.suppressed_first}
+    return next(id for id in itertools.count() if id not in unusable)
 
 
 def readable(found: Vocabulary, texts: Mapping[int, str]) -> Vocabulary:
@@ -90,7 +128,8 @@ def readable(found: Vocabulary, texts: Mapping[int, str]) -> Vocabulary:
     words = list(found.words)
     for id, row in enumerate(found.to_file):
         text = _text(texts.get(id, ""))
-        if row < found.end and text and not {text, words[row]} & SPECIAL:
+        taken = {text, words[row]} & SPECIAL and not (text == BLANK == words[found.end])  # of two rows the last counts
+        if row < found.end and text and not taken:
             words[row] = text
     return replace(found, words=tuple(words))
 

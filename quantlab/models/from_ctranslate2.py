@@ -180,14 +180,19 @@ def _write_tokenizer(source: Path, folder: Path, shape: Shape) -> None:
         shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
         write_configs(folder, shape, {text: id for id, text in tokens.words(folder).items()})
     else:
-        texts = dict(enumerate(_vocabulary(source)))
+        texts = dict(enumerate(vocabulary(source)))
         marks = {id: text for id, text in texts.items() if re.fullmatch(r"<\|.+\|>", text)}
         write_texts(folder, shape, {id: text for id, text in texts.items() if id not in marks}, marks)
     if is_there(source / "preprocessor_config.json"):
         write_json(folder / "preprocessor_config.json", read_json(source / "preprocessor_config.json"))
 
 
-def _vocabulary(source: Path) -> list[str]:
+def vocabulary(source: Path) -> list[str]:
+    """The text of each token, as the engine reads it.
+
+    Raises:
+        ValueError: there is none.
+    """
     found: Any = None
     if (path := source / "vocabulary.json").is_file():
         found = read_any_json(path)

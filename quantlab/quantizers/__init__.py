@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from quantlab.config import Dtype, QuantConfig
-from quantlab.errors import ConfigError, did_you_mean
+from quantlab.errors import CheckpointError, ConfigError, did_you_mean, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +129,43 @@ class Converter(Protocol):
         """
 
 
-def get(library: str) -> Quantizer | Converter:
+class Loader(Protocol):
+    """What the file of a library has that loads a file which is there already, and quantizes nothing: `as_shipped`."""
+
+    DISTRIBUTIONS: tuple[str, ...]  # as in Quantizer
+
+    def why_unsupported(self, quant: QuantConfig, device: str) -> str | None:
+        """As in Quantizer."""
+
+    def load(
+        self,
+        path: Path,
+        model: WhisperForConditionalGeneration,
+        quant: QuantConfig,
+        device: torch.device,
+        decoding: Decoding,
+        threads: int,
+    ) -> Converted:
+        """Load a file by its own engine, and look at what was loaded.
+
+        Args:
+            path: of the file or folder.
+            model: what it holds, dequantized to fp32.
+            quant: what its keys say of the file.
+            device: where the engine runs.
+            decoding: how it is to decode.
+            threads: that it may use.
+
+        Raises:
+            ConfigError: the file's tokens are not those of its tokenizer, or the engine has no way to do what
+                `decoding` asks for.
+        """
+
+
+AnyQuantizer = Quantizer | Converter | Loader
+
+
+def get(library: str) -> AnyQuantizer:
     """The quantizer of a library: a file of this package, else an entry point of group `quantlab.quantizers`.
 
     Raises:
@@ -142,10 +179,12 @@ def get(library: str) -> Quantizer | Converter:
     else:
         hint = did_you_mean(library, [*shipped, *added])
         raise ConfigError(f"quant.library={library!r}: no such quantizer{hint}")
-    own_parts = ["convert", "reload"] if hasattr(module, "convert") else ["setup", "is_quantized", "kernel"]
+    own_parts = ["setup", "is_quantized", "kernel"]
+    if has_own_engine(module):
+        own_parts = ["convert", "reload"] if converts(module) else []
     if missing := [part for part in ("DISTRIBUTIONS", "why_unsupported", *own_parts) if not hasattr(module, part)]:
         raise ConfigError(f"quantizer {library!r} has no {', '.join(missing)}")
-    return cast("Quantizer | Converter", module)
+    return cast("AnyQuantizer", module)
 
 
 def added(library: str) -> EntryPoint | None:
@@ -160,14 +199,24 @@ def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
-def converts(quantizer: Quantizer | Converter) -> TypeIs[Converter]:
-    """Whether the library brings its own engine."""
+def converts(quantizer: AnyQuantizer) -> TypeIs[Converter]:
+    """Whether the library writes the model for an engine of its own."""
     return hasattr(quantizer, "convert")
 
 
-def dtypes(quantizer: Quantizer | Converter) -> tuple[Dtype, ...]:
+def loads(quantizer: AnyQuantizer) -> TypeIs[Loader]:
+    """Whether it only loads a file that is there already."""
+    return hasattr(quantizer, "load") and not converts(quantizer)
+
+
+def has_own_engine(quantizer: AnyQuantizer) -> bool:
+    """Whether the model is not run by torch."""
+    return converts(quantizer) or loads(quantizer)
+
+
+def dtypes(quantizer: AnyQuantizer) -> tuple[Dtype, ...]:
     """What `runtime.dtype` may be; an engine of its own is given fp32, and stores what it will."""
-    return ("float32",) if converts(quantizer) else getattr(quantizer, "DTYPES", FLOATS)
+    return ("float32",) if has_own_engine(quantizer) else getattr(quantizer, "DTYPES", FLOATS)
 
 
 def distributions(library: str) -> tuple[str, ...]:
@@ -235,6 +284,19 @@ def folder_for(keep: Path | None) -> Iterator[Path]:
     """Where a converter writes: the folder to keep, or one that is gone after the block."""
     with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+@contextlib.contextmanager
+def readable(path: Path, whose: str) -> Iterator[None]:
+    """Whatever is wrong with a file while its headers are read, the message names it, in one line.
+
+    Raises:
+        CheckpointError: what.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, struct.error) as error:
+        raise CheckpointError(f"{path} cannot be read as a file of {whose}: {shortened(str(error))}") from error
 
 
 def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:

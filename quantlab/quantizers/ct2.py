@@ -15,8 +15,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from quantlab.engines.ctranslate2_file import BLOCK, LINEARS
-from quantlab.errors import ConfigError
-from quantlab.quantizers import HEAD, folder_for, why_not_among, why_not_installed
+from quantlab.errors import CheckpointError, ConfigError, shortened
+from quantlab.models.files import read_json
+from quantlab.models.from_ctranslate2 import MODEL, vocabulary
+from quantlab.models.tokens import END, NO_TIMES, START
+from quantlab.quantizers import HEAD, folder_for, readable, why_not_among, why_not_installed
 
 if TYPE_CHECKING:
     import torch
@@ -41,18 +44,25 @@ BITS = {
     "int8_bfloat16": 8,
 }
 CPU_TYPES = ("int8", "int8_float32")  # the library has no 16-bit floats on a CPU, whichever it is
+# of a file that holds them all the same → what the library makes of it there, when it is not asked for more
+WIDENED = {"float16": "float32", "bfloat16": "float32", "int8_float16": "int8_float32", "int8_bfloat16": "int8_float32"}
 HEAD_LAYER = "decoder/projection"
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     """The compute types of the device, and all of the model or nothing."""
-    if device == "mps":
-        return "CTranslate2 runs on cpu and cuda, not on mps: set device=cpu"
     if device == "cpu" and quant.format in BITS and quant.format not in CPU_TYPES:
         return f"CTranslate2 computes in {quant.format} on CUDA only: set device=cuda, or quant=ct2_int8"
-    return why_not_installed("ctranslate2", "ctranslate2") or (
-        None if quant.scheme == "none" else _why_no_such_type(quant) or _why_not_in_part(quant)
+    return why_no_engine(device) or (
+        None if quant.scheme == "none" else _why_no_such_type(quant) or why_not_in_part(quant)
     )
+
+
+def why_no_engine(device: str) -> str | None:
+    """Whatever the model is."""
+    if device == "mps":
+        return "CTranslate2 runs on cpu and cuda, not on mps: set device=cpu"
+    return why_not_installed("ctranslate2", "ctranslate2")
 
 
 def _why_no_such_type(quant: QuantConfig) -> str | None:
@@ -70,10 +80,39 @@ def _scheme(format: str) -> str:
     return "dynamic" if format.startswith("int8") else "weight-only"
 
 
-def _why_not_in_part(quant: QuantConfig) -> str | None:
+def why_not_in_part(quant: QuantConfig) -> str | None:
+    """It has no way to leave modules alone."""
     if quant.target == "all" and not quant.skip and quant.head:
         return None
     return "CTranslate2 quantizes all of a model: set quant.target=all, quant.skip=[] and quant.head=true"
+
+
+def described(folder: Path) -> dict[str, object]:
+    """What the keys of `quant` are for a folder that is there.
+
+    Raises:
+        CheckpointError: its matrices are of several types, or of one that quantlab does not know.
+    """
+    from quantlab.engines.ctranslate2_file import variables
+
+    with readable(folder, "CTranslate2"):
+        found = variables(folder / MODEL)
+    matrices = {item.dtype for item in found if item.name.endswith("/weight") and _linears_in(_layer(item))}
+    rest = {item.dtype for item in found if item.name.endswith("/gamma")}  # of the norms, which stay floats
+    format = "_".join([*matrices, *(rest if matrices == {"int8"} else ())])
+    if format not in (UNQUANTIZED, *BITS):
+        types = ", ".join(sorted(matrices | rest)) or "none at all"
+        raise CheckpointError(
+            f"{folder}: its weights are {types}; known are int8 and one type of floats, or floats alone"
+        )
+    whole = format.startswith("int8")
+    return {
+        "format": format,
+        "bits": BITS.get(format, 32),
+        "scheme": _scheme(format),
+        "granularity": "per-channel" if whole else None,
+        "symmetric": True if whole else None,
+    }
 
 
 def convert(
@@ -90,24 +129,67 @@ def convert(
     Raises:
         ConfigError: the device has not got the compute type, or `decoding` is not what the library can do.
     """
-    from quantlab.engines.ctranslate2 import CTranslate2
-    from quantlab.engines.ctranslate2_file import variables
-    from quantlab.receipt import Converted
-
     asked = quant.format or UNQUANTIZED  # see why_unsupported
     _check_prompt(model, decoding)
     with folder_for(keep) as folder:
         _write(model, folder, asked)
-        loaded = _load(folder, asked, device, threads)
-        found = variables(folder / "model.bin")
-    linears, others = _sorted_out(found)
-    held_as = "" if loaded.compute_type == asked else f" (asked for {asked})"
+        return _look_at(folder, asked, asked, device, decoding, threads)
+
+
+def load(
+    folder: Path,
+    model: WhisperForConditionalGeneration,
+    quant: QuantConfig,
+    device: torch.device,
+    decoding: Decoding,
+    threads: int,
+) -> Converted:
+    """See `Loader`. A CPU computes in fp32 what is stored in 16-bit floats, as the library does of itself."""
+    stored = str(quant.format)
+    _check_prompt(model, decoding)
+    _check_tokens(folder, decoding)
+    computed = WIDENED.get(stored, stored) if device.type == "cpu" else stored
+    return _look_at(folder, stored, computed, device, decoding, threads)
+
+
+def _look_at(
+    folder: Path, stored: str, computed: str, device: torch.device, decoding: Decoding, threads: int
+) -> Converted:
+    """Load a folder, and read in its file what was loaded."""
+    from quantlab.engines.ctranslate2 import CTranslate2
+    from quantlab.engines.ctranslate2_file import variables
+    from quantlab.receipt import Converted
+
+    loaded = _load(folder, computed, device, threads)
+    linears, others = _sorted_out(variables(folder / MODEL))
+    told = f" (asked for {computed})" if loaded.compute_type != computed else ""
+    told += f" (stored in {stored})" if stored != computed else ""
     return Converted(
         engine=CTranslate2(loaded, device, decoding),
         linears=linears,
         others=others,
-        kernel=f"CTranslate2 {loaded.compute_type}{held_as}",
+        kernel=f"CTranslate2 {loaded.compute_type}{told}",
     )
+
+
+def _check_tokens(folder: Path, decoding: Decoding) -> None:
+    """The engine finds start, end and `<|notimestamps|>` by their text, and what does not come first in config.json.
+
+    Raises:
+        CheckpointError: these are others than the tokenizer's.
+    """
+    with readable(folder, "CTranslate2"):
+        words = vocabulary(folder)
+    special = {END: decoding.end, START: decoding.prompt[0], NO_TIMES: decoding.prompt[-1]}
+    for text, id in special.items():
+        if words[id : id + 1] != [text]:
+            raise CheckpointError(f"{folder}: {text} is token {id} of its tokenizer, and another of its vocabulary")
+    found = read_json(folder / "config.json").get("suppress_ids_begin") or []
+    if sorted(found) != sorted(decoding.suppressed_first):
+        raise CheckpointError(
+            f"{folder / 'config.json'}: suppress_ids_begin={shortened(found)}, by its tokenizer it is "
+            f"{sorted(decoding.suppressed_first)}"
+        )
 
 
 def _check_prompt(model: WhisperForConditionalGeneration, decoding: Decoding) -> None:
@@ -187,7 +269,7 @@ def _sorted_out(found: list[Variable]) -> tuple[dict[str, Held], tuple[Stored, .
 
     layers: dict[str, list[Variable]] = {}
     for variable in found:
-        layers.setdefault(variable.name.rpartition("/")[0], []).append(variable)
+        layers.setdefault(_layer(variable), []).append(variable)
     linears: dict[str, Held] = {}
     others: list[Stored] = []
     for layer, held in layers.items():
@@ -197,6 +279,10 @@ def _sorted_out(found: list[Variable]) -> tuple[dict[str, Held], tuple[Stored, .
         if not names:
             others += [_rows(variable, 0, 1) for variable in held]
     return linears, tuple(others)
+
+
+def _layer(variable: Variable) -> str:
+    return variable.name.rpartition("/")[0]
 
 
 def _linears_in(layer: str) -> tuple[str, ...]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantlab.errors import ConfigError
-from quantlab.quantizers import folder_for, why_not_among, why_not_installed
+from quantlab.errors import CheckpointError, ConfigError
+from quantlab.quantizers import folder_for, readable, why_not_among, why_not_installed
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quantlab.config import QuantConfig
     from quantlab.engines import Decoding, Engine
     from quantlab.ggml.read import Tensor
+    from quantlab.ggml.vocabulary import Vocabulary
     from quantlab.receipt import Converted
     from quantlab.tensors import Held, Stored
 
@@ -78,7 +79,7 @@ def _why_not_as_described(quant: QuantConfig, format: Format) -> str | None:
     blocks, who = format.group_size is not None, f"whisper.cpp's {quant.format}"
     return (
         why_not_among("bits", quant.bits, [format.bits], who)
-        or why_not_among("scheme", quant.scheme, ["dynamic" if blocks else "weight-only"], who)
+        or why_not_among("scheme", quant.scheme, [_scheme(format)], who)
         or why_not_among("granularity", quant.granularity, ["per-group"] if blocks else [], who)
         or why_not_among("group_size", quant.group_size, [format.group_size] if blocks else [], who)
         or why_not_among("symmetric", quant.symmetric, [format.symmetric] if blocks else [], who)
@@ -90,6 +91,37 @@ def _why_not_in_part(quant: QuantConfig) -> str | None:
     if quant.target == "all" and not quant.skip and quant.head:
         return None
     return "whisper.cpp has one type for all matrices: set quant.target=all, quant.skip=[] and quant.head=true"
+
+
+def described(path: Path) -> dict[str, object]:
+    """What the keys of `quant` are for a file that is there.
+
+    Raises:
+        CheckpointError: its matrices are of several types, or of another than it says.
+    """
+    from quantlab.ggml.read import read
+
+    with readable(path, "whisper.cpp"):
+        contents = read(path)
+    types = {item.dtype for item in contents.tensors if item.name.endswith(".weight") and len(item.shape) == 2}
+    if len(types) != 1:
+        raise CheckpointError(f"{path}: its matrices are {', '.join(sorted(types)) or 'missing'}; expected one type")
+    format = types.pop()
+    known = FORMATS.get(format, Format(32))
+    blocks = known.group_size is not None
+    return {
+        "format": format,
+        "bits": known.bits,
+        "scheme": _scheme(known),
+        "granularity": "per-group" if blocks else None,
+        "group_size": known.group_size,
+        "symmetric": known.symmetric,
+        "double_quant": known.double_quant,
+    }
+
+
+def _scheme(format: Format) -> str:
+    return "weight-only" if format.group_size is None else "dynamic"
 
 
 def convert(
@@ -107,23 +139,62 @@ def convert(
         ConfigError: whisper.cpp cannot compute this model, or has no way to do what `decoding` asks for.
         UnsupportedError: a matrix has rows that are no whole blocks of the format.
     """
-    from quantlab.engines import whispercpp
-    from quantlab.ggml.read import read
-    from quantlab.ggml.vocabulary import readable, vocabulary
+    from quantlab.ggml.vocabulary import readable as with_words
+    from quantlab.ggml.vocabulary import vocabulary
     from quantlab.ggml.write import write
     from quantlab.models.tokens import words
-    from quantlab.receipt import Converted
 
     _check(decoding)
     laid_out = vocabulary(int(model.config.vocab_size), decoding)
     with folder_for(keep) as folder:
         path = folder / FILE
-        laid_out = readable(laid_out, words(folder))
+        laid_out = with_words(laid_out, words(folder))
         write(path, model, str(quant.format), laid_out, decoding.max_new_tokens)
-        engine = whispercpp.load(path, laid_out, decoding, threads)
-        tensors = read(path).tensors
-    linears, others = _sorted_out(tensors, model)
-    return Converted(engine, linears, others, _kernel(str(quant.format)))
+        return _look_at(path, model, quant, laid_out, decoding, threads)
+
+
+def load(
+    path: Path,
+    model: WhisperForConditionalGeneration,
+    quant: QuantConfig,
+    device: torch.device,
+    decoding: Decoding,
+    threads: int,
+) -> Converted:
+    """See `Loader`. What never comes is what whisper.cpp finds among the file's own words.
+
+    Of the file's positions it decodes half at most, and keeps the others for the text before.
+    """
+    from quantlab.engines import PROMPT_TOKENS
+    from quantlab.ggml.read import read
+    from quantlab.ggml.vocabulary import of_file
+
+    _check(decoding)
+    contents = read(path)
+    most = contents.numbers["n_text_ctx"] // 2 - PROMPT_TOKENS
+    decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, most))
+    laid_out = of_file(contents.numbers["n_vocab"], contents.words, decoding)
+    return _look_at(path, model, quant, laid_out, decoding, threads)
+
+
+def _look_at(
+    path: Path,
+    model: WhisperForConditionalGeneration,
+    quant: QuantConfig,
+    laid_out: Vocabulary,
+    decoding: Decoding,
+    threads: int,
+) -> Converted:
+    """Load a file, and read in it what was loaded."""
+    from quantlab.engines import whispercpp
+    from quantlab.ggml.read import read
+    from quantlab.receipt import Converted
+
+    engine = whispercpp.load(path, laid_out, decoding, threads)
+    contents = read(path)
+    linears, others = _sorted_out(contents.tensors, model)
+    problems = tuple(engine.differences(contents.numbers))
+    return Converted(engine, linears, others, _kernel(str(quant.format)), problems)
 
 
 def reload(folder: Path, quant: QuantConfig, device: torch.device, decoding: Decoding, threads: int) -> Engine:

@@ -11,13 +11,13 @@ from typing import Literal
 from quantlab import storage
 from quantlab.commandline import warn
 from quantlab.identity import identity
-from quantlab.labels import FINGERPRINT
+from quantlab.labels import short
 from quantlab.recommend.judge import STANDINGS, Candidate, Finding, Limits, Standing, judge, judge_counted
 from quantlab.record import to_json
 from quantlab.report import ranking
 from quantlab.report.ranking import Ranking
 from quantlab.report.rows import Row, row, rows_of
-from quantlab.report.wording import between, corpora, corpus_key, loops, models, names, ratio, scorings
+from quantlab.report.wording import between, corpora, corpus_key, loops, models, names, ratio
 
 
 class NotRecordedError(LookupError):
@@ -98,7 +98,7 @@ def _called(item: Row, part: Literal["checkpoint", "corpus"], named: Mapping[str
     """What a person may call it: with what tells it apart, by its name or its file's, by its fingerprint."""
     mark = str(item[part]["fingerprint"])
     plain = item["model" if part == "checkpoint" else "dataset"]
-    return named[item["cell_id"]], plain, item[part]["name"], mark, mark[:FINGERPRINT]
+    return named[item["cell_id"]], plain, item[part]["name"], mark, short(mark)
 
 
 def _of_one_corpus(found: Sequence[Row], wanted: str | None) -> Sequence[Row]:
@@ -116,7 +116,7 @@ def _of_one_corpus(found: Sequence[Row], wanted: str | None) -> Sequence[Row]:
 
 def _told(item: Row, named: Mapping[str, str]) -> str:
     """A corpus, with its fingerprint where its name alone does not choose it."""
-    text, mark = named[item["cell_id"]], str(item["corpus"]["fingerprint"])[:FINGERPRINT]
+    text, mark = named[item["cell_id"]], short(str(item["corpus"]["fingerprint"]))
     return text if text == item["dataset"] or mark in text else f"{text}, {mark}"
 
 
@@ -128,7 +128,6 @@ def _recommend(found: Sequence[Row], limits: Limits, output_dir: str) -> Recomme
     kept, notes = _best_timed(found)
     called = names(kept)
     notes += tuple(f"{cells}: {what}" for cells, what in loops(kept, called))
-    notes += tuple(f"scored by {how}" for how in scorings(kept).values())
     findings = [judge(item, called[item["cell_id"]], limits, output_dir) for item in kept]
     of: dict[Standing, tuple[Finding, ...]] = {
         standing: tuple(sorted((one for one in findings if one.standing == standing), key=_nearness))

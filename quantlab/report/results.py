@@ -17,6 +17,7 @@ from quantlab.report.wording import (
     between,
     depends_on_batch,
     loops,
+    no_baseline,
     noise,
     percent,
     points,
@@ -113,6 +114,8 @@ def _notes_of_results(group: Group) -> Iterator[str]:
         yield f"Size of {cells}: {what}."
     for cells, what in (*loops(group.rows, group.methods), *depends_on_batch(group.rows, group.methods)):
         yield f"{cells}: {what}."
+    for cells, what in no_baseline(group.rows, group.methods):
+        yield f"No verdict of {cells}: {what}."
     for cells, what in noise(group.rows, group.methods):
         yield f"While timed, {cells}: {what}."
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from quantlab import storage
 from quantlab.commandline import warn
+from quantlab.config import AS_SHIPPED
 from quantlab.evidence import Evidence, SplitEvidence, evidence
 from quantlab.labels import Cell, of_record
 from quantlab.pairs import find_baselines
@@ -142,6 +143,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "cer_ci95": _listed(compared.cer_ci95),
         "baseline": compared.baseline,
         "verdict": compared.verdict,
+        "no_baseline": _why_no_baseline(record),
         "comparison": compared.comparison and _with_lists(vars(compared.comparison)),
         "normaliser": record.normaliser,
         "error_unit": record.error_unit,
@@ -167,6 +169,13 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "config": record.config,
     }
     return found | {"published": reproduced.compared(found)}
+
+
+def _why_no_baseline(record: Record) -> str | None:
+    """Why there can be no verdict; None where nothing stands in its way but a record that is not there."""
+    if record.setting("quant.library") != AS_SHIPPED or "baseline" in record.fingerprints:
+        return None
+    return "nobody said what the file was made of, so it has no verdict: baseline.path=FOLDER of its fp32 model"
 
 
 def _embedding_left(receipt: Receipt) -> int | None:

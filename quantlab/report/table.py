@@ -33,6 +33,7 @@ from quantlab.report.wording import (
     megabytes,
     models,
     names,
+    no_baseline,
     noise,
     percent,
     problems,
@@ -388,7 +389,8 @@ def _unsettled(rows: Sequence[Row], named: Mapping[str, str]) -> Iterator[Text]:
 
 
 def _notes(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[Text]:
-    for word, found in (("loops", loops), ("batch", depends_on_batch), ("size", sizes), ("noise", noise)):
+    notes = {"loops": loops, "batch": depends_on_batch, "size": sizes, "noise": noise, "no verdict": no_baseline}
+    for word, found in notes.items():
         for cells, what in found(rows, called):
             yield _line(word, "yellow", cells, what)
 

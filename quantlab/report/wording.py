@@ -215,6 +215,12 @@ def sizes(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str,
         yield _some([called[row["cell_id"]] for row in some]), embedding_left(smallest) or ""
 
 
+def no_baseline(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells that cannot be compared with anything, and why; as `noise`."""
+    lone = (row for row in rows if row["status"] == "ok" and row["baseline"] is None)
+    yield from _once(((row, row["no_baseline"]) for row in lone if row["no_baseline"]), called)
+
+
 def noise(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What else went on while cells were timed: cells, flag; once for those that differ in no more than a number.
 

@@ -56,11 +56,11 @@ _LONGEST_TAG = 500  # characters; enough for a reason, and a column of the run l
 def name(record: Record) -> str:
     """What the run is called, whatever other runs there are: the cell, and every setting that is not a usual one."""
     cell = labels.of_record(record)
-    usual = ("device.threads", "tracking.", "stats.", "timeout_s", "isolate", "model.path", "dataset.path")
+    usual = ("device.threads", "tracking.", "stats.", "timeout_s", "isolate", "model.path", "baseline.", "dataset.path")
     found = overrides(record.config)
     further = {key: value for key, value in found.items() if key not in GROUPS and not key.startswith(usual)}
     told = [] if cell.corpus == "demo" else [cell.corpus]
-    told += [f"{part} {record.fingerprints.get(part, 'unknown')[:labels.FINGERPRINT]}" for part, path in
+    told += [f"{part} {labels.short(record.fingerprints.get(part, 'unknown'))}" for part, path in
              (("checkpoint", "model.path"), ("corpus", "dataset.path")) if cell.setting(path)]  # fmt: skip
     told += [f"{key}={_text(value)}" for key, value in further.items() if not key.startswith(_IN_LABEL)]
     return printable(f"{cell.label} ({', '.join(told)})" if told else cell.label)[:_LONGEST_NAME]

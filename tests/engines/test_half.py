@@ -4,7 +4,7 @@ import pytest
 import torch
 from synthetic import result
 
-from quantlab.alternate import baseline_of, must_alternate
+from quantlab.alternate import must_alternate
 from quantlab.app import compose
 from quantlab.assemble import assemble, prepared
 from quantlab.cell import _resident_baseline, run_cell
@@ -57,7 +57,7 @@ def test_the_type_is_part_of_what_a_cell_is(cells):
 
 def test_the_baseline_has_the_same_type():
     half = config("runtime.dtype=bfloat16", "quant=hqq_int4", "dataset.limit=1")
-    assert baseline_of(half).runtime.dtype == "bfloat16"
+    assert half.of_baseline().runtime.dtype == "bfloat16"
     with prepared(half) as device:
         made = assemble(half, device, Clocks(device))
         baseline = _resident_baseline(half, made, device)

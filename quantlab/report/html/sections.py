@@ -16,7 +16,18 @@ from quantlab.report.parts import Section, Table
 from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
-from quantlab.report.wording import corpora, models, names, percent, rate_name, reference, sizes, too_few, utterances
+from quantlab.report.wording import (
+    corpora,
+    models,
+    names,
+    no_baseline,
+    percent,
+    rate_name,
+    reference,
+    sizes,
+    too_few,
+    utterances,
+)
 
 _MOST = 5  # names in a sentence
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")
@@ -88,11 +99,13 @@ def in_short(rows: Sequence[Row]) -> Html:
         )
         for index, group in enumerate(groups(rows))
     )  # the script shows that of the chosen group
-    return join(_few(rows), shares, _sizes(rows))
+    return join(_few(rows), shares, _notes(rows))
 
 
-def _sizes(rows: Sequence[Row]) -> list[Html]:
-    return [tag("p", tag("b", f"{cells}: "), f"{what}.", class_="note") for cells, what in sizes(rows, names(rows))]
+def _notes(rows: Sequence[Row]) -> list[Html]:
+    called = names(rows)
+    told = (*sizes(rows, called), *no_baseline(rows, called))
+    return [tag("p", tag("b", f"{cells}: "), f"{what}.", class_="note") for cells, what in told]
 
 
 def _few(rows: Sequence[Row]) -> list[Html]:
