@@ -134,6 +134,7 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.model_dump(mode="json"),
         fingerprints=marks,
+        original=models.recorded(config.model),
         environment=environment,
         receipt=evidence,
         stages=clocks.stages(measure_s=sum(item.batch.elapsed_s for item in decoded)),

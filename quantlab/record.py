@@ -306,6 +306,15 @@ def see_that_it_is_a_config(config: dict[str, Any]) -> None:
         raise ValueError(f"stats.{first['loc'][0]}: {first['msg']}") from None
 
 
+class OriginalFile(_Part):
+    """The file of another program that a checkpoint was taken from."""
+
+    name: str
+    format: str  # ctranslate2, ggml, openai
+    sha256: str
+    quantized_as: str | None = None  # formats of what is no floats
+
+
 class Record(_Part):
     schema_version: int = SCHEMA_VERSION
     cell_id: str
@@ -315,6 +324,7 @@ class Record(_Part):
     created_at: str  # UTC, ISO 8601
     config: dict[str, Any]  # RunConfig, resolved
     fingerprints: dict[str, str] = Field(default_factory=dict)  # checkpoint, corpus
+    original: OriginalFile | None = None  # where the checkpoint is no folder of transformers
     environment: dict[str, Any] = Field(default_factory=dict)  # versions, processor, threads, commit
     receipt: Receipt | None = None
     stages: Stages = Stages()

@@ -16,6 +16,7 @@ from quantlab.content import opened
 from quantlab.errors import shortened
 
 MAGIC = b"lmgg"
+AT_ONCE = 1 << 16  # bytes that are reserved before it is known that there are as many
 MOST_DIMENSIONS = 4  # of ggml
 # ggml_type → name, weights of a block, bytes of a block
 TYPES = {
@@ -104,10 +105,13 @@ def _integers(file: BinaryIO, count: int) -> tuple[int, ...]:
 
 
 def _bytes(file: BinaryIO, count: int) -> bytes:
-    start = file.tell()
-    _skip(file, count)
-    file.seek(start)
-    return file.read(count)
+    if count > AT_ONCE:
+        start = file.tell()
+        _skip(file, count)
+        file.seek(start)
+    if len(found := file.read(count)) < count:
+        raise ValueError("it is cut off")
+    return found
 
 
 def _skip(file: BinaryIO, count: int) -> None:

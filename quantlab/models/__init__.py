@@ -19,7 +19,7 @@ from quantlab.models import convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original
 from quantlab.models.foreign import what_it_is
-from quantlab.record import to_json
+from quantlab.record import OriginalFile, to_json
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
@@ -119,6 +119,16 @@ def original(model: ModelConfig) -> Original | None:
         CheckpointError: it is not whole.
     """
     return convert.original(Path(model.path).expanduser()) if model.path is not None else None
+
+
+def recorded(model: ModelConfig) -> OriginalFile | None:
+    """What a record says of `original`."""
+    found = None if model.weights == "random" else original(model)
+    if found is None:
+        return None
+    return OriginalFile(
+        name=found.name, format=found.format, sha256=found.sha256, quantized_as=found.quantized_as
+    )
 
 
 def shipped(name: str) -> Path:

@@ -53,6 +53,16 @@ class Original:
     def quantized(self) -> bool:
         return self.quantized_as is not None
 
+    @property
+    def weights(self) -> Path:
+        """The file that `sha256` is of."""
+        return _weights(self.path)
+
+    @property
+    def name(self) -> str:
+        """Of that file, and of its folder where each of its kind has the same."""
+        return f"{self.path.name}/{self.weights.name}" if self.path.is_dir() else self.path.name
+
 
 def original(path: Path) -> Original | None:
     """What a path holds, if it is one of FORMATS.
@@ -138,7 +148,7 @@ def _make(found: Original, words: from_openai.Words | None, folder: Path) -> Non
                 from_openai.write(found.path, fresh, words)
             folders.check(fresh)
             with Digests() as digests:
-                if digests.of(_weights(found.path)) != found.sha256:
+                if digests.of(found.weights) != found.sha256:
                     raise ValueError("it changed while it was read: run again")
         fresh.rename(folder)
     finally:

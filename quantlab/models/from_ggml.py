@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from quantlab.ggml.names import tensor_in_file
 from quantlab.ggml.read import Contents, Tensor, read
-from quantlab.models.letters import letters, special
-from quantlab.models.parts import Parameter, Shape, check_parameters, write_texts, write_weights
+from quantlab.ggml.vocabulary import BLANK, NEVER
+from quantlab.models import tokens
+from quantlab.models.letters import letters, special, split
+from quantlab.models.parts import Parameter, Shape, check_parameters, write_json, write_texts, write_weights
 
 if TYPE_CHECKING:
     import numpy as np
 
+FILLERS = 1000  # tokens without a text that a file of quantlab's has at least, where it has a small vocabulary
 FLOATS = {"f32": "F32", "f16": "F16"}
 
 
@@ -44,7 +47,16 @@ def write(path: Path, folder: Path) -> None:
         {names[parameter]: _without_ones(expected) for parameter, expected in shape.parameters().items()},
     )
     marks = special(shape.vocab_size)
-    write_texts(folder, shape, _texts(contents, end=min(marks)), marks)
+    texts = _texts(contents, end=min(marks))
+    blank = [id for id, text in texts.items() if text == letters(BLANK.encode())]
+    write_texts(folder, shape, texts, marks)
+    write_json(
+        folder / tokens.GENERATION,
+        {
+            "suppress_tokens": sorted(_never(contents, texts, marks)),
+            "begin_suppress_tokens": [*blank, min(marks)],
+        },
+    )
     write_weights(
         folder / "model.safetensors",
         ((parameter, _parameter(path, tensors[names[parameter]], expected)) for parameter, expected in
@@ -80,9 +92,25 @@ def _texts(contents: Contents, end: int) -> dict[int, str]:
     if len(contents.words) < end:
         raise ValueError(f"its vocabulary has {len(contents.words)} words, expected {end} at least")
     texts = {id: letters(word) for id, word in enumerate(contents.words[:end])}
-    if all(text == f"<{id}>" for id, text in texts.items() if id < 256):
-        raise ValueError("its vocabulary has numbers in place of words")
+    numbered = sum(text == f"<{id}>" for id, text in texts.items())
+    if numbered == end or 1 < numbered < FILLERS:
+        raise ValueError(f"its vocabulary has numbers in place of {numbered} words")
     return texts
+
+
+def _never(contents: Contents, texts: dict[int, str], marks: dict[int, str]) -> set[int]:
+    """What OpenAI's decoding never takes, by the words of the file; see `tokens.generation_config`.
+
+    A file of quantlab's has these words at the tokens that do not come, wherever they belong.
+    """
+    ids, end = {text: id for id, text in texts.items()}, min(marks)
+    found = {ids[text] for word in NEVER if (text := letters(word.encode())) in ids}
+    found |= {id for id, text in marks.items() if text in tokens.CONTROL}
+    if len(contents.words) < contents.numbers["n_vocab"]:  # not quantlab's
+        notes = (letters(f"{space}{note}".encode()) for note in tokens.NOTES for space in ("", " "))
+        starts = {split(note, ids, end)[0] for note in notes} - {letters(BLANK.encode())}
+        found |= {ids[start] for start in starts}
+    return found
 
 
 def _parameter(path: Path, tensor: Tensor, shape: tuple[int, ...]) -> Parameter:

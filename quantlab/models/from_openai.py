@@ -77,10 +77,10 @@ def words(path: Path, repo: str | None, revision: str | None) -> Words:
     """
     found = _of_package() or _of_repository(repo, revision)
     if not found:
-        other = f"fetch that of {repo}: python -m quantlab.fetch" if repo else "name the model, e.g. model=base"
+        other = f"fetch {repo}" if repo else "name the model, e.g. model=base, and fetch it"
         raise Unavailable(
             f"{path} has no tokenizer of its own: pip install openai-whisper, whose tokenizer is then taken; or "
-            f"{other} (without model.path), and its tokenizer is taken from the hub's cache"
+            f"{other} (python -m quantlab.fetch model=…, without model.path), whose tokenizer is then taken"
         )
     return Words(found, hashlib.sha256(to_json([[end, sorted(texts.items())] for end, texts in
                                                 sorted(found.items())]).encode()).hexdigest())  # fmt: skip

@@ -75,13 +75,19 @@ def _merges(texts: Mapping[int, str]) -> list[list[str]]:
     ranks = {text: id for id, text in texts.items()}
     found = []
     for id, text in sorted(texts.items()):
-        if len(text) > 1 and len(parts := _split(text, ranks, id)) == 2 and ranks.keys() >= {*parts}:
+        if len(text) > 1 and len(parts := split(text, ranks, id)) == 2 and ranks.keys() >= {*parts}:
             found.append(parts)
     return found
 
 
-def _split(text: str, ranks: Mapping[str, int], before: int) -> list[str]:
-    """The tokens that a text is made of, were there those below an id alone."""
+def split(text: str, ranks: Mapping[str, int], before: int) -> list[str]:
+    """The tokens that a text is made of, were there those below an id alone: the first that there is, is merged first.
+
+    Args:
+        text: a letter for each byte.
+        ranks: ids by the tokens' texts.
+        before: the id.
+    """
     parts = list(text)
     while len(parts) > 1:
         pairs = [(ranks.get(left + right, before), place) for place, (left, right) in enumerate(pairwise(parts))]

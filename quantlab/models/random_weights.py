@@ -24,16 +24,24 @@ TEXT_TOKENS = 50_257  # <|endoftext|> of that vocabulary, after its text tokens
 
 
 def shape(model: ModelConfig) -> dict[str, Any]:
-    """What `WhisperConfig` takes: of the folder's config.json, else of the named architecture.
+    """What `WhisperConfig` takes: of the config.json of `model.path`, else of the named architecture.
 
     Raises:
         ConfigError: there is neither.
     """
     if model.path is not None:
-        return whisper_config(Path(model.path).expanduser())
+        return whisper_config(_folder(model, Path(model.path).expanduser()))
     if model.architecture is None:
         raise ConfigError(f"model.weights=random: {model.name} has no model.architecture, and no model.path either")
     return _whisper_shape(model.architecture)
+
+
+def _folder(model: ModelConfig, path: Path) -> Path:
+    """A folder of transformers, which a file of another program is made into."""
+    from quantlab.models import convert  # which needs what is here
+
+    found = convert.original(path)
+    return convert.converted(found, model.repo, model.revision) if found else path
 
 
 def _whisper_shape(shape: Architecture) -> dict[str, Any]:

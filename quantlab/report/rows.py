@@ -129,7 +129,11 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
         "reason": record.reason,
         **{name: record.setting(key) for name, key in _SETTINGS.items()},
         "model": cell.model,
-        "checkpoint": {"name": cell.model, "fingerprint": record.fingerprints.get("checkpoint")},
+        "checkpoint": {
+            "name": cell.model,
+            "fingerprint": record.fingerprints.get("checkpoint"),
+            "original": None if record.original is None else record.original.model_dump(),
+        },
         "dataset": cell.dataset,
         "corpus": {"name": cell.corpus, "fingerprint": record.fingerprints.get("corpus")},
         "size_bytes": None if receipt is None else receipt.size_bytes,

@@ -44,6 +44,7 @@ def of_record(root: Path, record: Record) -> dict[str, Any]:
         "calibration": len(record.calibration_ids),
         "config": record.config,
         "fingerprints": record.fingerprints,
+        "original": record.original and f"{record.original.name} (SHA-256 {record.original.sha256[:12]})",
     }
 
 

@@ -97,7 +97,7 @@ function about(cell, known) {
     receipt(known.receipt),
     part("Configuration", false, el("pre", {}, JSON.stringify(known.config, null, 1))),
     part("Environment", false, el("pre", {}, JSON.stringify(page.environments[cell.environment], null, 1)),
-      el("p", { class: "note" }, `measured ${known.created}; cell ${opened}; ${Object.entries(known.fingerprints).map(([name, mark]) => `${name} ${mark.slice(0, 12)}`).join(", ")}`)),
+      el("p", { class: "note" }, `measured ${known.created}; cell ${opened}; ${Object.entries(known.fingerprints).map(([name, mark]) => `${name} ${mark.slice(0, 12)}`).join(", ")}${known.original ? `, from ${known.original}` : ""}`)),
   ].filter(Boolean);
 }
 
