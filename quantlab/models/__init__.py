@@ -126,9 +126,7 @@ def recorded(model: ModelConfig) -> OriginalFile | None:
     found = None if model.weights == "random" else original(model)
     if found is None:
         return None
-    return OriginalFile(
-        name=found.name, format=found.format, sha256=found.sha256, quantized_as=found.quantized_as
-    )
+    return OriginalFile(name=found.name, format=found.format, sha256=found.sha256, quantized_as=found.quantized_as)
 
 
 def shipped(name: str) -> Path:
