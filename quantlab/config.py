@@ -260,7 +260,9 @@ class DatasetConfig(_Part):
     nonspeech: bool = False  # utterances whose reference has no word are decoded, and the words heard in them counted
     unscored: Names = ()  # references left out, compared once normalised; "" is one of which no word is left
     noise: NoiseConfig = NoiseConfig()
-    long: Literal["chunked", "sequential"] | None = None  # what exceeds the model's window; null: left out, and named
+    long: Literal["chunked", "consecutive", "sequential"] | None = (
+        None  # what exceeds the window; null: left out, named
+    )
     chunk_overlap_s: float | None = Field(default=None, gt=0, le=3600)  # null: a third of the window, chunked only
 
     @property
@@ -294,6 +296,8 @@ class ProtocolConfig(_Part):
     warmup_batches: int = Field(default=2, ge=0, le=_MOST)  # untimed batches before the first timed one
     max_new_tokens: int | None = Field(default=None, gt=0, le=_MOST)  # null = what the model's positions allow
     num_beams: int = Field(default=1, gt=0, le=128)
+    fallbacks: bool = False  # of dataset.long=sequential: a window that went wrong is decoded again, at random
+    condition_on_prev_tokens: bool = False  # of dataset.long=sequential: each window is told the text before it
     interleave: bool = False  # time the cell against a resident baseline, A B B A, until `rel_ci` or `budget_s`
     rel_ci: float = Field(default=0.02, gt=0, lt=1)  # width of the ratio's 95 % interval / the ratio
     budget_s: float = Field(default=120.0, gt=0, le=_LONGEST_S)  # wall seconds for the timing against the baseline

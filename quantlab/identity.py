@@ -29,6 +29,9 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "dataset": {"path", "licence", "ignored_columns"},
 }
 
+# What came later: a cell without it is the one that it was before. Only dataset.long=sequential goes by these.
+LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # of the protocol, false where nobody asks for them
+
 # Distributions whose version can change a figure, whatever the quantizer.
 LIBRARIES = (
     "quantlab",
@@ -98,6 +101,9 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, keys in NOT_IDENTITY.items():
         if isinstance(keys, set) and isinstance(kept.get(name), Mapping):
             kept[name] = {key: value for key, value in kept[name].items() if key not in keys}
+    dataset, protocol = kept.get("dataset"), kept.get("protocol")
+    if isinstance(protocol, Mapping) and not (isinstance(dataset, Mapping) and dataset.get("long") == "sequential"):
+        kept["protocol"] = {key: value for key, value in protocol.items() if value or key not in LONG_FORM}
     if isinstance(noise := kept.get("dataset", {}).get("noise"), Mapping):  # its recordings are in the fingerprint
         kept["dataset"]["noise"] = {key: value for key, value in noise.items() if key != "path"}
     return kept

@@ -11,9 +11,9 @@ from quantlab import labels, models, quantizers
 from quantlab.config import AS_SHIPPED, ModelConfig, RunConfig
 from quantlab.data import open_corpus
 from quantlab.errors import CheckpointError, ConfigError, Unavailable, UnsupportedError
-from quantlab.identity import fingerprints, hashed, library_versions, resolve
+from quantlab.identity import LONG_FORM, fingerprints, hashed, library_versions, resolve
 from quantlab.machine import Site, here
-from quantlab.models.tokens import check_language
+from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.patience import over
 from quantlab.printable import printable
 from quantlab.quantizers import AnyQuantizer
@@ -78,23 +78,25 @@ def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
     """What makes a cell of a configuration; cells that share checkpoint and corpus have them hashed once."""
     corpora = _once(open_corpus, lambda dataset: dataset.model_dump_json())
     identify = _once(lambda config: fingerprints(config, corpora(config.dataset)), _sources)
-    languages = _once(models.languages, lambda model: model.model_dump_json())
+    tokens = _once(models.special_tokens, lambda model: model.model_dump_json())
     where = site or here()
-    return lambda config: _cell(resolve(config, where), identify, languages, where)
+    return lambda config: _cell(resolve(config, where), identify, tokens, where)
 
 
 def _cell(
     config: RunConfig,
     identify: Callable[[RunConfig], dict[str, str]],
-    languages: Callable[[ModelConfig], dict[str, int] | None],
+    tokens: Callable[[ModelConfig], Tokens | None],
     site: Site,
 ) -> Cell:
     marks: dict[str, str] = {}
     try:
         config = read_off(config)
         marks = identify(config)
-        if (known := languages(config.model)) is not None:
-            check_language(known, config.dataset.language, f"model {config.model.label}")
+        if (known := tokens(config.model)) is not None:
+            check_language(known.languages, config.dataset.language, f"model {config.model.label}")
+            if config.dataset.long == "sequential":
+                check_times(known.times, f"model {config.model.label}")
         refusal = _refusal(config, site)
     except Unavailable as error:
         refusal = Refusal("failed", str(error))
@@ -121,6 +123,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
         quantizer.why_unsupported(config.quant, config.device.name)
         or quantizers.why_no_embedding(quantizer, config.quant)
         or _why_no_runtime(config, quantizer)
+        or _why_no_long_form(config, quantizer)
     )
     if never:
         return Refusal("unsupported", never)
@@ -146,6 +149,22 @@ def _why_no_runtime(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
             else "computes in fp32 only"
         )
         return f"{library} {whose}: set runtime.dtype=float32, not {runtime.dtype}"
+    return None
+
+
+def _why_no_long_form(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
+    if config.dataset.long != "sequential":
+        asked = [name for name in LONG_FORM if getattr(config.protocol, name)]
+        return f"protocol.{asked[0]}=true is for dataset.long=sequential alone: set it false" if asked else None
+    way_out = "set dataset.long=chunked or consecutive"
+    if quantizers.has_own_engine(quantizer):
+        return f"dataset.long=sequential is transformers' own, {config.quant.library} runs the model itself: {way_out}"
+    if config.runtime.name == "compile":
+        return f"dataset.long=sequential is transformers' own, runtime=compile decodes without times: {way_out}"
+    if config.runtime.audio_ctx == "dynamic":
+        return f"dataset.long=sequential goes by whole windows, not by runtime.audio_ctx=dynamic: {way_out}"
+    if config.model.weights == "random":
+        return f"dataset.long=sequential goes by the model's timestamps, random weights have none to go by: {way_out}"
     return None
 
 

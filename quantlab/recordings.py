@@ -11,6 +11,7 @@ from quantlab import score
 from quantlab.data import Features, joined_text
 from quantlab.data.sound import FRAME_S, Sound, overlaps, sound
 from quantlab.data.speech import SplitFeatures
+from quantlab.engines import windows_of
 from quantlab.record import Problem, Utterance
 from quantlab.score import Scoring
 
@@ -35,14 +36,14 @@ class _Recording:
 
 
 def scored(
-    speech: Features, tokens: Sequence[Sequence[int]], texts: Sequence[str] | None, limit: int, scoring: Scoring
+    speech: Features, rows: Sequence[list[int]], texts: Sequence[str] | None, limit: int, scoring: Scoring
 ) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
     """Text and counts of every utterance, in the order measured, and the utterances whose windows have too few words.
 
     Args:
         speech: what was measured.
-        tokens: generated, of each window.
-        texts: of each window; None where weights are random.
+        rows: token ids generated, of each window, or of a whole recording.
+        texts: of each of them; None where weights are random.
         limit: the largest number of tokens that could have been generated for a window.
         scoring: how to compare.
     """
@@ -51,9 +52,10 @@ def scored(
     for item in _recordings(speech):
         own = None if texts is None else texts[item.windows]
         text = None if own is None else _joined(item, own, scoring)
-        utterances.append(score.utterance(item.heard, tokens[item.windows], text, limit, scoring))
+        tokens = [window for row in rows[item.windows] for window in windows_of(row)]
+        utterances.append(score.utterance(item.heard, tokens, text, limit, scoring))
         if own is not None:
-            problems += [*_cut_off(item, tokens[item.windows], limit), *_too_few(item, own, scoring)]
+            problems += [*_cut_off(item, tokens, limit), *_too_few(item, own, scoring)]
     return tuple(utterances), tuple(problems)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quantlab.data import Features, SplitFeatures
-from quantlab.engines import Engine
+from quantlab.engines import Engine, windows_of
 from quantlab.record import Batch, Work
 
 Side = Literal["cell", "baseline"]
@@ -34,7 +34,7 @@ def natural(
 ) -> tuple[Batch, list[list[int]]]:
     """`generate` as it comes: the timing and the token ids of each utterance."""
     rows, elapsed_s = decoder.generate(piece.speech)
-    return _call(piece, "natural", sum(map(len, rows)), elapsed_s, side, block), rows
+    return _call(piece, "natural", _count(rows), elapsed_s, side, block), rows
 
 
 def timed(decoder: Engine, piece: Piece, work: Work, side: Side, block: int | None = None) -> Batch:
@@ -45,6 +45,10 @@ def timed(decoder: Engine, piece: Piece, work: Work, side: Side, block: int | No
         return _call(piece, work, 0, decoder.encode(piece.speech), side, block)
     tokens = decoder.decoding.forced_tokens * len(piece.speech.ids)
     return _call(piece, work, tokens, decoder.decode(piece.speech), side, block)
+
+
+def _count(rows: list[list[int]]) -> int:
+    return sum(len(window) for row in rows for window in windows_of(row))
 
 
 def _call(piece: Piece, work: Work, tokens: int, elapsed_s: float, side: Side, block: int | None) -> Batch:

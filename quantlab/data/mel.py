@@ -1,9 +1,10 @@
 """Log-mel features by the model's own extractor: computed once per split and extractor, then memory-mapped.
 
-    <cache_dir()>/features/<key>/mel.npy      float32, (windows, mel bins, frames)
+    <cache_dir()>/features/<key>/mel.npy      float32, (rows, mel bins, frames)
     <cache_dir()>/features/<key>/index.json   ids, references, speakers, seconds, problems
 
-An utterance is one window, but for long recordings where `dataset.long` cuts them.
+An utterance is one window, but for long recordings: `dataset.long` cuts them, or they are left whole; the features of
+a whole recording are extracted at once and stored as rows of the same length, end to end.
 
 A row takes 4 × mel bins × frames bytes: 0.19 MB for the shipped model's 6 s, 0.96 MB for Whisper's 30 s at 80
 mel bins (2.5 GB for LibriSpeech test-clean), 1.54 MB at 128. Nothing is evicted; delete the folder at will.
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ from quantlab.data.audio import SAMPLE_RATE
 from quantlab.data.corpus import Corpus, File, Utterance, file_digest, split_digest
 from quantlab.data.joined import Joined
 from quantlab.data.noise import noise_of
-from quantlab.data.speech import Features, Mel, SplitFeatures
+from quantlab.data.speech import Features, Mel, SplitFeatures, rows_for
 from quantlab.data.windows import Hearing, Taken, Window, treatment
 from quantlab.errors import ConfigError
 from quantlab.record import Problem, to_json
@@ -179,11 +181,13 @@ def _open(folder: Path) -> _Stored | None:
         mel = np.load(folder / "mel.npy", mmap_mode="r")
     except (OSError, ValueError):
         return None
-    if len(mel) != len(index["ids"]):
+    counts = [rows_for(audio_s, mel.shape[2]) for audio_s in index["audio_s"]]
+    if len(mel) != sum(counts):
         return None
     problems = tuple(Problem.model_validate(item) for item in index.pop("problems"))
     columns = {name: tuple(values) for name, values in index.items()}
-    return _Stored(SplitFeatures(stored=mel, rows=tuple(range(len(mel))), **columns), problems)
+    rows = tuple(accumulate(counts[:-1], initial=0)) if counts else ()
+    return _Stored(SplitFeatures(stored=mel, rows=rows, **columns), problems)
 
 
 def _publish(fresh: Path, folder: Path) -> None:
@@ -198,6 +202,7 @@ def _publish(fresh: Path, folder: Path) -> None:
 def _extract(folder: Path, source: _Source) -> None:
     """Write `mel.npy` and `index.json`, a batch at a time: memory does not grow with the corpus."""
     kept: list[_Row] = []
+    count = 0
     problems: list[Problem] = []
     shape = (source.feature_extractor.feature_size, source.feature_extractor.nb_max_frames)
     with (folder / "mel.npy").open("wb") as file:
@@ -209,9 +214,11 @@ def _extract(folder: Path, source: _Source) -> None:
                 windows += taken.windows
                 kept += [_Row(utterance, window.audio_s, window.new_s) for window in taken.windows]
             for start in range(0, len(windows), source.batch):
-                file.write(_mel(windows[start : start + source.batch], source.feature_extractor).tobytes())
+                rows = _mel(windows[start : start + source.batch], source.feature_extractor)
+                count += len(rows)
+                file.write(rows.tobytes())
         file.seek(0)
-        _write_header(file, (len(kept), *shape))
+        _write_header(file, (count, *shape))
     index = {
         "ids": [row.utterance.id for row in kept],
         "texts": [row.utterance.text for row in kept],
@@ -247,7 +254,13 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
 
 
 def _mel(windows: Sequence[Window], feature_extractor: WhisperFeatureExtractor) -> Mel:
+    """A row for each window; of a recording that is left whole, as many as it takes."""
+    rows = max(rows_for(window.audio_s, feature_extractor.nb_max_frames) for window in windows)
     batch = feature_extractor(
-        [window.samples for window in windows], sampling_rate=SAMPLE_RATE, return_tensors="np", padding="max_length"
+        [window.samples for window in windows],
+        sampling_rate=SAMPLE_RATE,
+        return_tensors="np",
+        padding="max_length",
+        max_length=rows * feature_extractor.n_samples,
     )
-    return np.ascontiguousarray(batch.input_features, dtype="<f4")
+    return np.ascontiguousarray(np.concatenate(np.split(batch.input_features, rows, axis=2)), dtype="<f4")

@@ -9,17 +9,20 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
+from quantlab.data.audio import SAMPLE_RATE
 from quantlab.errors import ConfigError
 from quantlab.record import Problem
 
 Mel = npt.NDArray[np.float32]
+HOP = 160  # samples from one frame of Whisper's features to the next
 
 
 @dataclass(frozen=True)
 class SplitFeatures:
     """The measurable utterances of a split, or some of them; every field has one entry per window.
 
-    An utterance is one window, but for a long recording, whose windows follow each other with the same id.
+    An utterance is one window, but for a long recording: its windows follow each other with the same id, or it is left
+    whole and has as many rows of `stored` as it takes.
     """
 
     ids: tuple[str, ...]
@@ -28,7 +31,7 @@ class SplitFeatures:
     audio_s: tuple[float, ...]  # seconds of real audio, not of the padded window
     new_s: tuple[float, ...]  # of them, seconds that the window before does not have: all but where windows overlap
     stored: Mel  # the whole split on disk, (windows, mel bins, frames)
-    rows: tuple[int, ...]  # of `stored`
+    rows: tuple[int, ...]  # of `stored`; the first one of a recording that is left whole
 
     @property
     def mel(self) -> Mel:
@@ -37,6 +40,20 @@ class SplitFeatures:
         if self.rows == tuple(range(first, first + count)):
             return self.stored[first : first + count]
         return self.stored[list(self.rows)]
+
+    @property
+    def every_row(self) -> Mel:
+        """As `mel`, with all rows of recordings that are left whole."""
+        spans = (range(row, row + self._count(position)) for position, row in enumerate(self.rows))
+        return self.stored[[row for span in spans for row in span]]
+
+    def recording(self, position: int) -> Mel:
+        """Features of all that was said, without the padding, float32, (mel bins, frames)."""
+        first, frames = self.rows[position], frames_in(self.audio_s[position])
+        return np.concatenate(self.stored[first : first + self._count(position)], axis=1)[:, :frames]
+
+    def _count(self, position: int) -> int:
+        return rows_for(self.audio_s[position], self.stored.shape[2])
 
     def window(self, position: int) -> Mel:
         """Features of one window, float32, (mel bins, frames)."""
@@ -65,6 +82,16 @@ class SplitFeatures:
             stored=self.stored,
             rows=tuple(self.rows[i] for i in positions),
         )
+
+
+def frames_in(audio_s: float) -> int:
+    """Of so much audio."""
+    return max(1, round(audio_s * SAMPLE_RATE) // HOP)
+
+
+def rows_for(audio_s: float, frames: int) -> int:
+    """How many rows of so many frames it takes to hold so much audio."""
+    return -(-frames_in(audio_s) // frames)
 
 
 @dataclass(frozen=True)

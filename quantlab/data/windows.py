@@ -1,8 +1,9 @@
 """From an utterance of a corpus to what the encoder is given: noise added, and cut into windows where it is long.
 
 `chunked` takes windows of full length that overlap, so that a word that one of them cuts is whole in the next;
-`sequential` ends each window at a quiet place and begins the next one there. Both know where they cut before anything
+`consecutive` ends each window at a quiet place and begins the next one there. Both know where they cut before anything
 is decoded, so that windows are decoded in batches, and their texts joined afterwards (`quantlab.data.merge`).
+`sequential` leaves a recording whole: where a window begins is found while it is decoded (`engines.sequential`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ QUIET_SAMPLES = SAMPLE_RATE // 10  # how long it should be quiet
 
 @dataclass(frozen=True)
 class Window:
-    """What fits into the encoder at once."""
+    """What fits into the encoder at once, or a whole recording where the model finds its way through it."""
 
     samples: Samples  # (samples,), mono, 16 kHz
     audio_s: float
@@ -82,7 +83,7 @@ class Hearing:
 
     def _cut(self, utterance: Utterance, clip: Clip) -> list[Window]:
         samples = clip.samples if self.noise is None else self.noise.mixed(clip.samples, utterance.id, self.split)
-        if len(samples) <= round(self.window_s * SAMPLE_RATE):
+        if self.dataset.long == "sequential" or len(samples) <= round(self.window_s * SAMPLE_RATE):
             return [Window(samples, clip.seconds, clip.seconds)]
         return list(_cut(samples, _spans(samples, self.dataset, self.window_s)))
 
@@ -101,7 +102,7 @@ def treatment(dataset: DatasetConfig) -> Mapping[str, object]:
     if dataset.unscored:
         facts["unscored"] = [dataset.unscored, dataset.language]
     if dataset.long is not None:
-        facts["long"] = [dataset.long, dataset.chunk_overlap_s]
+        facts["long"] = "whole" if dataset.long == "sequential" else [dataset.long, dataset.chunk_overlap_s]
     return facts
 
 
@@ -120,8 +121,8 @@ def _why_unscored(text: str, dataset: DatasetConfig) -> str | None:
 def _spans(samples: Samples, dataset: DatasetConfig, window_s: float) -> list[tuple[int, int]]:
     """Where each window starts and ends."""
     most = round(window_s * SAMPLE_RATE)
-    if dataset.long == "sequential":
-        return list(_sequential(samples, most))
+    if dataset.long == "consecutive":
+        return list(_consecutive(samples, most))
     overlap_s = window_s * OVERLAP_SHARE if dataset.chunk_overlap_s is None else dataset.chunk_overlap_s
     if overlap_s >= window_s:
         raise ConfigError(f"dataset.chunk_overlap_s={overlap_s:g}: has to be less than the window, {window_s:g} s")
@@ -130,7 +131,7 @@ def _spans(samples: Samples, dataset: DatasetConfig, window_s: float) -> list[tu
     return [(start, min(start + most, len(samples))) for start in starts]
 
 
-def _sequential(samples: Samples, most: int) -> Iterator[tuple[int, int]]:
+def _consecutive(samples: Samples, most: int) -> Iterator[tuple[int, int]]:
     start = 0
     while len(samples) - start > most:
         end = start + most

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from quantlab.config import AudioContext, RunConfig
 from quantlab.data import SplitFeatures
-from quantlab.models.tokens import check_language
+from quantlab.models.tokens import Times, check_language, check_times
 from quantlab.record import EngineStages
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
 PROMPT_TOKENS = 4  # <|startoftranscript|> <|language|> <|task|> <|notimestamps|>
+
+
+@dataclass(frozen=True)
+class LongForm:
+    """What there is to choose where the model's own timestamps lead through a recording."""
+
+    fallbacks: bool
+    condition_on_prev_tokens: bool
+
+
+class Passages(list[int]):
+    """Token ids of a whole recording that are its text, and what was generated to find them."""
+
+    def __init__(self, kept: Iterable[int], windows: Sequence[Sequence[int]]) -> None:
+        super().__init__(kept)
+        self.windows = windows  # token ids of each, those that a later window replaced included
+
+
+def windows_of(row: list[int]) -> Sequence[Sequence[int]]:
+    """What was generated for an utterance, by window."""
+    return row.windows if isinstance(row, Passages) else [row]
 
 
 @dataclass(frozen=True)
@@ -31,6 +53,7 @@ class Decoding:
     end: int  # token id
     suppressed: tuple[int, ...]  # token ids that never come
     suppressed_first: tuple[int, ...]  # token ids that do not come first
+    long_form: LongForm | None = None  # null: what is heard is one window
 
 
 class Engine(Protocol):
@@ -49,7 +72,7 @@ class Engine(Protocol):
 
         Returns:
             The generated token ids of each utterance, in the checkpoint's own numbering, without prompt, end token
-            and padding; and the seconds.
+            and padding, `Passages` where it is a recording of several windows; and the seconds.
         """
 
     def encode(self, speech: SplitFeatures) -> float:
@@ -78,10 +101,17 @@ def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decod
         config: of the cell.
 
     Raises:
-        UnsupportedError: the model does not know the corpus's language.
+        UnsupportedError: the model does not know the corpus's language, or has no timestamps that should lead it.
     """
     tokens: Any = model.generation_config  # see models.tokens
-    positions = int(model.config.max_target_positions) - PROMPT_TOKENS
+    long_form = _long_form(config)
+    most = int(model.config.max_target_positions)
+    positions = most - PROMPT_TOKENS
+    if long_form is not None:
+        shape = model.config
+        times = Times.of(tokens.no_timestamps_token_id, shape.vocab_size, shape.max_source_positions)
+        check_times(times, f"model {config.model.label}")
+        positions -= most // 2 if long_form.condition_on_prev_tokens else 0  # the text before takes half
     random = config.model.weights == "random"
     limit = min(config.model.random_tokens if random else config.protocol.max_new_tokens or positions, positions)
     known = tokens.lang_to_id if getattr(tokens, "is_multilingual", False) else {}
@@ -95,17 +125,24 @@ def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decod
         num_beams=config.protocol.num_beams,
         audio_ctx=config.runtime.audio_ctx,
         language=language,
-        prompt=_prompt(tokens, language),
+        prompt=_prompt(tokens, language, times=long_form is not None),
         end=tokens.eos_token_id,
         suppressed=tuple(tokens.suppress_tokens or ()),
         suppressed_first=tuple(tokens.begin_suppress_tokens or ()),
+        long_form=long_form,
     )
 
 
-def _prompt(tokens: Any, language: str | None) -> tuple[int, ...]:
+def _long_form(config: RunConfig) -> LongForm | None:
+    if config.dataset.long != "sequential":
+        return None
+    return LongForm(config.protocol.fallbacks, config.protocol.condition_on_prev_tokens)
+
+
+def _prompt(tokens: Any, language: str | None, times: bool) -> tuple[int, ...]:
     """What `generate` of transformers starts from: the start, language and task where there are several, no times."""
     found = [tokens.decoder_start_token_id]
     if language is not None:
         found += [tokens.lang_to_id[f"<|{language}|>"], tokens.task_to_id["transcribe"]]
     no_times = getattr(tokens, "no_timestamps_token_id", None)
-    return tuple(found if no_times is None else [*found, no_times])
+    return tuple(found if no_times is None or times else [*found, no_times])

@@ -64,7 +64,7 @@ class Compiled:
         return watch.seconds
 
     def _features(self, speech: SplitFeatures) -> torch.Tensor:
-        return _full_batch(features_on(self.model, self.device, speech), self.decoding.batch_size)
+        return _full_batch(features_on(self.model, self.device, speech.mel), self.decoding.batch_size)
 
 
 def build(
@@ -72,7 +72,7 @@ def build(
 ) -> Compiled:
     """Compile everything that will be called, by calling it on a batch of speech."""
     encoder = torch.compile(model.get_encoder(), dynamic=False)
-    features = _full_batch(features_on(model, device, speech), decoding.batch_size)
+    features = _full_batch(features_on(model, device, speech.mel), decoding.batch_size)
     with _compilers(device), torch.no_grad():
         heard = encoder(features).last_hidden_state
         return Compiled(model, device, decoding, encoder, GreedyDecoder(model, device, decoding, heard))

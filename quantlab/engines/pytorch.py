@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from quantlab.data import SplitFeatures
-from quantlab.engines import Decoding
+from quantlab.data import Mel, SplitFeatures
+from quantlab.engines import Decoding, LongForm, long_form
 from quantlab.measure import Stopwatch
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class Eager:
 
     def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
         """See `Engine`."""
-        features = features_on(self.model, self.device, speech)
+        if self.decoding.long_form is not None:
+            return self._through(speech, self.decoding.long_form)
+        features = features_on(self.model, self.device, speech.mel)
         options = generate_options(self.decoding, self.decoding.min_new_tokens, self.decoding.max_new_tokens)
         watch = Stopwatch(self.device)
         # generate is under no_grad by itself; quanto's int4 cannot run in inference_mode
@@ -41,24 +43,36 @@ class Eager:
             tokens = self.model.generate(heard, **options)
         return [until_end(self.model, row) for row in tokens.cpu().tolist()], watch.seconds
 
+    def _through(self, speech: SplitFeatures, how: LongForm) -> tuple[list[list[int]], float]:
+        """Whole recordings, by the model's own timestamps."""
+        mel, frames = long_form.whole(speech, self.model)
+        features = features_on(self.model, self.device, mel)
+        options = generate_options(self.decoding, 0, self.decoding.max_new_tokens) | long_form.options(how)
+        watch = Stopwatch(self.device)
+        with watch.running():
+            found = self.model.generate(features, attention_mask=long_form.mask(frames, self.device), **options)
+        return [long_form.passages(segments, self.decoding.end) for segments in found["segments"]], watch.seconds
+
     def encode(self, speech: SplitFeatures) -> float:
         """See `Engine`."""
-        features = features_on(self.model, self.device, speech)
+        features = features_on(self.model, self.device, speech.every_row)
         watch = Stopwatch(self.device)
         with self._heard(features, speech) as heard, torch.no_grad(), watch.running():
-            self.model.get_encoder()(heard)
+            for rows in heard.split(self.decoding.batch_size):  # several where recordings are whole
+                self.model.get_encoder()(rows)
         return watch.seconds
 
     def decode(self, speech: SplitFeatures) -> float:
-        """See `Engine`."""
-        features = features_on(self.model, self.device, speech)
+        """See `Engine`; of whole recordings, their first window."""
+        features = features_on(self.model, self.device, speech.mel)
         options = generate_options(self.decoding, self.decoding.forced_tokens, self.decoding.forced_tokens)
         watch = Stopwatch(self.device)
         with self._heard(features, speech) as heard:
             with torch.no_grad():
                 encoded = self.model.get_encoder()(heard)
             with watch.running():
-                self.model.generate(encoder_outputs=encoded, **options)
+                # one call, whatever the tokens: two that are times would make transformers begin another window
+                self.model.generate(encoder_outputs=encoded, force_unique_generate_call=True, **options)
         return watch.seconds
 
     @contextlib.contextmanager
@@ -91,9 +105,9 @@ def _shorter_window(model: Any, positions: int) -> Iterator[None]:
         encoder.config.max_source_positions = most
 
 
-def features_on(model: Any, device: torch.device, speech: SplitFeatures) -> torch.Tensor:
+def features_on(model: Any, device: torch.device, mel: Mel) -> torch.Tensor:
     """The features of a batch where and as the model wants them, (utterances, mel bins, frames)."""
-    return torch.from_numpy(np.array(speech.mel)).to(device, model.dtype)
+    return torch.from_numpy(np.array(mel)).to(device, model.dtype)
 
 
 def generate_options(decoding: Decoding, least: int, most: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from quantlab.models import convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original
 from quantlab.models.foreign import what_it_is
+from quantlab.models.tokens import Tokens
 from quantlab.record import OriginalFile, to_json
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ def _no_folder(path: Path) -> str:
     return f"is no folder; expected one that `save_pretrained` wrote{hub_id if HUB_ID.fullmatch(str(path)) else ''}"
 
 
-def languages(model: ModelConfig) -> dict[str, int] | None:
-    """Token ids by the languages that a checkpoint knows, none for English alone; None where it is not at hand yet.
+def special_tokens(model: ModelConfig) -> Tokens | None:
+    """What a checkpoint's decoding starts from and goes by; None where it is not at hand yet, or has random weights.
 
     Raises:
         CheckpointError: it is no checkpoint.
@@ -172,7 +173,7 @@ def languages(model: ModelConfig) -> dict[str, int] | None:
         return None
     try:
         with hub.cache_only():
-            return folders.check(locate(model, quantized_too=True)).languages
+            return folders.check(locate(model, quantized_too=True))
     except Unavailable:
         return None
 

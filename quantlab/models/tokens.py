@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quantlab.errors import CheckpointError, UnsupportedError, shortened
 from quantlab.ggml.vocabulary import BLANK, END_OF_ENGLISH, NEVER
@@ -27,6 +27,7 @@ PREVIOUS = "<|startofprev|>"
 # OpenAI's names and transformers'; decoding never takes them
 CONTROL = (START, *TASKS.values(), "<|startoflm|>", PREVIOUS, "<|nospeech|>", "<|nocaptions|>")
 NOTES = frozenset("♩♪♫♬♭♮♯")  # they begin with tokens that nothing else begins with
+LATEST_START = 50  # of 20 ms: OpenAI's second, where a checkpoint says nothing
 LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 # what shapes a greedy or beam search of transformers and of no other engine, and the values that change nothing
 SEARCH: dict[str, tuple[object, ...]] = {
@@ -40,6 +41,18 @@ SEARCH: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("watermarking_config", "dola_layers", "max_time", "prompt_lookup_num_tokens"), ()),
     **dict.fromkeys(("no_speech_threshold", "logprob_threshold", "compression_ratio_threshold"), ()),
 }
+
+
+class Times(NamedTuple):
+    """How many timestamps a vocabulary has after the token that stands for none, and how many a window takes."""
+
+    found: int
+    wanted: int
+
+    @staticmethod
+    def of(no_times: int, vocab_size: int, positions: int) -> Times:
+        """Of a checkpoint: its token, and two numbers of its config.json."""
+        return Times(max(0, vocab_size - no_times - 1), positions + 1)
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,8 @@ class Tokens:
     suppressed: tuple[int, ...] | None  # as the checkpoint says; null: it says nothing
     suppressed_first: tuple[int, ...] | None
     alignment_heads: tuple[tuple[int, int], ...] | None  # (layer, head): for times of words, which nothing here needs
+    latest_start: int  # of the first timestamp of a window, in steps of 20 ms
+    times: Times
 
 
 def check_language(known: Iterable[str], language: str, whose: str) -> None:
@@ -73,6 +88,19 @@ def check_language(known: Iterable[str], language: str, whose: str) -> None:
     if language not in codes:
         raise UnsupportedError(
             f"dataset.language={language}: {whose} has no such language; it knows {', '.join(codes)}"
+        )
+
+
+def check_times(times: Times, whose: str) -> None:
+    """Refuse to go by timestamps that a checkpoint does not have; `whose` is its name.
+
+    Raises:
+        UnsupportedError: there is not one for each place of its window.
+    """
+    if times.found < times.wanted:
+        raise UnsupportedError(
+            f"dataset.long=sequential: {whose} has {times.found} timestamps of the {times.wanted} that its window "
+            "takes; set dataset.long=chunked or consecutive"
         )
 
 
@@ -115,6 +143,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> Tokens:
         suppressed=_suppressed(folder, "suppress_tokens", said, config),
         suppressed_first=_suppressed(folder, "begin_suppress_tokens", said, config),
         alignment_heads=_heads(folder, said, config),
+        latest_start=_latest_start(folder, said, config),
+        times=Times.of(ids[NO_TIMES], config["vocab_size"], config["max_source_positions"]),
     )
     for name, content in (("config.json", config), (GENERATION, said)):
         for problem in _problems(tokens, content):
@@ -180,6 +210,18 @@ def _heads(folder: Path, said: Mapping[str, Any], config: Mapping[str, Any]) -> 
     raise CheckpointError(
         f"{folder / GENERATION}: alignment_heads={shortened(pairs)}: expected pairs of a layer below {most[0]} and a "
         f"head below {most[1]}"
+    )
+
+
+def _latest_start(folder: Path, said: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    found = said.get("max_initial_timestamp_index")
+    if found is None:
+        return LATEST_START
+    if type(found) is int and 0 <= found <= config["max_source_positions"]:
+        return found
+    raise CheckpointError(
+        f"{folder / GENERATION}: max_initial_timestamp_index={shortened(found)}: expected a whole number from 0 to "
+        f"{config['max_source_positions']}"
     )
 
 
@@ -253,6 +295,7 @@ def generation_config(tokens: Tokens, tokenizer: WhisperTokenizer, positions: in
         suppress_tokens=list(_unspoken(tokenizer, tokens) if suppressed is None else suppressed),
         begin_suppress_tokens=list(_not_first(tokenizer, tokens) if first is None else first),
         return_timestamps=False,
+        max_initial_timestamp_index=tokens.latest_start,
         max_length=positions,
         **known,
     )

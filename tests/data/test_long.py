@@ -81,9 +81,9 @@ def test_an_overlap_of_a_whole_window_is_none(recordings):
         windows(recordings, long="chunked", chunk_overlap_s=6.0)
 
 
-def test_sequential_windows_end_in_a_pause(recordings):
+def test_consecutive_windows_end_in_a_pause(recordings):
     """Of those in the last third of a window; the ones at 2 s and 7 s are passed over."""
-    found = windows(recordings, long="sequential")
+    found = windows(recordings, long="consecutive")
     whole = soundfile.read(recordings.parent / "long.wav", dtype="float32")[0]
     np.testing.assert_array_equal(np.concatenate([window.samples for window in found]), whole)
     assert all(window.audio_s == window.new_s <= WINDOW_S for window in found)
@@ -93,7 +93,7 @@ def test_sequential_windows_end_in_a_pause(recordings):
         assert pause_s + 0.05 <= cut_s <= pause_s + 0.25
 
 
-@pytest.mark.parametrize("how", ["chunked", "sequential"])
+@pytest.mark.parametrize("how", ["chunked", "consecutive"])
 def test_features_have_a_row_for_each_window(recordings, extractor, tmp_path, how):
     corpus = open_corpus(manifest_config(recordings, long=how))
     found = features(corpus, extractor, tmp_path / "cache")
@@ -118,7 +118,7 @@ def test_without_it_long_ones_are_named(recordings, extractor, tmp_path):
     assert "dataset.long=chunked" in found.problems[0].detail
     features(open_corpus(manifest_config(recordings, long="chunked")), extractor, tmp_path)
     features(open_corpus(manifest_config(recordings, long="chunked", chunk_overlap_s=1.0)), extractor, tmp_path)
-    features(open_corpus(manifest_config(recordings, long="sequential")), extractor, tmp_path)
+    features(open_corpus(manifest_config(recordings, long="consecutive")), extractor, tmp_path)
     assert len(list((tmp_path / "features").iterdir())) == 4
 
 
@@ -291,7 +291,7 @@ def test_a_part_that_cannot_be_read_is_named(tmp_path, extractor):
     assert "its part b.wav: Format not recognised" in found.problems[0].detail
 
 
-@pytest.mark.parametrize("how", ["chunked", "sequential"])
+@pytest.mark.parametrize("how", ["chunked", "consecutive"])
 def test_a_cell_scores_recordings_and_times_windows(how, monkeypatch, tmp_path):
     monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path))
     arguments = ["dataset=demo_long", f"dataset.long={how}", "dataset.limit=1", "dataset.splits=[clean]", "device=cpu"]
@@ -311,7 +311,7 @@ def test_a_cell_scores_recordings_and_times_windows(how, monkeypatch, tmp_path):
 
 
 def test_noise_comes_before_the_windows(recordings):
-    corpus = open_corpus(manifest_config(recordings, long="sequential", noise=NoiseConfig(kind="white", snr_db=0.0)))
+    corpus = open_corpus(manifest_config(recordings, long="consecutive", noise=NoiseConfig(kind="white", snr_db=0.0)))
     [utterances] = corpus.splits.values()
     noise = noise_of(corpus.dataset.noise)
     found = Hearing(corpus.dataset, utterances, WINDOW_S, noise).take(utterances[0]).windows
