@@ -45,6 +45,7 @@ AXES = {
     "embedding": "quant.embedding",
     "seed": "seed",
 }
+OF_FORMAT = frozenset({"quant.bits", "quant.granularity", "quant.group_size", "quant.symmetric"})  # as a rule
 # Change no figure, or are told otherwise.
 _NOT_TOLD = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
              "model.path", "dataset.path", "dataset.licence", "dataset.noise.path")  # fmt: skip
@@ -225,7 +226,14 @@ def _of_corpus(alike: Sequence[Cell]) -> dict[str, str]:
 
 def _of_axes(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     for name, key in AXES.items():
-        yield {cell.id: _said(name, cell.setting(key)) for cell in alike}
+        if not (key in OF_FORMAT and _follow(alike, key)):
+            yield {cell.id: _said(name, cell.setting(key)) for cell in alike}
+
+
+def _follow(alike: Sequence[Cell], key: str) -> bool:
+    """Whether formats differ, and a setting is told by them: it need not be told again."""
+    formats = {cell.setting("quant.format") for cell in alike}
+    return len({(cell.setting("quant.format"), cell.setting(key)) for cell in alike}) == len(formats) > 1
 
 
 def _of_rest(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:

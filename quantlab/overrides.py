@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from quantlab.config import AS_SHIPPED
 from quantlab.quoting import override, shell
 from quantlab.redact import HIDDEN
 from quantlab.shared import shared_dir
@@ -19,6 +20,8 @@ _DEFAULTS = {"runtime": "eager", "tracking": "local"}  # of the groups whose cho
 _LEFT_OUT = ("export", "resume", "output_dir")
 _BASELINE = "none"
 _OF_EVERY_QUANTIZER = ("quant.name", "quant.library", "quant.scheme")  # quant=none would take these over
+_READ_OFF = {f"quant.{key}" for key in ("bits", "format", "scheme", "granularity", "group_size", "symmetric",
+                                        "double_quant")}  # of a file as shipped: it says so itself  # fmt: skip
 Overrides = dict[str, Any]  # dotted key → value; a group → the option; `~key` takes away, `++key` adds
 
 
@@ -32,6 +35,8 @@ def command(config: Mapping[str, Any], root: str, reset: tuple[str, ...] = ()) -
     """
     found = {key: value for key, value in overrides(config).items() if key not in reset}
     found |= {} if root == "mlruns" else {"output_dir": root}
+    if found["quant"] == AS_SHIPPED and "baseline.path" not in found:
+        return _line(found)
     if found["quant"] == _BASELINE and not any(key in found for key in _OF_EVERY_QUANTIZER):
         return _line(found)
     if any(key in found for key in _OF_EVERY_QUANTIZER):
@@ -73,6 +78,8 @@ def _nearest(group: str, part: Mapping[str, Any]) -> tuple[str, Overrides]:
         for path in sorted((shared_dir("conf") / group).glob("*.yaml"))
         if path.stem != "auto"  # which is resolved
     }
+    if group == "quant" and part.get("library") == AS_SHIPPED:
+        return AS_SHIPPED, {key: value for key, value in found[AS_SHIPPED].items() if key not in _READ_OFF}
     best = min(found, key=lambda option: (len(found[option]), option != part.get("name")))
     return best, found[best]
 

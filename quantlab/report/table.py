@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantlab.commandline import console as plain_console
-from quantlab.labels import AXES
+from quantlab.labels import AXES, OF_FORMAT
 from quantlab.printable import printable
 from quantlab.report.ranking import few, rtf
 from quantlab.report.rows import Row
@@ -158,7 +158,7 @@ def _named(rows: Sequence[Row]) -> list[Column]:
     further: dict[str, Names] = {
         axis: of
         for axis, key in AXES.items()
-        if _tells_apart(of := _values(axis, rows), _told_by(key, of_all))
+        if _tells_apart(of := _values(axis, rows), _told_by(key, of_all | {"format": _values("format", rows)}))
         or (axis == "dtype" and any(map(is_half, rows)))
     }
     corpus = corpora(rows)
@@ -175,6 +175,8 @@ def _named(rows: Sequence[Row]) -> list[Column]:
 
 def _told_by(key: str, of_all: Mapping[str, Names]) -> Collection[Names]:
     """The names that a setting is expected to follow from: a quantizer's from the quantizer, whatever the model."""
+    if key in OF_FORMAT:
+        return [of_all["quant"], of_all["format"]]
     return [of_all["quant"]] if key.startswith("quant.") else of_all.values()
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from quantlab import labels
+from quantlab.config import AS_SHIPPED
 from quantlab.overrides import GROUPS, overrides
 from quantlab.printable import printable
 from quantlab.record import Record
@@ -62,6 +63,7 @@ def name(record: Record) -> str:
     told = [] if cell.corpus == "demo" else [cell.corpus]
     told += [f"{part} {labels.short(record.fingerprints.get(part, 'unknown'))}" for part, path in
              (("checkpoint", "model.path"), ("corpus", "dataset.path")) if cell.setting(path)]  # fmt: skip
+    told += [str(cell.setting("quant.format"))] if cell.setting("quant.library") == AS_SHIPPED else []
     told += [f"{key}={_text(value)}" for key, value in further.items() if not key.startswith(_IN_LABEL)]
     return printable(f"{cell.label} ({', '.join(told)})" if told else cell.label)[:_LONGEST_NAME]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import pytest
@@ -18,10 +19,12 @@ from quantlab.ggml.read import read
 from quantlab.ggml.vocabulary import of_file
 from quantlab.identity import hashed
 from quantlab.labels import names, of_record, short
+from quantlab.overrides import command
 from quantlab.pairs import find_baselines
 from quantlab.plan import plan
 from quantlab.quantizers import as_shipped, ct2, ggml
 from quantlab.report import rows, table
+from quantlab.tracking import describe
 
 CPU = torch.device("cpu")
 FIXED = ("device=cpu", "device.threads=1", "dataset.limit=1", "tracking=off", "protocol.warmup_batches=0")
@@ -139,10 +142,25 @@ def test_files_are_told_apart_by_their_formats(cell):
             for record in records]  # fmt: skip
     marked = [item.model_copy(update={"fingerprints": item.fingerprints | {"baseline": "b"}}) for item in same]
     assert [name.partition(" ")[2] for name in names([of_record(item) for item in marked]).values()] == [
-        "(bits=5.0, format=q5_0, granularity=per-group, group_size=32, symmetric=true)",
-        "(bits=16.0, format=f16, no granularity, no group_size, no symmetric)",
-        "(bits=8.0, format=int8_float32, granularity=per-channel, no group_size, symmetric=true)",
+        "(format=q5_0)",
+        "(format=f16)",
+        "(format=int8_float32)",
     ]
+    shown = table.text([rows.row(item) for item in marked])
+    assert all(format in shown for format in FORMATS.values())
+    assert "granularity" not in shown
+    assert all(f", {item.setting('quant.format')}" in describe.name(item) for item in marked)
+
+
+def test_the_command_gives_the_same_cell_again(files):
+    """The keys that are read off the file are not given back to it."""
+    path, baseline = f"model.path={files['ct2_int8']}", f"baseline.path={NANO}"
+    for given, quants in (((path, baseline), "quant=none,as_shipped"), ((path,), "quant=as_shipped")):
+        [found] = plan(compose([*FIXED, "quant=as_shipped", *given]))
+        told = shlex.split(command(found.config.model_dump(mode="json"), "mlruns"))
+        assert quants in told
+        assert not any(part.startswith("quant.") for part in told)
+        assert found.id in {cell.id for cell in plan(compose(told[3:]))}
 
 
 @pytest.mark.parametrize(
