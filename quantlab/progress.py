@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from quantlab import reasons
 from quantlab.commandline import console as plain_console
 from quantlab.errors import shortened
 from quantlab.languages import RATES
@@ -37,6 +38,7 @@ class Display:
         self._said_s = self._stage_s = time.monotonic()  # of the last line, of the stage's beginning
         self._began_s: float | None = None  # of the cell in flight
         self._took_s: list[float] = []  # cells that were measured now
+        self._told: dict[tuple[str, ...], str] = {}  # reasons → the cell with which each was told
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -119,10 +121,17 @@ class Display:
                 f"{self._number:>{self.width}}/{self.total} ",
                 mark,
                 f" {printable(label)} ",
-                (printable(note or _outcome(record)), "dim"),
+                (printable(note or self._again(label, record) or _outcome(record)), "dim"),
             ),
             soft_wrap=True,
         )
+
+    def _again(self, label: str, record: Record) -> str:
+        """Where a reason was told before: with which cell."""
+        if record.status == "ok":
+            return ""
+        first = self._told.setdefault(reasons.key(record.status, record.reason or "", record.setting), label)
+        return f"{record.status}, as {first}" if first != label else ""
 
 
 def _minutes(seconds: float) -> str:

@@ -16,6 +16,8 @@ from quantlab.report.study import Change, Group
 from quantlab.report.wording import (
     ABSENT,
     between,
+    counted,
+    failures,
     figure_name,
     listed,
     names,
@@ -214,10 +216,13 @@ def _not_read(unread: Sequence[str]) -> Iterator[Section]:
 
 
 def _not_measured(rows: Sequence[Row]) -> Iterator[Section]:
-    bad = [row for row in rows if row["status"] != "ok"]
+    bad = list(failures(rows))
     if bad:
         named = names(rows)
-        lines = tuple((Cell(named[row["cell_id"]]), Cell(row["status"]), Cell(row["reason"] or ABSENT)) for row in bad)
+        lines = tuple(
+            (Cell(counted([named[row["cell_id"]] for row in some])), Cell(status), Cell(reason or ABSENT))
+            for some, status, reason in bad
+        )
         yield Section("Not measured", table=Table(("cell", "status", "reason"), lines, "Not measured", "llp"))
 
 

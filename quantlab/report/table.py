@@ -26,7 +26,9 @@ from quantlab.report.wording import (
     between,
     corpora,
     corpus_key,
+    counted,
     depends_on_batch,
+    failures,
     half_width,
     is_half,
     loops,
@@ -365,9 +367,8 @@ def _cell(column: Column, row: Row, best: str | None) -> Text:
 
 
 def _failures(rows: Sequence[Row], named: Mapping[str, str]) -> Iterator[Text]:
-    for row in rows:
-        if row["status"] != "ok":
-            yield _line(row["status"], _STYLES[row["status"]], named[row["cell_id"]], row["reason"] or "")
+    for some, status, reason in failures(rows):
+        yield _line(status, _STYLES[status], counted([named[row["cell_id"]] for row in some]), reason)
 
 
 def _few(rows: Sequence[Row]) -> Iterator[Text]:

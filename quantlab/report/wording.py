@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from typing import Any
 
-from quantlab import labels
+from quantlab import labels, reasons
 from quantlab.languages import RATES
 from quantlab.report.rows import Row, cell
 from quantlab.stats.bootstrap import MIN_UNITS
@@ -254,6 +254,21 @@ def depends_on_batch(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator
     what = "one scale for the activations of a batch of {}: a text may depend on its neighbours in the batch"
     batched = [row for row in some if row["status"] == "ok" and (row["batch_size"] or 1) > 1]
     yield from _once(((row, what.format(row["batch_size"])) for row in batched), called)
+
+
+def failures(rows: Sequence[Row]) -> Iterator[tuple[list[Row], str, str]]:
+    """Cells that did not end well, by reason: the cells, their status, the reason or nothing."""
+    found: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            found.setdefault(reasons.key(row["status"], row["reason"] or "", cell(row).setting), []).append(row)
+    for some in found.values():
+        yield some, some[0]["status"], reasons.joined([row["reason"] or "" for row in some])
+
+
+def counted(called: Sequence[str]) -> str:
+    """All by name, and how many where they are several."""
+    return f"{len(called)} cells ({', '.join(called)})" if len(called) > 1 else called[0]
 
 
 def _once(told: Iterable[tuple[Row, str]], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from quantlab.report.ranking import Metric
 from quantlab.report.rows import Row
 from quantlab.report.wording import (
     corpora,
+    failures,
     models,
     names,
     no_baseline,
@@ -203,15 +204,16 @@ def _some(cells: Sequence[str]) -> str:
 
 def not_measured(rows: Sequence[Row]) -> Html | None:
     """Cells that did not end well, with their reasons."""
-    bad = [row for row in rows if row["status"] != "ok"]
+    bad = list(failures(rows))
     if not bad:
         return None
     named = names(rows)
-    lines = (
-        tag("li", status(row["status"]), " ", tag("a", named[row["cell_id"]], href=f"#cell={row['cell_id']}"), ": ",
-            row["reason"] or "no reason recorded")
-        for row in bad
-    )  # fmt: skip
+    lines = []
+    for some, what, reason in bad:
+        count = f"{len(some)} cells: " if len(some) > 1 else ""
+        links = [tag("a", named[row["cell_id"]], href=f"#cell={row['cell_id']}") for row in some]
+        told = [(link, ", ") for link in links[:-1]], links[-1]
+        lines.append(tag("li", status(what), " ", count, *told, ": ", reason or "no reason recorded"))
     return tag("section", tag("h2", "Not measured"), tag("ul", lines, class_="reasons"), id="not-measured")
 
 
