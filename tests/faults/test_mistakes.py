@@ -30,7 +30,7 @@ GRID = [
     ("dataset.source=manifst", "dataset.source: no reader 'manifst'; did you mean 'manifest'?"),
     ("dataset.splits=[claen]", "demo has no split 'claen'; did you mean 'clean'?"),
     ("hydra/launcher=slrum", "hydra/launcher=slrum: no such hydra/launcher"),
-    ("quant=", "quant=: no such quant; allowed: bnb_fp4, "),
+    ("quant=", "quant=: no such quant; allowed: as_shipped, "),
     ("quant=null", "quant=null: cannot be composed: "),
     # names of keys
     ("quatn=none", "quatn: no such key; did you mean 'quant'?"),
