@@ -22,13 +22,14 @@ ALIKE = set(
 
 
 def on_cpu():
-    """The files of conf/quant that run on a CPU, but for ALIKE; k-quants do not fit the shipped model."""
+    """The files of conf/quant that run on a CPU, but for ALIKE; k-quants do not fit the shipped model, a file is no export."""
     found = {path.stem: parsed(path.stem) for path in sorted((ROOT / "conf" / "quant").glob("*.yaml"))}
     return [
         name
         for name, quant in found.items()
         if name not in ALIKE
         and not name.endswith("_k")
+        and not quantizers.loads(quantizers.get(quant.library))
         and quantizers.get(quant.library).why_unsupported(quant, "cpu") is None
     ]
 
