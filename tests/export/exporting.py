@@ -22,7 +22,7 @@ ALIKE = set(
 
 
 def on_cpu():
-    """The files of conf/quant that run on a CPU, but for ALIKE; k-quants do not fit the shipped model, a file is no export."""
+    """The files of conf/quant that run on a CPU, but for ALIKE; k-quants do not fit nano, a file is no export."""
     found = {path.stem: parsed(path.stem) for path in sorted((ROOT / "conf" / "quant").glob("*.yaml"))}
     return [
         name
