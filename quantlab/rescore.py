@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quantlab import storage
-from quantlab.commandline import MISUSED, NO, Parser, add_root, no_records, one_of, tell, warn
+from quantlab.commandline import MISUSED, NO, PACKED, Parser, add_root, no_records, one_of, records_below, tell, warn
 from quantlab.entry import enter
 from quantlab.figures import IMPOSSIBLE, split_result
 from quantlab.normalise import NORMALISERS, Normaliser
@@ -112,10 +112,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not _asked(options):
         parser.error("nothing to change: give --normaliser, --scorer, or both")
-    if options.output is None:
-        return _report(options)
+    with records_below(options.root) as root:
+        return _report(options, root) if options.output is None else _kept(options, root)
+
+
+def _kept(options: argparse.Namespace, root: Path) -> int:
+    """Of records that are stored."""
     try:
-        count = write(options.root, options.output, options.normaliser, options.scorer)
+        count = write(root, options.output, options.normaliser, options.scorer)
     except OSError as error:
         warn(f"{error.filename or options.output} cannot be written: {error.strerror}; name another folder")
         return MISUSED
@@ -129,10 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: argparse.Namespace, root: Path) -> int:
     """Of records that are forgotten again."""
     with tempfile.TemporaryDirectory(prefix="quantlab-rescore-") as folder:
-        if not _store(folder, rescore(options.root, options.normaliser, options.scorer)):
+        if not _store(folder, rescore(root, options.normaliser, options.scorer)):
             return _nothing(options.root)
         return report.main(["--root", folder, "--format", options.format])
 
@@ -159,7 +163,7 @@ def _parser() -> Parser:
         "written apart or together are the same. CER is jiwer's by either.",
         epilog=f"example: {_EXAMPLE}",
     )
-    add_root(parser, more="; it stays as it is")
+    add_root(parser, more=f"{PACKED}; it stays as it is")
     parser.add_argument("--normaliser", type=one_of("normaliser", NORMALISERS), metavar="|".join(NORMALISERS))
     parser.add_argument("--scorer", type=one_of("scorer", SCORERS), metavar="|".join(SCORERS))
     parser.add_argument(

@@ -10,6 +10,7 @@ from synthetic import result
 from quantlab import archive, storage
 from quantlab.recommend.__main__ import main as recommend
 from quantlab.report.__main__ import main as report
+from quantlab.rescore import main as rescore
 from quantlab.verify import main as verify
 
 QUANTS = ("none", "bnb_nf4")
@@ -42,11 +43,14 @@ def test_a_packed_root_says_what_the_folder_says(root, tmp_path, capsys, name, b
     assert len(json.loads(said[0][: said[0].index("\n]\n") + 2])) == len(QUANTS)
 
 
-def test_it_is_verified_like_the_folder(root, tmp_path, capsys):
+def test_it_is_verified_and_rescored_like_the_folder(root, tmp_path, capsys):
     packed = pack(tmp_path / "r.tar.xz", "w:xz", root)
     assert verify(["--root", str(root)]) == verify(["--root", str(packed)])
-    said = capsys.readouterr().out.splitlines()
-    assert said[: len(said) // 2] == said[len(said) // 2 :] != []
+    for place in (root, packed):
+        assert rescore(["--root", str(place), "--normaliser", "none"]) == 0
+    first, second, *tables = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert tables[: len(tables) // 2] == tables[len(tables) // 2 :] != []
 
 
 def test_nothing_else_is_taken_out(root, tmp_path):
