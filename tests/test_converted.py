@@ -30,7 +30,7 @@ from quantlab.errors import CheckpointError, ConfigError, Unavailable
 from quantlab.ggml.names import tensor_in_file
 from quantlab.ggml.vocabulary import readable, vocabulary
 from quantlab.ggml.write import write as write_ggml
-from quantlab.models import convert, from_openai, pretrained
+from quantlab.models import caches, convert, from_openai, pretrained
 from quantlab.models.tokens import words
 from quantlab.quantizers import ct2
 
@@ -441,3 +441,44 @@ def test_random_weights_of_a_files_shape(english, tmp_path):
     found = models.load(at(path, weights="random"), 0)
     assert found.model.config.d_model == 8
     assert found.model.config.decoder_layers == 2
+
+
+# caches of other programs
+
+
+@pytest.mark.parametrize(
+    ("repo", "names"),
+    [
+        ("openai/whisper-base.en", ("faster-whisper-base.en", "base.en")),
+        ("openai/whisper-large", ("faster-whisper-large-v1", "large-v1")),
+        ("distil-whisper/distil-small.en", ("faster-distil-whisper-small.en", "distil-small.en")),
+    ],
+)
+def test_copies_of_other_programs_are_named(repo, names, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = ModelConfig(name="asked", source="hub", repo=repo, revision="b" * 40)
+    converted, name = names
+    with pytest.raises(Unavailable) as error:
+        models.locate(model)
+    assert "copies of it are on this machine" not in str(error.value)
+    copies = [
+        tmp_path / "hub" / f"models--{repo.replace('/', '--')}" / "snapshots" / "c1" / "model.safetensors",
+        tmp_path / "hub" / f"models--Systran--{converted}" / "snapshots" / "c2" / "model.bin",
+        tmp_path / "cache" / "whisper" / f"{name}.pt",
+        tmp_path / "data" / "pywhispercpp" / "models" / f"ggml-{name}.bin",
+        tmp_path / "hub" / "models--ggerganov--whisper.cpp" / "snapshots" / "c3" / f"ggml-{name}.bin",
+    ]
+    for path in copies:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    expected = [copies[0].parent, copies[1].parent, *copies[2:]]
+    assert caches.copies(repo) == expected
+    with pytest.raises(Unavailable) as error:
+        models.locate(model)
+    assert " or ".join(f"model.path={path}" for path in expected[:3]) in str(error.value)
+    assert "\n" not in str(error.value)

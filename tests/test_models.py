@@ -52,6 +52,14 @@ PARAMETERS_M = {  # of transformers' num_parameters(), the tied embedding once
     "large_v3": 1543.5,
     "large_v3_turbo": 808.9,
     "distil_large_v3": 756.4,
+    "tiny_en": 37.8,
+    "small_en": 241.7,
+    "medium_en": 763.9,
+    "large_v1": 1543.3,
+    "distil_small_en": 166.1,
+    "distil_medium_en": 394.4,
+    "distil_large_v2": 756.2,
+    "distil_large_v3_5": 756.4,
 }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from quantlab import hub
 from quantlab.config import Dtype, ModelConfig
 from quantlab.errors import CheckpointError, ConfigError, Unavailable, did_you_mean
-from quantlab.models import convert, pretrained, random_weights
+from quantlab.models import caches, convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original
 from quantlab.models.foreign import what_it_is
@@ -179,7 +179,7 @@ def special_tokens(model: ModelConfig) -> Tokens | None:
 
 
 def _ways_out(model: ModelConfig) -> str:
-    return (
+    return caches.told(_repo(model)) + (
         f"fetch it where the hub is reachable, with the same arguments: python -m quantlab.fetch model={model.name} …; "
         "or set model.path=FOLDER to a copy of it (model=nano ships with quantlab, and model.weights=random needs no "
         "checkpoint)"
