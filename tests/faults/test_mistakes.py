@@ -197,7 +197,7 @@ BESIDE = [
     (recommend.main, "--max-sise-mb 3", "--max-sise-mb: no such option; did you mean '--max-size-mb'?"),
     (recommend.main, "--device gpu", "no device 'gpu'; did you mean 'cpu'?"),
     (recommend.main, "--format csv", "invalid choice: 'csv' (choose from "),
-    (rescore.main, "", "the following arguments are required: --normaliser"),
+    (rescore.main, "", "nothing to change: give --normaliser, --scorer, or both"),
     (rescore.main, "--normalizer basic", "--normalizer: no such option; did you mean '--normaliser'?"),
     (rescore.main, "--normaliser whispr", "no normaliser 'whispr'; did you mean 'whisper'?"),
     (verify.main, "--rot mlruns", "--rot: no such option; did you mean '--root'?"),
