@@ -248,7 +248,10 @@ def test_programs_get_each_with_source_metric_value_verdict_and_reason(root):
 def test_people_read_the_verdict_and_the_reason(root):
     found = rows.rows(root)
     text = table.text(found)
-    assert "reproduced: small-none-cpu: WER % test-clean 3.48, soehler2025: 3.48 is " in text
+    wer = found[0]["splits"]["clean"]["wer_ci95"]
+    low, high = (f"{100 * end:.2f}" for end in wer)
+    assert f"reproduced: {found[0]['model']}-{found[0]['quant']}-cpu, soehler2025: " in text
+    assert f"WER % test-clean 3.48 [{low}, {high}]" in text
     assert "published figures: --format markdown, html or json gives the reason" in text
     for written in (markdown.render(root, found), html.page(root, found), latex.render(root, found)):
         assert "Published against measured" in written

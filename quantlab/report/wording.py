@@ -155,14 +155,24 @@ def figure_name(item: Mapping[str, Any]) -> str:
 
 
 def published(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Verdict, cell and what of each published figure that compares; of those that do not, how many."""
-    pairs = [(row, item) for row in rows for item in row["published"]]
-    for row, item in pairs:
-        if item["verdict"] != "not comparable":
-            what = f"{figure_name(item)} {item['published']}, {item['source']}: {item['reason']}"
-            yield item["verdict"], called[row["cell_id"]], what
-    if rest := sum(item["verdict"] == "not comparable" for _, item in pairs):
-        yield "not comparable", f"{rest} published figures", "--format markdown, html or json gives the reason of each"
+    """Verdict, cell and source, and the figures with our intervals; of those that do not compare, how many."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for item in row["published"]:
+            of = (item["verdict"], f"{called[row['cell_id']]}, {item['source']}")
+            told.setdefault(of, []).append(f"{figure_name(item)} {item['published']}{_interval(item)}")
+    yield from ((*of, ", ".join(figures)) for of, figures in told.items() if of[0] != "not comparable")
+    if other := [len(figures) for (verdict, _), figures in told.items() if verdict == "not comparable"]:
+        rest = f"{sum(other)} published figures"
+        yield "not comparable", rest, "--format markdown, html or json gives the reason of each"
+
+
+def _interval(item: Mapping[str, Any]) -> str:
+    """Of what was measured, with as many digits as were published."""
+    if item["ci95"] is None:
+        return ""
+    low, high = (f"{value:.{len(item['published'].partition('.')[2])}f}" for value in item["ci95"])
+    return f" [{low}, {high}]"
 
 
 def too_few(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
