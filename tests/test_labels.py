@@ -122,7 +122,7 @@ def test_two_checkpoints_are_two_tables(kinds, tmp_path):
 def test_json_and_csv_name_checkpoint_and_corpus(tmp_path):
     marks = {"fingerprints": {"corpus": "e" * 64, "checkpoint": "e" * 64}}
     found = json.loads(rows.to_json(twice(tmp_path, MANIFESTS[0] | FOLDERS[0] | marks, {})[::-1]))
-    assert found[0]["checkpoint"] == {"name": "tuned-e", "fingerprint": "e" * 64}
+    assert found[0]["checkpoint"] == {"name": "tuned-e", "fingerprint": "e" * 64, "original": None}
     assert found[0]["corpus"] == {"name": "e.jsonl", "fingerprint": "e" * 64}
     assert (found[0]["model"], found[0]["dataset"]) == ("tuned-e", "manifest")
     assert "checkpoint.fingerprint" in flat.render(tmp_path, found).splitlines()[0].split(",")

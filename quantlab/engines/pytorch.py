@@ -58,7 +58,7 @@ class Eager:
         features = features_on(self.model, self.device, speech.every_row)
         watch = Stopwatch(self.device)
         with self._heard(features, speech) as heard, torch.no_grad(), watch.running():
-            for rows in heard.split(self.decoding.batch_size):  # several where recordings are whole
+            for rows in heard.split(len(speech.ids)):  # several where recordings are whole
                 self.model.get_encoder()(rows)
         return watch.seconds
 

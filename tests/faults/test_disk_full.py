@@ -91,7 +91,7 @@ def test_there_is_no_room_for_a_single_byte(quantlab, disk):
 
     again = quantlab("resume=false", *grid)  # a good record is not given up for a failure to write
     assert again.returncode == 1
-    assert f"failed: nano-none-cpu: {NO_ROOM}" in again.stdout
+    assert f"failed: 2 cells (nano-none-cpu, nano-torch_int8-cpu): {NO_ROOM}" in again.stdout
     assert earlier.items() <= content(disk.root).items()  # a log that begins anew leaves room for a short record
 
 
