@@ -147,9 +147,9 @@ def test_fixed_work_is_of_all_windows_in_the_encoder_and_of_the_first_in_the_dec
     try:
         engine, speech = eager(model), speech_of(mels)
         assert engine.encode(speech) > 0
-        assert shapes == [(4, BINS, 100), (4, BINS, 100)]  # 3, 1 and 4 rows, four at a time
+        assert [shape[0] for shape in shapes] == [3, 3, 2]  # 3, 1 and 4 rows, as many at a time as there are recordings
         assert engine.decode(speech) > 0
-        assert shapes[2:] == [(3, BINS, 100)]
+        assert shapes[3:] == [(3, BINS, 100)]
     finally:
         handle.remove()
 
