@@ -18,7 +18,7 @@ from quantlab.errors import CheckpointError, ConfigError, Unavailable, did_you_m
 from quantlab.models import caches, convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original
-from quantlab.models.foreign import what_it_is
+from quantlab.models.foreign import EXPECTED, what_it_is
 from quantlab.models.tokens import Tokens
 from quantlab.record import OriginalFile, to_json
 
@@ -109,7 +109,7 @@ def _of_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:
             )
         return convert.converted(found, model.repo, model.revision)
     if not path.is_dir():
-        raise ConfigError(f"model.path={path} {_no_folder(path)}")
+        raise ConfigError(f"model.path={path} {_nothing_at(path)}")
     return path
 
 
@@ -155,12 +155,12 @@ def feature_extractor(model: ModelConfig, quantized_too: bool = False) -> Whispe
     return pretrained.processor(locate(model, quantized_too)).feature_extractor
 
 
-def _no_folder(path: Path) -> str:
-    """What a path is that is no folder, as the rest of a sentence."""
+def _nothing_at(path: Path) -> str:
+    """What is wrong with a path that is no checkpoint, as the rest of a sentence."""
     if what := what_it_is(path):
         return what
     hub_id = f"; a repository of the hub is model=base model.repo={path} model.revision=null, without model.path"
-    return f"is no folder; expected one that `save_pretrained` wrote{hub_id if HUB_ID.fullmatch(str(path)) else ''}"
+    return f"does not exist; {EXPECTED}{hub_id if HUB_ID.fullmatch(str(path)) else ''}"
 
 
 def special_tokens(model: ModelConfig) -> Tokens | None:

@@ -188,7 +188,7 @@ MISTAKES = {
     "another scheme": (["PATH", "quant.scheme=static"], "quant.scheme=static: .* has dynamic"),
     "in turns with nothing": (["PATH", "protocol.interleave=true"], "set baseline.path=FOLDER"),
     "to be exported": (["PATH", "export.dir=there"], "set export.dir=null"),
-    "a baseline that is not there": (["PATH", "baseline.path=/nowhere"], "baseline.path=/nowhere is no folder"),
+    "a baseline that is not there": (["PATH", "baseline.path=/nowhere"], "baseline.path=/nowhere does not exist"),
     "a baseline that is quantized": (["PATH", "baseline.path=FILE"], "is quantized already"),
     "a baseline of something else": (["quant=hqq_int4", f"baseline.path={NANO}"], "which is its baseline"),
 }
