@@ -257,7 +257,7 @@ def test_code_in_a_folder_is_not_run(folder, tmp_path):
 
 def test_no_folder(tmp_path):
     for call in (models.load, models.fingerprint):
-        with pytest.raises(ConfigError, match="does not exist; expected a folder that `save_pretrained` wrote"):
+        with pytest.raises(ConfigError, match="does not exist; expected a folder that `save_pretrained`"):
             call(at(tmp_path / "nowhere"), 0)
 
 

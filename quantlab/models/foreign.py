@@ -11,7 +11,7 @@ from quantlab.models.files import is_there, read_json
 
 MERGE = "merge it first (`merge_and_unload` of peft, then `save_pretrained`) and give that folder"
 ORIGINAL = "give the folder of transformers that it was made from; quantlab quantizes and converts by itself"
-EXPECTED = "expected a folder that `save_pretrained` wrote, or one of CTranslate2's, a ggml-*.bin of whisper.cpp, or a .pt of OpenAI's"
+EXPECTED = "expected a folder that `save_pretrained` or CTranslate2 wrote, a ggml-*.bin of whisper.cpp, or OpenAI's .pt"
 FILES = re.compile(r"ggml-.+\.bin|.+\.pt")  # of whisper.cpp, of OpenAI
 BY_START = {  # of a file → what it is, and what to do
     b"GGUF": f"is a GGUF file: {ORIGINAL} (quant=ggml_q5_0)",

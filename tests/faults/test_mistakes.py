@@ -108,7 +108,7 @@ GRID = [
     ("dataset=manifest", "needs dataset.path=<the manifest>"),
     ("dataset=manifest dataset.path=no.jsonl", "dataset.path=no.jsonl: No such file or directory; expected one JSON"),
     ("dataset=librispeech_dir dataset.path=no", "dataset.path=no is no folder; expected the one that holds"),
-    ("model.path=no", "model.path=no does not exist; expected a folder that `save_pretrained` wrote"),
+    ("model.path=no", "model.path=no does not exist; expected a folder that `save_pretrained` or CTranslate2 wrote"),
     ("tracking=server", "needs tracking.uri=http://HOST:PORT"),
     ("tracking=server tracking.uri=localhost:5000", "tracking.uri: expected http://HOST:PORT; "),
     ("seed=${nothing}", "seed: Interpolation key 'nothing' not found"),
