@@ -260,9 +260,7 @@ class DatasetConfig(_Part):
     nonspeech: bool = False  # utterances whose reference has no word are decoded, and the words heard in them counted
     unscored: Names = ()  # references left out, compared once normalised; "" is one of which no word is left
     noise: NoiseConfig = NoiseConfig()
-    long: Literal["chunked", "consecutive", "sequential"] | None = (
-        None  # what exceeds the window; null: left out, named
-    )
+    long: Literal["chunked", "consecutive", "sequential"] | None = None  # what exceeds the window; null: left out
     chunk_overlap_s: float | None = Field(default=None, gt=0, le=3600)  # null: a third of the window, chunked only
 
     @property

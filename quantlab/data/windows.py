@@ -3,7 +3,7 @@
 `chunked` takes windows of full length that overlap, so that a word that one of them cuts is whole in the next;
 `consecutive` ends each window at a quiet place and begins the next one there. Both know where they cut before anything
 is decoded, so that windows are decoded in batches, and their texts joined afterwards (`quantlab.data.merge`).
-`sequential` leaves a recording whole: where a window begins is found while it is decoded (`engines.sequential`).
+`sequential` leaves a recording whole: where a window begins is found while it is decoded (`engines.long_form`).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ DIMS = {  # OpenAI's names → those of Shape
     "n_text_head": "decoder_heads",
     "n_text_layer": "decoder_layers",
 }
-ASSETS = {"gpt2": "gpt2.tiktoken", "multilingual": "multilingual.tiktoken"}  # of the package, in whisper/assets
+ASSETS = ("gpt2.tiktoken", "multilingual.tiktoken")  # of the package, in whisper/assets
 TOKENIZER = ("tokenizer.json", "vocab.json", "added_tokens.json")
 PICKLE_BYTES = 16 << 20  # looked through for names; OpenAI's has 0.1 MB
 PATIENCE_S = 600
@@ -90,7 +90,7 @@ def _of_package() -> dict[int, dict[int, str]]:
     spec = importlib.util.find_spec("whisper")
     found = {}
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        for name in ASSETS.values():
+        for name in ASSETS:
             if (path := Path(folder) / "assets" / name).is_file():
                 texts = _ranks(path)
                 found[len(texts)] = texts

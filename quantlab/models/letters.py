@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from quantlab.errors import shortened
-from quantlab.ggml.vocabulary import ENGLISH, MULTILINGUAL, UNPRINTABLE, WITH_CANTONESE
+from quantlab.ggml.vocabulary import END_OF_ENGLISH, ENGLISH, MULTILINGUAL, UNPRINTABLE, WITH_CANTONESE
 
-END = "<|endoftext|>"
 _LETTERS = {byte: chr(256 + place) for place, byte in enumerate(UNPRINTABLE)}
 
 
@@ -41,7 +40,7 @@ def special(size: int) -> dict[int, str]:
     languages = list(LANGUAGES)[: 100 if size == WITH_CANTONESE else 99]
     names = ("endoftext", "startoftranscript", *languages, "translate", "transcribe", "startoflm", "startofprev",
              "nospeech", "notimestamps")  # fmt: skip
-    first = 50_256 if size == ENGLISH else 50_257
+    first = END_OF_ENGLISH + (size != ENGLISH)
     return {first + place: f"<|{name}|>" for place, name in enumerate(names)}
 
 

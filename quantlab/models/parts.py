@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from quantlab.config import Architecture, bounds
 from quantlab.errors import shortened
-from quantlab.models.letters import END, tokenizer
+from quantlab.models.letters import tokenizer
+from quantlab.models.pretrained import FRONT_END
 from quantlab.models.random_weights import FRAME_RATE
+from quantlab.models.tokens import END, START
 
 if TYPE_CHECKING:
     import numpy as np
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-START = "<|startoftranscript|>"
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,8 @@ class Shape:
             "feature_extractor_type": "WhisperFeatureExtractor",
             "feature_size": self.num_mel_bins,
             "chunk_length": window_s,
-            "sampling_rate": 16_000,
-            "hop_length": 160,
-            "n_fft": 400,
-            "n_samples": 16_000 * window_s,
-            "nb_max_frames": 2 * self.max_source_positions,
-            "padding_side": "right",
-            "padding_value": 0.0,
             "return_attention_mask": False,
-            "dither": 0.0,
+            **FRONT_END,
         }
 
 
