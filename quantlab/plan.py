@@ -10,7 +10,7 @@ from typing import TypeVar
 from quantlab import labels, models, quantizers
 from quantlab.config import AS_SHIPPED, ModelConfig, RunConfig
 from quantlab.data import open_corpus
-from quantlab.errors import CheckpointError, ConfigError, Unavailable, UnsupportedError
+from quantlab.errors import CheckpointError, ConfigError, Unavailable, UnsupportedError, shortened
 from quantlab.identity import LONG_FORM, fingerprints, hashed, library_versions, resolve
 from quantlab.machine import Site, here
 from quantlab.models.tokens import Tokens, check_language, check_times
@@ -107,6 +107,8 @@ def _cell(
         refusal = Refusal("failed", str(error), is_mistake=True)
     except ConfigError as error:
         raise ConfigError(printable(f"{config.label}: {error}")) from None
+    except OSError as error:  # a path that no file system holds, or that may not be looked into
+        raise ConfigError(printable(f"{config.label}: {shortened(error.filename)}: {error.strerror}")) from None
     versions = library_versions(config)
     return Cell(hashed(config.model_dump(mode="json"), marks, versions), config, marks, versions, refusal)
 

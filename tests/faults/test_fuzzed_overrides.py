@@ -2,7 +2,7 @@
 
 import pytest
 from damage import JUNK, NUMBERS, tried
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quantlab import quoting
@@ -21,6 +21,7 @@ VALUES = NUMBERS | PATHS | JUNK | st.sampled_from(["zz", "de", "none", "cpu", "i
 
 
 @tried(0.5)
+@example(changes={"model.path": "x" * 5000})
 @given(changes=st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
 def test_overrides(changes):
     arguments = [quoting.override(key, value) for key, value in changes.items()]

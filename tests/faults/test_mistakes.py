@@ -14,6 +14,7 @@ from quantlab.recommend import __main__ as recommend
 from quantlab.report import __main__ as report
 from quantlab.status import __main__ as status
 
+LONG = "x" * 300  # of no file: 255 bytes are the most
 GRID = [
     # names of options
     ("quant=hqq_int5", "quant=hqq_int5: no such quant; did you mean 'hqq_int"),
@@ -44,6 +45,14 @@ GRID = [
     ("++quant.bitz=3", "quant.bitz: no such key; did you mean 'quant.bits'?"),
     ("quant={a:1}", "quant is a group: choose one of its options, quant=NAME"),
     ("~quant", "quant: it is needed"),
+    # paths that cannot be looked at
+    (f"model.path={LONG}", f"'{LONG[:79]}… (302 characters): File name too long"),
+    (f"dataset=manifest dataset.path={LONG}", f"'{LONG[:79]}… (302 characters): File name too long"),
+    (f"dataset=librispeech_dir dataset.path={LONG}", f"'{LONG[:79]}… (302 characters): File name too long"),
+    (
+        f"dataset.noise.kind=recorded dataset.noise.path={LONG} dataset.noise.snr_db=3",
+        f"'{LONG[:79]}… (302 characters): File name too long",
+    ),
     # types and ranges
     ("protocol.batch_size=-1", "protocol.batch_size=-1: input should be greater than 0"),
     ("protocol.batch_size=many", "protocol.batch_size='many': input should be a valid integer"),
