@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
     from quantlab.data import SplitFeatures
-    from quantlab.engines import Decoding, Engine
+    from quantlab.engines import Engine
+    from quantlab.models.decoding import Decoding
     from quantlab.stats.speed import Ratio
 
 Loop = Callable[["SplitFeatures"], list[list[int]]]  # a batch → token ids of each utterance

@@ -6,22 +6,10 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from quantlab.commandline import MISUSED, warn
+from quantlab.commandline import COMMANDS, MISUSED, warn
 from quantlab.entry import enter
 from quantlab.errors import did_you_mean
 
-COMMANDS = {
-    "fetch": "put checkpoints and corpora on this machine, so that jobs need no network",
-    "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
-    "rescore": "score the recorded hypotheses again by another normaliser or scorer",
-    "verify": "compute every figure of the records again from their raw data, and say what differs",
-    "status": "say where every cell is: recorded, running, pending in a queue of SLURM, lost",
-    "sbatch": "print a script that runs a grid as an array of SLURM jobs",
-    "work": "measure one task of such an array; the script calls it",
-    "sync": "bring the records into MLflow, once each: what a server missed, or what another machine measured",
-    "export": "leave the models of measured cells as folders that can be loaded again",
-    "recommend": "say which of them to deploy within limits of size, accuracy and speed",
-}
 GRID = "python -m quantlab -m model=nano quant=none,torch_int8"
 
 

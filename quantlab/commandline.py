@@ -9,7 +9,6 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from quantlab.errors import did_you_mean
@@ -19,6 +18,18 @@ from quantlab.redact import redact
 if TYPE_CHECKING:
     from rich.console import Console
 
+COMMANDS = {
+    "fetch": "put checkpoints and corpora on this machine, so that jobs need no network",
+    "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
+    "rescore": "score the recorded hypotheses again by another normaliser or scorer",
+    "verify": "compute every figure of the records again from their raw data, and say what differs",
+    "status": "say where every cell is: recorded, running, pending in a queue of SLURM, lost",
+    "sbatch": "print a script that runs a grid as an array of SLURM jobs",
+    "work": "measure one task of such an array; the script calls it",
+    "sync": "bring the records into MLflow, once each: what a server missed, or what another machine measured",
+    "export": "leave the models of measured cells as folders that can be loaded again",
+    "recommend": "say which of them to deploy within limits of size, accuracy and speed",
+}
 LINE_BREAK = "\n"
 NO, MISUSED = 1, 2  # exit codes: the answer is no, or there is nothing to answer from; the question is wrong
 
@@ -44,12 +55,6 @@ def console(stderr: bool = False, file: IO[str] | None = None, **options: Any) -
     from rich.console import Console  # takes longer to import than most commands need
 
     return Console(stderr=stderr, file=file, markup=False, emoji=False, highlight=False, **options)
-
-
-def no_records(root: str | Path) -> str:
-    """What to say, and to do, where nothing has been measured."""
-    missing = "" if Path(root).is_dir() else ", which is no folder"
-    return f"no records below {root}{missing}; make some: python -m quantlab -m quant=none,torch_int8"
 
 
 @contextlib.contextmanager
@@ -86,32 +91,6 @@ class Parser(argparse.ArgumentParser):
 
     def _long_options(self) -> list[str]:
         return [name for name in self._option_string_actions if name.startswith("--")]
-
-
-PACKED = ", or records packed by tar"  # of what `--root` may be
-
-
-@contextlib.contextmanager
-def records_below(root: Path) -> Iterator[Path]:
-    """The folder of records for the length of a block; a file that holds none is a misuse, in one line."""
-    from quantlab.archive import ArchiveError, unpacked  # records are models of pydantic, which take time to import
-
-    try:
-        with unpacked(root) as folder:
-            yield folder
-    except ArchiveError as error:
-        sys.exit(refuse(error))
-
-
-def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """`--root DIR`, which every command takes."""
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path("mlruns"),
-        metavar="DIR",
-        help=f"the grid's output_dir (default: %(default)s){more}",
-    )
 
 
 def one_of(what: str, names: Iterable[str]) -> Callable[[str], str]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from quantlab import data, hub, models
 from quantlab.app import compose
-from quantlab.commandline import MISUSED, NO, Parser, add_root, refuse, warn
+from quantlab.commandline import MISUSED, NO, Parser, refuse, warn
 from quantlab.config import DatasetConfig, ModelConfig, NoiseConfig, RunConfig
 from quantlab.data.corpus import Audio, File
 from quantlab.data.hub import parquet_files
@@ -22,6 +22,7 @@ from quantlab.data.joined import Joined
 from quantlab.entry import enter
 from quantlab.errors import ConfigError, Unavailable
 from quantlab.report.wording import megabytes
+from quantlab.rootoption import add_root
 
 HERE, FETCHED, EXTRACTED, MISSING = "here already", "fetched", "extracted", "not available"
 _EXAMPLES = """examples:

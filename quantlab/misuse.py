@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from quantlab import quoting
-from quantlab.command import COMMANDS
+from quantlab.commandline import COMMANDS
 from quantlab.errors import ConfigError, did_you_mean, shortened
 from quantlab.launcher import PREFIX, LauncherConfig
 from quantlab.parse import kind_of, nearest_key

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from quantlab import storage
-from quantlab.commandline import MISUSED, NO, PACKED, Parser, add_root, no_records, one_of, records_below, tell, warn
+from quantlab.commandline import MISUSED, NO, Parser, one_of, tell, warn
 from quantlab.entry import enter
 from quantlab.figures import IMPOSSIBLE, split_result
 from quantlab.normalise import NORMALISERS, Normaliser
 from quantlab.record import CellResult
 from quantlab.report import __main__ as report
+from quantlab.rootoption import PACKED, add_root, no_records, records_below
 from quantlab.score import SCORERS, Scorer, Scoring, recount
 
 _EXAMPLE = "python -m quantlab.rescore --root mlruns --scorer kaldialign_compounds"

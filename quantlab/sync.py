@@ -10,9 +10,10 @@ from pathlib import Path
 
 from quantlab import storage, tracking
 from quantlab.address import Address
-from quantlab.commandline import NO, Parser, add_root, no_records, tell, warn
+from quantlab.commandline import NO, Parser, tell, warn
 from quantlab.config import TrackingConfig
 from quantlab.entry import enter
+from quantlab.rootoption import add_root, no_records
 
 _EXAMPLE = "python -m quantlab.sync --root mlruns --uri http://mlflow.example.org:5000"
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from quantlab import figures, storage
-from quantlab.commandline import MISUSED, NO, PACKED, Parser, add_root, no_records, records_below, tell, to_stdout, warn
+from quantlab.commandline import MISUSED, NO, Parser, tell, to_stdout, warn
 from quantlab.config import ProtocolConfig
 from quantlab.entry import enter
 from quantlab.errors import did_you_mean
 from quantlab.identity import hashed
 from quantlab.normalise import NORMALISERS
 from quantlab.record import Batch, Receipt, Record, Utterance
+from quantlab.rootoption import PACKED, add_root, no_records, records_below
 from quantlab.score import SCORERS, Scoring, count
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantlab.commandline import MISUSED, Parser, add_root, refuse
+from quantlab.commandline import MISUSED, Parser, refuse
 from quantlab.entry import enter
+from quantlab.rootoption import add_root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from quantlab.config import AudioContext, RunConfig
+from quantlab.config import RunConfig
 from quantlab.data import SplitFeatures
+from quantlab.models.decoding import Decoding, LongForm
 from quantlab.models.tokens import Times, check_language, check_times
 from quantlab.record import EngineStages
 
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
 PROMPT_TOKENS = 4  # <|startoftranscript|> <|language|> <|task|> <|notimestamps|>
-
-
-@dataclass(frozen=True)
-class LongForm:
-    """What there is to choose where the model's own timestamps lead through a recording."""
-
-    fallbacks: bool
-    condition_on_prev_tokens: bool
 
 
 class Passages(list[int]):
@@ -36,24 +28,6 @@ class Passages(list[int]):
 def windows_of(row: list[int]) -> Sequence[Sequence[int]]:
     """What was generated for an utterance, by window."""
     return row.windows if isinstance(row, Passages) else [row]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How utterances are decoded, whatever decodes them; greedy unless `num_beams` says otherwise."""
-
-    batch_size: int  # utterances
-    max_new_tokens: int
-    min_new_tokens: int  # as many as may come, where weights are random and no end can be expected; else 0
-    forced_tokens: int  # per utterance, where the work is fixed
-    num_beams: int
-    audio_ctx: AudioContext  # what the encoder is given: the whole window, or only as much as holds audio
-    language: str | None  # null: the model knows one language
-    prompt: tuple[int, ...]  # token ids that decoding starts from
-    end: int  # token id
-    suppressed: tuple[int, ...]  # token ids that never come
-    suppressed_first: tuple[int, ...]  # token ids that do not come first
-    long_form: LongForm | None = None  # null: what is heard is one window
 
 
 class Engine(Protocol):

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from quantlab.data import SplitFeatures
-from quantlab.engines import Decoding
 from quantlab.engines.greedy import GreedyDecoder
 from quantlab.engines.pytorch import features_on, until_end
 from quantlab.measure import Stopwatch
+from quantlab.models.decoding import Decoding
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from quantlab.data import SplitFeatures
-from quantlab.engines import Decoding
 from quantlab.engines.pytorch import positions_of
 from quantlab.measure import Stopwatch
+from quantlab.models.decoding import Decoding
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from quantlab.engines import Decoding
+from quantlab.models.decoding import Decoding
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from quantlab.data import Mel, SplitFeatures
-from quantlab.engines import LongForm, Passages
+from quantlab.engines import Passages
+from quantlab.models.decoding import LongForm
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from quantlab.data import Mel, SplitFeatures
-from quantlab.engines import Decoding, LongForm, long_form
+from quantlab.engines import long_form
 from quantlab.measure import Stopwatch
+from quantlab.models.decoding import Decoding, LongForm
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration

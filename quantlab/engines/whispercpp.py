@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from quantlab.data import SplitFeatures
-from quantlab.engines import Decoding
 from quantlab.engines.pytorch import positions_of
 from quantlab.ggml.vocabulary import Vocabulary
 from quantlab.measure import Stopwatch
+from quantlab.models.decoding import Decoding
 from quantlab.record import EngineStages
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from quantlab.config import QuantConfig
-from quantlab.engines import Decoding
 from quantlab.errors import ExportError
+from quantlab.models.decoding import Decoding
 from quantlab.models.folder import some
 
 NAME = "quantlab.json"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from quantlab.config import RunConfig
-from quantlab.engines import Decoding
 from quantlab.export.manifest import NAME, README, WEIGHTS, Manifest, digests
 from quantlab.export.portable import Portable, layout
 from quantlab.export.readme import readme
 from quantlab.identity import library_versions
 from quantlab.models import Checkpoint
+from quantlab.models.decoding import Decoding
 
 if TYPE_CHECKING:
     from torch import Tensor

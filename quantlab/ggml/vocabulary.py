@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from quantlab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quantlab.engines import Decoding
+    from quantlab.models.decoding import Decoding
 
 ENGLISH, MULTILINGUAL, WITH_CANTONESE = 51864, 51865, 51866  # OpenAI's vocabularies, in tokens
 END_OF_ENGLISH = 50256  # <|endoftext|>; the other special tokens follow it

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
     from typing_extensions import TypeIs
 
-    from quantlab.engines import Decoding, Engine
+    from quantlab.engines import Engine
+    from quantlab.models.decoding import Decoding
     from quantlab.receipt import Converted
 
 ENTRY_POINT_GROUP = "quantlab.quantizers"

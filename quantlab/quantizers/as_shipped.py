@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import WhisperForConditionalGeneration
 
-    from quantlab.engines import Decoding
     from quantlab.models import Original
+    from quantlab.models.decoding import Decoding
     from quantlab.receipt import Converted
 
 DISTRIBUTIONS = (*ct2.DISTRIBUTIONS, *ggml.DISTRIBUTIONS)

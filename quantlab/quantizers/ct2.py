@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
     from quantlab.config import QuantConfig
-    from quantlab.engines import Decoding, Engine
+    from quantlab.engines import Engine
     from quantlab.engines.ctranslate2_file import Variable
+    from quantlab.models.decoding import Decoding
     from quantlab.receipt import Converted
     from quantlab.tensors import Held, Stored
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
     from quantlab.config import QuantConfig
-    from quantlab.engines import Decoding, Engine
+    from quantlab.engines import Engine
     from quantlab.ggml.read import Tensor
     from quantlab.ggml.vocabulary import Vocabulary
+    from quantlab.models.decoding import Decoding
     from quantlab.receipt import Converted
     from quantlab.tensors import Held, Stored
 

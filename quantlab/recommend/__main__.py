@@ -6,22 +6,11 @@ import argparse
 import gc
 from collections.abc import Sequence
 
-from quantlab.commandline import (
-    MISUSED,
-    NO,
-    PACKED,
-    Parser,
-    add_root,
-    not_negative,
-    one_of,
-    positive,
-    records_below,
-    to_stdout,
-    warn,
-)
+from quantlab.commandline import MISUSED, NO, Parser, not_negative, one_of, positive, to_stdout, warn
 from quantlab.entry import enter
 from quantlab.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.recommend.judge import DEVICES
+from quantlab.rootoption import PACKED, add_root, records_below
 
 _EXAMPLE = "python -m quantlab.recommend --max-size-mb 100 --max-wer-increase 0.5 --device cpu"
 

@@ -9,23 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from quantlab.commandline import (
-    MISUSED,
-    NO,
-    PACKED,
-    Parser,
-    add_root,
-    no_records,
-    one_of,
-    positive,
-    records_below,
-    to_stdout,
-    warn,
-)
+from quantlab.commandline import MISUSED, NO, Parser, one_of, positive, to_stdout, warn
 from quantlab.entry import enter
 from quantlab.printable import printable
 from quantlab.report import flat, latex, markdown, rows, table
 from quantlab.report.rows import Row
+from quantlab.rootoption import PACKED, add_root, no_records, records_below
 
 _PAGE = "report.html"  # below the root
 

@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from quantlab.commandline import NO, Parser, add_root, no_records, one_of, to_stdout, warn
+from quantlab.commandline import NO, Parser, one_of, to_stdout, warn
 from quantlab.entry import enter
 from quantlab.printable import printable
+from quantlab.rootoption import add_root, no_records
 from quantlab.status.collect import SETTLED, Line, collect, counts
 
 FORMATS = ("table", "json")

@@ -12,12 +12,13 @@ from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalG
 from quantlab.app import compose
 from quantlab.cell import run_cell
 from quantlab.data import SplitFeatures, features, open_corpus
-from quantlab.engines import Decoding, LongForm, Passages, windows_of
+from quantlab.engines import Passages, windows_of
 from quantlab.engines.long_form import FALLBACKS
 from quantlab.engines.pytorch import Eager
 from quantlab.errors import CheckpointError, ConfigError
 from quantlab.identity import hashed
 from quantlab.models import ASSETS
+from quantlab.models.decoding import Decoding, LongForm
 from quantlab.plan import plan
 
 CPU = torch.device("cpu")
