@@ -16,9 +16,9 @@ from quantlab import data, hub, models
 from quantlab.app import compose
 from quantlab.commandline import MISUSED, NO, Parser, refuse, warn
 from quantlab.config import DatasetConfig, ModelConfig, NoiseConfig, RunConfig
-from quantlab.data.corpus import Audio, File
 from quantlab.data.hub import parquet_files
 from quantlab.data.joined import Joined
+from quantlab.data.utterance import Audio, File
 from quantlab.entry import enter
 from quantlab.errors import ConfigError, Unavailable
 from quantlab.report.wording import megabytes

@@ -2,10 +2,11 @@
 
 from quantlab.content import cache_dir
 from quantlab.data.calibration import calibration_ids
-from quantlab.data.corpus import Corpus, Utterance, added_reader, open_corpus
+from quantlab.data.corpus import Corpus, added_reader, open_corpus
 from quantlab.data.mel import entries, features
 from quantlab.data.merge import joined_text
 from quantlab.data.speech import Features, Mel, SplitFeatures
+from quantlab.data.utterance import Utterance, file_utterance, with_digests
 
 __all__ = [
     "Corpus",
@@ -18,6 +19,8 @@ __all__ = [
     "calibration_ids",
     "entries",
     "features",
+    "file_utterance",
     "joined_text",
     "open_corpus",
+    "with_digests",
 ]

@@ -15,8 +15,8 @@ import soundfile
 import soxr
 
 from quantlab.content import opened
-from quantlab.data.corpus import Audio, Part
 from quantlab.data.level import Doubt, Meter
+from quantlab.data.utterance import Audio, Part
 from quantlab.data.wav import WrongSizeError, mended
 
 Samples = npt.NDArray[np.float32]

@@ -21,7 +21,7 @@ from quantlab.content import Digests, cache_dir
 from quantlab.data import keys
 from quantlab.data.array import as_wav
 from quantlab.data.audio import UnreadableAudioError
-from quantlab.data.corpus import Listing, Utterance, chosen_splits, hashed
+from quantlab.data.utterance import Listing, Utterance, chosen_splits, hashed
 from quantlab.errors import ConfigError, Unavailable, shortened
 
 

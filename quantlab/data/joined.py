@@ -17,8 +17,8 @@ import soundfile
 
 from quantlab.config import DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE, Samples, TooLongError, UnreadableAudioError, decode, length_s
-from quantlab.data.corpus import Listing, Utterance, heard_by
 from quantlab.data.manifest import read_manifest, read_shipped
+from quantlab.data.utterance import Listing, Utterance, heard_by
 
 SHIPPED = "demo"  # the corpus that is joined where no manifest is named
 LENGTH_S = (60.0, 120.0)  # of a recording; the last one of a split takes what is left

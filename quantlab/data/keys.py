@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from quantlab.config import DatasetConfig
-from quantlab.data.corpus import Part
+from quantlab.data.utterance import Part
 from quantlab.errors import ConfigError, shortened
 
 # Names that others give to what we call audio, text and speaker, looked for where `dataset.*_column` names none.

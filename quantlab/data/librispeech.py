@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quantlab.config import DatasetConfig
-from quantlab.data.corpus import Listing, Utterance, file_utterance, with_digests
 from quantlab.data.tables import text_of
+from quantlab.data.utterance import Listing, Utterance, file_utterance, with_digests
 from quantlab.errors import ConfigError
 
 SUBSETS = {

@@ -15,8 +15,8 @@ from typing import Any
 from quantlab.config import DatasetConfig
 from quantlab.data import kaldi, keys, lhotse, tables
 from quantlab.data.array import Array
-from quantlab.data.corpus import Listing, Part, Utterance, file_utterance, split_name, with_digests
 from quantlab.data.tables import EXAMPLE, FORMATS, Row
+from quantlab.data.utterance import Listing, Part, Utterance, file_utterance, split_name, with_digests
 from quantlab.errors import ConfigError, did_you_mean, shortened
 from quantlab.record import to_json
 

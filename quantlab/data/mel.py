@@ -31,10 +31,11 @@ import numpy as np
 from quantlab.config import DatasetConfig
 from quantlab.content import Digests, cache_dir
 from quantlab.data.audio import SAMPLE_RATE
-from quantlab.data.corpus import Corpus, File, Utterance, file_digest, split_digest
+from quantlab.data.corpus import Corpus
 from quantlab.data.joined import Joined
 from quantlab.data.noise import noise_of
 from quantlab.data.speech import Features, Mel, SplitFeatures, rows_for
+from quantlab.data.utterance import File, Utterance, file_digest, split_digest
 from quantlab.data.windows import Hearing, Taken, Window, treatment
 from quantlab.errors import ConfigError
 from quantlab.record import Problem, to_json

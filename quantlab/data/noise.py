@@ -20,7 +20,7 @@ import numpy.typing as npt
 from quantlab.config import NoiseConfig
 from quantlab.content import Digests
 from quantlab.data.audio import SAMPLE_RATE, UnreadableAudioError, excerpt
-from quantlab.data.corpus import WHOLE, File, Utterance
+from quantlab.data.utterance import WHOLE, File, Utterance
 from quantlab.errors import ConfigError
 
 Samples = npt.NDArray[np.float32]

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from quantlab.config import DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE, Clip, TooLongError, UnreadableAudioError, decode
-from quantlab.data.corpus import Utterance
 from quantlab.data.noise import Noise, noise_facts
+from quantlab.data.utterance import Utterance
 from quantlab.errors import ConfigError
 from quantlab.normalise import is_wordless, normaliser
 from quantlab.record import Problem

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantlab.data.audio import TooLongError, UnreadableAudioError, decode
-from quantlab.data.corpus import WHOLE, File, Part
+from quantlab.data.utterance import WHOLE, File, Part
 from quantlab.data.wav import MOST_CHUNKS, _chunks
 
 from .conftest import RATE, encoded, tone

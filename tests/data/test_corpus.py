@@ -159,7 +159,7 @@ def test_a_third_partys_source(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.1), RATE)
     (tmp_path / "elsewhere.py").write_text(
         "from pathlib import Path\n"
-        "from quantlab.data.corpus import file_utterance, with_digests\n"
+        "from quantlab.data import file_utterance, with_digests\n"
         "def read(dataset):\n"
         "    item = file_utterance(Path(dataset.path), id='u', split='s', text='x', speaker=None)\n"
         "    return {'s': [item]} if dataset.limit else with_digests({'s': [item]}, dataset)\n"

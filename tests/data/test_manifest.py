@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from quantlab.config import DatasetConfig
 from quantlab.data import open_corpus
 from quantlab.data.audio import UnreadableAudioError, decode
-from quantlab.data.corpus import WHOLE, Part
 from quantlab.data.keys import HARMLESS
+from quantlab.data.utterance import WHOLE, Part
 from quantlab.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone, write_jsonl

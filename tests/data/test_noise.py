@@ -9,8 +9,8 @@ from transformers import WhisperFeatureExtractor
 from quantlab.config import NoiseConfig
 from quantlab.data import features, open_corpus
 from quantlab.data.audio import UnreadableAudioError
-from quantlab.data.corpus import file_utterance
 from quantlab.data.noise import noise_of
+from quantlab.data.utterance import file_utterance
 from quantlab.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone

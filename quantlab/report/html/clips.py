@@ -59,7 +59,7 @@ def _is_within(path: Path, folders: Sequence[Path]) -> bool:
 
 def _uri(item: Utterance, folders: Sequence[Path]) -> str | None:
     """None where it is no file in `folders`, or where a player would play more than was heard."""
-    from quantlab.data.corpus import File
+    from quantlab.data.utterance import File
 
     if not isinstance(item.audio, File) or item.part.channel is not None:
         return None
