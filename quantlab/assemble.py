@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from quantlab import embedding, machine, models, quantizers, receipt
+from quantlab import machine, models
 from quantlab.config import AS_SHIPPED, RunConfig
 from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
 from quantlab.engines import Engine, compiled, decoding
@@ -21,7 +21,9 @@ from quantlab.engines.pytorch import Eager
 from quantlab.export.portable import Portable, portable
 from quantlab.export.write import write_companions
 from quantlab.measure import Clocks, use_threads
-from quantlab.quantizers.as_shipped import of_model
+from quantlab.quantization import embedding, receipt, registry
+from quantlab.quantization.backends.as_shipped import of_model
+from quantlab.quantization.select import select
 from quantlab.record import Receipt
 
 if TYPE_CHECKING:
@@ -121,15 +123,15 @@ def _quantize(
         with clocks.stage("calibrate"):
             run_through(Eager(half_quantized, device, how), speech.calibration)
 
-    quantizer = quantizers.get(config.quant.library)
-    names, skipped = quantizers.select(model, config.quant)
+    quantizer = registry.get(config.quant.library)
+    names, skipped = select(model, config.quant)
     before = receipt.snapshot(model)
     threads = config.device.threads or 1
-    if quantizers.loads(quantizer):
+    if registry.loads(quantizer):
         converted = quantizer.load(of_model(config.model).path, model, config.quant, device, how, threads)
         held = receipt.smaller(before, converted)
         return converted.engine, receipt.read_converted(before, converted, held, {}), None
-    if quantizers.converts(quantizer):
+    if registry.converts(quantizer):
         converted = quantizer.convert(model, config.quant, names, device, how, threads, keep)
         return converted.engine, receipt.read_converted(before, converted, names, skipped), None
     model = quantizer.setup(model, config.quant, names, device, calibrate)

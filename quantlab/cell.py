@@ -30,7 +30,7 @@ from quantlab.identity import cell_id, fingerprints, resolve
 from quantlab.interleave import in_random_order, side_by_side
 from quantlab.measure import Clocks, Memory
 from quantlab.noise import Watch
-from quantlab.quantizers.as_shipped import read_off
+from quantlab.quantization.backends.as_shipped import read_off
 from quantlab.record import Batch, CellResult, Compilation, Exported, Noise, Problem, Record, SplitResult, Utterance
 from quantlab.recordings import scored
 from quantlab.score import Scoring

@@ -150,7 +150,7 @@ class QuantConfig(_Part):
     """How the weights (and, for static schemes, the activations) are stored and computed."""
 
     name: Name
-    library: str  # a file of quantlab/quantizers, or an entry point of group quantlab.quantizers
+    library: str  # a file of quantlab/quantization/backends, or an entry point of group quantlab.quantizers
     bits: float | None = Field(default=None, gt=0, le=32)  # stored bits per weight; 1.58 = ternary
     format: str | None = None  # int8, int4, float8_e4m3fn, nf4, fp4, …
     scheme: Literal["none", "dynamic", "static", "weight-only"] = "weight-only"

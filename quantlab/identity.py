@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from quantlab import models, quantizers, sources
+from quantlab import models, sources
 from quantlab.config import AS_SHIPPED, RunConfig
 from quantlab.data import Corpus, added_reader
 from quantlab.errors import ConfigError
 from quantlab.machine import Site, here, versions
+from quantlab.quantization import registry
 from quantlab.record import to_json
 
 ID_LENGTH = 16  # hex digits
@@ -115,8 +116,8 @@ def library_versions(config: RunConfig) -> dict[str, str]:
     quantlab's own version is what counts of it, also where it is worked on: a change to the report changes no figure,
     and the record names the commit.
     """
-    names = [*LIBRARIES, *quantizers.distributions(config.quant.library)]
-    points = (quantizers.added(config.quant.library), added_reader(config.dataset.source))
+    names = [*LIBRARIES, *registry.distributions(config.quant.library)]
+    points = (registry.added(config.quant.library), added_reader(config.dataset.source))
     found = versions(names) | sources.of_editable(name for name in names if name != "quantlab")
     for point in points:
         found |= {} if point is None else sources.of_entry_point(point)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from quantlab import labels, models, quantizers
+from quantlab import labels, models
 from quantlab.config import AS_SHIPPED, ModelConfig, RunConfig
 from quantlab.data import open_corpus
 from quantlab.errors import CheckpointError, ConfigError, Unavailable, UnsupportedError, shortened
@@ -16,8 +16,9 @@ from quantlab.machine import Site, here
 from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.patience import over
 from quantlab.printable import printable
-from quantlab.quantizers import AnyQuantizer
-from quantlab.quantizers.as_shipped import read_off, why_not_so
+from quantlab.quantization import registry
+from quantlab.quantization.backends.as_shipped import read_off, why_not_so
+from quantlab.quantization.base import AnyQuantizer
 from quantlab.record import Status, to_json
 
 Asked = TypeVar("Asked")
@@ -120,10 +121,10 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
     if not site.can_change and (asked := config.device.threads or 1) > site.threads:
         cores = f"{site.threads} core" + "s" * (site.threads != 1)
         return Refusal("unsupported", f"device.threads={asked}: this process may use {cores}", is_mistake=True)
-    quantizer = quantizers.get(config.quant.library)
+    quantizer = registry.get(config.quant.library)
     never = (
         quantizer.why_unsupported(config.quant, config.device.name)
-        or quantizers.why_no_embedding(quantizer, config.quant)
+        or registry.why_no_embedding(quantizer, config.quant)
         or _why_no_runtime(config, quantizer)
         or _why_no_long_form(config, quantizer)
     )
@@ -136,7 +137,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
 
 def _why_no_runtime(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
     runtime, library = config.runtime, config.quant.library
-    if runtime.name == "compile" and quantizers.has_own_engine(quantizer):
+    if runtime.name == "compile" and registry.has_own_engine(quantizer):
         return f"{library} runs the model itself, runtime=compile is torch's: set runtime=eager"
     if runtime.name == "compile" and config.quant.embedding:
         return "a quantized embedding is looked up outside of what torch compiles: set runtime=eager"
@@ -144,11 +145,9 @@ def _why_no_runtime(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
         return "runtime.audio_ctx=dynamic would compile again for every length: set runtime=eager"
     if runtime.name == "compile" and config.protocol.num_beams > 1:
         return f"runtime=compile decodes greedily, not with {config.protocol.num_beams} beams: set runtime=eager"
-    if runtime.dtype not in quantizers.dtypes(quantizer):
+    if runtime.dtype not in registry.dtypes(quantizer):
         whose = (
-            "has types of its own for all it stores"
-            if quantizers.has_own_engine(quantizer)
-            else "computes in fp32 only"
+            "has types of its own for all it stores" if registry.has_own_engine(quantizer) else "computes in fp32 only"
         )
         return f"{library} {whose}: set runtime.dtype=float32, not {runtime.dtype}"
     return None
@@ -159,7 +158,7 @@ def _why_no_long_form(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
         asked = [name for name in LONG_FORM if getattr(config.protocol, name)]
         return f"protocol.{asked[0]}=true is for dataset.long=sequential alone: set it false" if asked else None
     way_out = "set dataset.long=chunked or consecutive"
-    if quantizers.has_own_engine(quantizer):
+    if registry.has_own_engine(quantizer):
         return f"dataset.long=sequential is transformers' own, {config.quant.library} runs the model itself: {way_out}"
     if config.runtime.name == "compile":
         return f"dataset.long=sequential is transformers' own, runtime=compile decodes without times: {way_out}"

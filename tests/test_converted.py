@@ -32,7 +32,7 @@ from quantlab.ggml.vocabulary import readable, vocabulary
 from quantlab.ggml.write import write as write_ggml
 from quantlab.models import caches, convert, from_openai, pretrained
 from quantlab.models.tokens import words
-from quantlab.quantizers import ct2
+from quantlab.quantization.backends import ct2
 
 NANO = models.ASSETS / "nano"
 ENGLISH = Architecture(

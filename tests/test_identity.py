@@ -25,7 +25,7 @@ def site(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "library.py").write_text(
-        "from quantlab.quantizers.torch import *\nDISTRIBUTIONS = ('theirs-kernels',)\nK = 1\n"
+        "from quantlab.quantization.backends.torch import *\nDISTRIBUTIONS = ('theirs-kernels',)\nK = 1\n"
     )
     (package / "reader.py").write_text(READER)
     info = tmp_path / "theirs-1.0.dist-info"

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from quantlab import quantizers, receipt
 from quantlab.config import QuantConfig
+from quantlab.quantization import receipt, registry
+from quantlab.quantization.select import replace, select
 
 LIBRARIES = {
     "torch": {"bits": 8, "format": "int8", "scheme": "dynamic"},
@@ -47,8 +48,8 @@ class Case:
         self.quant = QuantConfig(name=library, library=library, **(LIBRARIES[library] | changes))
         self.model = tiny_whisper()
         self.original = copy.deepcopy(self.model)
-        self.quantizer = quantizers.get(library)
-        self.names, self.skipped = quantizers.select(self.model, self.quant)
+        self.quantizer = registry.get(library)
+        self.names, self.skipped = select(self.model, self.quant)
         self.before = receipt.snapshot(self.model)
         self.model = self.quantizer.setup(self.model, self.quant, self.names, torch.device("cpu"), print)
 
@@ -78,7 +79,7 @@ def test_every_module_is_listed_with_what_it_stores(case):
 
 
 def test_a_layer_left_alone_is_named(case):
-    quantizers.replace(case.model, VICTIM, case.original.get_submodule(VICTIM))
+    replace(case.model, VICTIM, case.original.get_submodule(VICTIM))
     evidence = case.read()
     assert not evidence.verified
     assert evidence.problems == (f"{VICTIM} was left alone: still Linear in float32",)
@@ -94,7 +95,7 @@ def test_a_library_that_did_nothing_is_named_layer_by_layer(case):
 
 def test_an_extra_layer_that_changed_is_named(case):
     other = Case(case.quant.library, head=True)
-    quantizers.replace(case.model, "proj_out", other.model.get_submodule("proj_out"))
+    replace(case.model, "proj_out", other.model.get_submodule("proj_out"))
     evidence = case.read()
     assert not evidence.verified
     assert len(evidence.problems) == 1
@@ -111,7 +112,7 @@ def test_a_changed_module_that_is_no_linear_is_named(case):
 
 def test_a_layer_that_only_lost_precision_is_not_quantized(case):
     half = copy.deepcopy(case.original.get_submodule(VICTIM)).half()
-    quantizers.replace(case.model, VICTIM, half)
+    replace(case.model, VICTIM, half)
     assert case.read().problems == (f"{VICTIM} is not quantized: Linear in float16",)
 
 
@@ -132,13 +133,13 @@ def test_a_missing_and_an_added_module_are_named(case):
 
 def test_the_baseline_changes_nothing():
     model = tiny_whisper()
-    none = quantizers.get("none")
-    names, skipped = quantizers.select(model, QuantConfig(name="none", library="none", scheme="none"))
+    none = registry.get("none")
+    names, skipped = select(model, QuantConfig(name="none", library="none", scheme="none"))
     before = receipt.snapshot(model)
     evidence = receipt.read(before, model, names, skipped, none)
     assert evidence.verified
     assert evidence.size_bytes == evidence.baseline_bytes == 4 * evidence.params
-    quantizers.replace(model, VICTIM, Case("hqq").model.get_submodule(VICTIM))
+    replace(model, VICTIM, Case("hqq").model.get_submodule(VICTIM))
     assert not receipt.read(before, model, names, skipped, none).verified
 
 

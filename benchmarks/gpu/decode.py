@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantlab.quantization.select import select
+
 DECODER = "quant.target=decoder"
 VARIANTS: dict[str, tuple[str, ...]] = {  # what each adds to the command line
     "eager": ("runtime=eager",),
@@ -104,18 +106,18 @@ def measure(options: argparse.Namespace, tokens: int) -> list[dict[str, Any]]:
 
 
 def _build(original: Any, config: Any, device: Any, speech: Any) -> Variant:
-    from quantlab import quantizers, receipt
     from quantlab.assemble import torch_engine
     from quantlab.data import Features
     from quantlab.measure import Clocks
+    from quantlab.quantization import receipt, registry
 
     before, start = _allocated(device), time.perf_counter()
     model = copy.deepcopy(original)
-    quantizer = quantizers.get(config.quant.library)
+    quantizer = registry.get(config.quant.library)
     refusal = quantizer.why_unsupported(config.quant, device.type)
     if refusal:
         raise ValueError(refusal)
-    names, skipped = quantizers.select(model, config.quant)
+    names, skipped = select(model, config.quant)
     snapshot = receipt.snapshot(model)
     model = quantizer.setup(model, config.quant, names, device, lambda model: None)
     evidence = receipt.read(snapshot, model, names, skipped, quantizer, config.runtime.dtype)

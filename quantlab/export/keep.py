@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from quantlab import quantizers
 from quantlab.config import RunConfig
 from quantlab.data import SplitFeatures
 from quantlab.engines import Engine
@@ -21,8 +20,9 @@ from quantlab.export.read import model_of
 from quantlab.export.write import Made, write
 from quantlab.measure import Clocks
 from quantlab.models.folder import some
+from quantlab.quantization import registry
+from quantlab.quantization.tensors import bytes_by_dtype
 from quantlab.record import Exported
-from quantlab.tensors import bytes_by_dtype
 
 if TYPE_CHECKING:
     from quantlab.assemble import Assembled
@@ -93,8 +93,8 @@ def _engine(config: RunConfig, made: Assembled, folder: Path, device: torch.devi
     from quantlab.assemble import torch_engine
 
     found = manifests.read(folder)
-    quantizer = quantizers.get(found.quant.library)
-    if quantizers.converts(quantizer):
+    quantizer = registry.get(found.quant.library)
+    if registry.converts(quantizer):
         return quantizer.reload(folder, found.quant, device, found.decoding, config.device.threads or 1)
     model = model_of(folder, found)
     _check_bytes(bytes_by_dtype(model), made)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from quantlab.export.manifest import Dtype, Trait
-from quantlab.tensors import Leaf, leaves, unpacked
+from quantlab.quantization.tensors import Leaf, leaves, unpacked
 
 
 @runtime_checkable

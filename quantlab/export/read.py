@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from quantlab import embedding, quantizers
 from quantlab.errors import ConfigError, ExportError
 from quantlab.export import manifest as manifests
 from quantlab.export.manifest import WEIGHTS, Manifest
@@ -21,7 +20,8 @@ from quantlab.export.portable import fill, layout, plain
 from quantlab.export.skeleton import check_modules, on_meta, quantize_empty
 from quantlab.machine import usable_cores, why_no_device
 from quantlab.models.folder import some
-from quantlab.tensors import leaves
+from quantlab.quantization import embedding, registry
+from quantlab.quantization.tensors import leaves
 
 
 def load_folder(folder: Path) -> tuple[Any, Any]:
@@ -43,17 +43,17 @@ def _named(folder: Path) -> Iterator[None]:
 
 
 def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
-    quantizer = quantizers.get(found.quant.library)
-    if quantizers.loads(quantizer):
+    quantizer = registry.get(found.quant.library)
+    if registry.loads(quantizer):
         raise ExportError(f"{folder} is no export: its manifest says quant.library={found.quant.library}")
     if why := (
         why_no_device(found.device)
         or quantizer.why_unsupported(found.quant, found.device)
-        or quantizers.why_no_embedding(quantizer, found.quant)
+        or registry.why_no_embedding(quantizer, found.quant)
     ):
         raise ConfigError(f"{folder} cannot be used here: {why}")
     device = torch.device(found.device)
-    if quantizers.converts(quantizer):
+    if registry.converts(quantizer):
         engine = quantizer.reload(folder, found.quant, device, found.decoding, usable_cores())
         return OwnEngine(engine), processor_of(folder, found)
     return model_of(folder, found), processor_of(folder, found)
@@ -77,7 +77,7 @@ def model_of(folder: Path, found: Manifest) -> Any:
     values = _tensors(folder / WEIGHTS, found)
     model = on_meta(folder)
     check_modules(model, found)
-    quantizer = quantizers.get(found.quant.library)
+    quantizer = registry.get(found.quant.library)
     if found.quant.embedding and isinstance(quantizer, embedding.LooksUp):
         embedding.share(model, quantizer)
     _check_rest(folder, model, found, values)  # before memory is taken for the others

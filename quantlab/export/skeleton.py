@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantlab import quantizers
 from quantlab.errors import ExportError
 from quantlab.export.manifest import Manifest
 from quantlab.export.portable import Remembers
 from quantlab.models.folder import some, whisper_config
+from quantlab.quantization import registry
+from quantlab.quantization.base import Calibrate
+from quantlab.quantization.select import replace
 
 
 def on_meta(folder: Path) -> Any:
@@ -55,16 +57,16 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
         manifest: which modules, and how.
         device: where the library's modules go.
     """
-    quantizer = quantizers.get(manifest.quant.library)
-    assert not quantizers.converts(quantizer)
-    assert not quantizers.loads(quantizer)  # see read
+    quantizer = registry.get(manifest.quant.library)
+    assert not registry.converts(quantizer)
+    assert not registry.loads(quantizer)  # see read
     dtype = getattr(torch, manifest.dtype or "float32")
     for name in manifest.modules:
         alone = _alone(name, _zeros(model.get_submodule(name), dtype))
         made = quantizer.setup(alone, manifest.quant, (name,), device, _see_something(name)).get_submodule(name)
         if isinstance(quantizer, Remembers):
             quantizer.adopt(made, manifest.traits.get(name, {}))
-        quantizers.replace(model, name, made)
+        replace(model, name, made)
 
 
 def _zeros(linear: Any, dtype: torch.dtype) -> nn.Linear:
@@ -87,7 +89,7 @@ def _alone(name: str, linear: nn.Linear) -> nn.Module:
     return root.eval()
 
 
-def _see_something(name: str) -> quantizers.Calibrate:
+def _see_something(name: str) -> Calibrate:
     """Calibration for static schemes: any input will do, the scales come from the file."""
 
     def calibrate(model: nn.Module) -> None:

@@ -13,7 +13,8 @@ from quantlab.config import AS_SHIPPED
 from quantlab.evidence import Evidence, SplitEvidence, evidence
 from quantlab.labels import Cell, of_record
 from quantlab.pairs import find_baselines
-from quantlab.quantizers import FLOATS, HEAD
+from quantlab.quantization.base import FLOATS
+from quantlab.quantization.select import HEAD
 from quantlab.record import Problem, Receipt, Record, SplitResult
 from quantlab.report import reproduced
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from quantlab import quantizers
 from quantlab.app import compose
 from quantlab.config import ExportConfig, QuantConfig
+from quantlab.quantization import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = (
@@ -29,8 +29,8 @@ def on_cpu():
         for name, quant in found.items()
         if name not in ALIKE
         and not name.endswith("_k")
-        and not quantizers.loads(quantizers.get(quant.library))
-        and quantizers.get(quant.library).why_unsupported(quant, "cpu") is None
+        and not registry.loads(registry.get(quant.library))
+        and registry.get(quant.library).why_unsupported(quant, "cpu") is None
     ]
 
 

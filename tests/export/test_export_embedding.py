@@ -8,9 +8,9 @@ from exporting import configure
 from safetensors import safe_open
 
 from quantlab.cell import run_cell
-from quantlab.embedding import EMBEDDING, SharedEmbedding
 from quantlab.export import load
 from quantlab.export.manifest import WEIGHTS
+from quantlab.quantization.embedding import EMBEDDING, SharedEmbedding
 
 
 @pytest.mark.parametrize("name", ["quanto_int8", "hqq_int4", "torchao_int8wo"])

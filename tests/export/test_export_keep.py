@@ -12,7 +12,7 @@ import torch
 from exporting import ROOT, composed, configure, parsed
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from quantlab import cell, quantizers
+from quantlab import cell
 from quantlab.assemble import assemble, prepared
 from quantlab.cell import run_cell
 from quantlab.config import QuantConfig
@@ -28,7 +28,9 @@ from quantlab.export.write import Made, write, write_companions
 from quantlab.identity import cell_id, resolve
 from quantlab.measure import Clocks
 from quantlab.models import Checkpoint
-from quantlab.tensors import bytes_by_dtype
+from quantlab.quantization import registry
+from quantlab.quantization.select import select
+from quantlab.quantization.tensors import bytes_by_dtype
 from quantlab.timing import pieces
 
 CPU = torch.device("cpu")
@@ -246,8 +248,8 @@ LIBRARIES = {
 def test_every_tensor_keeps_its_type_and_its_bits(library, dtype, tmp_path):
     model = tiny(dtype)
     quant = QuantConfig(name=library, library=library, **LIBRARIES[library])
-    quantizer = quantizers.get(library)
-    names, _ = quantizers.select(model, quant)
+    quantizer = registry.get(library)
+    names, _ = select(model, quant)
     extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     write_companions(Checkpoint(model, extractor, None), tmp_path, "en")
     model = quantizer.setup(model, quant, names, CPU, print)
@@ -268,7 +270,7 @@ def test_every_tensor_keeps_its_type_and_its_bits(library, dtype, tmp_path):
 
 def test_tensors_are_those_from_before_a_library_repacks_them():
     """bitsandbytes does so at the first call, on a CPU with AVX512-BF16; here by hand, as this CPU may have none."""
-    from quantlab.quantizers import bnb
+    from quantlab.quantization.backends import bnb
 
     model = tiny(torch.float32)
     quant = QuantConfig(name="bnb", library="bnb", format="nf4", double_quant=True)

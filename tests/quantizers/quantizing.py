@@ -8,9 +8,10 @@ import yaml
 from torch import nn
 from transformers import WhisperForConditionalGeneration
 
-from quantlab import quantizers, receipt
 from quantlab.config import QuantConfig
-from quantlab.embedding import share
+from quantlab.quantization import receipt, registry
+from quantlab.quantization.embedding import share
+from quantlab.quantization.select import select
 from quantlab.record import Receipt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +45,8 @@ def quantize(model, quant, device="cpu"):
     def calibrate(half_quantized):
         calls.append(generate(half_quantized))
 
-    quantizer = quantizers.get(quant.library)
-    names, skipped = quantizers.select(model, quant)
+    quantizer = registry.get(quant.library)
+    names, skipped = select(model, quant)
     before = receipt.snapshot(model)
     model = quantizer.setup(model, quant, names, torch.device(device), calibrate)
     if quant.embedding:

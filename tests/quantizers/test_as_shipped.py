@@ -22,7 +22,7 @@ from quantlab.labels import names, of_record, short
 from quantlab.overrides import command
 from quantlab.pairs import find_baselines
 from quantlab.plan import plan
-from quantlab.quantizers import as_shipped, ct2, ggml
+from quantlab.quantization.backends import as_shipped, ct2, ggml
 from quantlab.report import rows, table
 from quantlab.tracking import describe
 

@@ -11,7 +11,7 @@ import torch
 from arithmetic import FLOAT, Shape
 from quantizing import quant_config
 
-from quantlab import models, quantizers, receipt
+from quantlab import models
 from quantlab.app import compose
 from quantlab.cell import run_cell
 from quantlab.config import Architecture, ModelConfig
@@ -21,7 +21,9 @@ from quantlab.engines.ctranslate2 import length_limit
 from quantlab.engines.ctranslate2_file import Variable, variables
 from quantlab.engines.pytorch import Eager
 from quantlab.errors import ConfigError
-from quantlab.quantizers import ct2
+from quantlab.quantization import receipt
+from quantlab.quantization.backends import ct2
+from quantlab.quantization.select import select
 
 CPU = torch.device("cpu")
 TINY = Architecture(
@@ -54,7 +56,7 @@ def in_fp32(shipped):
 def converted(model, name, how, /, **changes):
     """What the library holds, and the receipt."""
     quant = quant_config(name, **changes)
-    names, skipped = quantizers.select(model, quant)
+    names, skipped = select(model, quant)
     before = receipt.snapshot(model)
     found = ct2.convert(model, quant, names, CPU, how, 1)
     return found, receipt.read_converted(before, found, names, skipped)
@@ -319,7 +321,7 @@ def _has_cublas() -> bool:
 @pytest.mark.parametrize("name", ["ct2_float32", "ct2_int8", "ct2_int8_float32", "ct2_int8_float16", "ct2_bfloat16"])
 def test_on_cuda(name, shipped):
     quant = quant_config(name)
-    names, skipped = quantizers.select(shipped.model, quant)
+    names, skipped = select(shipped.model, quant)
     before = receipt.snapshot(shipped.model)
     found = ct2.convert(shipped.model, quant, names, torch.device("cuda"), shipped.decoding, 1)
     evidence = receipt.read_converted(before, found, names, skipped)

@@ -5,11 +5,12 @@ import torch
 from arithmetic import FLOAT, Shape, size_bytes, weight_bytes
 from quantizing import generate, quant_config
 
-from quantlab import quantizers
 from quantlab.app import compose
-from quantlab.embedding import EMBEDDING
 from quantlab.errors import ConfigError
 from quantlab.plan import plan
+from quantlab.quantization import registry
+from quantlab.quantization.embedding import EMBEDDING
+from quantlab.quantization.select import select
 
 CAN = [
     ("quanto_int8", {}),
@@ -91,8 +92,8 @@ def test_no_fp32_matrix_is_left(quantized):
 )
 def test_who_cannot_says_so_in_one_line(name, changes, reason):
     quant = quant_config(name, embedding=True, **changes)
-    quantizer = quantizers.get(quant.library)
-    why = quantizer.why_unsupported(quant, "cpu") or quantizers.why_no_embedding(quantizer, quant)
+    quantizer = registry.get(quant.library)
+    why = quantizer.why_unsupported(quant, "cpu") or registry.why_no_embedding(quantizer, quant)
     assert reason in why
     assert "\n" not in why
     assert "set quant.embedding=false" in why or "quant.axis" in why
@@ -104,7 +105,7 @@ def test_who_cannot_says_so_in_one_line(name, changes, reason):
 )
 def test_half_of_a_matrix_cannot_be_left_alone(changes, kept, nano):
     with pytest.raises(ConfigError, match=f"quantizes proj_out too, {kept} leaves it alone"):
-        quantizers.select(nano, quant_config("hqq_int4", embedding=True, **changes))
+        select(nano, quant_config("hqq_int4", embedding=True, **changes))
 
 
 def test_the_baseline_has_no_such_key():

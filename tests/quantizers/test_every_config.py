@@ -6,8 +6,8 @@ import yaml
 from arithmetic import Shape, size_bytes
 from quantizing import CONFIGS, ROOT, generate
 
-from quantlab import quantizers
 from quantlab.config import QuantConfig
+from quantlab.quantization import registry
 
 EXPECTED = (
     "none torch_int8 quanto_int8 quanto_int4 quanto_int2 quanto_fp8 quanto_int8_static quanto_int8_fp8_static "
@@ -28,7 +28,7 @@ def test_yaml_names_every_key_so_that_hydra_can_override_it(name):
     quant = QuantConfig.model_validate(raw)
     assert quant.name == name
     device = "cuda" if name in CUDA_ONLY else "cpu"
-    assert quantizers.get(quant.library).why_unsupported(quant, device) is None
+    assert registry.get(quant.library).why_unsupported(quant, device) is None
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name != "none"])

@@ -13,7 +13,7 @@ import torch
 from gguf import GGMLQuantizationType, quants
 from quantizing import quant_config
 
-from quantlab import models, quantizers, receipt
+from quantlab import models
 from quantlab.app import compose
 from quantlab.cell import run_cell
 from quantlab.data import features, open_corpus
@@ -23,7 +23,9 @@ from quantlab.errors import ConfigError, UnsupportedError
 from quantlab.ggml.read import read
 from quantlab.ggml.vocabulary import ENGLISH, MULTILINGUAL, NEVER, WITH_CANTONESE, vocabulary
 from quantlab.ggml.write import write
-from quantlab.quantizers import ggml
+from quantlab.quantization import receipt
+from quantlab.quantization.backends import ggml
+from quantlab.quantization.select import select
 
 CPU = torch.device("cpu")
 BLOCK_BYTES = {"q8_0": 34, "q5_1": 24, "q5_0": 22, "q4_1": 20, "q4_0": 18}  # of 32 weights
@@ -75,7 +77,7 @@ def converted(shipped, format, **changes):
     """What whisper.cpp holds, and the receipt."""
     quant = quant_config(f"ggml_{format}")
     how = dataclasses.replace(shipped.decoding, **changes)
-    names, skipped = quantizers.select(shipped.model, quant)
+    names, skipped = select(shipped.model, quant)
     before = receipt.snapshot(shipped.model)
     found = ggml.convert(shipped.model, quant, names, CPU, how, 1)
     return found, receipt.read_converted(before, found, names, skipped)

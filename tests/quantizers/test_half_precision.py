@@ -6,9 +6,10 @@ import pytest
 import torch
 from quantizing import load_nano, quant_config
 
-from quantlab import quantizers, receipt
 from quantlab.app import compose
 from quantlab.plan import plan
+from quantlab.quantization import receipt, registry
+from quantlab.quantization.select import select
 
 CPU = torch.device("cpu")
 HALVES = ("float16", "bfloat16")
@@ -30,8 +31,8 @@ def logits(model, dtype):
 def quantized_in(dtype, name):
     """A model in half precision, quantized, its receipt, and how it was quantized."""
     model, quant = load_nano().to(getattr(torch, dtype)), quant_config(name)
-    quantizer = quantizers.get(quant.library)
-    names, skipped = quantizers.select(model, quant)
+    quantizer = registry.get(quant.library)
+    names, skipped = select(model, quant)
     before = receipt.snapshot(model)
     calibrate = lambda half_quantized: logits(half_quantized, getattr(torch, dtype))  # noqa: E731
     model = quantizer.setup(model, quant, names, CPU, calibrate)
@@ -63,9 +64,9 @@ def in_bfloat16():
 @pytest.fixture
 def read(in_bfloat16):
     """The receipt of an unquantized model as it is when asked; `model` may be changed before."""
-    none = quantizers.get("none")
+    none = registry.get("none")
     model = copy.deepcopy(in_bfloat16)
-    names, skipped = quantizers.select(model, quant_config("none"))
+    names, skipped = select(model, quant_config("none"))
 
     def of(dtype="bfloat16"):
         return receipt.read(receipt.snapshot(model), model, names, skipped, none, dtype)

@@ -5,9 +5,9 @@ import torch
 from quantizing import generate, load_nano, quant_config, quantize
 from torch import nn
 
-from quantlab.casting import compute_in
 from quantlab.errors import ConfigError
-from quantlab.quantizers import hqq
+from quantlab.quantization.backends import hqq
+from quantlab.quantization.casting import compute_in
 
 CPU = torch.device("cpu")
 

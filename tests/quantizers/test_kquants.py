@@ -14,7 +14,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from quantizing import quant_config
 from widened import widened
 
-from quantlab import models, quantizers, receipt
+from quantlab import models
 from quantlab.app import compose
 from quantlab.cell import run_cell
 from quantlab.data import features, open_corpus
@@ -24,7 +24,9 @@ from quantlab.ggml import blocks, read
 from quantlab.ggml.vocabulary import vocabulary
 from quantlab.ggml.write import write
 from quantlab.isolate import attempt
-from quantlab.quantizers import ggml
+from quantlab.quantization import receipt
+from quantlab.quantization.backends import ggml
+from quantlab.quantization.select import select
 
 CPU = torch.device("cpu")
 IN_32 = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -126,7 +128,7 @@ def test_whisper_cpp_decodes_them(format, wide):
     """With a trained model: q6_k hears what fp32 hears, and fewer bits hear words."""
     model, how, speech, tokenizer = wide
     quant = quant_config(f"ggml_{format}")
-    names, skipped = quantizers.select(model, quant)
+    names, skipped = select(model, quant)
     before = receipt.snapshot(model)
     found = ggml.convert(model, quant, names, CPU, dataclasses.replace(how, max_new_tokens=24), 1)
     evidence = receipt.read_converted(before, found, names, skipped)

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from quantizing import ROOT, quant_config
 
-from quantlab import quantizers
 from quantlab.config import QuantConfig
+from quantlab.quantization import registry
 
 
 def cells(experiment):
@@ -43,7 +43,7 @@ def test_design_choices_are_a_whole_product_of_which_one_library_makes_each_cell
         for symmetric in (True, False)
     }
     assert len(quantized) == len(found) == 24
-    assert all(quantizers.get("torchao").why_unsupported(item, "cpu") is None for item in quantized)
+    assert all(registry.get("torchao").why_unsupported(item, "cpu") is None for item in quantized)
 
 
 def test_keys_of_a_sweep_that_do_not_apply_make_no_other_cell():

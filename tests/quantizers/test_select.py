@@ -8,8 +8,9 @@ import pytest
 import torch
 from quantizing import CONFIGS, ROOT, generate, quant_config, quantize
 
-from quantlab import quantizers
 from quantlab.errors import ConfigError
+from quantlab.quantization import registry
+from quantlab.quantization.select import select
 
 THIRD_PARTY = """
 import torch
@@ -62,48 +63,48 @@ def test_another_package_registers_a_quantizer(third_party):
     assert evidence.verified, evidence.problems
     assert evidence.modules_quantized == len(names) == evidence.modules_total - 1
     assert {item.class_after for item in evidence.modules if item.quantized} == {"Half"}
-    assert quantizers.distributions("half") == ("half-of-it",)
+    assert registry.distributions("half") == ("half-of-it",)
     generate(model)
 
 
 def test_an_incomplete_quantizer_says_what_it_lacks(third_party):
     with pytest.raises(ConfigError, match="why_unsupported, setup, is_quantized, kernel"):
-        quantizers.get("incomplete")
+        registry.get("incomplete")
 
 
 def test_unknown_library():
     with pytest.raises(ConfigError, match="did you mean 'quanto'"):
-        quantizers.get("qanto")
+        registry.get("qanto")
 
 
 def test_the_head_belongs_to_the_decoder(nano):
-    names, skipped = quantizers.select(nano, quant_config("quanto_int8", target="decoder"))
+    names, skipped = select(nano, quant_config("quanto_int8", target="decoder"))
     assert "proj_out" in names
     assert all("decoder" in name for name in names if name != "proj_out")
     assert any("encoder_attn" in name for name in names)
-    names, skipped = quantizers.select(nano, quant_config("quanto_int8", target="encoder"))
+    names, skipped = select(nano, quant_config("quanto_int8", target="encoder"))
     assert skipped["proj_out"] == "quant.target=encoder"
 
 
 def test_what_is_left_alone_says_why(nano):
-    _, skipped = quantizers.select(nano, quant_config("hqq_int4", skip=["*.fc1"], target="encoder"))
+    _, skipped = select(nano, quant_config("hqq_int4", skip=["*.fc1"], target="encoder"))
     assert skipped["model.encoder.layers.1.fc1"] == "quant.skip=*.fc1"
     assert skipped["model.decoder.layers.0.fc1"] == "quant.target=encoder"
-    _, skipped = quantizers.select(nano, quant_config("hqq_int4"))
+    _, skipped = select(nano, quant_config("hqq_int4"))
     assert skipped == {"proj_out": "quant.head=false"}
-    names, skipped = quantizers.select(nano, quant_config("none"))
+    names, skipped = select(nano, quant_config("none"))
     assert names == ()
     assert set(skipped.values()) == {"quant.scheme=none"}
 
 
 def test_a_glob_that_matches_nothing(nano):
     with pytest.raises(ConfigError, match=r"'\*\.kproj' matches no Linear module; nearest: .*k_proj"):
-        quantizers.select(nano, quant_config("hqq_int4", skip=["*.kproj"]))
+        select(nano, quant_config("hqq_int4", skip=["*.kproj"]))
 
 
 def test_nothing_left(nano):
     with pytest.raises(ConfigError, match="leave nothing to quantize"):
-        quantizers.select(nano, quant_config("hqq_int4", skip=["model.*"]))
+        select(nano, quant_config("hqq_int4", skip=["model.*"]))
 
 
 @pytest.mark.parametrize(
@@ -128,13 +129,13 @@ def test_nothing_left(nano):
 )
 def test_what_cannot_exist_has_a_reason(name, device, changes, reason):
     quant = quant_config(name, **changes)
-    assert reason in (quantizers.get(quant.library).why_unsupported(quant, device) or "")
+    assert reason in (registry.get(quant.library).why_unsupported(quant, device) or "")
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith(("torch_int8", "ggml_"))])
 def test_everything_else_exists_on_cuda(name):
     quant = quant_config(name)
-    assert quantizers.get(quant.library).why_unsupported(quant, "cuda") is None
+    assert registry.get(quant.library).why_unsupported(quant, "cuda") is None
 
 
 def test_asking_imports_neither_torch_nor_a_library():
@@ -163,7 +164,7 @@ def test_a_group_that_does_not_fit_names_the_module(name, group_size, quantized)
 
 
 def test_hqq_refuses_a_number_of_groups_that_does_not_pack():
-    from quantlab.quantizers import hqq
+    from quantlab.quantization.backends import hqq
 
     model = torch.nn.Sequential(torch.nn.Linear(64, 6))
     with pytest.raises(ConfigError, match="cannot cut 0"):
@@ -178,7 +179,7 @@ def test_hqq_groups_along_either_axis(quantized):
 
 
 def test_bnb_takes_rows_that_its_fused_cpu_kernel_does_not():
-    from quantlab.quantizers import bnb
+    from quantlab.quantization.backends import bnb
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 33)).eval()
@@ -195,7 +196,7 @@ def test_bnb_stays_in_evaluation_mode(quantized):
 
 
 def test_bnb_leaves_other_imports_alone():
-    from quantlab.quantizers.bnb import _hidden
+    from quantlab.quantization.backends.bnb import _hidden
 
     with _hidden("colorsys"), pytest.raises(ImportError):
         import colorsys
@@ -226,10 +227,10 @@ def test_quanto_does_without_a_compiler(quantized, tmp_path, monkeypatch):
 def test_a_module_that_calibration_never_reached_is_named(nano):
     from quantizing import load_nano
 
-    from quantlab.quantizers import quanto
+    from quantlab.quantization.backends import quanto
 
     model, quant = load_nano(), quant_config("quanto_int8_static")
-    names, _ = quantizers.select(model, quant)
+    names, _ = select(model, quant)
     with pytest.raises(ConfigError, match=r"never reached .*proj_out"):
         quanto.setup(model, quant, names, torch.device("cpu"), lambda model: None)
 

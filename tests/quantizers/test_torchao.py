@@ -4,8 +4,8 @@ import pytest
 import torch
 from quantizing import generate, load_nano, quant_config, quantize
 
-from quantlab import quantizers
 from quantlab.errors import ConfigError
+from quantlab.quantization import registry
 
 LINEAR = "model.encoder.layers.0.fc1"
 
@@ -62,7 +62,7 @@ def test_what_torchao_would_skip_is_an_error(name, group_size):
 
 def test_what_torchao_skipped_is_no_verified_receipt(monkeypatch):
     """Should a condition of the library's be missed that ours does not know."""
-    from quantlab.quantizers import torchao
+    from quantlab.quantization.backends import torchao
 
     monkeypatch.setattr(torchao, "_check", lambda *arguments: None)
     _, names, evidence, _ = quantize(load_nano(), quant_config("torchao_int4wo", group_size=128))
@@ -106,12 +106,12 @@ def test_int4_on_the_cpu_is_half_a_byte_with_a_scale_and_a_zero_point_in_each_gr
 )
 def test_refusals(name, changes, device, reason):
     quant = quant_config(name, **changes)
-    assert reason in (quantizers.get("torchao").why_unsupported(quant, device) or "")
+    assert reason in (registry.get("torchao").why_unsupported(quant, device) or "")
 
 
 @pytest.mark.parametrize("name", ["torchao_int4wo", "torchao_fp8wo", "torchao_fp8dq"])
 def test_what_is_for_cuda_is_not_refused_there(name):
-    assert quantizers.get("torchao").why_unsupported(quant_config(name), "cuda") is None
+    assert registry.get("torchao").why_unsupported(quant_config(name), "cuda") is None
 
 
 @pytest.mark.gpu

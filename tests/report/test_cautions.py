@@ -8,7 +8,7 @@ from compared import careful_grid, of_six_utterances
 from rich.console import Console
 from synthetic import result
 
-from quantlab.embedding import EMBEDDING
+from quantlab.quantization.embedding import EMBEDDING
 from quantlab.recommend import Limits, recommend
 from quantlab.report import markdown, table
 from quantlab.report.html import grid, sections, summary

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from quantlab.quantizers import HEAD, replace
+from quantlab.quantization.select import HEAD, replace
 
 EMBEDDING = "model.decoder.embed_tokens"
 LookUp = Callable[[Any, torch.Tensor], torch.Tensor]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from quantlab.config import QuantConfig
-    from quantlab.quantizers import Calibrate
+    from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS: tuple[str, ...] = ()
 

@@ -19,7 +19,9 @@ from quantlab.errors import CheckpointError, ConfigError, shortened
 from quantlab.models.files import read_json
 from quantlab.models.from_ctranslate2 import MODEL, vocabulary
 from quantlab.models.tokens import END, NO_TIMES, START
-from quantlab.quantizers import HEAD, folder_for, readable, why_not_among, why_not_installed
+from quantlab.quantization.base import why_not_among, why_not_installed
+from quantlab.quantization.engine_files import folder_for, readable
+from quantlab.quantization.select import HEAD
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from quantlab.engines import Engine
     from quantlab.engines.ctranslate2_file import Variable
     from quantlab.models.decoding import Decoding
-    from quantlab.receipt import Converted
-    from quantlab.tensors import Held, Stored
+    from quantlab.quantization.base import Converted
+    from quantlab.quantization.tensors import Held, Stored
 
 DISTRIBUTIONS = ("ctranslate2",)
 NO_EMBEDDING = "CTranslate2 quantizes the embedding of itself"
@@ -159,7 +161,7 @@ def _look_at(
     """Load a folder, and read in its file what was loaded."""
     from quantlab.engines.ctranslate2 import CTranslate2
     from quantlab.engines.ctranslate2_file import variables
-    from quantlab.receipt import Converted
+    from quantlab.quantization.base import Converted
 
     loaded = _load(folder, computed, device, threads)
     linears, others = _sorted_out(variables(folder / MODEL))
@@ -266,7 +268,7 @@ def _load(folder: Path, asked: str, device: torch.device, threads: int) -> Any:
 
 def _sorted_out(found: list[Variable]) -> tuple[dict[str, Held], tuple[Stored, ...]]:
     """The Linear modules by their names in transformers, and every other tensor."""
-    from quantlab.tensors import Held
+    from quantlab.quantization.tensors import Held
 
     layers: dict[str, list[Variable]] = {}
     for variable in found:
@@ -298,7 +300,7 @@ def _linears_in(layer: str) -> tuple[str, ...]:
 
 def _rows(variable: Variable, part: int, parts: int) -> Stored:
     """One of the equal parts of a tensor; weight, scale and bias all have a row for each output."""
-    from quantlab.tensors import Stored
+    from quantlab.quantization.tensors import Stored
 
     name = variable.name.rpartition("/")[2]
     return Stored(name, variable.dtype, variable.bytes // parts, (variable.stored_as, part))

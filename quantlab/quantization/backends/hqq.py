@@ -17,14 +17,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError
-from quantlab.quantizers import replace, why_not_among, why_not_installed
+from quantlab.quantization.base import why_not_among, why_not_installed
+from quantlab.quantization.select import replace
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from quantlab.config import QuantConfig
-    from quantlab.quantizers import Calibrate
+    from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("hqq",)
 # bits → rows of groups that the library packs into one; ten of 3 bits too, but those it pads
@@ -125,7 +126,7 @@ def _quantized(linear: Any, name: str, how: dict[str, Any], device: torch.device
     import torch
     from hqq.core.quantize import HQQLinear
 
-    from quantlab.casting import compute_in
+    from quantlab.quantization.casting import compute_in
 
     outside = linear.weight.dtype
     if backend not in COMPUTES_IN:

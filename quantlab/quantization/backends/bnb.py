@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError
-from quantlab.quantizers import replace, why_not_among, why_not_installed
+from quantlab.quantization.base import why_not_among, why_not_installed
+from quantlab.quantization.select import replace
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from quantlab.config import QuantConfig
-    from quantlab.quantizers import Calibrate
+    from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("bitsandbytes",)
 NO_EMBEDDING = "bitsandbytes packs its weights anew while it runs, so that no row can be looked up"

@@ -12,14 +12,14 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError
-from quantlab.quantizers import why_not_among, why_not_installed
+from quantlab.quantization.base import why_not_among, why_not_installed
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from quantlab.config import QuantConfig
-    from quantlab.quantizers import Calibrate
+    from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("torchao",)
 BITS: dict[str, tuple[int, ...]] = {  # format → stored bits
@@ -98,7 +98,7 @@ def _to_bfloat16(model: nn.Module, names: tuple[str, ...]) -> None:
     import torch
     from torch import nn
 
-    from quantlab.casting import compute_in
+    from quantlab.quantization.casting import compute_in
 
     for name in names:
         linear: Any = model.get_submodule(name)

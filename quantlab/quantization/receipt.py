@@ -8,11 +8,17 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from quantlab.config import Dtype
-from quantlab.embedding import SharedEmbedding
-from quantlab.engines import Engine
-from quantlab.quantizers import Quantizer
+from quantlab.quantization.base import Converted, Quantizer
+from quantlab.quantization.embedding import SharedEmbedding
+from quantlab.quantization.tensors import (
+    Held,
+    bytes_by_dtype,
+    bytes_in_fp32,
+    held_below,
+    own_tensors,
+    sum_by_dtype,
+)
 from quantlab.record import ModuleReceipt, Receipt
-from quantlab.tensors import Held, Stored, bytes_by_dtype, bytes_in_fp32, held_below, own_tensors, sum_by_dtype
 
 
 @dataclass(frozen=True)
@@ -41,17 +47,6 @@ def snapshot(model: nn.Module) -> Snapshot:
         baseline_bytes=bytes_in_fp32(model),
         params=sum(parameter.numel() for parameter in model.parameters()),
     )
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A model in the hands of another engine, and what that engine holds."""
-
-    engine: Engine
-    linears: dict[str, Held]  # by the Linear's name in transformers
-    others: tuple[Stored, ...]  # every other tensor
-    kernel: str  # what multiplies, as far as the engine tells
-    problems: tuple[str, ...] = ()  # what of its file the engine has not loaded
 
 
 def read(

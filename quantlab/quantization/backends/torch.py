@@ -14,14 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.quantizers import why_not_among, why_not_installed
+from quantlab.quantization.base import why_not_among, why_not_installed
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from quantlab.config import Dtype, QuantConfig
-    from quantlab.quantizers import Calibrate
+    from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("torch",)
 NO_EMBEDDING = "torch packs the weights of dynamic int8 out of reach of a look-up"

@@ -14,14 +14,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError, ExportError
-from quantlab.quantizers import HEAD, why_not_among, why_not_installed
+from quantlab.quantization.base import why_not_among, why_not_installed
+from quantlab.quantization.select import HEAD
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from quantlab.config import QuantConfig
-    from quantlab.quantizers import Calibrate
+    from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("optimum-quanto",)
 BITS = {"int8": 8, "int4": 4, "int2": 2, "float8_e4m3fn": 8, "float8_e5m2": 8}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantlab.config import AS_SHIPPED, ModelConfig, QuantConfig, RunConfig
 from quantlab.errors import ConfigError, UnsupportedError
-from quantlab.quantizers import ct2, ggml
+from quantlab.quantization.backends import ct2, ggml
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from quantlab.models import Original
     from quantlab.models.decoding import Decoding
-    from quantlab.receipt import Converted
+    from quantlab.quantization.base import Converted
 
 DISTRIBUTIONS = (*ct2.DISTRIBUTIONS, *ggml.DISTRIBUTIONS)
 NO_EMBEDDING = "the file is measured as it is"

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlab.errors import CheckpointError, ConfigError
-from quantlab.quantizers import folder_for, readable, why_not_among, why_not_installed
+from quantlab.quantization.base import why_not_among, why_not_installed
+from quantlab.quantization.engine_files import folder_for, readable
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from quantlab.ggml.read import Tensor
     from quantlab.ggml.vocabulary import Vocabulary
     from quantlab.models.decoding import Decoding
-    from quantlab.receipt import Converted
-    from quantlab.tensors import Held, Stored
+    from quantlab.quantization.base import Converted
+    from quantlab.quantization.tensors import Held, Stored
 
 DISTRIBUTIONS = ("pywhispercpp",)
 NO_EMBEDDING = "whisper.cpp's embedding is its output head, in the file's one type as it is"
@@ -189,7 +190,7 @@ def _look_at(
     """Load a file, and read in it what was loaded."""
     from quantlab.engines import whispercpp
     from quantlab.ggml.read import read
-    from quantlab.receipt import Converted
+    from quantlab.quantization.base import Converted
 
     engine = whispercpp.load(path, laid_out, decoding, threads)
     contents = read(path)
@@ -228,7 +229,7 @@ def _sorted_out(
     from torch import nn
 
     from quantlab.ggml.names import EMBEDDING, TEXT_POSITIONS, module_in_file
-    from quantlab.tensors import Held, Stored
+    from quantlab.quantization.tensors import Held, Stored
 
     rows = {EMBEDDING: int(model.config.vocab_size), TEXT_POSITIONS: int(model.config.max_target_positions)}
     below: dict[str, list[Stored]] = {}

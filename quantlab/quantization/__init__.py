@@ -1,0 +1,1 @@
+"""Quantization: a file per library, what each must offer, and the receipt that proves it."""

@@ -1,0 +1,1 @@
+"""The quantizers: one file per library, named as `quant.library` names it."""

@@ -1,0 +1,91 @@
+"""Which quantizers there are: one file of `backends` per library, found by its name; other packages add theirs.
+
+Nothing here imports torch or a quantization library: the process that plans a grid asks `why_unsupported` about
+every cell.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, cast
+
+from quantlab.config import Dtype, QuantConfig
+from quantlab.errors import ConfigError, did_you_mean
+from quantlab.quantization import backends
+from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+ENTRY_POINT_GROUP = "quantlab.quantizers"
+
+
+def get(library: str) -> AnyQuantizer:
+    """The quantizer of a library: a file of this package, else an entry point of group `quantlab.quantizers`.
+
+    Raises:
+        ConfigError: there is none of this name, or it lacks a part of `Quantizer` or `Converter`.
+    """
+    shipped = [item.name for item in pkgutil.iter_modules(backends.__path__)]
+    if library in shipped:
+        module = importlib.import_module(f"{backends.__name__}.{library}")
+    elif library in (added := _added(tuple(sys.path))):
+        module = added[library].load()
+    else:
+        hint = did_you_mean(library, [*shipped, *added])
+        raise ConfigError(f"quant.library={library!r}: no such quantizer{hint}")
+    own_parts = ["setup", "is_quantized", "kernel"]
+    if has_own_engine(module):
+        own_parts = ["convert", "reload"] if converts(module) else []
+    if missing := [part for part in ("DISTRIBUTIONS", "why_unsupported", *own_parts) if not hasattr(module, part)]:
+        raise ConfigError(f"quantizer {library!r} has no {', '.join(missing)}")
+    return cast("AnyQuantizer", module)
+
+
+def added(library: str) -> EntryPoint | None:
+    """Where another package's quantizer is; None for a file of this package, and where there is none."""
+    shipped = any(item.name == library for item in pkgutil.iter_modules(backends.__path__))
+    return None if shipped else _added(tuple(sys.path)).get(library)
+
+
+@functools.lru_cache(maxsize=1)
+def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Of other packages. Looking through all that are installed on `path` takes 20 ms, and a grid asks often."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def converts(quantizer: AnyQuantizer) -> TypeIs[Converter]:
+    """Whether the library writes the model for an engine of its own."""
+    return hasattr(quantizer, "convert")
+
+
+def loads(quantizer: AnyQuantizer) -> TypeIs[Loader]:
+    """Whether it only loads a file that is there already."""
+    return hasattr(quantizer, "load") and not converts(quantizer)
+
+
+def has_own_engine(quantizer: AnyQuantizer) -> bool:
+    """Whether the model is not run by torch."""
+    return converts(quantizer) or loads(quantizer)
+
+
+def dtypes(quantizer: AnyQuantizer) -> tuple[Dtype, ...]:
+    """What `runtime.dtype` may be; an engine of its own is given fp32, and stores what it will."""
+    return ("float32",) if has_own_engine(quantizer) else getattr(quantizer, "DTYPES", FLOATS)
+
+
+def distributions(library: str) -> tuple[str, ...]:
+    """Packages whose versions can change what this library does."""
+    return get(library).DISTRIBUTIONS
+
+
+def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:
+    """Why the token embedding cannot be quantized as asked; None where it can, or nobody asked."""
+    if not quant.embedding or hasattr(quantizer, "look_up"):
+        return None
+    why = getattr(quantizer, "NO_EMBEDDING", f"{quant.library} reads no single rows of what it has packed")
+    return f"quant.embedding=true: {why}; set quant.embedding=false"

@@ -1,0 +1,71 @@
+"""Which Linear modules of a model are quantized, and how another module takes the place of one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from quantlab.config import QuantConfig
+from quantlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HEAD = "proj_out"  # Whisper's output projection; belongs to the decoder, its weight is tied to the embedding
+
+
+def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The Linear modules to quantize, and the others with the key that leaves them alone.
+
+    Raises:
+        ConfigError: a glob of `quant.skip` matches nothing, or nothing is left to quantize.
+    """
+    from torch import nn
+
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    _check_globs(quant.skip, linears)
+    reasons = {name: _why_skipped(name, quant) for name in linears}
+    skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+    if quant.embedding and skipped.get(HEAD, "quant.head=false") != "quant.head=false":
+        raise ConfigError(f"quant.embedding=true quantizes {HEAD} too, {skipped[HEAD]} leaves it alone: choose one")
+    if quant.embedding:
+        skipped.pop(HEAD, None)
+    names = tuple(name for name in linears if name not in skipped)
+    if not names and quant.scheme != "none":
+        raise ConfigError(f"quant={quant.name}: quant.target, quant.skip and quant.head leave nothing to quantize")
+    return names, skipped
+
+
+def _check_globs(globs: Iterable[str], names: list[str]) -> None:
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            near = difflib.get_close_matches(glob, names, n=3, cutoff=0.0)
+            raise ConfigError(f"quant.skip={glob!r} matches no Linear module; nearest: {', '.join(near)}")
+
+
+def _why_skipped(name: str, quant: QuantConfig) -> str | None:
+    if quant.scheme == "none":
+        return "quant.scheme=none"
+    if quant.target not in ("all", _part_of(name)):
+        return f"quant.target={quant.target}"
+    for glob in quant.skip:
+        if fnmatchcase(name, glob):
+            return f"quant.skip={glob}"
+    return "quant.head=false" if name == HEAD and not quant.head else None
+
+
+def _part_of(name: str) -> str:
+    """`encoder` or `decoder`; cross attention (`encoder_attn`) belongs to the decoder, as the head does."""
+    return "encoder" if "encoder" in name.split(".") else "decoder"
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place called `name`, in the mode (training or not) of what was there.
+
+    A module starts out in training mode, in which bitsandbytes takes another, slower path.
+    """
+    parent, _, child = name.rpartition(".")
+    module.train(model.get_submodule(name).training)
+    setattr(model.get_submodule(parent), child, module)
