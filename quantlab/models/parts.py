@@ -18,12 +18,12 @@ from quantlab.config import Architecture, bounds
 from quantlab.errors import shortened
 from quantlab.models.letters import tokenizer
 from quantlab.models.pretrained import FRONT_END
-from quantlab.models.random_weights import FRAME_RATE
 from quantlab.models.tokens import END, START
 
 if TYPE_CHECKING:
     import numpy as np
 
+FRAME_RATE = 50  # encoder frames per second of audio: 16 kHz / 160 hop / stride 2
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 

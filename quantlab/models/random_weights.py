@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from quantlab.config import Architecture, ModelConfig
 from quantlab.errors import ConfigError
+from quantlab.models import convert
 from quantlab.models.folder import whisper_config
+from quantlab.models.parts import FRAME_RATE
 
 if TYPE_CHECKING:
     from transformers import (
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
         WhisperForConditionalGeneration,
     )
 
-FRAME_RATE = 50  # encoder frames per second of audio: 16 kHz / 160 hop / stride 2
 ENGLISH_VOCAB = 51_864  # of Whisper with English alone
 MULTILINGUAL_VOCAB = 51_865  # of Whisper with 99 languages; large-v3 has one more of both
 TEXT_TOKENS = 50_257  # <|endoftext|> of that vocabulary, after its text tokens
@@ -38,8 +39,6 @@ def shape(model: ModelConfig) -> dict[str, Any]:
 
 def _folder(model: ModelConfig, path: Path) -> Path:
     """A folder of transformers, which a file of another program is made into."""
-    from quantlab.models import convert  # which needs what is here
-
     found = convert.original(path)
     return convert.converted(found, model.repo, model.revision) if found else path
 
