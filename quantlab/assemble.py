@@ -18,11 +18,11 @@ from quantlab.config import AS_SHIPPED, RunConfig
 from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
 from quantlab.engines import Engine, compiled, decoding
 from quantlab.engines.pytorch import Eager
-from quantlab.export.portable import Portable, portable
-from quantlab.export.write import write_companions
 from quantlab.measure import Clocks, use_threads
+from quantlab.models.companions import write_companions
 from quantlab.quantization import embedding, receipt, registry
 from quantlab.quantization.backends.as_shipped import of_model
+from quantlab.quantization.portable import Portable, portable
 from quantlab.quantization.select import select
 from quantlab.record import Receipt
 

@@ -18,6 +18,7 @@ from quantlab.alternate import must_alternate, one_at_a_time
 from quantlab.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.config import RunConfig
 from quantlab.data import Features, SplitFeatures
+from quantlab.data.speech import pieces
 from quantlab.energy import Meter
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.engines.pytorch import Eager
@@ -34,7 +35,7 @@ from quantlab.quantization.backends.as_shipped import read_off
 from quantlab.record import Batch, CellResult, Compilation, Exported, Noise, Problem, Record, SplitResult, Utterance
 from quantlab.recordings import scored
 from quantlab.score import Scoring
-from quantlab.timing import Side, natural, pieces
+from quantlab.timing import Side, natural
 
 Progress = Callable[[str, int, int], None]  # stage, done, in all: utterances, or seconds of a budget
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from quantlab import claims, storage, tracking
+from quantlab.cellid import ID_LENGTH
 from quantlab.claims import claimed
 from quantlab.commandline import to_stdout
 from quantlab.config import RunConfig
@@ -19,7 +20,6 @@ from quantlab.content import cache_dir
 from quantlab.errors import ConfigError
 from quantlab.export import place
 from quantlab.export.rest import export_rest
-from quantlab.identity import ID_LENGTH
 from quantlab.isolate import Failure, Runner, Workers, attempt
 from quantlab.plan import Cell, plan
 from quantlab.progress import Display

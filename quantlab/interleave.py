@@ -15,11 +15,12 @@ from functools import partial
 
 from quantlab.config import ProtocolConfig
 from quantlab.data import Features
+from quantlab.data.speech import Piece, pieces
 from quantlab.engines import Engine
 from quantlab.figures import calls_s
 from quantlab.record import Batch, Work
 from quantlab.stats.speed import converged, typical_ratio
-from quantlab.timing import Piece, Side, pieces, timed
+from quantlab.timing import Side, timed
 
 Progress = Callable[[str, int, int], None]  # stage, seconds spent, seconds there are
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic_core import from_json
 
+from quantlab.cellid import LIBRARIES, identity
 from quantlab.content import read_bytes
 from quantlab.errors import shortened
-from quantlab.identity import LIBRARIES, identity
 from quantlab.record import Record, to_json
 from quantlab.stats.rates import Counts, Sample
 from quantlab.storage import RAW_BYTES, cells_dir

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from quantlab import labels, models
+from quantlab.cellid import LONG_FORM, hashed
 from quantlab.config import AS_SHIPPED, ModelConfig, RunConfig
 from quantlab.data import open_corpus
 from quantlab.errors import CheckpointError, ConfigError, Unavailable, UnsupportedError, shortened
-from quantlab.identity import LONG_FORM, fingerprints, hashed, library_versions, resolve
+from quantlab.identity import fingerprints, library_versions, resolve
 from quantlab.machine import Site, here
 from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.patience import over

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
-from quantlab.data import Features, SplitFeatures
+from quantlab.data.speech import Piece
 from quantlab.engines import Engine, windows_of
 from quantlab.record import Batch, Work
 
 Side = Literal["cell", "baseline"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One batch of one split."""
-
-    split: str
-    index: int  # of the batch
-    speech: SplitFeatures
-
-
-def pieces(speech: Features, batch_size: int) -> Iterator[Piece]:
-    """Every batch of every split, in corpus order."""
-    for name, split in speech.splits.items():
-        for index, batch in enumerate(split.batches(batch_size)):
-            yield Piece(name, index, batch)
 
 
 def natural(

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from quantlab import figures, storage
+from quantlab.cellid import hashed
 from quantlab.commandline import MISUSED, NO, Parser, tell, to_stdout, warn
 from quantlab.config import ProtocolConfig
 from quantlab.entry import enter
 from quantlab.errors import did_you_mean
-from quantlab.identity import hashed
 from quantlab.normalise import NORMALISERS
 from quantlab.record import Batch, Receipt, Record, Utterance
 from quantlab.rootoption import PACKED, add_root, no_records, records_below

@@ -7,7 +7,7 @@ import pytest
 from synthetic import QUANTS, bad_result, result
 
 from quantlab import storage, verify
-from quantlab.identity import hashed
+from quantlab.cellid import hashed
 
 
 def identified(found):

@@ -129,3 +129,19 @@ class Features:
             {name: split for name, split in splits.items() if split.ids},
             tuple(item for item in self.problems if not item.measured or item.utterance in kept),
         )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One batch of one split."""
+
+    split: str
+    index: int  # of the batch
+    speech: SplitFeatures
+
+
+def pieces(speech: Features, batch_size: int) -> Iterator[Piece]:
+    """Every batch of every split, in corpus order."""
+    for name, split in speech.splits.items():
+        for index, batch in enumerate(split.batches(batch_size)):
+            yield Piece(name, index, batch)

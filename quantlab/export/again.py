@@ -10,6 +10,7 @@ from quantlab import storage
 from quantlab.assemble import Assembled, assemble, prepared
 from quantlab.config import AS_SHIPPED, RunConfig
 from quantlab.data import open_corpus
+from quantlab.data.speech import pieces
 from quantlab.errors import ConfigError, ExportError
 from quantlab.export.keep import Heard, keep, spread
 from quantlab.export.place import staged
@@ -18,7 +19,6 @@ from quantlab.measure import Clocks
 from quantlab.models.folder import some
 from quantlab.parse import parse_config
 from quantlab.record import Exported, Record, Utterance
-from quantlab.timing import pieces
 
 
 def export_recorded(root: Path, record: Record, directory: str) -> Exported:

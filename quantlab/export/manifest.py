@@ -13,6 +13,7 @@ from quantlab.config import QuantConfig
 from quantlab.errors import ExportError
 from quantlab.models.decoding import Decoding
 from quantlab.models.folder import some
+from quantlab.quantization.portable import Dtype, Trait
 
 NAME = "quantlab.json"
 WEIGHTS = "quantized.safetensors"  # of the libraries of PyTorch; not what transformers would take for a checkpoint
@@ -20,8 +21,6 @@ README = "README.md"
 FORMAT: Final = 1  # of the folder
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]  # no path
-Trait = bool | int | float | str
-Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 class Manifest(BaseModel):

@@ -14,10 +14,10 @@ from torch import nn
 
 from quantlab.errors import ExportError
 from quantlab.export.manifest import Manifest
-from quantlab.export.portable import Remembers
 from quantlab.models.folder import some, whisper_config
 from quantlab.quantization import registry
 from quantlab.quantization.base import Calibrate
+from quantlab.quantization.portable import Remembers
 from quantlab.quantization.select import replace
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 
 from quantlab.config import RunConfig
 from quantlab.export.manifest import NAME, README, WEIGHTS, Manifest, digests
-from quantlab.export.portable import Portable, layout
 from quantlab.export.readme import readme
 from quantlab.identity import library_versions
-from quantlab.models import Checkpoint
 from quantlab.models.decoding import Decoding
+from quantlab.quantization.portable import Portable, layout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,26 +30,6 @@ class Made:
     config: RunConfig  # of the cell, resolved
     decoding: Decoding
     portable: Portable | None  # null: another engine has written its own file
-
-
-def write_companions(checkpoint: Checkpoint, folder: Path, language: str) -> None:
-    """Everything of a checkpoint but its weights, as `from_pretrained` reads it; it decodes as it was measured.
-
-    Args:
-        checkpoint: what was measured.
-        folder: where they go.
-        language: of the corpus; where nobody names one, transformers would guess it from the audio.
-    """
-    checkpoint.model.config.save_pretrained(folder)
-    how: Any = copy.deepcopy(checkpoint.model.generation_config)
-    if getattr(how, "is_multilingual", False):
-        how.language, how.task = language, "transcribe"
-    how.save_pretrained(folder)
-    checkpoint.feature_extractor.save_pretrained(folder)
-    if checkpoint.tokenizer is not None:
-        from transformers import WhisperProcessor
-
-        WhisperProcessor(checkpoint.feature_extractor, checkpoint.tokenizer).save_pretrained(folder)
 
 
 def write(folder: Path, made: Made) -> Manifest:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from quantlab import storage
+from quantlab.cellid import identity
 from quantlab.commandline import warn
-from quantlab.identity import identity
 from quantlab.labels import short
 from quantlab.recommend.judge import STANDINGS, Candidate, Finding, Limits, Standing, judge, judge_counted
 from quantlab.record import to_json

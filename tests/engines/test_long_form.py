@@ -11,12 +11,12 @@ from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalG
 
 from quantlab.app import compose
 from quantlab.cell import run_cell
+from quantlab.cellid import hashed
 from quantlab.data import SplitFeatures, features, open_corpus
 from quantlab.engines import Passages, windows_of
 from quantlab.engines.long_form import FALLBACKS
 from quantlab.engines.pytorch import Eager
 from quantlab.errors import CheckpointError, ConfigError
-from quantlab.identity import hashed
 from quantlab.models import ASSETS
 from quantlab.models.decoding import Decoding, LongForm
 from quantlab.plan import plan

@@ -16,22 +16,23 @@ from quantlab import cell
 from quantlab.assemble import assemble, prepared
 from quantlab.cell import run_cell
 from quantlab.config import QuantConfig
+from quantlab.data.speech import pieces
 from quantlab.engines import decoding
 from quantlab.errors import ConfigError, ExportError
 from quantlab.export import load
 from quantlab.export import manifest as manifests
 from quantlab.export.keep import CHECKED_BATCHES, Heard, check, keep, spread
 from quantlab.export.place import folder_of, is_there, make, publish, staged
-from quantlab.export.portable import portable
 from quantlab.export.read import model_of
-from quantlab.export.write import Made, write, write_companions
+from quantlab.export.write import Made, write
 from quantlab.identity import cell_id, resolve
 from quantlab.measure import Clocks
 from quantlab.models import Checkpoint
+from quantlab.models.companions import write_companions
 from quantlab.quantization import registry
+from quantlab.quantization.portable import portable
 from quantlab.quantization.select import select
 from quantlab.quantization.tensors import bytes_by_dtype
-from quantlab.timing import pieces
 
 CPU = torch.device("cpu")
 

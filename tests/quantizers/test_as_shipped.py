@@ -11,14 +11,14 @@ import torch
 from quantlab import models, storage
 from quantlab.app import compose
 from quantlab.cell import run_cell
+from quantlab.cellid import hashed
 from quantlab.engines import decoding, whispercpp
 from quantlab.errors import CheckpointError, ConfigError
 from quantlab.export.again import export_recorded
-from quantlab.export.write import write_companions
 from quantlab.ggml.read import read
 from quantlab.ggml.vocabulary import of_file
-from quantlab.identity import hashed
 from quantlab.labels import names, of_record, short
+from quantlab.models.companions import write_companions
 from quantlab.overrides import command
 from quantlab.pairs import find_baselines
 from quantlab.plan import plan

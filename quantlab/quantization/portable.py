@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
 
-from quantlab.export.manifest import Dtype, Trait
 from quantlab.quantization.tensors import Leaf, leaves, unpacked
+
+Trait = bool | int | float | str  # what a module holds besides tensors
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @runtime_checkable
