@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from quantlab.data import SplitFeatures
     from quantlab.engines import Engine
     from quantlab.models.decoding import Decoding
-    from quantlab.stats.speed import Ratio
+    from quantlab.stats.ratios import Ratio
 
 Loop = Callable[["SplitFeatures"], list[list[int]]]  # a batch → token ids of each utterance
 WARM_UP = 2  # rounds over all batches, untimed
@@ -53,16 +53,16 @@ KEEP_MEMORY = {"M_ARENA_MAX": (-8, 1), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_M
 def main() -> int:
     """Measure one cell against a library's loop and print a line; 1 if it takes more than `--within` longer."""
     options = _parser().parse_args()
-    from quantlab.isolate import SPIN_COUNT
+    from quantlab.grid.process import SPIN_COUNT
 
     if options.malloc == "keep" and sys.platform == "linux":
         keep_memory()
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # as in every cell; read once, when torch is imported
-    from quantlab.app import compose
-    from quantlab.assemble import assemble, prepared
-    from quantlab.identity import resolve
-    from quantlab.measure import Clocks
+    from quantlab.cli.run import compose
+    from quantlab.engines.clocks import Clocks
     from quantlab.models import load
+    from quantlab.recogniser.assemble import assemble, prepared
+    from quantlab.recogniser.fingerprints import resolve
 
     [config] = map(resolve, compose([*options.overrides, "tracking=off"]))
     compute_type = options.compute_type or config.quant.format or "float32"
@@ -104,7 +104,7 @@ class Compared:
 
 def compare(engine: Engine, loop: Loop, batches: list[SplitFeatures], budget_s: float) -> Compared:
     """Time the two in turns, a batch a block, until the ratio is known or the budget is spent; whole rounds."""
-    from quantlab.stats.speed import converged, typical_ratio
+    from quantlab.stats.ratios import converged, typical_ratio
 
     for batch in batches * WARM_UP:
         engine.generate(batch)
@@ -222,8 +222,8 @@ def whispercpp_loop(
     import _pywhispercpp as library
     import numpy as np
 
-    from quantlab.ggml.vocabulary import vocabulary
-    from quantlab.ggml.write import write
+    from quantlab.models.formats.ggml.vocabulary import vocabulary
+    from quantlab.models.formats.ggml.write import write
 
     laid_out = vocabulary(int(model.config.vocab_size), decoding)
     write(folder / "model.bin", model, format, laid_out, decoding.max_new_tokens)

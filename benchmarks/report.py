@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from quantlab import storage
-from quantlab.record import (
+from quantlab.records import storage
+from quantlab.records.schema import (
     Batch,
     CellResult,
     ModuleReceipt,

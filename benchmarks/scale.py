@@ -23,11 +23,11 @@ from pathlib import Path
 
 from report import result
 
-from quantlab import storage
-from quantlab.app import compose
-from quantlab.identity import library_versions
-from quantlab.plan import Cell, plan
-from quantlab.record import CellResult
+from quantlab.cli.run import compose
+from quantlab.grid.plan import Cell, plan
+from quantlab.recogniser.fingerprints import library_versions
+from quantlab.records import storage
+from quantlab.records.schema import CellResult
 
 MODELS = "nano,tiny,base,small,medium,large_v2,large_v3,large_v3_turbo,distil_large_v3,base_en"
 QUANTS = "none,torch_int8,quanto_int8,quanto_int4,hqq_int8,hqq_int4,hqq_int3,hqq_int2,bnb_nf4,bnb_fp4"

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from report import records
 
-from quantlab import storage, tracking
-from quantlab.config import TrackingConfig
+from quantlab import tracking
+from quantlab.config.schema import TrackingConfig
+from quantlab.records import storage
 
 
 def main() -> None:

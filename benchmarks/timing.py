@@ -41,9 +41,9 @@ def main() -> int:
 
 def repetitions(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A/A and slowed in turn, as often as asked for."""
-    from quantlab.app import compose
-    from quantlab.identity import resolve
-    from quantlab.isolate import Workers
+    from quantlab.cli.run import compose
+    from quantlab.grid.process import Workers
+    from quantlab.recogniser.fingerprints import resolve
 
     changes = [f"dataset.limit={options.limit}", f"protocol.budget_s={options.budget_s}", "tracking=off"]
     cells = {

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from quantlab import figures, storage
-from quantlab.record import Batch, CellResult, ModuleReceipt, Receipt, Record, SplitResult, Stages, Utterance
+from quantlab.records import figures, storage
+from quantlab.records.schema import Batch, CellResult, ModuleReceipt, Receipt, Record, SplitResult, Stages, Utterance
 
 MB = 1_000_000  # bytes
 FP32_BYTES = 13_100_000

@@ -2,10 +2,10 @@
 
 import pytest
 
-from quantlab.composition import composed
-from quantlab.errors import ConfigError
-from quantlab.parse import parse_config, parse_grid
-from quantlab.shared import shared_dir
+from quantlab.config.hydra import composed
+from quantlab.config.parse import parse_config, parse_grid
+from quantlab.util.errors import ConfigError
+from quantlab.util.resources import shared_dir
 
 
 def options(group):

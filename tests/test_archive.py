@@ -7,11 +7,11 @@ import tarfile
 import pytest
 from synthetic import result
 
-from quantlab import archive, storage
-from quantlab.recommend.__main__ import main as recommend
+from quantlab.cli.recommend import main as recommend
+from quantlab.cli.rescore import main as rescore
+from quantlab.cli.verify import main as verify
+from quantlab.records import archive, storage
 from quantlab.report.__main__ import main as report
-from quantlab.rescore import main as rescore
-from quantlab.verify import main as verify
 
 QUANTS = ("none", "bnb_nf4")
 

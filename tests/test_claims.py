@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from quantlab import claims
+from quantlab.grid import claims
 
 HOLDER = """
 import sys, time

@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from quantlab import machine, storage
-from quantlab.app import compose, main, read
-from quantlab.claims import claimed
-from quantlab.cluster import batch as batches
-from quantlab.cluster import options, slurm
-from quantlab.cluster.batch import Planned
-from quantlab.cluster.group import tasks
-from quantlab.cluster.job import Task
-from quantlab.cluster.script import text
-from quantlab.errors import ConfigError
-from quantlab.launcher import LauncherConfig
-from quantlab.plan import plan
-from quantlab.status.__main__ import main as status
-from quantlab.status.collect import collect
+from quantlab.cli.run import compose, main, read
+from quantlab.cli.status import main as status
+from quantlab.config.launcher import LauncherConfig
+from quantlab.grid.claims import claimed
+from quantlab.grid.plan import plan
+from quantlab.grid.slurm import batch as batches
+from quantlab.grid.slurm import options, slurm
+from quantlab.grid.slurm.batch import Planned
+from quantlab.grid.slurm.group import tasks
+from quantlab.grid.slurm.job import Task
+from quantlab.grid.slurm.script import text
+from quantlab.grid.status.collect import collect
+from quantlab.records import storage
+from quantlab.util import machine
+from quantlab.util.errors import ConfigError
 
 CPU = LauncherConfig(cpus_per_task=3)
 GPU = LauncherConfig(gpus_per_node=1, gpu_type="gpu:a100", cpus_per_task=3)
@@ -210,7 +211,7 @@ def test_what_the_limit_ended_becomes_a_row_and_is_not_tried_again(tmp_path):
 
 
 def test_an_unknown_task_is_no_traceback(tmp_path, capsys):
-    from quantlab.work import main as work
+    from quantlab.cli.work import main as work
 
     assert work(["--root", str(tmp_path), "--batch", "none", "--task", "0"]) == 2
     assert "no batch 'none'" in capsys.readouterr().err

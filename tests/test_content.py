@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from quantlab import content, models
-from quantlab.config import ModelConfig
-from quantlab.content import Digests, opened
+from quantlab import models
+from quantlab.config.schema import ModelConfig
+from quantlab.util import files
+from quantlab.util.files import Digests, opened
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def settled(monkeypatch):
     """As if every file had been written long ago."""
-    monkeypatch.setattr(content, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(files, "SETTLED_NS", -(10**18))
 
 
 @pytest.fixture

@@ -21,18 +21,19 @@ import pytest
 import torch
 
 from quantlab import models
-from quantlab.app import compose
-from quantlab.cell import run_cell
-from quantlab.config import Architecture, ModelConfig
+from quantlab.cli.run import compose
+from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.engines import decoding
-from quantlab.engines.ctranslate2_file import variables
-from quantlab.errors import CheckpointError, ConfigError, Unavailable
-from quantlab.ggml.names import tensor_in_file
-from quantlab.ggml.vocabulary import readable, vocabulary
-from quantlab.ggml.write import write as write_ggml
-from quantlab.models import caches, convert, from_openai, pretrained
+from quantlab.measurement.cell import run_cell
+from quantlab.models import caches, convert, pretrained
+from quantlab.models.convert import from_openai
+from quantlab.models.formats.ctranslate2 import variables
+from quantlab.models.formats.ggml.names import tensor_in_file
+from quantlab.models.formats.ggml.vocabulary import readable, vocabulary
+from quantlab.models.formats.ggml.write import write as write_ggml
 from quantlab.models.tokens import words
 from quantlab.quantization.backends import ct2
+from quantlab.util.errors import CheckpointError, ConfigError, Unavailable
 
 NANO = models.ASSETS / "nano"
 ENGLISH = Architecture(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from loads import put
 
-from quantlab.energy import Meter
+from quantlab.util.energy import Meter
 
 pytest.importorskip("zeus", reason="needs the extra: pip install quantlab[energy]")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from synthetic import QUANTS, adding_up, bad_result, result
 
-from quantlab import storage
-from quantlab.evidence import evidence
-from quantlab.pairs import find_baselines
-from quantlab.record import Batch
+from quantlab.analysis.evidence import evidence
+from quantlab.analysis.pairs import find_baselines
+from quantlab.records import storage
+from quantlab.records.schema import Batch
 
 
 def compare(root, results, **options):

@@ -10,7 +10,8 @@ import yaml
 from data.conftest import hub_clone  # noqa: F401  a fixture
 from local_hub import Repository, serving
 
-from quantlab import models, storage
+from quantlab import models
+from quantlab.records import storage
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL = ("model=tiny", "quant=torch_int8", "dataset=librispeech")

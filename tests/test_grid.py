@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from quantlab import storage
+from quantlab.records import storage
 
 SMALL = ("dataset.limit=3", "protocol=quick", "tracking=off")
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from quantlab.app import compose
-from quantlab.identity import library_versions
-from quantlab.plan import plan
+from quantlab.cli.run import compose
+from quantlab.grid.plan import plan
+from quantlab.recogniser.fingerprints import library_versions
 
 READER = """
 from quantlab.data.manifest import read_shipped

@@ -2,7 +2,7 @@
 
 import warnings
 
-from quantlab.isolate import Workers
+from quantlab.grid.process import Workers
 
 
 def test_a_resource_tracker_that_is_started_again_is_not_told():

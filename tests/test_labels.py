@@ -6,13 +6,13 @@ import json
 import pytest
 from synthetic import bad_result, result
 
-from quantlab import labels, storage
-from quantlab.evidence import evidence
+from quantlab.analysis.evidence import evidence
+from quantlab.grid.status.heads import heads
+from quantlab.records import labels, storage
 from quantlab.report import flat, latex, markdown, rows, table
 from quantlab.report.html import grid as page_grid
 from quantlab.report.html import summary
 from quantlab.report.wording import corpus_key
-from quantlab.status.heads import heads
 from quantlab.tracking import describe
 
 QUANTS = ("none", "torch_int8")

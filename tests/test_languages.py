@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import result
 
-from quantlab import rescore, storage, verify
-from quantlab.languages import error_unit
-from quantlab.normalise import NORMALISERS, default, is_wordless, normaliser, plain
-from quantlab.record import Record
-from quantlab.score import Scoring, count
+from quantlab.cli import rescore, verify
+from quantlab.records import storage
+from quantlab.records.schema import Record
+from quantlab.scoring.normalise import NORMALISERS, default, is_wordless, normaliser, plain
+from quantlab.scoring.score import Scoring, count
+from quantlab.util.languages import error_unit
 
 
 def errors(reference, hypothesis, language, **keys):

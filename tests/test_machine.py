@@ -9,10 +9,10 @@ import pytest
 import torch
 from loads import put, stranger
 
-from quantlab import machine
-from quantlab.composition import composed
-from quantlab.environment import describe
-from quantlab.parse import parse_config
+from quantlab.config.hydra import composed
+from quantlab.config.parse import parse_config
+from quantlab.measurement.environment import describe
+from quantlab.util import machine
 
 CPU = "sys/devices/system/cpu"
 linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot pin")
@@ -160,7 +160,7 @@ def test_environment_tells_threads_and_cores_and_no_name_or_path():
 
 
 def test_environment_of_a_machine_with_frequencies(tmp_path):
-    from quantlab.environment import _frequency
+    from quantlab.measurement.environment import _frequency
 
     for core, governor in enumerate(["powersave", "performance"]):
         put(tmp_path, **{f"{CPU}/cpu{core}/cpufreq/scaling_governor": governor})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from slowness import slowness
 
-from quantlab import storage
+from quantlab.records import storage
 
 _PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "report.py"
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from quantlab import models
-from quantlab.config import Architecture, DatasetConfig, ModelConfig
-from quantlab.errors import ConfigError
+from quantlab.config.schema import Architecture, DatasetConfig, ModelConfig
 from quantlab.models import random_weights
+from quantlab.util.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
 TINY = Architecture(

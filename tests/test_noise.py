@@ -7,9 +7,9 @@ import pytest
 import torch
 from loads import child, put, spin, stranger
 
-from quantlab import gpu, machine
-from quantlab.noise import Watch, cgroup_throttles, flags, frequency_mhz, thermal_throttles
-from quantlab.record import Noise
+from quantlab.measurement.interference import Watch, cgroup_throttles, flags, frequency_mhz, thermal_throttles
+from quantlab.records.schema import Noise
+from quantlab.util import machine, nvml
 
 CPU = torch.device("cpu")
 SYS_CPU = "sys/devices/system/cpu"
@@ -250,7 +250,7 @@ class FakeNVML:
 @pytest.mark.parametrize("old", [False, True])
 def test_gpu_samples(old):
     fake = FakeNVML([(300, 0x1), (1980, 0x0), (1400, 0x4 | 0x20)], violations={1: 5}, processes=3, old=old)
-    watch = gpu.GpuWatch(fake, handle=None)
+    watch = nvml.GpuWatch(fake, handle=None)
     for _ in range(3):
         watch.sample()
     assert watch.clock_mhz == (1400, 1980)  # the resting one is left out
@@ -263,18 +263,18 @@ def test_gpu_samples(old):
 
 
 def test_gpu_memory_is_that_of_this_process_whoever_allocated_it(monkeypatch):
-    watch = gpu.GpuWatch(FakeNVML([], processes=3), handle=None)
+    watch = nvml.GpuWatch(FakeNVML([], processes=3), handle=None)
     assert watch.process_bytes() is None  # none of the three is known to be ours
     monkeypatch.setattr("os.getpid", lambda: -2)
     assert watch.process_bytes() == 2000
     monkeypatch.setattr(watch, "_processes", lambda: [])
     assert watch.process_bytes() == 2000  # the most that was seen
-    alone = gpu.GpuWatch(FakeNVML([], processes=1), handle=None)
+    alone = nvml.GpuWatch(FakeNVML([], processes=1), handle=None)
     assert alone.process_bytes() == 1000  # a container numbers processes by itself
 
 
 def test_gpu_that_only_rested():
-    watch = gpu.GpuWatch(FakeNVML([(300, 0x1), (345, 0x1)], processes=0), handle=None)
+    watch = nvml.GpuWatch(FakeNVML([(300, 0x1), (345, 0x1)], processes=0), handle=None)
     watch.sample()
     watch.sample()
     assert (watch.clock_mhz, watch.throttled(), watch.other_processes()) == ((300, 345), (), 0)
@@ -290,18 +290,18 @@ def test_gpu_reasons_have_the_numbers_of_the_bindings():
         "ApplicationsClocksSetting": "clocks set by the user",
     }  # fmt: skip
     for name, word in named.items():
-        assert gpu.words(getattr(pynvml, f"nvmlClocksEventReason{name}")) == [word]
-    assert gpu.words(pynvml.nvmlClocksEventReasonGpuIdle) == []
-    assert gpu.words(1 << 40) == ["reason 0x10000000000"]
+        assert nvml.words(getattr(pynvml, f"nvmlClocksEventReason{name}")) == [word]
+    assert nvml.words(pynvml.nvmlClocksEventReasonGpuIdle) == []
+    assert nvml.words(1 << 40) == ["reason 0x10000000000"]
     numbers = (pynvml.NVML_PERF_POLICY_POWER, pynvml.NVML_PERF_POLICY_THERMAL, pynvml.NVML_PERF_POLICY_BOARD_LIMIT)
-    assert tuple(gpu.POLICIES) == numbers
+    assert tuple(nvml.POLICIES) == numbers
 
 
 @pytest.mark.skipif(machine.cuda_devices() > 0, reason="there is a GPU")
 def test_no_gpu_here():
-    assert gpu.nvml() is None
-    assert gpu.driver_version() is None
-    assert gpu.watch(torch.device("cuda")) is None
+    assert nvml.nvml() is None
+    assert nvml.driver_version() is None
+    assert nvml.watch(torch.device("cuda")) is None
 
 
 @pytest.mark.gpu

@@ -5,11 +5,11 @@ import shlex
 import pytest
 import yaml
 
-from quantlab import overrides
-from quantlab.composition import composed
-from quantlab.overrides import command
-from quantlab.parse import parse_config
-from quantlab.shared import shared_dir
+from quantlab.config import overrides
+from quantlab.config.hydra import composed
+from quantlab.config.overrides import command
+from quantlab.config.parse import parse_config
+from quantlab.util.resources import shared_dir
 
 CLIP = {"test": {"config": "en", "split": "test"}}
 ASKED = [
@@ -39,7 +39,7 @@ def of(*arguments):
 
 def as_asked(arguments):
     """What the arguments mean as text: this test has no quoting of its own."""
-    from quantlab.quoting import override
+    from quantlab.util.quoting import override
 
     texts = ("model.path", "dataset.path")
     return [override(*item.split("=", 1)) if item.startswith(texts) else item for item in arguments]

@@ -2,10 +2,10 @@
 
 import time
 
-from quantlab import plan as planning
-from quantlab.app import compose
-from quantlab.errors import Unavailable
-from quantlab.plan import plan
+from quantlab.cli.run import compose
+from quantlab.grid import plan as planning
+from quantlab.grid.plan import plan
+from quantlab.util.errors import Unavailable
 
 
 def test_a_thousand_cells_are_composed_and_planned_in_seconds():

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from quantlab import patience
-from quantlab.composition import _values, composed
-from quantlab.points import expanded, needed
+from quantlab.config.hydra import _values, composed
+from quantlab.config.sweep import expanded, needed
+from quantlab.util import progress
 
 SWEEPS = [
     ("model=nano,tiny", "quant=none,hqq_int4", "seed=0,1", "quant.group_size=32,64"),
@@ -67,8 +67,8 @@ def test_axes_that_depend_on_each_other_are_noticed(compose):
 
 
 def test_many_points_say_how_far_they_are(capsys, monkeypatch):
-    monkeypatch.setattr(patience, "FIRST_S", 0)
-    monkeypatch.setattr(patience, "EVERY_S", 0)
+    monkeypatch.setattr(progress, "FIRST_S", 0)
+    monkeypatch.setattr(progress, "EVERY_S", 0)
     assert len(composed(["-m", "seed=range(600)", "quant=none,torch_int8"]).points) == 1200
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "composing about 1,200 cells"

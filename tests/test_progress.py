@@ -5,9 +5,9 @@ import io
 import pytest
 import synthetic
 
-from quantlab import progress
-from quantlab.commandline import console
-from quantlab.progress import HEARTBEAT_S, Display
+from quantlab.grid import progress
+from quantlab.grid.progress import HEARTBEAT_S, Display
+from quantlab.util.console import console
 
 
 @pytest.fixture

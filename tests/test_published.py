@@ -83,7 +83,7 @@ def test_every_source_has_a_place_that_can_be_looked_up():
 
 
 def test_every_quantizer_and_model_named_exists():
-    from quantlab.shared import shared_dir
+    from quantlab.util.resources import shared_dir
 
     for item in published.load().figures:
         assert item.quant is None or (shared_dir("conf") / "quant" / f"{item.quant}.yaml").exists()

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from quantlab.quoting import override, shell
+from quantlab.util.quoting import override, shell
 
 ODD = st.sampled_from(list("\\\"'${}=,()[]: \n\t%@#~&;|<>*?!"))
 TEXTS = st.text(st.one_of(ODD, st.characters(exclude_categories=["Cs"], exclude_characters="\x00")), max_size=12)

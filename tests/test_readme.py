@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from quantlab.app import compose
+from quantlab.cli.run import compose
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from quantlab.config import QuantConfig
+from quantlab.config.schema import QuantConfig
 from quantlab.quantization import receipt, registry
 from quantlab.quantization.select import replace, select
 

@@ -9,8 +9,9 @@ from compared import careful_grid, compared, of_six_utterances, paper_grid, unco
 from rich.console import Console
 from synthetic import bad_result, grid, result
 
-from quantlab import storage
-from quantlab.recommend import Limits, NotRecordedError, SeveralCorporaError, __main__, recommend, show
+from quantlab.cli.recommend import main
+from quantlab.records import storage
+from quantlab.report.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.report.rows import row
 
 UNSUPPORTED = row(bad_result("unsupported", "no CUDA kernels", cell_id="u").record)
@@ -251,7 +252,7 @@ def root(tmp_path_factory):
 
 
 def _main(*arguments, root):
-    return __main__.main(["--root", str(root), *arguments])
+    return main(["--root", str(root), *arguments])
 
 
 def test_the_command_names_a_cell(root, capsys):
@@ -295,7 +296,7 @@ def test_nothing_recorded_is_a_no_and_says_how_to_measure(root, tmp_path, capsys
 )
 def test_a_misuse_is_told_apart_from_a_no(arguments, message, capsys):
     with pytest.raises(SystemExit) as caught:
-        __main__.main(arguments)
+        main(arguments)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -316,7 +317,7 @@ def test_a_broken_record_is_told_once_and_left_out(tmp_path, capsys):
 
 def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit):
-        __main__.main(["--help"])
+        main(["--help"])
     assert "python -m quantlab.recommend --max-size-mb 100 --max-wer-increase 0.5 --device cpu" in " ".join(
         capsys.readouterr().out.split()
     )
@@ -324,7 +325,7 @@ def test_help_has_an_example(capsys):
 
 def test_the_console_script_knows_it(root):
     arguments = ("recommend", "--root", str(root), "--max-wer-increase", "5")
-    command = [sys.executable, "-m", "quantlab.command", *arguments]
+    command = [sys.executable, "-m", "quantlab.cli.main", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("nano-")
@@ -332,7 +333,7 @@ def test_the_console_script_knows_it(root):
 
 def test_neither_torch_nor_mlflow_is_imported(root):
     program = (
-        "import sys; from quantlab.recommend.__main__ import main; main(['--root', sys.argv[1]]);"
+        "import sys; from quantlab.cli.recommend import main; main(['--root', sys.argv[1]]);"
         "heavy = {'torch', 'transformers', 'mlflow', 'pandas', 'hydra', 'matplotlib'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -6,7 +6,7 @@ import pytest
 from compared import compared, uncompared
 from synthetic import result
 
-from quantlab import storage
+from quantlab.records import storage
 from quantlab.report import html, latex, markdown, published, reproduced, rows, table
 from quantlab.report.published import Published
 

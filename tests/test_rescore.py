@@ -5,9 +5,10 @@ import sys
 import pytest
 from synthetic import bad_result, result
 
-from quantlab import rescore, storage
+from quantlab.cli import rescore
+from quantlab.cli.verify import verify
+from quantlab.records import storage
 from quantlab.report.rows import rows
-from quantlab.verify import verify
 
 
 def shouting(found):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from quantlab.cli.verify import main as verify
 from quantlab.report.__main__ import main as report
-from quantlab.verify import main as verify
 
 ARCHIVES = sorted((Path(__file__).parents[1] / "docs" / "results").glob("*.tar.xz"))
 

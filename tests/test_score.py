@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantlab.figures import split_result
-from quantlab.normalise import normaliser
-from quantlab.record import Batch
-from quantlab.score import Heard, Scoring, count, is_loop, recount, utterance
+from quantlab.records.figures import split_result
+from quantlab.records.schema import Batch
+from quantlab.scoring.normalise import normaliser
+from quantlab.scoring.score import Heard, Scoring, count, is_loop, recount, utterance
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import kaldialign
 import pytest
 from synthetic import adding_up, result
 
-from quantlab import rescore, storage
-from quantlab.recommend import Limits, SeveralCorporaError, recommend
+from quantlab.cli import rescore
+from quantlab.cli.verify import verify
+from quantlab.records import storage
 from quantlab.report import document, html, latex, markdown, rows, table
-from quantlab.score import Counts, Scoring, count
+from quantlab.report.recommend import Limits, SeveralCorporaError, recommend
+from quantlab.scoring.score import Counts, Scoring, count
 from quantlab.tracking import describe
-from quantlab.verify import verify
 
 THEIRS = Scoring(scorer="kaldialign_compounds")
 PAIRS = [

@@ -1,12 +1,12 @@
-"""What the configuration of a record may look like, derived from the models of `quantlab.config`."""
+"""What the configuration of a record may look like, derived from the models of `quantlab.config.schema`."""
 
 import pytest
 from pydantic import ValidationError
 
-from quantlab.app import compose
-from quantlab.config import RunConfig
-from quantlab.record import Record
-from quantlab.shape import check, shape_of
+from quantlab.cli.run import compose
+from quantlab.config.schema import RunConfig
+from quantlab.records.schema import Record
+from quantlab.records.shape import check, shape_of
 
 WRONG = [
     ("quant", "bits", "8", "quant.bits='8': expected a number or null"),

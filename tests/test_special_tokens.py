@@ -9,13 +9,13 @@ import shutil
 import pytest
 
 from quantlab import models
-from quantlab.app import compose
-from quantlab.cell import run_cell
-from quantlab.config import Architecture, ModelConfig
+from quantlab.cli.run import compose
+from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.engines import decoding
-from quantlab.errors import CheckpointError, UnsupportedError
+from quantlab.measurement.cell import run_cell
 from quantlab.models import folder as folders
 from quantlab.models import tokens
+from quantlab.util.errors import CheckpointError, UnsupportedError
 
 GENERATION = "generation_config.json"
 SAID = json.loads((models.ASSETS / "nano" / GENERATION).read_text())

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from quantlab import storage
-from quantlab.figures import fixed_work, speed, split_result
-from quantlab.record import Batch, Utterance
-from quantlab.stats.speed import MIN_BLOCKS, Ratio, converged, ratio_of_sums, typical_ratio, verdict
+from quantlab.records import storage
+from quantlab.records.figures import fixed_work, speed, split_result
+from quantlab.records.schema import Batch, Utterance
+from quantlab.stats.ratios import MIN_BLOCKS, Ratio, converged, ratio_of_sums, typical_ratio, verdict
 
 SLOWED = Path(__file__).resolve().parent.parent / "benchmarks" / "slowed"
 

@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 from synthetic import bad_result, result, utterances
 
-from quantlab import storage
-from quantlab.record import CellResult, SplitResult
+from quantlab.records import storage
+from quantlab.records.schema import CellResult, SplitResult
 
 
 def test_what_was_written_is_read_again(tmp_path):

@@ -14,9 +14,10 @@ from compared import careful_grid
 from synthetic import bad_result, grid, result, split_result
 
 import quantlab
-from quantlab import storage, tracking
-from quantlab.config import TrackingConfig
-from quantlab.record import CellResult, FixedWork, Noise, Speed, Stages
+from quantlab import tracking
+from quantlab.config.schema import TrackingConfig
+from quantlab.records import storage
+from quantlab.records.schema import CellResult, FixedWork, Noise, Speed, Stages
 from quantlab.report import plots
 from quantlab.tracking import markers
 
@@ -394,7 +395,7 @@ def test_a_finished_grid_does_not_import_mlflow(root):
     run_id = _log(root, result("none", "resumed"))
     summary = tracking.log_sweep(root, LOCAL, "resumed", ["resumed"], "table")
     program = (
-        "import sys; from quantlab import tracking; from quantlab.config import TrackingConfig as T;"
+        "import sys; from quantlab import tracking; from quantlab.config.schema import TrackingConfig as T;"
         "print(tracking.log_cell(sys.argv[1], T(), 'resumed', 'x'),"
         " tracking.log_sweep(sys.argv[1], T(), 'resumed', ['resumed'], 'table'), 'mlflow' in sys.modules)"
     )
@@ -405,7 +406,7 @@ def test_a_finished_grid_does_not_import_mlflow(root):
 
 def test_setting_up_says_nothing(tmp_path):
     program = (
-        "import sys; from quantlab import tracking; from quantlab.config import TrackingConfig as T;"
+        "import sys; from quantlab import tracking; from quantlab.config.schema import TrackingConfig as T;"
         "tracking.prepare(sys.argv[1], T())"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

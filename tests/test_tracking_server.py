@@ -14,8 +14,9 @@ import pytest
 from servers import PASSWORD, USER, Nginx, Wire
 from synthetic import result
 
-from quantlab import storage, tracking
-from quantlab.config import TrackingConfig
+from quantlab import tracking
+from quantlab.config.schema import TrackingConfig
+from quantlab.records import storage
 
 pytestmark = pytest.mark.usefixtures("credentials")
 WRITERS = 64

@@ -13,8 +13,10 @@ import time
 import pytest
 from synthetic import bad_result, grid, result
 
-from quantlab import storage, sync, tracking
-from quantlab.config import TrackingConfig
+from quantlab import tracking
+from quantlab.cli import sync
+from quantlab.config.schema import TrackingConfig
+from quantlab.records import storage
 from quantlab.tracking import markers, writer
 
 LOCAL = TrackingConfig()

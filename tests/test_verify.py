@@ -6,8 +6,9 @@ import sys
 import pytest
 from synthetic import QUANTS, bad_result, result
 
-from quantlab import storage, verify
-from quantlab.cellid import hashed
+from quantlab.cli import verify
+from quantlab.records import storage
+from quantlab.records.cell_id import hashed
 
 
 def identified(found):

@@ -64,10 +64,10 @@ def measure(options: argparse.Namespace, tokens: int) -> list[dict[str, Any]]:
     import torch
 
     from quantlab import models
-    from quantlab.app import compose
-    from quantlab.assemble import prepared
+    from quantlab.cli.run import compose
     from quantlab.data import features, open_corpus
-    from quantlab.identity import resolve
+    from quantlab.recogniser.assemble import prepared
+    from quantlab.recogniser.fingerprints import resolve
 
     fixed = (
         "model.weights=random", f"model.random_tokens={tokens}", f"protocol.forced_tokens={tokens}",
@@ -106,10 +106,10 @@ def measure(options: argparse.Namespace, tokens: int) -> list[dict[str, Any]]:
 
 
 def _build(original: Any, config: Any, device: Any, speech: Any) -> Variant:
-    from quantlab.assemble import torch_engine
     from quantlab.data import Features
-    from quantlab.measure import Clocks
+    from quantlab.engines.clocks import Clocks
     from quantlab.quantization import receipt, registry
+    from quantlab.recogniser.assemble import torch_engine
 
     before, start = _allocated(device), time.perf_counter()
     model = copy.deepcopy(original)
@@ -156,7 +156,7 @@ def _turns(variants: dict[str, Variant], speech: Any, budget_s: float) -> dict[t
 def _figures(
     name: str, variant: Variant, times: dict[tuple[str, str], list[list[float]]], tokens: int
 ) -> dict[str, Any]:
-    from quantlab.stats.speed import typical_ratio
+    from quantlab.stats.ratios import typical_ratio
 
     typical_s = {
         work: statistics.median(min(block) for block in times[name, work]) for work in ("natural", "encoder", "decoder")
@@ -199,12 +199,12 @@ def _line(item: dict[str, Any]) -> str:
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from quantlab import gpu, machine
+    from quantlab.util import machine, nvml
 
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "card": card,
-        "driver": gpu.driver_version(),
+        "driver": nvml.driver_version(),
         "processor": machine.processor(),
         "versions": machine.versions(["torch", "transformers", "torchao", "hqq", "triton"]),
         "overrides": options.overrides,

@@ -1,12 +1,12 @@
 """Speech: corpora, features, and the utterances that calibrate."""
 
-from quantlab.content import cache_dir
 from quantlab.data.calibration import calibration_ids
 from quantlab.data.corpus import Corpus, added_reader, open_corpus
 from quantlab.data.mel import entries, features
 from quantlab.data.merge import joined_text
 from quantlab.data.speech import Features, Mel, SplitFeatures
 from quantlab.data.utterance import Utterance, file_utterance, with_digests
+from quantlab.util.files import cache_dir
 
 __all__ = [
     "Corpus",

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from quantlab.content import opened
 from quantlab.data.level import Doubt, Meter
 from quantlab.data.utterance import Audio, Part
 from quantlab.data.wav import WrongSizeError, mended
+from quantlab.util.files import opened
 
 Samples = npt.NDArray[np.float32]
 SAMPLE_RATE = 16_000  # Hz

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-from quantlab.config import CalibrationConfig
+from quantlab.config.schema import CalibrationConfig
 from quantlab.data.speech import Features
 
 

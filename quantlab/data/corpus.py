@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from quantlab.config import DatasetConfig
-from quantlab.content import Digests
-from quantlab.data.hub import read_hub
-from quantlab.data.joined import read_joined
-from quantlab.data.librispeech import read_librispeech
-from quantlab.data.manifest import read_manifest, read_shipped
+from quantlab.config.schema import DatasetConfig
 from quantlab.data.noise import noise_facts
+from quantlab.data.readers.hub import read_hub
+from quantlab.data.readers.joined import read_joined
+from quantlab.data.readers.librispeech import read_librispeech
+from quantlab.data.readers.manifest import read_manifest, read_shipped
 from quantlab.data.utterance import (
     Listing,
     Reader,
@@ -26,7 +25,8 @@ from quantlab.data.utterance import (
     split_digest,
     split_name,
 )
-from quantlab.errors import ConfigError, did_you_mean, shortened
+from quantlab.util.errors import ConfigError, did_you_mean, shortened
+from quantlab.util.files import Digests
 
 ENTRY_POINTS = "quantlab.datasets"
 OWN_SOURCES: Mapping[str, Reader] = {

@@ -28,17 +28,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantlab.config import DatasetConfig
-from quantlab.content import Digests, cache_dir
+from quantlab.config.schema import DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE
 from quantlab.data.corpus import Corpus
-from quantlab.data.joined import Joined
 from quantlab.data.noise import noise_of
+from quantlab.data.readers.joined import Joined
 from quantlab.data.speech import Features, Mel, SplitFeatures, rows_for
 from quantlab.data.utterance import File, Utterance, file_digest, split_digest
 from quantlab.data.windows import Hearing, Taken, Window, treatment
-from quantlab.errors import ConfigError
-from quantlab.record import Problem, to_json
+from quantlab.records.schema import Problem, to_json
+from quantlab.util.errors import ConfigError
+from quantlab.util.files import Digests, cache_dir
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor

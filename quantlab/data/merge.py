@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from quantlab.languages import is_spaceless
+from quantlab.util.languages import is_spaceless
 
 MATCH, ERROR = 2, -1  # both edges of an overlap are cut words: two errors are no sign against it
 BEYOND = -2  # for each word of either text beyond those that the shared audio should hold: outweighs a match

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from quantlab.config import NoiseConfig
-from quantlab.content import Digests
+from quantlab.config.schema import NoiseConfig
 from quantlab.data.audio import SAMPLE_RATE, UnreadableAudioError, excerpt
 from quantlab.data.utterance import WHOLE, File, Utterance
-from quantlab.errors import ConfigError
+from quantlab.util.errors import ConfigError
+from quantlab.util.files import Digests
 
 Samples = npt.NDArray[np.float32]
 VOICES = 6  # of a babble; with fewer, words can be made out

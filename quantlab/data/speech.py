@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quantlab.data.audio import SAMPLE_RATE
-from quantlab.errors import ConfigError
-from quantlab.record import Problem
+from quantlab.records.schema import Problem
+from quantlab.util.errors import ConfigError
 
 Mel = npt.NDArray[np.float32]
 HOP = 160  # samples from one frame of Whisper's features to the next

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from quantlab.config import DatasetConfig
-from quantlab.content import Digests
-from quantlab.errors import ConfigError, did_you_mean, shortened
-from quantlab.record import to_json
+from quantlab.config.schema import DatasetConfig
+from quantlab.records.schema import to_json
+from quantlab.util.errors import ConfigError, did_you_mean, shortened
+from quantlab.util.files import Digests
 
 SPLIT_NAME = re.compile(r"\w[\w .+-]{0,59}")
 

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quantlab.config import DatasetConfig
+from quantlab.config.schema import DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE, Clip, TooLongError, UnreadableAudioError, decode
 from quantlab.data.noise import Noise, noise_facts
 from quantlab.data.utterance import Utterance
-from quantlab.errors import ConfigError
-from quantlab.normalise import is_wordless, normaliser
-from quantlab.record import Problem
+from quantlab.records.schema import Problem
+from quantlab.scoring.normalise import is_wordless, normaliser
+from quantlab.util.errors import ConfigError
 
 Samples = npt.NDArray[np.float32]
 OVERLAP_SHARE = 1 / 3  # of the window, where no overlap is asked for; what transformers' pipeline takes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from quantlab.config import RunConfig
+from quantlab.config.schema import RunConfig
 from quantlab.data import SplitFeatures
 from quantlab.models.decoding import Decoding, LongForm
 from quantlab.models.tokens import Times, check_language, check_times
-from quantlab.record import EngineStages
+from quantlab.records.schema import EngineStages
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from quantlab.data import SplitFeatures
+from quantlab.engines.clocks import Stopwatch
 from quantlab.engines.greedy import GreedyDecoder
 from quantlab.engines.pytorch import features_on, until_end
-from quantlab.measure import Stopwatch
 from quantlab.models.decoding import Decoding
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from quantlab.data import SplitFeatures
+from quantlab.engines.clocks import Stopwatch
 from quantlab.engines.pytorch import positions_of
-from quantlab.measure import Stopwatch
 from quantlab.models.decoding import Decoding
 
 

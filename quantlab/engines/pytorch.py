@@ -14,7 +14,7 @@ from torch import nn
 
 from quantlab.data import Mel, SplitFeatures
 from quantlab.engines import long_form
-from quantlab.measure import Stopwatch
+from quantlab.engines.clocks import Stopwatch
 from quantlab.models.decoding import Decoding, LongForm
 
 if TYPE_CHECKING:

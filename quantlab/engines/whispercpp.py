@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from quantlab.data import SplitFeatures
+from quantlab.engines.clocks import Stopwatch
 from quantlab.engines.pytorch import positions_of
-from quantlab.ggml.vocabulary import Vocabulary
-from quantlab.measure import Stopwatch
 from quantlab.models.decoding import Decoding
-from quantlab.record import EngineStages
+from quantlab.models.formats.ggml.vocabulary import Vocabulary
+from quantlab.records.schema import EngineStages
 
 CPU = torch.device("cpu")
 ERROR = 4  # ggml_log_level

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from quantlab import storage
-from quantlab.commandline import MISUSED, NO, Parser, tell, warn
-from quantlab.entry import enter
-from quantlab.errors import ConfigError, ExportError, Unavailable, did_you_mean
 from quantlab.export.place import is_there
-from quantlab.record import Exported, Record
-from quantlab.rootoption import add_root, no_records
+from quantlab.records import storage
+from quantlab.records.root_option import add_root, no_records
+from quantlab.records.schema import Exported, Record
+from quantlab.util.console import MISUSED, NO, Parser, tell, warn
+from quantlab.util.entry import enter
+from quantlab.util.errors import ConfigError, ExportError, Unavailable, did_you_mean
 
 _EXAMPLE = "python -m quantlab.export --root mlruns --dir exported 2f0c6d1b9a3e4857"
 

@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantlab import storage
-from quantlab.assemble import Assembled, assemble, prepared
-from quantlab.config import AS_SHIPPED, RunConfig
+from quantlab.config.parse import parse_config
+from quantlab.config.schema import AS_SHIPPED, RunConfig
 from quantlab.data import open_corpus
 from quantlab.data.speech import pieces
-from quantlab.errors import ConfigError, ExportError
+from quantlab.engines.clocks import Clocks
 from quantlab.export.keep import Heard, keep, spread
 from quantlab.export.place import staged
-from quantlab.identity import cell_id, fingerprints
-from quantlab.measure import Clocks
 from quantlab.models.folder import some
-from quantlab.parse import parse_config
-from quantlab.record import Exported, Record, Utterance
+from quantlab.recogniser.assemble import Assembled, assemble, prepared
+from quantlab.recogniser.fingerprints import cell_id, fingerprints
+from quantlab.records import storage
+from quantlab.records.schema import Exported, Record, Utterance
+from quantlab.util.errors import ConfigError, ExportError
 
 
 def export_recorded(root: Path, record: Record, directory: str) -> Exported:

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from quantlab.config import RunConfig
+from quantlab.config.schema import RunConfig
 from quantlab.data import SplitFeatures
 from quantlab.engines import Engine
-from quantlab.errors import ExportError
+from quantlab.engines.clocks import Clocks
 from quantlab.export import manifest as manifests
 from quantlab.export.place import folder_of, publish
 from quantlab.export.read import model_of
 from quantlab.export.write import Made, write
-from quantlab.measure import Clocks
 from quantlab.models.folder import some
 from quantlab.quantization import registry
 from quantlab.quantization.tensors import bytes_by_dtype
-from quantlab.record import Exported
+from quantlab.records.schema import Exported
+from quantlab.util.errors import ExportError
 
 if TYPE_CHECKING:
-    from quantlab.assemble import Assembled
+    from quantlab.recogniser.assemble import Assembled
 
 CHECKED_BATCHES = 4  # that are decoded again
 Item = TypeVar("Item")
@@ -90,7 +90,7 @@ def check(config: RunConfig, made: Assembled, folder: Path, device: torch.device
 
 def _engine(config: RunConfig, made: Assembled, folder: Path, device: torch.device) -> Engine:
     """What decodes the folder's model, as the cell's own does."""
-    from quantlab.assemble import torch_engine
+    from quantlab.recogniser.assemble import torch_engine
 
     found = manifests.read(folder)
     quantizer = registry.get(found.quant.library)

@@ -9,11 +9,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from quantlab.config import QuantConfig
-from quantlab.errors import ExportError
+from quantlab.config.schema import QuantConfig
 from quantlab.models.decoding import Decoding
 from quantlab.models.folder import some
 from quantlab.quantization.portable import Dtype, Trait
+from quantlab.util.errors import ExportError
 
 NAME = "quantlab.json"
 WEIGHTS = "quantized.safetensors"  # of the libraries of PyTorch; not what transformers would take for a checkpoint

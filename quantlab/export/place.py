@@ -18,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from quantlab.config import RunConfig
-from quantlab.errors import ConfigError, ExportError
-from quantlab.storage import fsync
+from quantlab.config.schema import RunConfig
+from quantlab.records.storage import fsync
+from quantlab.util.errors import ConfigError, ExportError
 
 LABEL_CHARS = 100  # of a folder's name, which most file systems bound at 255 bytes
 STAGING = re.compile(r"\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]+(\.old)?\.tmp")

@@ -12,16 +12,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from quantlab.errors import ConfigError, ExportError
 from quantlab.export import manifest as manifests
 from quantlab.export.manifest import WEIGHTS, Manifest
 from quantlab.export.own_engine import OwnEngine
 from quantlab.export.skeleton import check_modules, on_meta, quantize_empty
-from quantlab.machine import usable_cores, why_no_device
 from quantlab.models.folder import some
 from quantlab.quantization import embedding, registry
 from quantlab.quantization.portable import fill, layout, plain
 from quantlab.quantization.tensors import leaves
+from quantlab.util.errors import ConfigError, ExportError
+from quantlab.util.machine import usable_cores, why_no_device
 
 
 def load_folder(folder: Path) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantlab.export.manifest import NAME, WEIGHTS, Manifest
-from quantlab.printable import markdown
+from quantlab.util.printable import markdown
 
 BY_QUANTLAB = """\
 ```python

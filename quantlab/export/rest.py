@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantlab.export.place import is_there
-from quantlab.record import Record
+from quantlab.records.schema import Record
 
 
 def export_rest(root: Path, records: Sequence[Record], directory: str | None) -> bool:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantlab.errors import ExportError
 from quantlab.export.manifest import Manifest
 from quantlab.models.folder import some, whisper_config
 from quantlab.quantization import registry
 from quantlab.quantization.base import Calibrate
 from quantlab.quantization.portable import Remembers
 from quantlab.quantization.select import replace
+from quantlab.util.errors import ExportError
 
 
 def on_meta(folder: Path) -> Any:

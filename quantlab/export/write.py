@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 
-from quantlab.config import RunConfig
+from quantlab.config.schema import RunConfig
 from quantlab.export.manifest import NAME, README, WEIGHTS, Manifest, digests
 from quantlab.export.readme import readme
-from quantlab.identity import library_versions
 from quantlab.models.decoding import Decoding
 from quantlab.quantization.portable import Portable, layout
+from quantlab.recogniser.fingerprints import library_versions
 
 if TYPE_CHECKING:
     from torch import Tensor

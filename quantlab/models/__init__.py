@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantlab import hub
-from quantlab.config import Dtype, ModelConfig
-from quantlab.errors import CheckpointError, ConfigError, Unavailable, did_you_mean
+from quantlab.config.schema import Dtype, ModelConfig
 from quantlab.models import caches, convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original
 from quantlab.models.foreign import EXPECTED, what_it_is
 from quantlab.models.tokens import Tokens
-from quantlab.record import OriginalFile, to_json
+from quantlab.records.schema import OriginalFile, to_json
+from quantlab.util import hub
+from quantlab.util.errors import CheckpointError, ConfigError, Unavailable, did_you_mean
+from quantlab.util.resources import ASSETS
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
-ASSETS = Path(__file__).parents[1] / "assets"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "merges.txt", "model.safetensors", "model-*-of-*.safetensors")
 

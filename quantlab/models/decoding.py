@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quantlab.config import AudioContext
+from quantlab.config.schema import AudioContext
 
 
 @dataclass(frozen=True)

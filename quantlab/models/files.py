@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quantlab.content import LARGEST_BYTES, opened
-from quantlab.errors import CheckpointError, shortened
+from quantlab.util.errors import CheckpointError, shortened
+from quantlab.util.files import LARGEST_BYTES, opened
 
 MOST_BYTES = 64 << 20  # of a file of text; the tokenizer.json of Whisper has 4 MB
 MOST_HEADER_BYTES = 100_000_000  # of safetensors, the library's own limit

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from quantlab.config import Architecture, bounds
-from quantlab.content import Digests
-from quantlab.errors import CheckpointError, ConfigError, shortened
+from quantlab.config.schema import Architecture, bounds
 from quantlab.models import tokens
 from quantlab.models.files import (
     MOST_BYTES,
@@ -23,7 +21,9 @@ from quantlab.models.files import (
     read_json,
 )
 from quantlab.models.foreign import what_it_is
-from quantlab.record import to_json
+from quantlab.records.schema import to_json
+from quantlab.util.errors import CheckpointError, ConfigError, shortened
+from quantlab.util.files import Digests
 
 INDEX = "model.safetensors.index.json"
 CONTENT = (  # decides what a checkpoint computes, besides its safetensors

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from quantlab.errors import ConfigError, shortened
 from quantlab.models.files import is_there, read_json
+from quantlab.util.errors import ConfigError, shortened
 
 MERGE = "merge it first (`merge_and_unload` of peft, then `save_pretrained`) and give that folder"
 ORIGINAL = "give the folder of transformers that it was made from; quantlab quantizes and converts by itself"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.errors import CheckpointError, ConfigError, shortened
 from quantlab.models.folder import check, some, view
 from quantlab.models.tokens import generation_config
+from quantlab.util.errors import CheckpointError, ConfigError, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor

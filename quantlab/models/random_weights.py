@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.config import Architecture, ModelConfig
-from quantlab.errors import ConfigError
+from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.models import convert
+from quantlab.models.convert.parts import FRAME_RATE
 from quantlab.models.folder import whisper_config
-from quantlab.models.parts import FRAME_RATE
+from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import (

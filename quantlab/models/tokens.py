@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from quantlab.errors import CheckpointError, UnsupportedError, shortened
-from quantlab.ggml.vocabulary import BLANK, END_OF_ENGLISH, NEVER
 from quantlab.models.files import is_there, read_json
+from quantlab.models.formats.ggml.vocabulary import BLANK, END_OF_ENGLISH, NEVER
+from quantlab.util.errors import CheckpointError, UnsupportedError, shortened
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, WhisperTokenizer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from quantlab.config import Dtype, QuantConfig
+from quantlab.config.schema import Dtype, QuantConfig
 from quantlab.quantization.tensors import Held, Stored
 
 if TYPE_CHECKING:

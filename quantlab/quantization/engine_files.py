@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from quantlab.errors import CheckpointError, shortened
+from quantlab.util.errors import CheckpointError, shortened
 
 
 @contextlib.contextmanager

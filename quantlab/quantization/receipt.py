@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from quantlab.config import Dtype
+from quantlab.config.schema import Dtype
 from quantlab.quantization.base import Converted, Quantizer
 from quantlab.quantization.embedding import SharedEmbedding
 from quantlab.quantization.tensors import (
@@ -18,7 +18,7 @@ from quantlab.quantization.tensors import (
     own_tensors,
     sum_by_dtype,
 )
-from quantlab.record import ModuleReceipt, Receipt
+from quantlab.records.schema import ModuleReceipt, Receipt
 
 
 @dataclass(frozen=True)

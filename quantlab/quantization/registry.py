@@ -13,10 +13,10 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, cast
 
-from quantlab.config import Dtype, QuantConfig
-from quantlab.errors import ConfigError, did_you_mean
+from quantlab.config.schema import Dtype, QuantConfig
 from quantlab.quantization import backends
 from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader
+from quantlab.util.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from quantlab.config import QuantConfig
-from quantlab.errors import ConfigError
+from quantlab.config.schema import QuantConfig
+from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn

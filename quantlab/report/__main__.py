@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from quantlab.commandline import MISUSED, NO, Parser, one_of, positive, to_stdout, warn
-from quantlab.entry import enter
-from quantlab.printable import printable
+from quantlab.records.root_option import PACKED, add_root, no_records, records_below
 from quantlab.report import flat, latex, markdown, rows, table
 from quantlab.report.rows import Row
-from quantlab.rootoption import PACKED, add_root, no_records, records_below
+from quantlab.util.console import MISUSED, NO, Parser, one_of, positive, to_stdout, warn
+from quantlab.util.entry import enter
+from quantlab.util.printable import printable
 
 _PAGE = "report.html"  # below the root
 

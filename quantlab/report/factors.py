@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quantlab import storage
-from quantlab.config import StatsConfig
-from quantlab.evidence import RULE_OF_THREE
-from quantlab.pairs import read_scores
+from quantlab.analysis.evidence import RULE_OF_THREE
+from quantlab.analysis.pairs import read_scores
+from quantlab.config.schema import StatsConfig
+from quantlab.records import storage
 from quantlab.report.rows import Row
 from quantlab.stats.factorial import Effect, Matched, main_effects
 from quantlab.stats.paired import holm

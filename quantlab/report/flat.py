@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantlab.printable import printable
 from quantlab.report.rows import Row
+from quantlab.util.printable import printable
 
 _FORMULA = re.compile(r"((?:^|[;,|])\s*)([=@＝＠]|[+\-＋－](?![\d.]*(?:$|[;,|])))")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantlab.printable import printable
 from quantlab.report import document
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
+from quantlab.util.printable import printable
 
 _PROSE = r"p{0.4\textwidth}"
 _HEAD = "% needs \\usepackage{booktabs,graphicx}; written by python -m quantlab.report --format latex"

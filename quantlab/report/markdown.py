@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from quantlab.printable import markdown as escape
 from quantlab.report import document
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.rows import Row
+from quantlab.util.printable import markdown as escape
 
 
 def render(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> str:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from quantlab.printable import printable
 from quantlab.report import ranking, study
 from quantlab.report.rows import Row
 from quantlab.report.study import Group
 from quantlab.report.wording import MB, Interval, rate_name
+from quantlab.util.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

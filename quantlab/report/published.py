@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from quantlab.config import Dtype
-from quantlab.shared import shared_dir
+from quantlab.config.schema import Dtype
+from quantlab.util.resources import shared_dir
 
 _FILE = Path(__file__).with_name("published.yaml")
 _CHANGES_NO_FIGURE = {"name", "backend"}  # of the keys of quant: kernels compute the same

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantlab import storage
-from quantlab.commandline import warn
-from quantlab.config import AS_SHIPPED
-from quantlab.evidence import Evidence, SplitEvidence, evidence
-from quantlab.labels import Cell, of_record
-from quantlab.pairs import find_baselines
+from quantlab.analysis.evidence import Evidence, SplitEvidence, evidence
+from quantlab.analysis.pairs import find_baselines
+from quantlab.config.schema import AS_SHIPPED
 from quantlab.quantization.base import FLOATS
 from quantlab.quantization.select import HEAD
-from quantlab.record import Problem, Receipt, Record, SplitResult
+from quantlab.records import storage
+from quantlab.records.labels import Cell, of_record
+from quantlab.records.schema import Problem, Receipt, Record, SplitResult
 from quantlab.report import reproduced
+from quantlab.util.console import warn
 
 Row = dict[str, Any]
 
@@ -120,7 +120,7 @@ def row(record: Record, compared: Evidence | None = None) -> Row:
 
     Args:
         record: the cell.
-        compared: see `quantlab.evidence`; without it what rests on a comparison or a resample is None.
+        compared: see `quantlab.analysis.evidence`; without it what rests on a comparison or a resample is None.
     """
     compared = compared or Evidence()
     receipt, cell = record.receipt, of_record(record)

@@ -15,9 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from quantlab.commandline import console as plain_console
-from quantlab.labels import AXES, OF_FORMAT
-from quantlab.printable import printable
+from quantlab.records.labels import AXES, OF_FORMAT
 from quantlab.report.ranking import few, rtf
 from quantlab.report.rows import Row
 from quantlab.report.wording import (
@@ -47,6 +45,8 @@ from quantlab.report.wording import (
     three_digits,
     too_few,
 )
+from quantlab.util.console import console as plain_console
+from quantlab.util.printable import printable
 
 __all__ = ["Column", "columns", "rtf", "show", "text"]
 

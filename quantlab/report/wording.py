@@ -8,10 +8,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from typing import Any
 
-from quantlab import labels, reasons
-from quantlab.languages import RATES
+from quantlab.records import labels
 from quantlab.report.rows import Row, cell
 from quantlab.stats.bootstrap import MIN_UNITS
+from quantlab.util import reasons
+from quantlab.util.languages import RATES
 
 ABSENT = "–"
 MB = 1_000_000  # bytes

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from quantlab.config import TrackingConfig
+from quantlab.config.schema import TrackingConfig
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.reach import reach
 from quantlab.tracking.store import Store, connected, load, server_uri

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from quantlab import labels
-from quantlab.config import AS_SHIPPED
-from quantlab.overrides import GROUPS, overrides
-from quantlab.printable import printable
-from quantlab.record import Record
+from quantlab.config.overrides import GROUPS, overrides
+from quantlab.config.schema import AS_SHIPPED
+from quantlab.records import labels
+from quantlab.records.schema import Record
+from quantlab.util.printable import printable
 
 # Parameter → key of the resolved configuration: the grid's axes, then what else tells cells apart.
 PARAMS = {

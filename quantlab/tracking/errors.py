@@ -15,5 +15,5 @@ class Damaged(TrackingError):  # noqa: N818  as below
     passes = False
 
 
-class Unreachable(TrackingError):  # noqa: N818  a state of the world, as quantlab.errors.Unavailable is
+class Unreachable(TrackingError):  # noqa: N818  a state of the world, as quantlab.util.errors.Unavailable is
     """Nothing answers at all, or only to say that it is not well: what failed for one record would for the next."""

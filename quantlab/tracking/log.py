@@ -10,15 +10,15 @@ from typing import Any
 
 import yaml
 
-from quantlab import storage
-from quantlab.config import TrackingConfig
-from quantlab.content import read_bytes
-from quantlab.record import Record
+from quantlab.config.schema import TrackingConfig
+from quantlab.records import storage
+from quantlab.records.schema import Record
 from quantlab.tracking import describe, runs, writer
 from quantlab.tracking.errors import TrackingError
 from quantlab.tracking.markers import cell_marker, logged_run, remember
 from quantlab.tracking.runs import Identity, Run
 from quantlab.tracking.store import Store, with_store
+from quantlab.util.files import read_bytes
 
 
 def log_cell(root: str | Path, tracking: TrackingConfig, cell_id: str, sweep: str) -> str | None:

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quantlab.address import Address
-from quantlab.config import TrackingConfig
-from quantlab.content import read_note
-from quantlab.storage import cells_dir
+from quantlab.config.schema import TrackingConfig
+from quantlab.records.storage import cells_dir
+from quantlab.util.address import Address
+from quantlab.util.files import read_note
 
 
 def database(root: str | Path) -> Path:

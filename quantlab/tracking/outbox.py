@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from quantlab import storage
-from quantlab.address import VARIABLE, Address
-from quantlab.config import TrackingConfig
+from quantlab.config.schema import TrackingConfig
+from quantlab.records import storage
 from quantlab.tracking import runs, summary
 from quantlab.tracking.courier import Courier
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.log import log_once
 from quantlab.tracking.markers import begin_sweep, cell_marker, logged_run, sweep_marker
 from quantlab.tracking.store import Store, ui_links
+from quantlab.util.address import VARIABLE, Address
 
 # Seconds that a grid waits for a server. A local store has no limit: writing it is this machine's own work.
 ANSWER_S = 2.0  # for a sign of life

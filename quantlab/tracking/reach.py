@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
-from quantlab.address import Address
-from quantlab.redact import redact
 from quantlab.tracking.errors import Unreachable
+from quantlab.util.address import Address
+from quantlab.util.redact import redact
 
 PROBE_S = 1.5  # a live server answers in milliseconds
 

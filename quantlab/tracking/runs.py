@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantlab import storage
-from quantlab.content import read_bytes
+from quantlab.records import storage
 from quantlab.tracking import writer
 from quantlab.tracking.markers import root_id
 from quantlab.tracking.store import Store
+from quantlab.util.files import read_bytes
 
 _CLOSED = "KILLED"  # half of a run, whose process is gone
 _PAGE = 1000  # runs of one answer
@@ -47,7 +47,7 @@ class Run:
         return self.status in ("RUNNING", "SCHEDULED")
 
     def shows(self, record: Identity) -> bool:
-        return self.tags.get("quantlab.record") == record.digest
+        return self.tags.get("quantlab.records.schema") == record.digest
 
     def is_of_root(self, record: Identity) -> bool:
         return self.tags.get("quantlab.root", record.root) == record.root
@@ -65,7 +65,7 @@ class Identity:
         return {
             "quantlab.kind": "cell",
             "quantlab.cell_id": self.cell_id,
-            "quantlab.record": self.digest,
+            "quantlab.records.schema": self.digest,
             "quantlab.root": self.root,
         }
 

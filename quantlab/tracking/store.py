@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from quantlab.address import Address, opened
-from quantlab.config import TrackingConfig
-from quantlab.redact import redact
+from quantlab.config.schema import TrackingConfig
 from quantlab.tracking import view
 from quantlab.tracking.errors import Damaged, TrackingError, Unreachable
 from quantlab.tracking.markers import database, experiment_marker, query, recalled, remember
 from quantlab.tracking.reach import reach
+from quantlab.util.address import Address, opened
+from quantlab.util.redact import redact
 
 T = TypeVar("T")
 _PATIENT_S = 5.0  # a server that 64 processes write to may take longer than a grid would wait

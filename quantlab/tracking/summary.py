@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantlab import storage
-from quantlab.config import TrackingConfig
-from quantlab.record import Record, to_json
-from quantlab.redact import redact
+from quantlab.config.schema import TrackingConfig
+from quantlab.records import storage
+from quantlab.records.schema import Record, to_json
 from quantlab.tracking import describe, runs, view, writer
 from quantlab.tracking.markers import cell_marker, logged_run, remember, sweep_marker
 from quantlab.tracking.store import Store, with_store
+from quantlab.util.redact import redact
 
 _VIEWS = 30  # of sweeps
 
@@ -134,7 +134,7 @@ def _fill(store: Store, run_id: str, sweep: str, cells: Sequence[Record], shown:
 
     now_ms = round(1000 * time.time())
     note = view.summary_note(table, shown, store.experiment_id)
-    tags: dict[str, Any] = {"mlflow.note.content": note, "status": "summary", "quantlab.content": fingerprint(cells)}
+    tags: dict[str, Any] = {"mlflow.note.content": note, "status": "summary", "quantlab.util.files": fingerprint(cells)}
     store.client.log_text(run_id, table, "table.txt")
     _save_views(store, sweep, sorted({split for cell in cells for split in cell.splits}))
     store.client.log_batch(

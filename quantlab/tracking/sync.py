@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantlab import storage
-from quantlab.config import TrackingConfig
-from quantlab.record import Record
+from quantlab.config.schema import TrackingConfig
+from quantlab.records import storage
+from quantlab.records.schema import Record
 from quantlab.tracking import markers, runs, summary
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.log import log_missing, log_once

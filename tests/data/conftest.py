@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from quantlab.config import DatasetConfig
+from quantlab.config.schema import DatasetConfig
 
 RATE = 16_000
 

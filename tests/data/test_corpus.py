@@ -9,9 +9,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quantlab.config import DatasetConfig
+from quantlab.config.schema import DatasetConfig
 from quantlab.data import Corpus, open_corpus
-from quantlab.errors import ConfigError
+from quantlab.util.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
 
@@ -170,7 +170,7 @@ def test_a_third_partys_source(tmp_path):
     (info / "entry_points.txt").write_text("[quantlab.datasets]\nelsewhere = elsewhere:read\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from quantlab.config import DatasetConfig\n"
+        "from quantlab.config.schema import DatasetConfig\n"
         "from quantlab.data import open_corpus\n"
         f"dataset = DatasetConfig(name='mine', source='elsewhere', path={str(tmp_path / 'a.wav')!r})\n"
         "print(open_corpus(dataset).splits['s'][0].id)\n"
@@ -339,7 +339,7 @@ def test_demo():
 def test_opening_is_quick_and_free_of_torch():
     code = (
         "import sys, json\n"
-        "from quantlab.config import DatasetConfig, ModelConfig\n"
+        "from quantlab.config.schema import DatasetConfig, ModelConfig\n"
         "from quantlab import models\n"
         "from quantlab.data import open_corpus\n"
         "mark = open_corpus(DatasetConfig(name='demo', source='shipped')).fingerprint\n"

@@ -16,10 +16,10 @@ import soundfile
 from local_hub import COMMIT, Repository, serving
 
 from quantlab import models
-from quantlab.config import DatasetConfig, HubSplit, ModelConfig
+from quantlab.config.schema import DatasetConfig, HubSplit, ModelConfig
 from quantlab.data import features, open_corpus
 from quantlab.data.audio import UnreadableAudioError, decode
-from quantlab.errors import ConfigError, Unavailable
+from quantlab.util.errors import ConfigError, Unavailable
 
 from .conftest import RATE, tone, write_librispeech_parquet
 

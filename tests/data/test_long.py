@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
-from quantlab.app import compose
-from quantlab.cell import run_cell
-from quantlab.config import DatasetConfig, NoiseConfig
+from quantlab.cli.run import compose
+from quantlab.config.schema import DatasetConfig, NoiseConfig
 from quantlab.data import features, joined_text, open_corpus
 from quantlab.data.audio import decode
 from quantlab.data.merge import Overlap, merged
 from quantlab.data.noise import noise_of
 from quantlab.data.sound import overlaps, sound
 from quantlab.data.windows import Hearing
-from quantlab.errors import ConfigError
-from quantlab.normalise import normaliser
+from quantlab.measurement.cell import run_cell
+from quantlab.scoring.normalise import normaliser
+from quantlab.util.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
 

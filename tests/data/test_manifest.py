@@ -10,12 +10,12 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quantlab.config import DatasetConfig
+from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
 from quantlab.data.audio import UnreadableAudioError, decode
-from quantlab.data.keys import HARMLESS
+from quantlab.data.readers.keys import HARMLESS
 from quantlab.data.utterance import WHOLE, Part
-from quantlab.errors import ConfigError
+from quantlab.util.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
 

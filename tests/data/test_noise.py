@@ -6,12 +6,12 @@ import soundfile
 from scipy.signal import welch
 from transformers import WhisperFeatureExtractor
 
-from quantlab.config import NoiseConfig
+from quantlab.config.schema import NoiseConfig
 from quantlab.data import features, open_corpus
 from quantlab.data.audio import UnreadableAudioError
 from quantlab.data.noise import noise_of
 from quantlab.data.utterance import file_utterance
-from quantlab.errors import ConfigError
+from quantlab.util.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone
 

@@ -7,17 +7,17 @@ import pytest
 import soundfile
 from transformers import WhisperFeatureExtractor
 
-from quantlab import storage
-from quantlab.app import compose
-from quantlab.cell import run_cell
+from quantlab.cli.run import compose
+from quantlab.cli.verify import verify
 from quantlab.data import features, open_corpus
-from quantlab.data.manifest import ASSETS
-from quantlab.errors import ConfigError
-from quantlab.figures import split_result
-from quantlab.record import Batch
+from quantlab.data.readers.manifest import ASSETS
+from quantlab.measurement.cell import run_cell
+from quantlab.records import storage
+from quantlab.records.figures import split_result
+from quantlab.records.schema import Batch
 from quantlab.report.rows import rows
-from quantlab.score import Heard, Scoring, utterance
-from quantlab.verify import verify
+from quantlab.scoring.score import Heard, Scoring, utterance
+from quantlab.util.errors import ConfigError
 
 from .conftest import RATE, manifest_config, write_jsonl
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from quantlab.data import Features, SplitFeatures
-from quantlab.recordings import scored
-from quantlab.score import Scoring
+from quantlab.measurement.recordings import scored
+from quantlab.scoring.score import Scoring
 
 # The reference has 2.5 words a second for a minute.
 SPOKEN, QUIET = 1.0, -0.5  # of a log-mel bin

@@ -4,13 +4,13 @@ import pytest
 import torch
 from synthetic import result
 
-from quantlab.alternate import must_alternate
-from quantlab.app import compose
-from quantlab.assemble import assemble, prepared
-from quantlab.cell import _resident_baseline, run_cell
-from quantlab.identity import cell_id
-from quantlab.measure import Clocks
-from quantlab.pairs import find_baselines
+from quantlab.analysis.pairs import find_baselines
+from quantlab.cli.run import compose
+from quantlab.engines.clocks import Clocks
+from quantlab.measurement.alternate import must_alternate
+from quantlab.measurement.cell import _resident_baseline, run_cell
+from quantlab.recogniser.assemble import assemble, prepared
+from quantlab.recogniser.fingerprints import cell_id
 from quantlab.report import wording
 from quantlab.report.rows import row
 from quantlab.report.table import columns, text

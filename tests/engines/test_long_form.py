@@ -9,17 +9,17 @@ import soundfile
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
-from quantlab.app import compose
-from quantlab.cell import run_cell
-from quantlab.cellid import hashed
+from quantlab.cli.run import compose
 from quantlab.data import SplitFeatures, features, open_corpus
 from quantlab.engines import Passages, windows_of
 from quantlab.engines.long_form import FALLBACKS
 from quantlab.engines.pytorch import Eager
-from quantlab.errors import CheckpointError, ConfigError
+from quantlab.grid.plan import plan
+from quantlab.measurement.cell import run_cell
 from quantlab.models import ASSETS
 from quantlab.models.decoding import Decoding, LongForm
-from quantlab.plan import plan
+from quantlab.records.cell_id import hashed
+from quantlab.util.errors import CheckpointError, ConfigError
 
 CPU = torch.device("cpu")
 POSITIONS, BINS = 50, 8  # a window of one second

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from quantlab import models
-from quantlab.app import compose
-from quantlab.cell import run_cell
+from quantlab.cli.run import compose
 from quantlab.data import features, open_corpus
 from quantlab.engines import compiled, decoding
 from quantlab.engines.pytorch import Eager, positions_of
-from quantlab.plan import plan
+from quantlab.grid.plan import plan
+from quantlab.measurement.cell import run_cell
 
 CPU = torch.device("cpu")
 OPTIONS = ("dataset.limit=3", "device=cpu", "tracking=off", "protocol.batch_size=2", "protocol.forced_tokens=8")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from exporting import configure
 
-from quantlab.cell import run_cell
+from quantlab.measurement.cell import run_cell
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from quantlab.app import compose
-from quantlab.config import ExportConfig, QuantConfig
+from quantlab.cli.run import compose
+from quantlab.config.schema import ExportConfig, QuantConfig
 from quantlab.quantization import registry
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from quantlab import storage
 from quantlab.export.__main__ import main
 from quantlab.export.rest import export_rest
+from quantlab.records import storage
 
 SMALL = ("dataset.limit=2", "dataset.splits=[other]", "protocol=quick", "device=cpu", "tracking=off")
 

@@ -7,9 +7,9 @@ import torch
 from exporting import configure
 from safetensors import safe_open
 
-from quantlab.cell import run_cell
 from quantlab.export import load
 from quantlab.export.manifest import WEIGHTS
+from quantlab.measurement.cell import run_cell
 from quantlab.quantization.embedding import EMBEDDING, SharedEmbedding
 
 

@@ -12,9 +12,9 @@ import soundfile
 from exporting import ROOT, on_cpu
 from safetensors import safe_open
 
-from quantlab.errors import ExportError
 from quantlab.export import load
 from quantlab.export.manifest import WEIGHTS
+from quantlab.util.errors import ExportError
 
 BYTES = {"BOOL": 1, "I8": 1, "U8": 1, "F8_E4M3": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4, "I64": 8, "F64": 8}
 OWN_ENGINE = ("ct2", "ggml")

@@ -12,27 +12,27 @@ import torch
 from exporting import ROOT, composed, configure, parsed
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from quantlab import cell
-from quantlab.assemble import assemble, prepared
-from quantlab.cell import run_cell
-from quantlab.config import QuantConfig
+from quantlab.config.schema import QuantConfig
 from quantlab.data.speech import pieces
 from quantlab.engines import decoding
-from quantlab.errors import ConfigError, ExportError
+from quantlab.engines.clocks import Clocks
 from quantlab.export import load
 from quantlab.export import manifest as manifests
 from quantlab.export.keep import CHECKED_BATCHES, Heard, check, keep, spread
 from quantlab.export.place import folder_of, is_there, make, publish, staged
 from quantlab.export.read import model_of
 from quantlab.export.write import Made, write
-from quantlab.identity import cell_id, resolve
-from quantlab.measure import Clocks
+from quantlab.measurement import cell
+from quantlab.measurement.cell import run_cell
 from quantlab.models import Checkpoint
 from quantlab.models.companions import write_companions
 from quantlab.quantization import registry
 from quantlab.quantization.portable import portable
 from quantlab.quantization.select import select
 from quantlab.quantization.tensors import bytes_by_dtype
+from quantlab.recogniser.assemble import assemble, prepared
+from quantlab.recogniser.fingerprints import cell_id, resolve
+from quantlab.util.errors import ConfigError, ExportError
 
 CPU = torch.device("cpu")
 
@@ -116,7 +116,7 @@ def test_a_disk_that_is_full_from_the_start_costs_no_figure(tmp_path, monkeypatc
     config = configure("ggml_q8_0", tmp_path / "exported")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    monkeypatch.setattr("quantlab.cell._run", lifted(before, cell._run))
+    monkeypatch.setattr("quantlab.measurement.cell._run", lifted(before, cell._run))
     try:
         result = run_cell(config)
     finally:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantlab.errors import ConfigError, ExportError
 from quantlab.export import load
 from quantlab.export.manifest import NAME, WEIGHTS, digests
+from quantlab.util.errors import ConfigError, ExportError
 
 MODULE = "model.decoder.layers.0.fc1"
 TENSOR = f"{MODULE}.W_q"

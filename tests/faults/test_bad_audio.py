@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import soxr
 
-from quantlab import storage
-from quantlab.data.manifest import ASSETS
+from quantlab.data.readers.manifest import ASSETS
+from quantlab.records import storage
 
 DEMO = ASSETS / "demo"
 RATE = 16_000  # Hz

@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantlab import models, storage
-from quantlab.app import compose
-from quantlab.config import ModelConfig
-from quantlab.errors import CheckpointError, ConfigError
-from quantlab.plan import plan
+from quantlab import models
+from quantlab.cli.run import compose
+from quantlab.config.schema import ModelConfig
+from quantlab.grid.plan import plan
+from quantlab.records import storage
+from quantlab.util.errors import CheckpointError, ConfigError
 
 EMBEDDING = "model.decoder.embed_tokens.weight"
 LAYER = "model.encoder.layers.0.fc1.weight"

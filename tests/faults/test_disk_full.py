@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from synthetic import result
 
-from quantlab import storage
+from quantlab.records import storage
 
 CELLS = ("device=cpu", "dataset.limit=1", "protocol=quick")
 NO_ROOM = "its record could not be written: [Errno 28] No space left on device"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from quantlab import storage
-from quantlab.app import main
-from quantlab.entry import STOPS, enter
-from quantlab.grid import Grid
+from quantlab.cli.run import main
+from quantlab.grid.run import Grid
+from quantlab.records import storage
+from quantlab.util.entry import STOPS, enter
 
 SMALL = ("device=cpu", "dataset.limit=2", "protocol=quick", "tracking=off")
 
@@ -35,7 +35,8 @@ def test_every_signal_stops_a_grid_alike_from_the_first_moment(quantlab, stop):
 def test_a_signal_that_is_ignored_at_the_start_stays_so():
     """As nohup does with SIGHUP, and a script with the SIGINT of what it puts into the background."""
     code = (
-        "import os, signal; from quantlab.entry import enter; enter(lambda: os.kill(os.getpid(), signal.SIGHUP) or 7)"
+        "import os, signal; from quantlab.util.entry import enter; "
+        "enter(lambda: os.kill(os.getpid(), signal.SIGHUP) or 7)"
     )
     for ignored, expected in ((True, 7), (False, 130)):
         before = (lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if ignored else None
@@ -59,7 +60,7 @@ COMMANDS = (
     "quantlab.rescore --normaliser basic",
     "quantlab.recommend",
 )
-OTHERS = ("quantlab --cfg job", "quantlab.command")
+OTHERS = ("quantlab --cfg job", "quantlab.cli.main")
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *OTHERS])

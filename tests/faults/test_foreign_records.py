@@ -9,13 +9,12 @@ import socket
 import pytest
 from synthetic import result
 
-from quantlab import rescore, storage, verify
-from quantlab.cluster import batch as batches
-from quantlab.recommend import __main__ as recommend
+from quantlab.cli import recommend, rescore, status, verify
+from quantlab.grid.slurm import batch as batches
+from quantlab.records import storage
 from quantlab.report import __main__ as report
 from quantlab.report.plots import figures
 from quantlab.report.rows import rows
-from quantlab.status import __main__ as status
 from quantlab.tracking import runs
 
 STYLES = tuple(report.FORMATS)

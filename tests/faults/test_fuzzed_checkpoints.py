@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab import models
-from quantlab.config import ModelConfig
-from quantlab.errors import ConfigError
+from quantlab.config.schema import ModelConfig
 from quantlab.models import folder as folders
+from quantlab.util.errors import ConfigError
 
 pytestmark = pytest.mark.fuzz
 NANO = models.ASSETS / "nano"

@@ -9,11 +9,11 @@ from damage import damaged, tried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab.app import compose
-from quantlab.config import DatasetConfig, RunConfig
+from quantlab.cli.run import compose
+from quantlab.config.parse import parse_config
+from quantlab.config.schema import DatasetConfig, RunConfig
 from quantlab.data import open_corpus
-from quantlab.errors import ConfigError
-from quantlab.parse import parse_config
+from quantlab.util.errors import ConfigError
 
 RATE = 16_000  # Hz
 MANY = tried(5)

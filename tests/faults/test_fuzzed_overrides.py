@@ -5,12 +5,12 @@ from damage import JUNK, NUMBERS, tried
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quantlab import quoting
-from quantlab.app import compose
-from quantlab.config import RunConfig
-from quantlab.errors import ConfigError
-from quantlab.parse import keys
-from quantlab.plan import plan
+from quantlab.cli.run import compose
+from quantlab.config.parse import keys
+from quantlab.config.schema import RunConfig
+from quantlab.grid.plan import plan
+from quantlab.util import quoting
+from quantlab.util.errors import ConfigError
 
 pytestmark = pytest.mark.fuzz
 KEYS = sorted(key for key in keys(RunConfig) if "." in key or key not in RunConfig.model_fields or key in ("seed",))

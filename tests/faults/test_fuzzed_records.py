@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import result
 
-from quantlab import rescore, storage, verify
-from quantlab.printable import printable
-from quantlab.recommend import __main__ as recommend
-from quantlab.record import Record
+from quantlab.cli import recommend, rescore, status, verify
+from quantlab.records import storage
+from quantlab.records.schema import Record
 from quantlab.report import __main__ as report
 from quantlab.report.plots import figures
 from quantlab.report.rows import rows
-from quantlab.status import __main__ as status
 from quantlab.tracking import describe
+from quantlab.util.printable import printable
 
 
 def small(quant, cell_id):

@@ -6,11 +6,12 @@ import sqlite3
 
 import pytest
 
-from quantlab import models, storage
-from quantlab.app import main
-from quantlab.commandline import MISUSED
-from quantlab.data.manifest import ASSETS
+from quantlab import models
+from quantlab.cli.run import main
+from quantlab.data.readers.manifest import ASSETS
+from quantlab.records import storage
 from quantlab.tracking import describe
+from quantlab.util.console import MISUSED
 
 SAID = "our drawer seemed very ordinary"
 ODD = [

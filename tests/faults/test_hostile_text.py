@@ -15,24 +15,23 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from synthetic import bad_result, result
 
-from quantlab import rescore, storage, verify
-from quantlab.commandline import console, warn
-from quantlab.labels import of_record
-from quantlab.printable import markdown as as_markdown
-from quantlab.printable import printable
-from quantlab.progress import Display
-from quantlab.recommend import __main__ as recommend
-from quantlab.recommend import show
-from quantlab.recommend.choose import recommend as recommended
-from quantlab.recommend.judge import Limits
-from quantlab.record import Record
+from quantlab.cli import recommend, rescore, status, verify
+from quantlab.grid.progress import Display
+from quantlab.records import storage
+from quantlab.records.labels import of_record
+from quantlab.records.schema import Record
 from quantlab.report import __main__ as report
 from quantlab.report import flat, latex, markdown, table
 from quantlab.report.html import page
 from quantlab.report.plots import figures
+from quantlab.report.recommend import show
+from quantlab.report.recommend.choose import recommend as recommended
+from quantlab.report.recommend.judge import Limits
 from quantlab.report.rows import rows
-from quantlab.status import __main__ as status
 from quantlab.tracking import describe, view
+from quantlab.util.console import console, warn
+from quantlab.util.printable import markdown as as_markdown
+from quantlab.util.printable import printable
 
 HOSTILE = {
     "terminal": "a\x1b[2J\x1b]0;owned\x07\x9b31mb\x08\x7f",

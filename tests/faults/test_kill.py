@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from quantlab import storage
+from quantlab.records import storage
 
 CELLS = 12
 GRID = ("-m", "quant=none,torch_int8,hqq_int4,bnb_nf4", "dataset.limit=1,2,3", "protocol=quick")

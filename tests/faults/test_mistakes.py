@@ -5,14 +5,13 @@ Through the real `main` of the grid and of each command beside it.
 
 import pytest
 
-from quantlab import command, fetch, rescore, sbatch, sync, verify, work
-from quantlab.app import main
-from quantlab.commandline import MISUSED
+from quantlab.cli import fetch, recommend, rescore, sbatch, status, sync, verify, work
+from quantlab.cli.main import main as named
+from quantlab.cli.run import main
 from quantlab.export import __main__ as export
-from quantlab.grid import Grid
-from quantlab.recommend import __main__ as recommend
+from quantlab.grid.run import Grid
 from quantlab.report import __main__ as report
-from quantlab.status import __main__ as status
+from quantlab.util.console import MISUSED
 
 LONG = "x" * 300  # of no file: 255 bytes are the most
 GRID = [
@@ -223,9 +222,9 @@ BESIDE = [
     (export.main, "--to x", "--to: no such option; did you mean '--root'?"),
     (fetch.main, "modle=nano", "modle: no such key; did you mean 'model'?"),
     (fetch.main, "--rot=x model=nano", "--rot: no such option; did you mean '--root'?"),
-    (command.main, "reprot", "no command 'reprot'; did you mean 'report'?"),
-    (command.main, "--fromat", "the grid is run by: python -m quantlab --fromat"),
-    (command.main, "quant=none", "the grid is run by: python -m quantlab quant=none"),
+    (named, "reprot", "no command 'reprot'; did you mean 'report'?"),
+    (named, "--fromat", "the grid is run by: python -m quantlab --fromat"),
+    (named, "quant=none", "the grid is run by: python -m quantlab quant=none"),
 ]
 
 

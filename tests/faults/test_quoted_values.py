@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from quantlab.composition import composed
-from quantlab.errors import ConfigError
+from quantlab.config.hydra import composed
+from quantlab.util.errors import ConfigError
 
 VALUES = [
     "models/epoch=3-step=100", "My Corpus (v2)/m.jsonl", "a b", "a,b", "[x]", "{x}", "{a:1}", "a[1]", "x{y}", "a:b",

@@ -11,18 +11,19 @@ import pytest
 import synthetic
 import yaml
 
-from quantlab import storage, sync
-from quantlab.address import VARIABLE, Address, opened
-from quantlab.app import compose, main
-from quantlab.cluster import batch as batches
-from quantlab.config import RunConfig, TrackingConfig
-from quantlab.record import CellResult
-from quantlab.redact import exposed, redact
-from quantlab.shape import shape_of
-from quantlab.shared import shared_dir
+from quantlab.cli import sync
+from quantlab.cli.run import compose, main
+from quantlab.cli.verify import main as verify
+from quantlab.config.schema import RunConfig, TrackingConfig
+from quantlab.grid.slurm import batch as batches
+from quantlab.records import storage
+from quantlab.records.schema import CellResult
+from quantlab.records.shape import shape_of
 from quantlab.tracking import describe
 from quantlab.tracking.markers import experiment_marker, recalled, remember
-from quantlab.verify import main as verify
+from quantlab.util.address import VARIABLE, Address, opened
+from quantlab.util.redact import exposed, redact
+from quantlab.util.resources import shared_dir
 
 AWKWARD = (
     "pa/ss@w0rd-1",
@@ -154,7 +155,7 @@ def test_a_job_gets_the_address_from_its_environment_and_from_no_file(tmp_path, 
     cell = batches.Planned(
         id="a1", label="x", config=config.model_dump(mode="json"), fingerprints={}, versions={}, before=None
     )
-    from quantlab.launcher import LauncherConfig
+    from quantlab.config.launcher import LauncherConfig
 
     batch = batches.new("sweep", LauncherConfig(), [cell], [["a1"]])
     batches.write(tmp_path, batch)

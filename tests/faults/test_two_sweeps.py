@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 
-from quantlab import claims, storage
+from quantlab.grid import claims
+from quantlab.records import storage
 
 HERE = ("device=cpu", "device.threads=1", "dataset.limit=2", "protocol=quick")
 TARGETS = ("all", "encoder", "decoder")

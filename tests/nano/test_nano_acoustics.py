@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from quantlab.nano import acoustics, augment, features
+from training.nano import acoustics, augment, features
 
 
 @pytest.fixture

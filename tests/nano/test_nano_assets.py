@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from pathlib import Path
 
 import jiwer
 import numpy as np
@@ -11,10 +10,9 @@ import soundfile
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-import quantlab.nano
-from quantlab.nano import corpus, roster
+from quantlab.util.resources import ASSETS
+from training.nano import corpus, roster
 
-ASSETS = Path(quantlab.nano.__file__).parents[1] / "assets"
 DEMO, NANO = ASSETS / "demo", ASSETS / "nano"
 
 

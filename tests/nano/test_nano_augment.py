@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from quantlab.nano import augment
-from quantlab.nano.augment import Batch, Dice
+from training.nano import augment
+from training.nano.augment import Batch, Dice
 
 CPU = torch.device("cpu")
 

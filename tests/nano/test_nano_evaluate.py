@@ -2,7 +2,7 @@
 
 import pytest
 
-from quantlab.nano import evaluate
+from training.nano import evaluate
 
 
 def row(split, text, speaker, snr_db=None):

@@ -3,14 +3,14 @@
 import json
 import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from quantlab.nano import corpus, text
-from quantlab.nano.words import inflect
+from quantlab.util.resources import ASSETS
+from training.nano import corpus, text
+from training.nano.words import inflect
 
-DEMO = Path(corpus.__file__).parents[1] / "assets" / "demo"
+DEMO = ASSETS / "demo"
 
 
 @pytest.fixture(scope="module")

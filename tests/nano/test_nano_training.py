@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from quantlab.nano import corpus, data, losses, optim, text, voices
-from quantlab.nano.model import CHARACTERS, Heads, build, encode
-from quantlab.nano.options import Options, Progress
-from quantlab.nano.tokenizer import SPECIAL_TOKENS, prompt_ids, text_ids, train_processor
-from quantlab.nano.train import train
-from quantlab.nano.trainer import optimizers
+from training.nano import corpus, data, losses, optim, text, voices
+from training.nano.model import CHARACTERS, Heads, build, encode
+from training.nano.options import Options, Progress
+from training.nano.tokenizer import SPECIAL_TOKENS, prompt_ids, text_ids, train_processor
+from training.nano.train import train
+from training.nano.trainer import optimizers
 
 needs_espeak = pytest.mark.skipif(
     bool(voices.missing_programs(["espeak"])), reason="espeak-ng is not installed (Debian package espeak-ng)"

@@ -8,11 +8,11 @@ import yaml
 from torch import nn
 from transformers import WhisperForConditionalGeneration
 
-from quantlab.config import QuantConfig
+from quantlab.config.schema import QuantConfig
 from quantlab.quantization import receipt, registry
 from quantlab.quantization.embedding import share
 from quantlab.quantization.select import select
-from quantlab.record import Receipt
+from quantlab.records.schema import Receipt
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "conf" / "quant").glob("*.yaml"))

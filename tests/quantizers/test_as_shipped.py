@@ -8,23 +8,24 @@ import shutil
 import pytest
 import torch
 
-from quantlab import models, storage
-from quantlab.app import compose
-from quantlab.cell import run_cell
-from quantlab.cellid import hashed
+from quantlab import models
+from quantlab.analysis.pairs import find_baselines
+from quantlab.cli.run import compose
+from quantlab.config.overrides import command
 from quantlab.engines import decoding, whispercpp
-from quantlab.errors import CheckpointError, ConfigError
 from quantlab.export.again import export_recorded
-from quantlab.ggml.read import read
-from quantlab.ggml.vocabulary import of_file
-from quantlab.labels import names, of_record, short
+from quantlab.grid.plan import plan
+from quantlab.measurement.cell import run_cell
 from quantlab.models.companions import write_companions
-from quantlab.overrides import command
-from quantlab.pairs import find_baselines
-from quantlab.plan import plan
+from quantlab.models.formats.ggml.read import read
+from quantlab.models.formats.ggml.vocabulary import of_file
 from quantlab.quantization.backends import as_shipped, ct2, ggml
+from quantlab.records import storage
+from quantlab.records.cell_id import hashed
+from quantlab.records.labels import names, of_record, short
 from quantlab.report import rows, table
 from quantlab.tracking import describe
+from quantlab.util.errors import CheckpointError, ConfigError
 
 CPU = torch.device("cpu")
 FIXED = ("device=cpu", "device.threads=1", "dataset.limit=1", "tracking=off", "protocol.warmup_batches=0")

@@ -12,18 +12,18 @@ from arithmetic import FLOAT, Shape
 from quantizing import quant_config
 
 from quantlab import models
-from quantlab.app import compose
-from quantlab.cell import run_cell
-from quantlab.config import Architecture, ModelConfig
+from quantlab.cli.run import compose
+from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding
 from quantlab.engines.ctranslate2 import length_limit
-from quantlab.engines.ctranslate2_file import Variable, variables
 from quantlab.engines.pytorch import Eager
-from quantlab.errors import ConfigError
+from quantlab.measurement.cell import run_cell
+from quantlab.models.formats.ctranslate2 import Variable, variables
 from quantlab.quantization import receipt
 from quantlab.quantization.backends import ct2
 from quantlab.quantization.select import select
+from quantlab.util.errors import ConfigError
 
 CPU = torch.device("cpu")
 TINY = Architecture(

@@ -5,12 +5,12 @@ import torch
 from arithmetic import FLOAT, Shape, size_bytes, weight_bytes
 from quantizing import generate, quant_config
 
-from quantlab.app import compose
-from quantlab.errors import ConfigError
-from quantlab.plan import plan
+from quantlab.cli.run import compose
+from quantlab.grid.plan import plan
 from quantlab.quantization import registry
 from quantlab.quantization.embedding import EMBEDDING
 from quantlab.quantization.select import select
+from quantlab.util.errors import ConfigError
 
 CAN = [
     ("quanto_int8", {}),

@@ -6,7 +6,7 @@ import yaml
 from arithmetic import Shape, size_bytes
 from quantizing import CONFIGS, ROOT, generate
 
-from quantlab.config import QuantConfig
+from quantlab.config.schema import QuantConfig
 from quantlab.quantization import registry
 
 EXPECTED = (

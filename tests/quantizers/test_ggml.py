@@ -14,18 +14,18 @@ from gguf import GGMLQuantizationType, quants
 from quantizing import quant_config
 
 from quantlab import models
-from quantlab.app import compose
-from quantlab.cell import run_cell
+from quantlab.cli.run import compose
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding, whispercpp
 from quantlab.engines.pytorch import Eager
-from quantlab.errors import ConfigError, UnsupportedError
-from quantlab.ggml.read import read
-from quantlab.ggml.vocabulary import ENGLISH, MULTILINGUAL, NEVER, WITH_CANTONESE, vocabulary
-from quantlab.ggml.write import write
+from quantlab.measurement.cell import run_cell
+from quantlab.models.formats.ggml.read import read
+from quantlab.models.formats.ggml.vocabulary import ENGLISH, MULTILINGUAL, NEVER, WITH_CANTONESE, vocabulary
+from quantlab.models.formats.ggml.write import write
 from quantlab.quantization import receipt
 from quantlab.quantization.backends import ggml
 from quantlab.quantization.select import select
+from quantlab.util.errors import ConfigError, UnsupportedError
 
 CPU = torch.device("cpu")
 BLOCK_BYTES = {"q8_0": 34, "q5_1": 24, "q5_0": 22, "q4_1": 20, "q4_0": 18}  # of 32 weights
@@ -374,7 +374,7 @@ def test_a_file_that_is_none(shipped, file):
 
 def test_a_process_that_has_used_it_ends_well():
     program = (
-        "from quantlab.app import compose; from quantlab.cell import run_cell;"
+        "from quantlab.cli.run import compose; from quantlab.measurement.cell import run_cell;"
         "[config] = compose(['quant=ggml_q8_0', 'dataset.limit=1', 'device=cpu', 'tracking=off']);"
         "print(run_cell(config).record.status)"
     )

@@ -6,8 +6,8 @@ import pytest
 import torch
 from quantizing import load_nano, quant_config
 
-from quantlab.app import compose
-from quantlab.plan import plan
+from quantlab.cli.run import compose
+from quantlab.grid.plan import plan
 from quantlab.quantization import receipt, registry
 from quantlab.quantization.select import select
 

@@ -5,9 +5,9 @@ import torch
 from quantizing import generate, load_nano, quant_config, quantize
 from torch import nn
 
-from quantlab.errors import ConfigError
 from quantlab.quantization.backends import hqq
 from quantlab.quantization.casting import compute_in
+from quantlab.util.errors import ConfigError
 
 CPU = torch.device("cpu")
 

@@ -15,18 +15,18 @@ from quantizing import quant_config
 from widened import widened
 
 from quantlab import models
-from quantlab.app import compose
-from quantlab.cell import run_cell
+from quantlab.cli.run import compose
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding
-from quantlab.errors import UnsupportedError
-from quantlab.ggml import blocks, read
-from quantlab.ggml.vocabulary import vocabulary
-from quantlab.ggml.write import write
-from quantlab.isolate import attempt
+from quantlab.grid.process import attempt
+from quantlab.measurement.cell import run_cell
+from quantlab.models.formats.ggml import blocks, read
+from quantlab.models.formats.ggml.vocabulary import vocabulary
+from quantlab.models.formats.ggml.write import write
 from quantlab.quantization import receipt
 from quantlab.quantization.backends import ggml
 from quantlab.quantization.select import select
+from quantlab.util.errors import UnsupportedError
 
 CPU = torch.device("cpu")
 IN_32 = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -182,7 +182,7 @@ def test_a_build_that_hides_ggml_is_named():
     """What a binding linked in another way looks like: a library without these functions."""
     program = (
         "import _ctypes, _pywhispercpp; _pywhispercpp.__file__ = _ctypes.__file__\n"
-        "import numpy as np; from quantlab.ggml import blocks\n"
+        "import numpy as np; from quantlab.models.formats.ggml import blocks\n"
         "blocks.quantize(np.zeros((1, 256)), 'q4_k')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from quantizing import ROOT, quant_config
 
-from quantlab.config import QuantConfig
+from quantlab.config.schema import QuantConfig
 from quantlab.quantization import registry
 
 

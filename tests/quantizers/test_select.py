@@ -8,9 +8,9 @@ import pytest
 import torch
 from quantizing import CONFIGS, ROOT, generate, quant_config, quantize
 
-from quantlab.errors import ConfigError
 from quantlab.quantization import registry
 from quantlab.quantization.select import select
+from quantlab.util.errors import ConfigError
 
 THIRD_PARTY = """
 import torch
@@ -142,7 +142,7 @@ def test_asking_imports_neither_torch_nor_a_library():
     code = (
         "import sys, yaml, pathlib\n"
         "from quantlab import quantizers\n"
-        "from quantlab.config import QuantConfig\n"
+        "from quantlab.config.schema import QuantConfig\n"
         f"for path in pathlib.Path({str(ROOT / 'conf' / 'quant')!r}).glob('*.yaml'):\n"
         "    quant = QuantConfig.model_validate(yaml.safe_load(path.read_text()))\n"
         "    for device in ('cpu', 'cuda', 'mps'):\n"

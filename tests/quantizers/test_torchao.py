@@ -4,8 +4,8 @@ import pytest
 import torch
 from quantizing import generate, load_nano, quant_config, quantize
 
-from quantlab.errors import ConfigError
 from quantlab.quantization import registry
+from quantlab.util.errors import ConfigError
 
 LINEAR = "model.encoder.layers.0.fc1"
 

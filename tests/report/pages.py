@@ -8,9 +8,10 @@ from pathlib import Path
 
 from synthetic import QUANTS, bad_result, result
 
-from quantlab import score, storage
-from quantlab.figures import split_result
-from quantlab.record import Batch, CellResult, Utterance
+from quantlab.records import storage
+from quantlab.records.figures import split_result
+from quantlab.records.schema import Batch, CellResult, Utterance
+from quantlab.scoring import score
 
 VOCABULARY = """the small boat sailed past nine green hills before evening rain came down and every child in town
 ran home along river road because thunder rolled over barn school market while old men at windows counted seconds

@@ -9,9 +9,9 @@ from rich.console import Console
 from synthetic import result
 
 from quantlab.quantization.embedding import EMBEDDING
-from quantlab.recommend import Limits, recommend
 from quantlab.report import markdown, table
 from quantlab.report.html import grid, sections, summary
+from quantlab.report.recommend import Limits, recommend
 from quantlab.report.rows import row
 
 FEW = [of_six_utterances(quant) for quant in ("none", "torch_int8", "hqq_int4")]

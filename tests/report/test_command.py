@@ -6,7 +6,8 @@ import sys
 import pytest
 from synthetic import grid, result
 
-from quantlab import command, storage
+from quantlab.cli import main
+from quantlab.records import storage
 from quantlab.report import __main__ as report
 
 
@@ -114,7 +115,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_console_script_is_the_same_as_the_module(root):
     arguments = ("report", "--root", str(root), "--format", "json")
-    by_script = _run("-m", "quantlab.command", *arguments)
+    by_script = _run("-m", "quantlab.cli.main", *arguments)
     by_module = _run("-m", f"quantlab.{arguments[0]}", *arguments[1:])
     assert by_script.returncode == by_module.returncode == 0
     assert by_script.stdout == by_module.stdout != ""
@@ -122,33 +123,33 @@ def test_the_console_script_is_the_same_as_the_module(root):
 
 
 def test_the_exit_code_of_a_command_comes_through(tmp_path):
-    assert _run("-m", "quantlab.command", "report", "--root", str(tmp_path)).returncode == 1
-    assert _run("-m", "quantlab.command", "report", "--nonsense").returncode == 2
+    assert _run("-m", "quantlab.cli.main", "report", "--root", str(tmp_path)).returncode == 1
+    assert _run("-m", "quantlab.cli.main", "report", "--nonsense").returncode == 2
 
 
 @pytest.mark.parametrize("given", [[], ["--help"], ["-h"]])
 def test_without_a_name_the_commands_are_listed(given, capsys):
-    assert command.main(given) == 0
+    assert main.main(given) == 0
     said = capsys.readouterr().out
     assert "report" in said
     assert "python -m quantlab -m" in said
 
 
 def test_only_commands_that_exist_are_listed(capsys):
-    command.main([])
+    main.main([])
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[5:] if line]
     assert listed
     assert all(importlib.util.find_spec(f"quantlab.{name}") for name in listed)
 
 
 def test_an_unknown_command_is_a_misuse_with_a_suggestion(capsys):
-    assert command.main(["reprot"]) == 2
+    assert main.main(["reprot"]) == 2
     assert "did you mean 'report'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [["-m", "quant=none"], ["quant=none"]])
 def test_who_wants_the_grid_is_told_how(given, capsys):
-    assert command.main(given) == 2
+    assert main.main(given) == 2
     assert f"python -m quantlab {' '.join(given)}" in capsys.readouterr().err
 
 

@@ -5,8 +5,8 @@ import itertools
 import pytest
 from synthetic import adding_up, result
 
-from quantlab import storage
-from quantlab.evidence import evidence
+from quantlab.analysis.evidence import evidence
+from quantlab.records import storage
 from quantlab.report import markdown
 from quantlab.report.factors import choice_effects
 from quantlab.report.rows import rows

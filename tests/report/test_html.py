@@ -11,11 +11,10 @@ import pages
 import pytest
 from synthetic import bad_result, grid, result, split_result
 
-from quantlab import storage
-from quantlab.config import DatasetConfig
+from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
-from quantlab.data.manifest import ASSETS
-from quantlab.normalise import normaliser
+from quantlab.data.readers.manifest import ASSETS
+from quantlab.records import storage
 from quantlab.report import html
 from quantlab.report.html import clips, sections, summary
 from quantlab.report.html.align import alignments
@@ -23,6 +22,7 @@ from quantlab.report.html.front import Candidate, Estimate, front, on_front
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, packed, policy
 from quantlab.report.rows import rows
+from quantlab.scoring.normalise import normaliser
 
 HOSTILE = '</script><img src=x onerror="document.title=`taken`"> & \u2028 <!--texts--> $title {{7*7}}'
 

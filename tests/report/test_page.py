@@ -10,10 +10,10 @@ import pytest
 from slowness import slowness
 from synthetic import result
 
-from quantlab import storage
-from quantlab.config import DatasetConfig
+from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
-from quantlab.data.manifest import ASSETS
+from quantlab.data.readers.manifest import ASSETS
+from quantlab.records import storage
 from quantlab.report import html
 from quantlab.report.rows import rows
 

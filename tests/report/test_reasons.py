@@ -4,15 +4,15 @@ import io
 
 import pytest
 
-from quantlab.app import compose
-from quantlab.commandline import console
-from quantlab.progress import Display
-from quantlab.reasons import joined, key
-from quantlab.record import Record
+from quantlab.cli.run import compose
+from quantlab.grid.progress import Display
+from quantlab.records.schema import Record
 from quantlab.report import table
 from quantlab.report.document import _not_measured
 from quantlab.report.html.sections import not_measured
 from quantlab.report.rows import row
+from quantlab.util.console import console
+from quantlab.util.reasons import joined, key
 
 MISSING = "model o/{0}@{1} cannot be had (no hub); fetch it: quantlab.fetch model={0} …"
 

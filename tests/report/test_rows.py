@@ -3,8 +3,8 @@ import json
 import pytest
 from synthetic import bad_result, result
 
-from quantlab import storage
-from quantlab.record import Problem
+from quantlab.records import storage
+from quantlab.records.schema import Problem
 from quantlab.report import study
 from quantlab.report.rows import row, rows, to_json
 

@@ -5,7 +5,7 @@ from compared import careful_grid, paper_grid
 from rich.console import Console
 from synthetic import bad_result, result
 
-from quantlab.record import Problem
+from quantlab.records.schema import Problem
 from quantlab.report.rows import row
 from quantlab.report.table import columns, rtf, show, text
 from quantlab.report.wording import percent

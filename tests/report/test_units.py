@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from synthetic import result
 
-from quantlab import storage
-from quantlab.recommend import recommend, show
+from quantlab.records import storage
 from quantlab.report import document, flat, html, latex, markdown, rows, table
 from quantlab.report.html import summary
+from quantlab.report.recommend import recommend, show
 from quantlab.tracking import describe
 
 

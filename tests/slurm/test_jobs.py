@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from quantlab.claims import owner as owner_of
-from quantlab.cluster import slurm as ask
+from quantlab.grid.claims import owner as owner_of
+from quantlab.grid.slurm import slurm as ask
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
 

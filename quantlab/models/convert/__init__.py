@@ -20,14 +20,14 @@ from typing import Literal
 
 from filelock import FileLock
 
-from quantlab.content import Digests, cache_dir, opened
-from quantlab.engines import ctranslate2_file
-from quantlab.errors import CheckpointError, ConfigError
-from quantlab.ggml.read import MAGIC
 from quantlab.models import folder as folders
-from quantlab.models import from_ctranslate2, from_ggml, from_openai
+from quantlab.models.convert import from_ctranslate2, from_ggml, from_openai
 from quantlab.models.files import is_there
-from quantlab.record import to_json
+from quantlab.models.formats import ctranslate2
+from quantlab.models.formats.ggml.read import MAGIC
+from quantlab.records.schema import to_json
+from quantlab.util.errors import CheckpointError, ConfigError
+from quantlab.util.files import Digests, cache_dir, opened
 
 LAYOUT = 1  # of what is made; raise it when other files come of the same original
 Format = Literal["ctranslate2", "ggml", "openai"]
@@ -83,7 +83,7 @@ def _format(path: Path) -> Format | None:
         if is_there(path / "model.safetensors") or is_there(path / folders.INDEX) or not model.is_file():
             return None
         with contextlib.suppress(OSError):
-            return "ctranslate2" if ctranslate2_file.kind(model) == from_ctranslate2.SPEC else None
+            return "ctranslate2" if ctranslate2.kind(model) == from_ctranslate2.SPEC else None
     if path.is_file():
         with contextlib.suppress(OSError), opened(path) as file:
             start = file.read(4)

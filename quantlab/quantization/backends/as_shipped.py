@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.config import AS_SHIPPED, ModelConfig, QuantConfig, RunConfig
-from quantlab.errors import ConfigError, UnsupportedError
+from quantlab.config.schema import AS_SHIPPED, ModelConfig, QuantConfig, RunConfig
 from quantlab.quantization.backends import ct2, ggml
+from quantlab.util.errors import ConfigError, UnsupportedError
 
 if TYPE_CHECKING:
     import torch

@@ -14,23 +14,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from quantlab.engines.ctranslate2_file import BLOCK, LINEARS
-from quantlab.errors import CheckpointError, ConfigError, shortened
+from quantlab.models.convert.from_ctranslate2 import MODEL, vocabulary
 from quantlab.models.files import read_json
-from quantlab.models.from_ctranslate2 import MODEL, vocabulary
+from quantlab.models.formats.ctranslate2 import BLOCK, LINEARS
 from quantlab.models.tokens import END, NO_TIMES, START
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.engine_files import folder_for, readable
 from quantlab.quantization.select import HEAD
+from quantlab.util.errors import CheckpointError, ConfigError, shortened
 
 if TYPE_CHECKING:
     import torch
     from transformers import WhisperForConditionalGeneration
 
-    from quantlab.config import QuantConfig
+    from quantlab.config.schema import QuantConfig
     from quantlab.engines import Engine
-    from quantlab.engines.ctranslate2_file import Variable
     from quantlab.models.decoding import Decoding
+    from quantlab.models.formats.ctranslate2 import Variable
     from quantlab.quantization.base import Converted
     from quantlab.quantization.tensors import Held, Stored
 
@@ -96,7 +96,7 @@ def described(folder: Path) -> dict[str, object]:
     Raises:
         CheckpointError: its matrices are of several types, or of one that quantlab does not know.
     """
-    from quantlab.engines.ctranslate2_file import variables
+    from quantlab.models.formats.ctranslate2 import variables
 
     with readable(folder, "CTranslate2"):
         found = variables(folder / MODEL)
@@ -160,7 +160,7 @@ def _look_at(
 ) -> Converted:
     """Load a folder, and read in its file what was loaded."""
     from quantlab.engines.ctranslate2 import CTranslate2
-    from quantlab.engines.ctranslate2_file import variables
+    from quantlab.models.formats.ctranslate2 import variables
     from quantlab.quantization.base import Converted
 
     loaded = _load(folder, computed, device, threads)

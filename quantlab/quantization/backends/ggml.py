@@ -15,19 +15,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantlab.errors import CheckpointError, ConfigError
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.engine_files import folder_for, readable
+from quantlab.util.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     import torch
     from transformers import WhisperForConditionalGeneration
 
-    from quantlab.config import QuantConfig
+    from quantlab.config.schema import QuantConfig
     from quantlab.engines import Engine
-    from quantlab.ggml.read import Tensor
-    from quantlab.ggml.vocabulary import Vocabulary
     from quantlab.models.decoding import Decoding
+    from quantlab.models.formats.ggml.read import Tensor
+    from quantlab.models.formats.ggml.vocabulary import Vocabulary
     from quantlab.quantization.base import Converted
     from quantlab.quantization.tensors import Held, Stored
 
@@ -101,7 +101,7 @@ def described(path: Path) -> dict[str, object]:
     Raises:
         CheckpointError: its matrices are of several types, or of another than it says.
     """
-    from quantlab.ggml.read import read
+    from quantlab.models.formats.ggml.read import read
 
     with readable(path, "whisper.cpp"):
         contents = read(path)
@@ -141,9 +141,9 @@ def convert(
         ConfigError: whisper.cpp cannot compute this model, or has no way to do what `decoding` asks for.
         UnsupportedError: a matrix has rows that are no whole blocks of the format.
     """
-    from quantlab.ggml.vocabulary import readable as with_words
-    from quantlab.ggml.vocabulary import vocabulary
-    from quantlab.ggml.write import write
+    from quantlab.models.formats.ggml.vocabulary import readable as with_words
+    from quantlab.models.formats.ggml.vocabulary import vocabulary
+    from quantlab.models.formats.ggml.write import write
     from quantlab.models.tokens import words
 
     _check(decoding)
@@ -168,8 +168,8 @@ def load(
     Of the file's positions it decodes half at most, and keeps the others for the text before.
     """
     from quantlab.engines import PROMPT_TOKENS
-    from quantlab.ggml.read import read
-    from quantlab.ggml.vocabulary import of_file
+    from quantlab.models.formats.ggml.read import read
+    from quantlab.models.formats.ggml.vocabulary import of_file
 
     _check(decoding)
     contents = read(path)
@@ -189,7 +189,7 @@ def _look_at(
 ) -> Converted:
     """Load a file, and read in it what was loaded."""
     from quantlab.engines import whispercpp
-    from quantlab.ggml.read import read
+    from quantlab.models.formats.ggml.read import read
     from quantlab.quantization.base import Converted
 
     engine = whispercpp.load(path, laid_out, decoding, threads)
@@ -202,8 +202,8 @@ def _look_at(
 def reload(folder: Path, quant: QuantConfig, device: torch.device, decoding: Decoding, threads: int) -> Engine:
     """See `Converter`."""
     from quantlab.engines import whispercpp
-    from quantlab.ggml.vocabulary import vocabulary
     from quantlab.models.folder import whisper_config
+    from quantlab.models.formats.ggml.vocabulary import vocabulary
 
     laid_out = vocabulary(int(whisper_config(folder)["vocab_size"]), decoding)
     return whispercpp.load(folder / FILE, laid_out, decoding, threads)
@@ -228,7 +228,7 @@ def _sorted_out(
     """
     from torch import nn
 
-    from quantlab.ggml.names import EMBEDDING, TEXT_POSITIONS, module_in_file
+    from quantlab.models.formats.ggml.names import EMBEDDING, TEXT_POSITIONS, module_in_file
     from quantlab.quantization.tensors import Held, Stored
 
     rows = {EMBEDDING: int(model.config.vocab_size), TEXT_POSITIONS: int(model.config.max_target_positions)}

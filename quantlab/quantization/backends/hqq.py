@@ -16,15 +16,15 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from quantlab.errors import ConfigError
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.select import replace
+from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from quantlab.config import QuantConfig
+    from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("hqq",)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from quantlab.config import QuantConfig
+    from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS: tuple[str, ...] = ()

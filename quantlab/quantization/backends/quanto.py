@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from quantlab.errors import ConfigError, ExportError
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.select import HEAD
+from quantlab.util.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from quantlab.config import QuantConfig
+    from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("optimum-quanto",)

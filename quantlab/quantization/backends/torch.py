@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from quantlab.config import Dtype, QuantConfig
+    from quantlab.config.schema import Dtype, QuantConfig
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("torch",)

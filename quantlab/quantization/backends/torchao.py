@@ -11,14 +11,14 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from quantlab.errors import ConfigError
 from quantlab.quantization.base import why_not_among, why_not_installed
+from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from quantlab.config import QuantConfig
+    from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("torchao",)

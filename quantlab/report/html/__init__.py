@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from quantlab import storage
-from quantlab.record import Record
+from quantlab.records import storage
+from quantlab.records.schema import Record
 from quantlab.report.html import details, grid, sections, summary, texts
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, data_block, packed, plotly, policy, script

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.config import DatasetConfig
-from quantlab.errors import Unavailable
+from quantlab.config.schema import DatasetConfig
+from quantlab.util.errors import Unavailable
+from quantlab.util.resources import ASSETS
 
 if TYPE_CHECKING:
     from quantlab.data import Utterance
 
-ASSETS = Path(__file__).parents[2] / "assets"
 # Sources with a file per utterance. The hub's audio is in Parquet files, which a browser cannot play.
 _OF_FILES = ("shipped", "manifest", "librispeech_dir")
 

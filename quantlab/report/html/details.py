@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from quantlab import storage
-from quantlab.record import Batch, Receipt, Record
+from quantlab.records import storage
+from quantlab.records.schema import Batch, Receipt, Record
 
 _BINS = 24
 _STAGES = (  # in the order in which they run

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from quantlab import storage
-from quantlab.normalise import NORMALISERS
-from quantlab.record import Record, Utterance
+from quantlab.records import storage
+from quantlab.records.schema import Record, Utterance
 from quantlab.report.html import clips
-from quantlab.score import Scoring
+from quantlab.scoring.normalise import NORMALISERS
+from quantlab.scoring.score import Scoring
 
 
 class Key(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from quantlab.printable import printable
+from quantlab.util.printable import printable
 
 _VOID = frozenset({"br", "input", "meta"})
 

@@ -9,8 +9,8 @@ import json
 from functools import cache
 from importlib.resources import files
 
-from quantlab.printable import printable_parts
 from quantlab.report.html.markup import Html, tag
+from quantlab.util.printable import printable_parts
 
 _SCRIPTS = ("base.js", "labels.js", "scatter.js", "forest.js", "table.js", "words.js", "cell.js", "main.js")
 

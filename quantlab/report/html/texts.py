@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantlab.record import Record
+from quantlab.records.schema import Record
 from quantlab.report.html.align import alignments
 from quantlab.report.html.heard import Cell, Corpus, Heard, Key, heard
 from quantlab.report.html.payload import packed
-from quantlab.score import Scoring
+from quantlab.scoring.score import Scoring
 
 # Hypotheses per cell, tried in this order; "the worst 500" is easier to read on the page than an exact limit.
 STEPS = (1_000_000, 5000, 3000, 2000, 1500, 1000, 700, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)

@@ -1,0 +1,1 @@
+"""Records compared: intervals, and a verdict for each cell against its baseline."""

@@ -1,0 +1,253 @@
+"""Records and their raw counts → intervals, and a verdict for each cell against its baseline.
+
+Computed for a whole set of records at once: what several cells share (the corpus, its resamples, the baseline) is
+read and drawn once, and Holm's correction is over all comparisons of the set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
+from quantlab.config.schema import StatsConfig
+from quantlab.records.schema import Record
+from quantlab.stats.bootstrap import minimum_detectable, p_value
+from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
+from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
+
+Interval = tuple[float, float] | None
+RULE_OF_THREE = 3.0  # events in 95 % of cases at the most, where none was seen
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class SplitEvidence:
+    """95 % intervals of a split's rates, and its differences to the baseline; fractions, None where absent."""
+
+    wer_ci95: Interval = None
+    cer_ci95: Interval = None
+    ci_unit: Literal["speaker", "utterance"] | None = None  # what its resamples draw
+    ci_units: int | None = None  # how many of them the split has
+    wer_difference: float | None = None
+    wer_difference_ci95: Interval = None
+    cer_difference: float | None = None
+    cer_difference_ci95: Interval = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cell against its baseline over all splits, on the utterances that both have; rates are fractions."""
+
+    wer_difference: float  # cell − baseline
+    wer_difference_ci95: Interval  # None from too few units
+    cer_difference: float | None
+    cer_difference_ci95: Interval
+    p: float  # of "no difference in WER"
+    p_holm: float
+    p_mapsswe: float | None
+    z_mapsswe: float | None  # None also where it is infinite
+    mde: float | None  # minimum detectable effect
+    noninferior: bool
+    margin: float
+    unit: Literal["speaker", "utterance"]
+    units: int
+    utterances: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the utterances of a cell say; all None where it has no text or did not end well."""
+
+    baseline: str | None = None  # cell id
+    verdict: Literal["baseline"] | Verdict | None = None
+    wer_ci95: Interval = None
+    cer_ci95: Interval = None
+    comparison: Comparison | None = None
+    splits: dict[str, SplitEvidence] = field(default_factory=dict)
+
+
+class _Settings(NamedTuple):
+    margin: float  # fraction
+    resamples: int
+
+
+def evidence(
+    root: str | Path, records: Sequence[Record], margin: float | None = None, warn: Warn = lambda message: None
+) -> dict[str, Evidence]:
+    """Compare every cell with its baseline.
+
+    Args:
+        root: where the raw utterances lie.
+        records: the cells; baselines are looked for among them only.
+        margin: percentage points of WER that do not matter; None is each record's own `stats.margin`.
+        warn: told about raw files that cannot be read, and cells whose utterances are not the baseline's.
+
+    Returns:
+        By cell id, one for each record.
+    """
+    baselines = find_baselines(records)
+    settings = {item.cell_id: _settings(item, margin) for item in records}
+    scores = read_scores(root, records, warn)
+    own = _own(scores, settings)
+    comparisons = _comparisons(pair_up(scores, baselines, warn), settings)
+    return {
+        item.cell_id: _evidence(
+            item.cell_id, baselines.get(item.cell_id), own.get(item.cell_id), comparisons.get(item.cell_id)
+        )
+        for item in records
+    }
+
+
+def _settings(record: Record, margin: float | None) -> _Settings:
+    default = StatsConfig()
+    points = margin if margin is not None else record.setting("stats.margin") or default.margin
+    return _Settings(points / 100, record.setting("stats.resamples") or default.resamples)
+
+
+class _Intervals(NamedTuple):
+    """Of one cell by itself, or of its differences."""
+
+    splits: dict[str, Rates]
+    pooled: Rates
+    sample: Sample
+
+
+def _own(scores: Mapping[str, Scores], settings: Mapping[str, _Settings]) -> dict[str, _Intervals]:
+    keys = {cell_id: (item.sample, settings[cell_id].resamples) for cell_id, item in scores.items()}
+    found: dict[str, _Intervals] = {}
+    for (sample, resamples), ids in _grouped(keys).items():
+        results = resample(sample, [scores[cell_id].counts for cell_id in ids], resamples)
+        found |= {
+            cell_id: _Intervals(result.splits, result.pooled, sample)
+            for cell_id, result in zip(ids, results, strict=True)
+        }
+    return found
+
+
+def _comparisons(
+    pairs: Mapping[str, Pair], settings: Mapping[str, _Settings]
+) -> dict[str, tuple[Comparison, _Intervals]]:
+    keys = {cell_id: (pair.sample, settings[cell_id].resamples) for cell_id, pair in pairs.items()}
+    found: dict[str, tuple[Comparison, _Intervals]] = {}
+    for (sample, resamples), ids in _grouped(keys).items():
+        results = resample(sample, [_differences(pairs[cell_id]) for cell_id in ids], resamples)
+        for cell_id, result in zip(ids, results, strict=True):
+            if result.pooled.wer.value is not None:
+                result = _bounded(pairs[cell_id], result)
+                compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)
+                found[cell_id] = compared, _Intervals(result.splits, result.pooled, sample)
+    corrected = holm([comparison.p for comparison, _ in found.values()])
+    return {
+        cell_id: (replace(comparison, p_holm=p), intervals)
+        for (cell_id, (comparison, intervals)), p in zip(found.items(), corrected, strict=True)
+    }
+
+
+def _grouped(keys: Mapping[str, Key]) -> dict[Key, list[str]]:
+    groups: dict[Key, list[str]] = {}
+    for name, key in keys.items():
+        groups.setdefault(key, []).append(name)
+    return groups
+
+
+def _differences(pair: Pair) -> Counts:
+    return Counts(pair.cell.words - pair.baseline.words, pair.cell.chars - pair.baseline.chars)
+
+
+def _bounded(pair: Pair, result: Resampled) -> Resampled:
+    """The same, and the interval of a WER reaches as far as what was not seen may go.
+
+    Where no utterance has more errors than the baseline's, no resample has, and an interval that ends at 0 would claim
+    that a rare loss is excluded, however little was heard; likewise for a gain. By the rule of three (Hanley and
+    Lippman-Hand 1983), what was not seen in n words may happen in 3 / n. An end that is on the other side of 0 stays:
+    the difference is shown, and the test says the same.
+    """
+    more, fewer = pair.cell.words > pair.baseline.words, pair.cell.words < pair.baseline.words
+    words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
+
+    def bounded(rates: Rates, chosen: Any) -> Rates:
+        if rates.wer.ci95 is None or not words[chosen].sum():
+            return rates
+        bound = RULE_OF_THREE / float(words[chosen].sum())
+        low, high = rates.wer.ci95
+        if high >= 0 and not more[chosen].any():
+            high = max(high, bound)
+        if low <= 0 and not fewer[chosen].any():
+            low = min(low, -bound)
+        return rates._replace(wer=replace(rates.wer, ci95=(low, high)))
+
+    return replace(
+        result,
+        splits={name: bounded(rates, splits == name) for name, rates in result.splits.items()},
+        pooled=bounded(result.pooled, slice(None)),
+    )
+
+
+def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:
+    """Before Holm's correction."""
+    wer, cer = result.pooled
+    assert wer.value is not None
+    units = pair.sample.units
+    p = p_value(result.samples, wer.value, units.count) if wer.ci95 else 1.0
+    second = mapsswe(pair.cell.words, pair.baseline.words)
+    return Comparison(
+        wer_difference=wer.value,
+        wer_difference_ci95=wer.ci95,
+        cer_difference=cer.value,
+        cer_difference_ci95=cer.ci95,
+        p=p,
+        p_holm=p,
+        p_mapsswe=second.p if second else None,
+        z_mapsswe=second.z if second and math.isfinite(second.z) else None,
+        mde=minimum_detectable(result.samples) if wer.ci95 else None,
+        noninferior=noninferior(wer.ci95[1] if wer.ci95 else None, margin),
+        margin=margin,
+        unit=units.kind,
+        units=units.count,
+        utterances=len(pair.sample.ids),
+    )
+
+
+def _evidence(
+    cell_id: str,
+    baseline: str | None,
+    own: _Intervals | None,
+    compared: tuple[Comparison, _Intervals] | None,
+) -> Evidence:
+    if own is None:
+        return Evidence(baseline=baseline)
+    comparison, differences = compared or (None, None)
+    return Evidence(
+        baseline=baseline,
+        verdict="baseline" if baseline == cell_id else _word(comparison) if comparison else None,
+        wer_ci95=own.pooled.wer.ci95,
+        cer_ci95=own.pooled.cer.ci95,
+        comparison=comparison,
+        splits={name: _split(own, name, differences.splits.get(name) if differences else None) for name in own.splits},
+    )
+
+
+def _word(comparison: Comparison) -> Verdict:
+    interval = comparison.wer_difference_ci95
+    high = interval[1] if interval else None
+    return verdict(comparison.wer_difference, comparison.p_holm, high, comparison.margin)
+
+
+def _split(own: _Intervals, name: str, difference: Rates | None) -> SplitEvidence:
+    rates, units = own.splits[name], own.sample.units
+    found = SplitEvidence(rates.wer.ci95, rates.cer.ci95, units.kind, own.sample.units_of(name))
+    if difference is None:
+        return found
+    return replace(
+        found,
+        wer_difference=difference.wer.value,
+        wer_difference_ci95=difference.wer.ci95,
+        cer_difference=difference.cer.value,
+        cer_difference_ci95=difference.cer.ci95,
+    )

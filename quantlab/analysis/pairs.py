@@ -1,0 +1,186 @@
+"""Which records are compared with which, and on which utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic_core import from_json
+
+from quantlab.records.cell_id import LIBRARIES, identity
+from quantlab.records.schema import Record, to_json
+from quantlab.records.storage import RAW_BYTES, cells_dir
+from quantlab.stats.rates import Counts, Sample
+from quantlab.util.errors import shortened
+from quantlab.util.files import read_bytes
+
+Warn = Callable[[str], None]
+
+_COUNTS = itemgetter("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
+_NAMES = itemgetter("split", "id", "speaker")
+_LARGEST = 2**40  # of a count of one utterance; sums of it are exact
+
+
+class Scores(NamedTuple):
+    """What was counted in one cell."""
+
+    sample: Sample
+    counts: Counts
+
+
+class Pair(NamedTuple):
+    """A cell and its baseline on the utterances that both have, in the same order."""
+
+    sample: Sample
+    cell: Counts
+    baseline: Counts
+
+
+def find_baselines(records: Iterable[Record]) -> dict[str, str]:
+    """Cell id → the id of its baseline, for those that have one: quant=none and everything else equal.
+
+    "Everything" is what a cell id is made of, apart from the quantizer and the versions of its libraries, the
+    normaliser, the error unit and the scorer. How a static scheme is calibrated is left out too, unless it takes
+    utterances out of the score (`disjoint`). Of several baselines the latest counts.
+    """
+    families: dict[str, list[Record]] = {}
+    for item in records:
+        families.setdefault(_family(item), []).append(item)
+    found: dict[str, str] = {}
+    for family in families.values():
+        candidates = [item for item in family if is_baseline(item) and item.status == "ok"]
+        if candidates:
+            latest = max(candidates, key=lambda item: item.created_at)
+            found |= {item.cell_id: latest.cell_id for item in family}
+        found |= {item.cell_id: item.cell_id for item in family if is_baseline(item)}
+    return found
+
+
+def is_baseline(record: Record) -> bool:
+    """Whether the cell is one that others are compared with."""
+    return bool(record.setting("quant.name") == "none")
+
+
+def _family(record: Record) -> str:
+    config = identity(record.config)
+    config.pop("quant", None)
+    if record.setting("calibration.source") != "disjoint":
+        config.pop("calibration", None)
+    marks = dict(record.fingerprints)
+    marks["checkpoint"] = marks.pop("baseline", marks.get("checkpoint", ""))  # of a file as shipped what it was made of
+    versions = record.environment.get("versions") or {}
+    common = {name: versions.get(name) for name in LIBRARIES}
+    scoring = [record.normaliser, record.error_unit, record.scorer]
+    return to_json([config, marks, common, *scoring])
+
+
+def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict[str, Scores]:
+    """The counts of every cell that ended well and has text, by cell id; `warn` is told of what cannot be read."""
+    found = {}
+    samples: dict[Sample, Sample] = {}  # most cells share one, and what is derived from it
+    for item in records:
+        path = cells_dir(root) / item.cell_id / "utterances.jsonl"
+        try:
+            scores = _scores(path) if item.status == "ok" else None
+            if scores is not None:
+                _see_that_they_add_up(item, scores)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            warn(f"{path} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
+        else:
+            if scores is not None:
+                found[item.cell_id] = scores._replace(sample=samples.setdefault(scores.sample, scores.sample))
+    return found
+
+
+def _scores(path: Path) -> Scores | None:
+    """Read without the schema of an utterance, which takes several times as long; None where there is no text.
+
+    Raises:
+        ValueError: a line is no JSON, or a count is no count; so do KeyError, TypeError, OverflowError.
+    """
+    lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
+    rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
+    if any(row["hypothesis"] is None for row in rows):
+        return None
+    rows = [row for row in rows if not row.get("nonspeech")]
+    if not rows:
+        return None
+    counts = np.array(list(map(_COUNTS, rows)))
+    if counts.dtype.kind != "i" or counts.min() < 0 or counts.max() > _LARGEST:
+        raise ValueError(f"a count is no whole number from 0 to {_LARGEST:.0e}")
+    substitutions, deletions, insertions, hits, char_errors, ref_chars = counts.T
+    splits, ids, speakers = zip(*map(_NAMES, rows), strict=True)
+    if {*map(type, splits), *map(type, ids)} != {str} or not {*map(type, speakers)} <= {str, type(None)}:
+        raise TypeError("split, id and speaker of an utterance are text, the speaker may be null")
+    sample = Sample(
+        splits=splits,
+        ids=ids,
+        speakers=speakers,
+        words=tuple((substitutions + deletions + hits).tolist()),
+        chars=tuple(ref_chars.tolist()),
+    )
+    return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
+
+
+def _see_that_they_add_up(record: Record, scores: Scores) -> None:
+    """An interval of other utterances than those behind the rate beside it would be one of nothing.
+
+    Raises:
+        ValueError: they are others; the message names the split.
+    """
+    splits = np.array(scores.sample.splits)
+    words, chars = np.array(scores.sample.words), np.array(scores.sample.chars)
+    if other := set(scores.sample.splits) - set(record.splits):
+        raise ValueError(f"record.json has other splits: {', '.join(map(shortened, sorted(other)))}")
+    for name, stored in record.splits.items():
+        chosen = splits == name
+        found = [int(part[chosen].sum()) for part in (scores.counts.words, words, scores.counts.chars, chars)]
+        errors = [stored.substitutions, stored.deletions, stored.insertions]
+        told = [None if None in errors else sum(filter(None, errors)), stored.ref_words]
+        if found != [*told, stored.char_errors, stored.ref_chars]:
+            raise ValueError(f"its counts do not add up to those of split {shortened(name)} in record.json")
+
+
+def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Warn) -> dict[str, Pair]:
+    """The pair of each cell that is no baseline and has one, by cell id.
+
+    Where one of the two lacks utterances, the common ones are compared and `warn` is told; where they differ in
+    the references themselves they were not measured on the same corpus, and there is no pair.
+    """
+    found = {}
+    for cell_id, cell in scores.items():
+        baseline_id = baselines.get(cell_id, cell_id)
+        if baseline_id == cell_id or baseline_id not in scores:
+            continue
+        pair = _align(cell, scores[baseline_id])
+        if pair is None:
+            warn(f"cell {cell_id} and its baseline {baseline_id} have no references in common, so are not compared")
+            continue
+        missing = max(len(cell.sample.ids), len(scores[baseline_id].sample.ids)) - len(pair.sample.ids)
+        if missing:
+            warn(f"cell {cell_id} and its baseline {baseline_id}: {missing} utterances of one are missing in the other")
+        found[cell_id] = pair
+    return found
+
+
+def _align(cell: Scores, baseline: Scores) -> Pair | None:
+    if cell.sample == baseline.sample:
+        return Pair(cell.sample, cell.counts, baseline.counts)
+    theirs = {key: index for index, key in enumerate(_keys(baseline.sample))}
+    mine = [index for index, key in enumerate(_keys(cell.sample)) if key in theirs]
+    theirs_too = [theirs[key] for key in _keys(cell.sample) if key in theirs]
+    sample = cell.sample.only(mine)
+    if not mine or sample != baseline.sample.only(theirs_too):
+        return None
+    return Pair(sample, _only(cell.counts, mine), _only(baseline.counts, theirs_too))
+
+
+def _keys(sample: Sample) -> list[tuple[str, str]]:
+    return list(zip(sample.splits, sample.ids, strict=True))
+
+
+def _only(counts: Counts, kept: Sequence[int]) -> Counts:
+    return Counts(counts.words[kept], counts.chars[kept])

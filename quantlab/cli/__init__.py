@@ -1,0 +1,1 @@
+"""The commands: each file is `python -m quantlab.NAME`."""

@@ -1,0 +1,206 @@
+"""`python -m quantlab.fetch`: put on this machine what a grid reads, so that its jobs need no network.
+
+Compute nodes of a cluster often have none: fetch on the login node, into caches that the nodes share.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from quantlab import data, models
+from quantlab.cli.run import compose
+from quantlab.config.schema import DatasetConfig, ModelConfig, NoiseConfig, RunConfig
+from quantlab.data.readers.hub import parquet_files
+from quantlab.data.readers.joined import Joined
+from quantlab.data.utterance import Audio, File
+from quantlab.records.root_option import add_root
+from quantlab.report.wording import megabytes
+from quantlab.util import hub
+from quantlab.util.console import MISUSED, NO, Parser, refuse, warn
+from quantlab.util.entry import enter
+from quantlab.util.errors import ConfigError, Unavailable
+
+HERE, FETCHED, EXTRACTED, MISSING = "here already", "fetched", "extracted", "not available"
+_EXAMPLES = """examples:
+  python -m quantlab.fetch model=small,base,tiny dataset=librispeech
+  python -m quantlab.fetch --features experiment=paper_table2
+then, where there is no network:
+  HF_HUB_OFFLINE=1 python -m quantlab -m model=small,base,tiny quant=none,torch_int8 dataset=librispeech
+
+Where things go: checkpoints and corpora into the hub's own cache, HF_HOME (~/.cache/huggingface); features into
+QUANTLAB_CACHE (~/.cache/quantlab). Set both to folders that the nodes see."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something lies, and how much it is."""
+
+    where: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What a cell reads: a checkpoint, a corpus, or the features of a corpus for a model."""
+
+    kind: str
+    name: str
+    obtain: Callable[[], Place]  # from the cache, else from elsewhere
+    got: str = FETCHED  # what to say when it was not here before
+    look: Callable[[], bool] | None = None  # whether it is here; None: `obtain` knows without the hub
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch what the cells of a command line read; a line for each thing.
+
+    Returns:
+        The exit code: 0 all of it is here, 1 something is missing, 2 the configuration is wrong. A misuse of an
+        option leaves through `SystemExit(2)`.
+    """
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        configs = compose(["--multirun", *options.overrides])
+    except ConfigError as error:
+        refuse(error)
+        return MISUSED
+    missing = 0
+    things = [*_checkpoints(configs), *_corpora(configs), *(_features(configs) if options.features else ())]
+    for thing in things:
+        state, told = _obtained(thing)
+        missing += state == MISSING
+        print(f"{thing.kind:10}  {thing.name:22}  {told}", flush=True)
+    warn(_conclusion(len(things), missing))
+    return NO if missing else 0
+
+
+def _obtained(thing: Thing) -> tuple[str, str]:
+    """Whether it was here, came, or is not to be had; and that in words, with its size and place or the reason."""
+    try:
+        found = _here(thing)
+        place = found or thing.obtain()
+    except (ConfigError, Unavailable, OSError) as error:
+        return MISSING, f"{MISSING}: {error}"
+    state = HERE if found else thing.got
+    return state, f"{state:12}  {megabytes(place.size_bytes):>9} MB  {place.where}"
+
+
+def _here(thing: Thing) -> Place | None:
+    try:
+        with hub.cache_only():
+            return thing.obtain() if thing.look is None or thing.look() else None
+    except Unavailable:
+        return None
+
+
+def _checkpoints(configs: Sequence[RunConfig]) -> Iterator[Thing]:
+    """Each once; random weights are made, not fetched."""
+    pretrained = (item.model for item in configs if item.model.weights == "pretrained")
+    for model in _distinct(pretrained, lambda item: item.model_dump_json(exclude={"random_tokens", "architecture"})):
+        yield Thing("checkpoint", model.name, partial(_checkpoint, model))
+
+
+def _checkpoint(model: ModelConfig) -> Place:
+    folder = models.locate(model)
+    return Place(str(folder), _size(path for pattern in models.HUB_FILES for path in folder.glob(pattern)))
+
+
+def _corpora(configs: Sequence[RunConfig]) -> Iterator[Thing]:
+    """Each once, whatever part of it is measured and whatever is made of it."""
+    whole = (item.dataset.model_copy(update=_UNCUT) for item in configs)
+    for dataset in _distinct(whole, DatasetConfig.model_dump_json):
+        yield Thing("corpus", dataset.name, partial(_corpus, dataset))
+
+
+_UNCUT = {"limit": None, "channel": None, "noise": NoiseConfig(), "long": None, "chunk_overlap_s": None}
+
+
+def _corpus(dataset: DatasetConfig) -> Place:
+    corpus = data.open_corpus(dataset)
+    if dataset.source == "hub":
+        files = parquet_files(dataset)
+        return Place(str(_common(files)), _size(files))
+    files = [file for split in corpus.splits.values() for item in split for file in _files(item.audio)]
+    return Place(dataset.path or str(_common(files)), _size(files))
+
+
+def _files(audio: Audio) -> list[Path]:
+    if isinstance(audio, Joined):
+        return [file for part in audio.parts for file in _files(part.audio)]
+    return [audio.path] if isinstance(audio, File) else []  # of another package's reader
+
+
+def _features(configs: Sequence[RunConfig]) -> Iterator[Thing]:
+    """Those that a cell would extract: they depend on the model's feature extractor, and on every key of the corpus."""
+
+    def key(config: RunConfig) -> str:
+        return config.model_dump_json(include={"model", "dataset"})
+
+    for config in _distinct(configs, key):
+        name = f"{config.model.name}, {config.dataset.label}"
+        yield Thing("features", name, partial(_extracted, config), EXTRACTED, partial(_is_extracted, config))
+
+
+def _is_extracted(config: RunConfig) -> bool:
+    return all((entry / "index.json").is_file() for entry in _entries(config))
+
+
+def _entries(config: RunConfig) -> list[Path]:
+    return data.entries(data.open_corpus(config.dataset), models.feature_extractor(config.model))
+
+
+def _extracted(config: RunConfig) -> Place:
+    data.features(data.open_corpus(config.dataset), models.feature_extractor(config.model))
+    entries = _entries(config)
+    return Place(str(_common(entries)), _size(path for entry in entries for path in entry.iterdir()))
+
+
+Item = TypeVar("Item")
+
+
+def _distinct(items: Iterable[Item], key: Callable[[Item], str]) -> list[Item]:
+    return list({key(item): item for item in items}.values())
+
+
+def _common(paths: Sequence[Path]) -> Path | str:
+    """The innermost folder that holds them all."""
+    parents = [set(path.parents) for path in paths]
+    return max(set.intersection(*parents), key=lambda folder: len(folder.parts)) if parents else "nowhere"
+
+
+def _size(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)
+
+
+def _conclusion(things: int, missing: int) -> str:
+    if missing:
+        return f"{missing} of {things} missing; cells that need them will fail"
+    return f"all {things} are here: the jobs need no network (HF_HUB_OFFLINE=1 keeps them from asking)"
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m quantlab.fetch",
+        usage="python -m quantlab.fetch [--root DIR] [--features] [-m] [key=value ...]",
+        description="Put on this machine what the cells of a grid read, and measure nothing. The arguments are those "
+        "of the grid; comma lists are all fetched. Exit code: 0 all is here, 1 something is missing, 2 misused.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_root(parser, "; nothing is written there")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as `python -m quantlab` takes them")
+    parser.add_argument("-m", "--multirun", action="store_true", help="taken as the grid takes it; changes nothing")
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="extract the log-mel features too, which the first cell of each corpus would do (imports torch)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    enter(main)

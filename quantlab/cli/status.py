@@ -1,0 +1,78 @@
+"""`python -m quantlab.status`: every cell below a folder and where it is, from any node, at any time."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from quantlab.grid.status.collect import SETTLED, Line, collect, counts
+from quantlab.records.root_option import add_root, no_records
+from quantlab.util.console import NO, Parser, one_of, to_stdout, warn
+from quantlab.util.entry import enter
+from quantlab.util.printable import printable
+
+FORMATS = ("table", "json")
+WIDEST = 60  # characters of a reason in the table; JSON and the log have all of it
+SHOWN = {  # field → title
+    **{"state": "state", "label": "cell", "cell_id": "id", "job": "job", "host": "host", "since": "since"},
+    **{"detail": "", "log": "log"},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print it.
+
+    Returns:
+        The exit code: 0 if every cell is settled (ok or unsupported); 1 if one failed, is lost or is still to come, or
+        if there is none.
+    """
+    options = _parser().parse_args(arguments)
+    lines = collect(options.root)
+    if not lines:
+        warn(no_records(options.root))
+    with to_stdout():
+        if options.format == "json":
+            print(json.dumps({"counts": counts(lines), "cells": [asdict(line) for line in lines]}, indent=1))
+        elif lines:
+            print(_table(lines))
+    return 0 if lines and all(line.state in SETTLED for line in lines) else NO
+
+
+def _table(lines: Sequence[Line]) -> str:
+    told = ", ".join(f"{count} {state}" for state, count in counts(lines).items())
+    head = f"{len(lines)} cells: {told}"
+    names = [name for name in SHOWN if any(_shown(line, name) for line in lines)]
+    rows = [[SHOWN[name] for name in names], *([_shown(line, name) for name in names] for line in lines)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
+    text = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([head, "", text[0], "─" * max(map(len, text)), *text[1:]])
+
+
+def _shown(line: Line, name: str) -> str:
+    """A log is of interest where something is wrong or going on."""
+    if name == "log" and line.state in SETTLED:
+        return ""
+    text = printable(str(getattr(line, name) or ""))
+    return f"{text[: WIDEST - 1]}…" if name == "detail" and len(text) > WIDEST else text
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m quantlab.status",
+        description="Say where every cell is: recorded (ok, unsupported, failed, timeout, oom), running, pending in a "
+        "queue of SLURM, not submitted yet, or lost: its job ended without a record. Reads the folder and asks squeue "
+        "where there is one. Exits with 0 if all cells are settled (ok or unsupported), else with 1.",
+        epilog="example: python -m quantlab.status --root mlruns",
+    )
+    add_root(parser)
+    parser.add_argument(
+        "--format", type=one_of("format", FORMATS), default="table", metavar="|".join(FORMATS), help="default: table"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    gc.disable()  # a short life that only builds
+    enter(main)

@@ -1,0 +1,253 @@
+"""`python -m quantlab.verify`: every figure of a record, computed again from its raw data.
+
+What was read off the model or the machine while it ran (the receipt's modules, memory, energy, whether an utterance
+looped) cannot be computed again; the digests tell whether the raw files are those that were written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from quantlab.config.schema import ProtocolConfig
+from quantlab.records import figures, storage
+from quantlab.records.cell_id import hashed
+from quantlab.records.root_option import PACKED, add_root, no_records, records_below
+from quantlab.records.schema import Batch, Receipt, Record, Utterance
+from quantlab.scoring.normalise import NORMALISERS
+from quantlab.scoring.score import SCORERS, Scoring, count
+from quantlab.util.console import MISUSED, NO, Parser, tell, to_stdout, warn
+from quantlab.util.entry import enter
+from quantlab.util.errors import did_you_mean
+
+_ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
+_EXAMPLE = "python -m quantlab.verify --root mlruns"
+# Figures of a split that earlier records do not have; null there.
+_SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
+
+
+class NoSuchCellError(KeyError):
+    """There is no record of that id; the message names the nearest."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure that does not follow from the raw data."""
+
+    cell_id: str
+    place: str  # dotted: splits.clean.wer
+    stored: Any
+    recomputed: Any
+
+    def __str__(self) -> str:
+        return f"{self.cell_id}: {self.place}: stored {self.stored!r}, recomputed {self.recomputed!r}"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One record, looked through."""
+
+    cell_id: str
+    figures: int
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class _Figure:
+    place: str
+    stored: Any
+    recomputed: Any
+
+    @property
+    def same(self) -> bool:
+        if isinstance(self.stored, float) and isinstance(self.recomputed, (int, float)):
+            return math.isclose(self.stored, self.recomputed, rel_tol=_ROUNDING, abs_tol=1e-12)
+        return bool(self.stored == self.recomputed)
+
+
+def verify(root: str | Path, ids: Sequence[str] | None = None) -> list[Difference]:
+    """Everything that differs in the records below `root`, or in those of `ids`.
+
+    Raises:
+        NoSuchCellError: one of `ids` has no record.
+    """
+    return [difference for checked in check(root, ids) for difference in checked.differences]
+
+
+def check(root: str | Path, ids: Sequence[str] | None = None) -> Iterator[Checked]:
+    """Look through the records, one at a time.
+
+    Raises:
+        NoSuchCellError: one of `ids` has no record.
+    """
+    recorded = storage.recorded(root)
+    for cell_id in ids or ():
+        if cell_id not in recorded:
+            raise NoSuchCellError(f"no record of cell {cell_id!r} below {root}{did_you_mean(cell_id, recorded)}")
+    for cell_id in ids or recorded:
+        found = list(_of_cell(Path(root), cell_id))
+        wrong = tuple(Difference(cell_id, item.place, item.stored, item.recomputed) for item in found if not item.same)
+        yield Checked(cell_id, len(found), wrong)
+
+
+def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
+    try:
+        stored = storage.read(root, cell_id)
+        assert stored is not None
+    except (ValueError, OSError) as error:
+        yield _Figure("record.json", "a record", f"unreadable: {error}")
+        return
+    yield from _of_record(stored)
+    yield from _digests(root, stored)
+    try:
+        utterances = storage.read_utterances(root, cell_id)
+        batches = storage.read_batches(root, cell_id)
+    except (ValueError, OSError) as error:
+        yield _Figure("raw files", "readable", str(error))
+        return
+    yield from _counts(stored, utterances)
+    yield from _splits(stored, utterances, batches)
+    try:
+        yield from _times(stored, batches)
+    except figures.IMPOSSIBLE as error:
+        yield _Figure("batches.jsonl", "its figures", f"impossible from the raw data: {error}")
+
+
+def _of_record(stored: Record) -> Iterator[_Figure]:
+    """What the record itself holds the parts of."""
+    if versions := stored.environment.get("versions"):
+        yield _Figure("cell_id", stored.cell_id, hashed(stored.config, stored.fingerprints, versions))
+    if stored.receipt is not None:
+        yield from _receipt(stored.receipt)
+
+
+def _receipt(stored: Receipt) -> Iterator[_Figure]:
+    yield _Figure("receipt.modules_total", stored.modules_total, len(stored.modules))
+    quantized = sum(item.quantized for item in stored.modules)
+    yield _Figure("receipt.modules_quantized", stored.modules_quantized, quantized)
+    yield _Figure("receipt.size_bytes", stored.size_bytes, sum(stored.bytes_by_dtype.values()))
+    yield _Figure("receipt.verified", stored.verified, not stored.problems)
+
+
+def _digests(root: Path, stored: Record) -> Iterator[_Figure]:
+    try:
+        found = storage.digests(storage.cells_dir(root) / stored.cell_id)
+    except OSError as error:
+        yield _Figure("digests", "of both raw files", f"unreadable: {error}")
+    else:
+        yield from _compare("digests", stored.digests, found)
+
+
+def _counts(stored: Record, utterances: Sequence[Utterance]) -> Iterator[_Figure]:
+    """Edit counts of every utterance, from its text."""
+    if stored.normaliser not in NORMALISERS:
+        yield _Figure("normaliser", stored.normaliser, f"unknown; there are {', '.join(NORMALISERS)}")
+        return
+    if stored.scorer not in SCORERS:
+        yield _Figure("scorer", stored.scorer, f"unknown; there are {', '.join(SCORERS)}")
+        return
+    scoring = Scoring.of_record(stored)
+    for item in utterances:
+        if item.hypothesis is not None:
+            found = asdict(count(item.reference, item.hypothesis, scoring))
+            for name, value in found.items():
+                yield _Figure(f"utterance {item.split}/{item.id}: {name}", getattr(item, name), value)
+
+
+def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[Batch]) -> Iterator[_Figure]:
+    """Figures of each split; from the counts as they are stored, so that what is wrong is told once."""
+    for name in sorted({*stored.splits, *(item.split for item in utterances)}):
+        try:
+            found = figures.split_result(
+                [item for item in utterances if item.split == name], [item for item in batches if item.split == name]
+            ).model_dump()
+        except figures.IMPOSSIBLE as error:
+            yield _Figure(f"splits.{name}", "its figures", f"impossible from the raw data: {error}")
+        else:
+            split = stored.splits.get(name)
+            if split is None:
+                yield _Figure(f"splits.{name}", None, found)
+                continue
+            told = {key for key in found if key not in _SINCE or getattr(split, key) is not None}
+            yield from _compare(f"splits.{name}", split.model_dump(include=told), {key: found[key] for key in told})
+
+
+def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:
+    """Figures of the timing; the one place that knows what is computed from all the batches of a record."""
+    if stored.status != "ok":
+        return
+    rel_ci = stored.setting("protocol.rel_ci") or ProtocolConfig.model_fields["rel_ci"].default
+    first_pass = [item for item in batches if item.of == "cell" and item.work == "natural" and item.block is None]
+    yield from _compare("stages.measure_s", stored.stages.measure_s, sum(item.elapsed_s for item in first_pass))
+    speed, fixed_work = figures.speed(batches, "natural", rel_ci), figures.fixed_work(batches, rel_ci)
+    for name, before, after in (("speed", stored.speed, speed), ("fixed_work", stored.fixed_work, fixed_work)):
+        yield from _compare(name, before and before.model_dump(), after and after.model_dump())
+
+
+def _compare(place: str, stored: Any, recomputed: Any) -> Iterator[_Figure]:
+    """Part by part, where both have parts."""
+    if isinstance(stored, dict) and isinstance(recomputed, dict):
+        for key in dict.fromkeys([*stored, *recomputed]):
+            yield from _compare(f"{place}.{key}", stored.get(key), recomputed.get(key))
+    elif isinstance(stored, tuple) and isinstance(recomputed, tuple):
+        for key, (before, after) in enumerate(zip(stored, recomputed, strict=True)):
+            yield from _compare(f"{place}[{key}]", before, after)
+    else:
+        yield _Figure(place, stored, recomputed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what differs.
+
+    Returns:
+        The exit code: 0, 1 if a figure differs or nothing is recorded, 2 for an id that has no record. A misuse of
+        an option leaves through `SystemExit(2)`.
+    """
+    options = _parser().parse_args(arguments)
+    code = NO  # of a reader who left before the end, so at a difference
+    try:
+        with records_below(options.root) as root, to_stdout():
+            code = _print(check(root, options.ids or None), options.root)
+    except NoSuchCellError as error:
+        warn(error.args[0])
+        return MISUSED
+    return code
+
+
+def _print(found: Iterator[Checked], root: Path) -> int:
+    checked = list(_shown(found))
+    if not checked:
+        warn(no_records(root))
+        return NO
+    total, wrong = sum(item.figures for item in checked), sum(len(item.differences) for item in checked)
+    if wrong:
+        records = sum(bool(item.differences) for item in checked)
+        print(f"{wrong} of {total} figures differ, in {records} of {len(checked)} records")
+        return NO
+    print(f"{len(checked)} record{'s' if len(checked) > 1 else ''}, {total} figures verified")
+    return 0
+
+
+def _shown(found: Iterator[Checked]) -> Iterator[Checked]:
+    for item in found:
+        for difference in item.differences:
+            tell(difference)
+        yield item
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m quantlab.verify",
+        description="Compute every figure of the records again from their raw data, and print what differs.",
+        epilog=f"example: {_EXAMPLE}",
+    )
+    parser.add_argument("ids", nargs="*", metavar="CELL_ID", help="only these cells (default: every record)")
+    add_root(parser, PACKED)
+    return parser
+
+
+if __name__ == "__main__":
+    enter(main)

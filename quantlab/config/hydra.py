@@ -1,0 +1,192 @@
+"""What Hydra makes of a command line: `conf/`, `experiments/` and overrides become plain mappings, one a cell.
+
+With `misuse.py` the only module that knows Hydra and OmegaConf.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
+
+from quantlab.config import hydra_errors
+from quantlab.config import sweep as points_of
+from quantlab.util.address import Address
+from quantlab.util.console import MISUSED, to_stdout
+from quantlab.util.errors import ConfigError
+from quantlab.util.progress import announce
+from quantlab.util.redact import is_secret, redact
+from quantlab.util.resources import shared_dir
+
+_KEEPS_NOTHING = ("hydra.output_subdir=null", "hydra.sweep.dir=${scratch_dir:}")  # whatever a study says
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A command line as plain mappings; nothing after --help, --cfg and the like."""
+
+    points: list[dict[str, Any]]  # of the grid, in Hydra's order
+    launchers: list[dict[str, Any]]  # the settings of each that was composed; one, unless they were swept over
+
+
+def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
+    """Every point of the grid that a command line asks for.
+
+    Args:
+        arguments: as Hydra takes them.
+        whole: compose every point, also those that follow from others (`quantlab.config.sweep`).
+
+    Raises:
+        ConfigError: a name or a value is wrong; the message says which, and what is allowed.
+
+    Hydra's launcher is left nothing to run: the points are collected, so that all of them are validated before
+    the first is measured, and so that a failing cell is a row and no exception.
+    """
+    points: list[dict[str, Any]] = []
+    launchers: list[dict[str, Any]] = []
+    sweep: list[points_of.Overrides] = []
+
+    def collect(point: DictConfig) -> None:
+        points.append(OmegaConf.to_container(point, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+        launchers.append(OmegaConf.to_container(HydraConfig.get().launcher, resolve=True))  # type: ignore[arg-type]
+
+    if not whole:
+        announce(arguments)
+    _register()
+    for given in (item.partition("=")[2] for item in arguments if item.startswith("tracking.uri=")):
+        with contextlib.suppress(ValueError):
+            Address(given.strip("'\""))  # from now on nothing shows it, whatever Hydra makes of the rest
+    hydra_errors.check_text(arguments)
+    with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(sweep, whole):
+        OmegaConf.register_new_resolver("scratch_dir", lambda: scratch, replace=True)
+        OmegaConf.register_new_resolver("oc.env", _from_environment, replace=True)
+        try:
+            application = hydra.main(version_base="1.3", config_path=str(shared_dir("conf")), config_name="config")(
+                collect
+            )
+            _with_arguments(application, arguments)
+        except ConfigError:
+            raise
+        except (HydraException, OmegaConfBaseException) as error:
+            cause = error.__cause__
+            raise (
+                cause
+                if isinstance(cause, ConfigError)
+                else ConfigError(hydra_errors.explain(error, _groups(), arguments))
+            ) from None
+        except (ValueError, TypeError, AssertionError, yaml.YAMLError) as error:  # Hydra's own, in places
+            raise ConfigError(f"{' '.join(arguments)}: cannot be composed: {hydra_errors.one_line(error)}") from None
+    if not sweep:
+        return Composed(points, launchers)
+    few = points_of.needed(sweep, _values)
+    every = points if whole else points_of.expanded(sweep, dict(zip(few, points, strict=True)), _values)
+    return composed(arguments, whole=True) if every is None else Composed(every, launchers)
+
+
+@contextlib.contextmanager
+def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
+    """A block in which Hydra composes of a sweep only the points that the others follow from, and each once.
+
+    Args:
+        sweep: receives every point's overrides.
+        whole: compose every point; still once, where Hydra would do it a first time to see whether it can.
+    """
+    terminal = sys.stderr  # which Hydra's own words do not reach
+
+    def thin_out(sweeper: Sweeper, batch: list[Sequence[str]]) -> None:
+        Path(sweeper.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)  # holds every override
+        sweep.extend(tuple(overrides) for overrides in batch)
+        if sweep and not whole:
+            with contextlib.redirect_stderr(terminal):
+                batch[:] = points_of.needed(sweep, _values)
+
+    validate = Sweeper.validate_batch_is_legal
+    Sweeper.validate_batch_is_legal = thin_out
+    try:
+        yield
+    finally:
+        Sweeper.validate_batch_is_legal = validate
+
+
+@functools.cache
+def _values(override: str) -> points_of.Changes | None:
+    """What `section.key=value` or `key=value` sets; None for the choice of an option, which sets much."""
+    key, _, value = override.partition("=")
+    single = re.fullmatch(r"\w+(\.\w+)?", key) and key not in _groups()
+    if not single or key in ("experiment", "only") or key.startswith("hydra.") or "${" in value:
+        return None
+    [parsed] = OverridesParser.create().parse_overrides([override])
+    return {tuple(key.split(".")): parsed.value()}
+
+
+def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
+    """Hydra reads sys.argv, and raises instead of printing a traceback only when told so by the environment."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *_as_hydra_takes_them(arguments)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    said = io.StringIO()  # a usage of thirty lines where an option is wrong, and which job failed
+    shown = io.StringIO()  # of --cfg and --help
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
+            application()
+    except SystemExit as leaving:
+        if leaving.code != MISUSED:
+            raise
+        raise ConfigError(hydra_errors.misused(said.getvalue())) from None
+    finally:
+        with to_stdout():
+            sys.stdout.write(redact(shown.getvalue()))
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _as_hydra_takes_them(arguments: Sequence[str]) -> list[str]:
+    """-m before the keys, not among them; and not at all where a configuration is shown, which is of one point."""
+    sweeps = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    others = [argument for argument in arguments if argument not in sweeps]
+    if any(argument.split("=")[0] in ("--cfg", "-c", "--info", "-i") for argument in arguments):
+        return others
+    keys = [place for place, argument in enumerate(others, 1) if "=" in argument and not argument.startswith("-")]
+    last = keys[-1] if keys else len(others)  # what comes last wins
+    return [*sweeps, *others[:last], *_KEEPS_NOTHING, *others[last:]]
+
+
+def _from_environment(name: str, *default: Any, _node_: Any) -> Any:
+    """`${oc.env:NAME}`, which must not bring a secret into a setting."""
+    key = _node_._get_full_key(None)
+    if is_secret(name) and key != "tracking.uri":
+        raise ConfigError(f"{key}: {name} is a secret by its name, and settings are kept and printed: leave it out")
+    return oc.env(name, *default)
+
+
+def _register() -> None:
+    """Offer each file of experiments/ as an option of the group `experiment`."""
+    for path in sorted(shared_dir("experiments").glob("*.yaml")):
+        ConfigStore.instance().store(group="experiment", name=path.stem, node=OmegaConf.load(path), package="_global_")
+
+
+def _groups() -> set[str]:
+    """Those of `conf/` that quantlab reads; what is in its `hydra` are options of Hydra's own groups."""
+    return {path.name for path in shared_dir("conf").iterdir() if path.is_dir()} - {"hydra"}

@@ -1,0 +1,112 @@
+"""The command line that gives a configuration again: the nearest options of `conf/`, and what differs from them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quantlab.config.schema import AS_SHIPPED
+from quantlab.util.quoting import override, shell
+from quantlab.util.redact import HIDDEN
+from quantlab.util.resources import shared_dir
+
+GROUPS = ("model", "quant", "device", "dataset", "protocol", "runtime", "tracking")
+_DEFAULTS = {"runtime": "eager", "tracking": "local"}  # of the groups whose choice is told only where it is another
+# What is done with a cell beside measuring it; `output_dir` is where the records are, whatever a record says.
+_LEFT_OUT = ("export", "resume", "output_dir")
+_BASELINE = "none"
+_OF_EVERY_QUANTIZER = ("quant.name", "quant.library", "quant.scheme")  # quant=none would take these over
+_READ_OFF = {f"quant.{key}" for key in ("bits", "format", "scheme", "granularity", "group_size", "symmetric",
+                                        "double_quant")}  # of a file as shipped: it says so itself  # fmt: skip
+Overrides = dict[str, Any]  # dotted key → value; a group → the option; `~key` takes away, `++key` adds
+
+
+def command(config: Mapping[str, Any], root: str, reset: tuple[str, ...] = ()) -> str:
+    """What to paste into a shell to measure a cell and its baseline.
+
+    Args:
+        config: of the cell, resolved, as a record holds it.
+        root: where the records are.
+        reset: keys that are to have their default instead.
+    """
+    found = {key: value for key, value in overrides(config).items() if key not in reset}
+    found |= {} if root == "mlruns" else {"output_dir": root}
+    if found["quant"] == AS_SHIPPED and "baseline.path" not in found:
+        return _line(found)
+    if found["quant"] == _BASELINE and not any(key in found for key in _OF_EVERY_QUANTIZER):
+        return _line(found)
+    if any(key in found for key in _OF_EVERY_QUANTIZER):
+        alone = {key: value for key, value in found.items() if not key.startswith("quant.")} | {"quant": _BASELINE}
+        return f"{_line(alone)} && {_line(found)}"
+    quants = f"{_BASELINE},{found['quant']}"
+    return _line(found, {"quant": quants})
+
+
+def _line(found: Mapping[str, Any], sweep: Mapping[str, str] | None = None) -> str:
+    sweep = sweep or {}
+    arguments = [_argument(key, value) if key not in sweep else f"{key}={sweep[key]}" for key, value in found.items()]
+    return " ".join(["python -m quantlab", *(["-m"] if sweep else []), *map(shell, arguments)])
+
+
+def _argument(key: str, value: Any) -> str:
+    return key if key.startswith("~") else override(key, value)
+
+
+def overrides(config: Mapping[str, Any]) -> Overrides:
+    """The options that come nearest to a configuration, then every setting that differs from theirs."""
+    chosen: Overrides = {}
+    further: Overrides = {}
+    for group in GROUPS:
+        part = config.get(group) or {}
+        option, differing = _nearest(group, part)
+        if option != _DEFAULTS.get(group):
+            chosen[group] = option
+        further |= differing
+    rest = {key: value for key, value in config.items() if key not in (*GROUPS, *_LEFT_OUT)}
+    further |= dict(_differing(_read(shared_dir("conf") / "config.yaml"), rest, ""))
+    return chosen | {key: value for key, value in further.items() if HIDDEN not in str(value)}
+
+
+def _nearest(group: str, part: Mapping[str, Any]) -> tuple[str, Overrides]:
+    """The option from which least has to be changed; of equal ones that of the same name."""
+    found = {
+        path.stem: dict(_differing(_read(path), part, f"{group}."))
+        for path in sorted((shared_dir("conf") / group).glob("*.yaml"))
+        if path.stem != "auto"  # which is resolved
+    }
+    if group == "quant" and part.get("library") == AS_SHIPPED:
+        return AS_SHIPPED, {key: value for key, value in found[AS_SHIPPED].items() if key not in _READ_OFF}
+    best = min(found, key=lambda option: (len(found[option]), option != part.get("name")))
+    return best, found[best]
+
+
+@functools.cache
+def _read(path: Path) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _differing(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Every key of `own` that has another value in `default`; a key that is not there is null."""
+    for name, value in own.items():
+        key, usual = f"{prefix}{name}", default.get(name)
+        if name == "hub_splits":
+            yield from _of_splits(usual or {}, value, f"{key}.")
+        elif isinstance(value, Mapping) and isinstance(usual, Mapping):
+            yield from _differing(usual, value, f"{key}.")
+        elif (list(value) if isinstance(value, tuple) else value) != usual:
+            yield key if name in default else f"++{key}", value
+
+
+def _of_splits(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Splits of a hub dataset, the one mapping whose keys are anybody's."""
+    whole = {name: {"config": None} | split for name, split in default.items()}
+    for name in whole.keys() - own.keys():
+        yield f"~{prefix}{name}", None
+    for name, split in own.items():
+        if split != whole.get(name):
+            yield f"++{prefix}{name}", split

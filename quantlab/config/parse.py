@@ -1,0 +1,175 @@
+"""The border: a composed mapping becomes a RunConfig, or one line per mistake that says what would have been right."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from quantlab.config.schema import RunConfig
+from quantlab.util.errors import ConfigError, did_you_mean, shortened
+from quantlab.util.progress import over
+from quantlab.util.redact import exposed
+
+_LONGEST_KEY = 80  # characters
+_ADDRESS = "tracking.uri"  # the one setting that may hold a secret: `quantlab.util.address`
+
+
+def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
+    """Validate every point of a grid; `only` (globs over `axes`) keeps just some of them.
+
+    Raises:
+        ConfigError: see `parse_config`; or `only` keeps none.
+    """
+    kept: list[RunConfig] = []
+    left_out: list[RunConfig] = []
+    _refuse_secrets(dict.fromkeys(text for point in points for text in _texts(point, "")))  # each once
+    for point in over(points, "cells validated"):
+        only = point.get("only")
+        config = _validated(RunConfig, {key: value for key, value in point.items() if key != "only"})
+        wanted = only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only))
+        (kept if wanted else left_out).append(config)
+    if points and not kept:
+        named = f"a glob over names like {left_out[0].axes}"
+        raise ConfigError(f"only={points[0].get('only')}: keeps none of the {len(points)} cells of the grid; {named}")
+    return kept
+
+
+def _as_list(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def parse_config(raw: Mapping[str, Any]) -> RunConfig:
+    """Validate a plain mapping (what Hydra composed).
+
+    Raises:
+        ConfigError: one line per wrong key: its dotted name, what it got, what is allowed.
+    """
+    return parse(RunConfig, raw)
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every text of a mapping, with its dotted key."""
+    if isinstance(value, str):
+        yield key.rstrip("."), value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}{name}.")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item, key)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model:
+    """Validate a plain mapping; `prefix` (`hydra.launcher.`) goes before the keys of its messages.
+
+    Raises:
+        ConfigError: see `parse_config`.
+    """
+    _refuse_secrets(dict.fromkeys(_texts(raw, prefix)))
+    return _validated(model, raw, prefix)
+
+
+def _refuse_secrets(texts: Iterable[tuple[str, str]]) -> None:
+    for key, text in texts:
+        if key != _ADDRESS and (what := exposed(text)):
+            raise ConfigError(
+                f"{key if key.isprintable() else repr(key)}: it holds {what}, and settings are kept and printed: leave "
+                "it in the environment (sbatch hands that to its jobs), or in a file that only you can read"
+            )
+
+
+def _validated(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model:
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item, model, prefix) for item in error.errors())) from None
+
+
+def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
+    dotted = prefix + ".".join(str(part) for part in item["loc"])
+    key = dotted if dotted.isprintable() and len(dotted) <= _LONGEST_KEY else shortened(dotted)
+    if key.partition(".")[0] == "experiment":
+        return "experiment: the first line of its YAML has to be: # @package _global_"
+    if item["type"] == "extra_forbidden":
+        return f"{key}: no such key{nearest_key(dotted, model, prefix)}"
+    if item["type"] == "missing":
+        return f"{key}: it is needed, and was taken away or never given"
+    if item["type"] == "address":  # what was got may hold a password
+        return str(item["msg"])
+    if item["type"] == "value_error":
+        return item["msg"].removeprefix("Value error, ")
+    return f"{key}={shortened(item['input'])}: {_allowed(item, key)}"
+
+
+def _allowed(item: Any, key: str) -> str:
+    """What would have been right, in the words of this project where pydantic's are of Python."""
+    own = {
+        "bool_type": "expected true or false",
+        "tuple_type": f"expected a list, e.g. {key}=[{str(item['input'])[:40]}]",
+        "too_short": "name one at least, or null for all",
+        "string_too_short": "it is empty",
+    }
+    return own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "") -> str:
+    """What a mistyped `quant.grop_size` or `quatn` was probably meant to be; keys of `model` begin with `prefix`."""
+    *parents, last = dotted.lstrip("+~").removeprefix(prefix).split(".")
+    try:
+        fields = _fields_at(model, parents)
+    except KeyError:
+        return nearest_key(prefix + ".".join(parents), model, prefix)
+    if last in fields:
+        return f"; {dotted} is a group: choose one of its options, {dotted}=NAME, or set one of its keys"
+    if elsewhere := [key for key in keys(model) if key.endswith(f".{last}")]:
+        return f"; did you mean '{prefix}{elsewhere[0]}'?"
+    extra = ["experiment", "only"] if model is RunConfig and not parents else []
+    return did_you_mean(last, fields + extra, prefix=prefix + ".".join([*parents, ""]))
+
+
+def keys(part: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key below a part."""
+    for name in getattr(part, "model_fields", {}):
+        yield prefix + name
+        yield from keys(_part(part.model_fields[name].annotation), f"{prefix}{name}.")
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
+    part: Any = model
+    for name in loc:
+        part = _part(part.model_fields[name].annotation)
+    return list(getattr(part, "model_fields", {}))
+
+
+def kind_of(dotted: str) -> Literal["text", "list"] | None:
+    """Whether a key takes text, or a list of it; None of every other key."""
+    *parents, last = dotted.lstrip("+").split(".")
+    part: Any = RunConfig
+    for name in [*parents, last]:
+        fields = getattr(part, "model_fields", {})
+        if name not in fields:
+            return None
+        part = _part(fields[name].annotation)
+    kinds = set(_inside(fields[last].annotation))
+    if tuple in kinds:
+        return "list"
+    return "text" if str in kinds and dict not in kinds else None
+
+
+def _inside(annotation: Any) -> Iterator[Any]:
+    """A type, and what it is made of: of `Annotated[tuple[str, ...], …] | None` str, tuple and None."""
+    yield get_origin(annotation) or annotation
+    if get_origin(annotation) is not Literal:
+        for item in get_args(annotation):
+            yield from _inside(item)
+
+
+def _part(annotation: Any) -> Any:
+    """The model behind `Architecture | None`."""
+    return next((item for item in get_args(annotation) if hasattr(item, "model_fields")), annotation)

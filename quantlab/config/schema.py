@@ -1,0 +1,397 @@
+"""What a run is asked to do: one strict, frozen model per concept, validated once (`quantlab.config.parse`).
+
+Nothing here reads a file, imports torch or sets an environment variable. The YAML in `conf/` mirrors these
+models key by key; a notebook builds them directly.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from quantlab.util.address import Address
+from quantlab.util.errors import shortened
+
+
+def _as_tuple(value: object) -> object:
+    """Hydra hands over lists; frozen models hold tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise PydanticCustomError("name", "a name holds what can be printed, and no line break")
+    return name
+
+
+def _language(code: str) -> str:
+    if not re.fullmatch("[a-z]{2,3}", code):
+        raise PydanticCustomError("language", "expected a code of two or three letters as Whisper has it, e.g. en, yue")
+    return code
+
+
+def _address(text: str) -> str:
+    try:
+        return Address(text)
+    except ValueError as error:
+        raise PydanticCustomError("address", "tracking.uri: {why}", {"why": str(error)}) from None
+
+
+def _file_path(path: str) -> str:
+    if not path:
+        raise PydanticCustomError("path", "it is empty")
+    if "\0" in path:
+        raise PydanticCustomError("path", "no path holds a NUL")
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        raise PydanticCustomError("path", "no user of this machine has such a home") from None
+    return path
+
+
+SHIPPED = "nano"  # the model that comes with quantlab
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]  # what a person calls it
+FilePath = Annotated[str, AfterValidator(_file_path)]  # of a file or a folder
+_MOST = 1_000_000  # of what is counted: above any real figure, and still no burden
+_LOUDEST_DB = 100  # above it one of speech and noise is lost in the 16 bits of a recording
+_LARGEST_SEED = 2**32 - 1  # NumPy's
+_LONGEST_S = 31_536_000  # a year; a clock takes no infinity
+Target = Literal["all", "encoder", "decoder"]
+AudioContext = Literal["full", "dynamic"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+Backend = Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+def _reset(part: _Part, keys: Iterable[str]) -> None:
+    """To the defaults, while it is validated."""
+    for key in keys:
+        object.__setattr__(part, key, type(part).model_fields[key].default)
+
+
+def bounds(part: type[_Part], key: str) -> tuple[int, int]:
+    """The least and the most of a whole number, both allowed."""
+    found = part.model_fields[key].metadata
+    least, most = (next(getattr(item, name) for item in found if hasattr(item, name)) for name in ("ge", "le"))
+    return int(least), int(most)
+
+
+class Architecture(_Part):
+    """The shape of a Whisper, enough to build it with random weights and no download.
+
+    Source of the shipped values: the `config.json` of each checkpoint on the hub.
+    """
+
+    d_model: int = Field(ge=1, le=16_384)
+    encoder_layers: int = Field(ge=1, le=256)
+    decoder_layers: int = Field(ge=1, le=256)
+    attention_heads: int = Field(ge=1, le=1024)
+    ffn_dim: int = Field(ge=1, le=131_072)
+    num_mel_bins: int = Field(ge=1, le=200)
+    vocab_size: int = Field(ge=16, le=_MOST)  # nine of them are no text
+    max_source_positions: int = Field(default=1500, ge=1, le=100_000)  # encoder frames; 1500 = 30 s at 50 frames/s
+    max_target_positions: int = Field(default=448, ge=8, le=100_000)  # tokens, four of them the prompt
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Architecture:
+        if self.d_model % self.attention_heads:
+            raise ValueError(
+                f"model.architecture: d_model={self.d_model} is no multiple of attention_heads={self.attention_heads}"
+            )
+        return self
+
+
+class ModelConfig(_Part):
+    """Which recogniser, and where its weights come from."""
+
+    name: Name
+    source: Literal["shipped", "hub"]
+    repo: str | None = None  # hub id, e.g. openai/whisper-small
+    revision: str | None = None  # pinned commit of `repo`
+    path: FilePath | None = None  # a local folder in the transformers layout; wins over the hub
+    weights: Literal["pretrained", "random"] = "pretrained"
+    random_tokens: int = Field(default=32, gt=0, le=_MOST)  # tokens generated per utterance when weights=random
+    architecture: Architecture | None = None
+
+    @property
+    def label(self) -> str:
+        """What a person calls the checkpoint."""
+        return model_label(self.name, self.source, self.path)
+
+    @model_validator(mode="after")
+    def _has_weights_somewhere(self) -> ModelConfig:
+        if self.source == "shipped" and self.repo is not None:
+            raise ValueError(
+                f"model.repo={shortened(self.repo)}: {self.name} ships with quantlab; for the hub: model=base "
+                "model.repo=OWNER/NAME model.revision=null"
+            )
+        if self.source == "hub" and self.path is None and self.weights == "pretrained" and not self.repo:
+            raise ValueError(f"model {self.name!r} names no hub repo: set model.repo, or model.path=FOLDER")
+        return self
+
+
+def model_label(name: str, source: object, path: object) -> str:
+    """A checkpoint by its name; one that takes the place of the model that ships, and has its name, by its folder."""
+    folder = PurePath(str(path)).name if path and source == "shipped" and name == SHIPPED else ""
+    return folder if folder.isprintable() and folder else name
+
+
+class QuantConfig(_Part):
+    """How the weights (and, for static schemes, the activations) are stored and computed."""
+
+    name: Name
+    library: str  # a file of quantlab/quantization/backends, or an entry point of group quantlab.quantizers
+    bits: float | None = Field(default=None, gt=0, le=32)  # stored bits per weight; 1.58 = ternary
+    format: str | None = None  # int8, int4, float8_e4m3fn, nf4, fp4, …
+    scheme: Literal["none", "dynamic", "static", "weight-only"] = "weight-only"
+    activations: str | None = None  # format of the activations, static schemes only
+    granularity: Literal["per-tensor", "per-channel", "per-group"] | None = None
+    group_size: int | None = Field(default=None, gt=0, le=_MOST)  # weights that share one scale
+    symmetric: bool | None = None
+    double_quant: bool = False  # scales quantized once more (bitsandbytes)
+    axis: Literal[0, 1] | None = None  # along which HQQ groups
+    backend: Backend | None = None  # HQQ's kernels; null: the best that is installed
+    target: Target = "all"
+    skip: Names = ()  # globs over module names, e.g. "*.k_proj"
+    head: bool = False  # whether proj_out is quantized
+    embedding: bool = False  # whether the token embedding is, with proj_out, as the two are one matrix
+
+    @model_validator(mode="after")
+    def _without_what_does_not_apply(self) -> QuantConfig:
+        """A sweep sets its keys everywhere: the baseline has none of them, a scale per channel has no group size.
+
+        However such a point is written, it is the same cell; what is wrong is wrong all the same.
+        """
+        if self.scheme == "none":
+            _reset(self, _OF_QUANTIZED)
+        elif self.granularity in ("per-tensor", "per-channel"):
+            _reset(self, {"group_size"})
+        return self
+
+
+_OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
+NO_QUANTIZATION = QuantConfig(name="none", library="none", scheme="none")
+AS_SHIPPED = "as_shipped"  # quant.library of a file that is measured as it is
+
+
+class DeviceConfig(_Part):
+    name: Literal["cpu", "cuda", "mps", "auto"] = "auto"
+    threads: int | None = Field(default=None, gt=0, le=4096)  # intra-op threads; null = every core this process may use
+    pin: bool = True  # keep the process on as many cores as it has threads, where the system can
+
+
+class RuntimeConfig(_Part):
+    """How the model is run."""
+
+    name: Literal["eager", "compile"] = "eager"  # compile: static cache and torch.compile
+    audio_ctx: AudioContext = "full"  # dynamic: the encoder sees only the frames that hold audio, not the whole window
+    dtype: Dtype = "float32"  # in which all that is not quantized is stored and computed
+
+
+class HubSplit(_Part):
+    """Where one of our splits lies in a hub dataset."""
+
+    config: str | None = None
+    split: str
+
+
+class NoiseConfig(_Part):
+    """Noise that is mixed into a corpus; `snr_db=inf` is the corpus as it is, so that a sweep can begin with it."""
+
+    kind: Literal["white", "pink", "babble", "recorded"] | None = None  # babble: other utterances of the corpus
+    snr_db: float | None = None  # power of the whole utterance / power of the noise; at most _LOUDEST_DB either way
+    path: FilePath | None = None  # folder of noise recordings, kind=recorded
+    seed: int = Field(default=0, ge=0, le=_LARGEST_SEED)
+
+    @model_validator(mode="after")
+    def _none_at_infinity(self) -> NoiseConfig:
+        """However no noise is written, it is the same cell."""
+        if self.snr_db == math.inf:
+            _reset(self, type(self).model_fields)
+        return self
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> NoiseConfig:
+        if (self.kind is None) != (self.snr_db is None):
+            raise ValueError(
+                f"dataset.noise: kind={self.kind}, snr_db={self.snr_db}: set both, e.g. dataset.noise.kind=white "
+                "dataset.noise.snr_db=10, or neither; snr_db=inf is the corpus as it is"
+            )
+        if self.snr_db is not None and not abs(self.snr_db) <= _LOUDEST_DB:
+            raise ValueError(
+                f"dataset.noise.snr_db={self.snr_db}: a number of dB from -{_LOUDEST_DB} to {_LOUDEST_DB}, "
+                "or inf for the corpus as it is"
+            )
+        if (self.kind == "recorded") != (self.path is not None):
+            raise ValueError(
+                f"dataset.noise: kind={self.kind}, path={shortened(self.path)}: kind=recorded and "
+                "path=<a folder of noise recordings> go together"
+            )
+        return self
+
+
+class DatasetConfig(_Part):
+    name: Name
+    source: str  # shipped, joined, hub, librispeech_dir, manifest, or an entry point of group quantlab.datasets
+    path: FilePath | None = None  # manifest file, corpus folder, or a local clone of the hub repository
+    repo: str | None = None
+    revision: str | None = None
+    hub_splits: dict[str, HubSplit] = Field(default_factory=dict)
+    audio_column: str = "audio"
+    text_column: str = "text"
+    speaker_column: str | None = None
+    id_column: str | None = None
+    splits: Annotated[Names, Field(min_length=1)] | None = None  # null = every split the corpus has
+    ignored_columns: Names = ()  # of a manifest: what is known to change nothing that is heard or scored; globs
+    channel: int | None = Field(default=None, ge=0)  # the one that is heard, from 0; null: the average of all
+    limit: int | None = Field(default=None, gt=0, le=_MOST)  # utterances per split, the first ones in corpus order
+    language: Annotated[str, AfterValidator(_language)] = "en"  # a code of Whisper's
+    licence: str | None = None  # of the audio and its references, as their owner states it
+    nonspeech: bool = False  # utterances whose reference has no word are decoded, and the words heard in them counted
+    unscored: Names = ()  # references left out, compared once normalised; "" is one of which no word is left
+    noise: NoiseConfig = NoiseConfig()
+    long: Literal["chunked", "consecutive", "sequential"] | None = None  # what exceeds the window; null: left out
+    chunk_overlap_s: float | None = Field(default=None, gt=0, le=3600)  # null: a third of the window, chunked only
+
+    @property
+    def label(self) -> str:
+        """What a person calls the corpus as it is heard."""
+        return corpus_label(self.name, self.noise.kind, self.noise.snr_db)
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> DatasetConfig:
+        if self.source == "shipped" and self.path is not None:
+            raise ValueError(
+                f"dataset.path={shortened(self.path)}: {self.name} ships with quantlab and has no path; "
+                "dataset=manifest takes one"
+            )
+        if self.source in ("librispeech_dir", "manifest") and not self.path:
+            what = "manifest" if self.source == "manifest" else "folder that holds test-clean/ and test-other/"
+            raise ValueError(f"dataset {self.name!r} needs dataset.path=<the {what}>")
+        return self
+
+
+def corpus_label(name: str, noise: str | None, snr_db: float | None) -> str:
+    """A corpus as it is heard: `demo`, or `demo+white10dB`."""
+    return name if noise is None else f"{name}+{noise}{snr_db:g}dB"
+
+
+class ProtocolConfig(_Part):
+    """How every cell of a grid is measured."""
+
+    name: Name
+    batch_size: int = Field(default=16, gt=0, le=65_536)  # utterances
+    warmup_batches: int = Field(default=2, ge=0, le=_MOST)  # untimed batches before the first timed one
+    max_new_tokens: int | None = Field(default=None, gt=0, le=_MOST)  # null = what the model's positions allow
+    num_beams: int = Field(default=1, gt=0, le=128)
+    fallbacks: bool = False  # of dataset.long=sequential: a window that went wrong is decoded again, at random
+    condition_on_prev_tokens: bool = False  # of dataset.long=sequential: each window is told the text before it
+    interleave: bool = False  # time the cell against a resident baseline, A B B A, until `rel_ci` or `budget_s`
+    rel_ci: float = Field(default=0.02, gt=0, lt=1)  # width of the ratio's 95 % interval / the ratio
+    budget_s: float = Field(default=120.0, gt=0, le=_LONGEST_S)  # wall seconds for the timing against the baseline
+    forced_tokens: int = Field(default=32, gt=1, le=_MOST)  # tokens per utterance where the work is fixed
+    residency: Literal["auto", "together", "alternate"] = "auto"  # both models in one process, or one at a time
+
+
+class CalibrationConfig(_Part):
+    """Static schemes only; the study calibrates on a random 10 % of the evaluation data (arXiv 2511.08093)."""
+
+    fraction: float = Field(default=0.1, gt=0, le=1)
+    source: Literal["eval", "disjoint"] = "eval"  # disjoint keeps those utterances out of the score
+
+
+class StatsConfig(_Part):
+    """How a cell is compared with its baseline, once both are recorded; no figure of a record depends on it."""
+
+    margin: float = Field(default=0.5, gt=0, le=100)  # percentage points of WER that do not matter (non-inferiority)
+    resamples: int = Field(default=10_000, ge=1000, le=1_000_000)  # of the bootstrap
+
+
+class TrackingConfig(_Part):
+    name: Literal["local", "server", "off"] = "local"
+    uri: Annotated[str, AfterValidator(_address)] | None = None  # of the MLflow server; shows its host alone
+    experiment: str = Field(default="quantlab", min_length=1)
+
+    @model_validator(mode="after")
+    def _server_has_uri(self) -> TrackingConfig:
+        if self.name == "server" and self.uri is None:
+            raise ValueError("tracking=server needs tracking.uri=http://HOST:PORT")
+        return self
+
+
+class ExportConfig(_Part):
+    """Where the quantized model itself is left, once it is proven and measured."""
+
+    dir: FilePath | None = None  # gets a folder for each cell; null: no model is kept
+
+
+class BaselineConfig(_Part):
+    """quant=as_shipped only: nobody can tell from a quantized file what it was made of."""
+
+    path: FilePath | None = None  # the checkpoint before quantization, in any form that model.path takes
+
+
+class RunConfig(_Part):
+    """One cell: everything `run_cell` needs, and nothing it does not."""
+
+    model: ModelConfig
+    quant: QuantConfig
+    device: DeviceConfig
+    runtime: RuntimeConfig
+    dataset: DatasetConfig
+    protocol: ProtocolConfig
+    calibration: CalibrationConfig
+    tracking: TrackingConfig
+    stats: StatsConfig = StatsConfig()
+    export: ExportConfig = ExportConfig()
+    baseline: BaselineConfig = BaselineConfig()
+    seed: int = Field(default=0, ge=0, le=_LARGEST_SEED)
+    isolate: bool = True  # a process of its own for the cell; false to step through it in a debugger
+    timeout_s: float = Field(default=3600.0, gt=0, le=_LONGEST_S)  # the whole cell
+    resume: bool = True  # skip a cell whose record exists
+    output_dir: FilePath = "mlruns"
+
+    @model_validator(mode="after")
+    def _baseline_is_of_a_file_as_shipped(self) -> RunConfig:
+        """In a sweep `quant=none,as_shipped` the path stands at both: unquantized, it is the model itself."""
+        if self.baseline.path is None or self.quant.library == AS_SHIPPED:
+            return self
+        if self.quant.library != NO_QUANTIZATION.library:
+            raise ValueError(
+                f"baseline.path={shortened(self.baseline.path)}: quant={self.quant.name} quantizes the model itself, "
+                f"which is its baseline: leave it out, or set quant={AS_SHIPPED}"
+            )
+        found = self.of_baseline()
+        for key in ("model", "baseline"):
+            object.__setattr__(self, key, getattr(found, key))
+        return self
+
+    def of_baseline(self) -> RunConfig:
+        """The cell that this one is compared with: no quantization, everything else equal."""
+        path = self.baseline.path or self.model.path
+        update = {"quant": NO_QUANTIZATION, "model": self.model.model_copy(update={"path": path})}
+        return self.model_copy(update=update | {"baseline": BaselineConfig()})
+
+    @property
+    def label(self) -> str:
+        """What a person calls the cell by itself, e.g. `nano-hqq_int4-cpu`; its type, where that is not fp32, and the
+        corpus, where noise was added to it. In a list of cells `quantlab.records.labels` tells more.
+        """
+        stored = "" if self.runtime.dtype == "float32" else f"-{self.runtime.dtype}"
+        heard = "" if self.dataset.noise.kind is None else f"-{self.dataset.label}"
+        return f"{self.model.label}-{self.quant.name}-{self.device.name}{stored}{heard}"
+
+    @property
+    def axes(self) -> str:
+        """What `only` chooses by: model, quantizer and device."""
+        return f"{self.model.name}-{self.quant.name}-{self.device.name}"

@@ -1,0 +1,111 @@
+"""Long recordings out of a corpus of short ones: its utterances one after the other, with pauses between them.
+
+What is said is known, and known to be recognised when heard one by one: whatever is lost beyond that is lost by
+cutting into windows and joining again. Nothing is stored; a recording is put together when it is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import soundfile
+
+from quantlab.config.schema import DatasetConfig
+from quantlab.data.audio import SAMPLE_RATE, Samples, TooLongError, UnreadableAudioError, decode, length_s
+from quantlab.data.readers.manifest import read_manifest, read_shipped
+from quantlab.data.utterance import Listing, Utterance, heard_by
+
+SHIPPED = "demo"  # the corpus that is joined where no manifest is named
+LENGTH_S = (60.0, 120.0)  # of a recording; the last one of a split takes what is left
+PAUSE_S = (0.3, 1.2)  # after each utterance, digital silence
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Utterances and the pause after each, as one WAV."""
+
+    parts: tuple[Utterance, ...]
+    pauses_s: tuple[float, ...]
+
+    def __call__(self) -> bytes:
+        """The recording, float32, mono, 16 kHz.
+
+        Raises:
+            UnreadableAudioError: one of its parts cannot be read.
+        """
+        samples = [
+            piece
+            for part, pause_s in zip(self.parts, self.pauses_s, strict=True)
+            for piece in (_samples(part), np.zeros(round(pause_s * SAMPLE_RATE), np.float32))
+        ]
+        buffer = io.BytesIO()
+        soundfile.write(buffer, np.concatenate(samples), SAMPLE_RATE, format="WAV", subtype="FLOAT")
+        return buffer.getvalue()
+
+
+def read_joined(dataset: DatasetConfig) -> Listing:
+    """Recordings of a minute or two by split, of the shipped corpus or of the manifest `dataset.path`.
+
+    In corpus order, the same on every machine; `dataset.limit` counts recordings.
+
+    Raises:
+        ConfigError: see `read_manifest`.
+    """
+    parts = dataset.model_copy(update={"limit": None, "name": SHIPPED if dataset.path is None else dataset.name})
+    listing = read_shipped(parts) if dataset.path is None else read_manifest(parts)
+    heard = {name: [heard_by(dataset, item) for item in split] for name, split in listing.items()}
+    return {name: list(_recordings(name, split))[: dataset.limit] for name, split in heard.items()}
+
+
+def _recordings(split: str, utterances: Sequence[Utterance]) -> Iterator[Utterance]:
+    draw = random.Random(f"joined {split}")
+    parts: list[Utterance] = []
+    pauses_s: list[float] = []
+    number, left_s = 0, draw.uniform(*LENGTH_S)
+    for utterance in utterances:
+        parts.append(utterance)
+        pauses_s.append(draw.uniform(*PAUSE_S))
+        left_s -= _length_s(utterance) + pauses_s[-1]
+        if left_s <= 0 or utterance is utterances[-1]:
+            yield _recording(f"{split}-{number:03d}", split, parts, pauses_s)
+            parts, pauses_s = [], []
+            number, left_s = number + 1, draw.uniform(*LENGTH_S)
+
+
+def _recording(id: str, split: str, parts: Sequence[Utterance], pauses_s: Sequence[float]) -> Utterance:
+    facts = [
+        [part.digest, asdict(part.part), round(pause_s * SAMPLE_RATE)]
+        for part, pause_s in zip(parts, pauses_s, strict=True)
+    ]
+    return Utterance(
+        id=id,
+        split=split,
+        text=" ".join(part.text for part in parts),
+        speaker=None,  # several
+        audio=Joined(tuple(parts), tuple(pauses_s)),
+        digest=hashlib.sha256(str(facts).encode()).hexdigest(),
+    )
+
+
+def _length_s(utterance: Utterance) -> float:
+    """Of the audio; nothing where it cannot be read, which is told when it is decoded."""
+    try:
+        return length_s(utterance.audio, utterance.part)
+    except UnreadableAudioError:
+        return 0.0
+
+
+def _samples(utterance: Utterance) -> Samples:
+    """Of one part; what would be a doubt of an utterance cannot be told of a recording, so it is left out."""
+    try:
+        clip = decode(utterance.audio, utterance.part, None)
+    except (UnreadableAudioError, TooLongError) as error:
+        raise UnreadableAudioError(f"its part {utterance.id}: {error}") from error
+    for doubt in clip.doubts:
+        raise UnreadableAudioError(f"its part {utterance.id}: {doubt.kind}: {doubt.detail}")
+    return clip.samples

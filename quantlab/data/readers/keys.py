@@ -1,0 +1,204 @@
+"""What the keys of a listing mean. None is dropped that could change what is heard or scored.
+
+A key is used, or has to agree with what it speaks of, or is known to change nothing; any other one is refused by name,
+unless `dataset.ignored_columns` says that it changes nothing either.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from quantlab.config.schema import DatasetConfig
+from quantlab.data.utterance import Part
+from quantlab.util.errors import ConfigError, shortened
+
+# Names that others give to what we call audio, text and speaker, looked for where `dataset.*_column` names none.
+AUDIO = ("audio", "audio_filepath", "audio_path", "path", "file_name", "filename", "file", "wav")
+TEXT = ("text", "sentence", "transcription", "transcript", "txt")
+SPEAKER = ("speaker", "speaker_id", "spk_id", "spk", "client_id")
+
+SEGMENT = ("offset", "duration", "channel")
+_RATE = ("sampling_rate", "sample_rate", "samplerate")
+_FRAMES = ("num_samples", "n_samples")
+_CHANNELS = ("num_channels", "n_channels", "channels")
+_LENGTH = ("duration_s", "audio_length_s", "length_s")  # of the whole; which part is heard, duration says
+LANGUAGE = ("language", "lang", "locale", "source_lang", "target_lang")
+_TASK = ("task", "taskname")
+_CHECKED = frozenset((*SEGMENT, *_RATE, *_FRAMES, *_CHANNELS, *_LENGTH, *LANGUAGE, *_TASK))
+HARMLESS = frozenset(
+    (
+        "id key uid uuid uniq_id utt_id utterance_id sentence_id segment_id session session_id chapter_id book_id "
+        "speaker_name voice seen_voice age gender sex accent accents dialect variant nationality native_language "
+        "country region city up_votes down_votes sentence_domain domain topic category genre title url corpus dataset "
+        "subset license licence comment note notes tags device microphone mic room environment snr snr_db mos wer cer "
+        "pred_text confidence date created_at recorded_at year num_words word_count"
+    ).split()
+).union(SPEAKER)
+
+_HONOURED = frozenset((*AUDIO, *TEXT, *SPEAKER, *SEGMENT, "id", "split"))
+MOST = 6  # names in a refusal
+
+_PARTS = frozenset("start end begin stop onset from to begin_time end_time start_time stop_time offset".split())
+_HOW = frozenset("channel channels speed tempo pitch volume gain transform transforms effects augment".split())
+
+
+def column(values: Mapping[str, Any], asked: str | None, names: tuple[str, ...], option: str) -> str | None:
+    """The key that holds what is asked for; None where there is none.
+
+    Raises:
+        ConfigError: several could be meant.
+    """
+    if asked is not None and (asked in values or asked != names[0]):
+        return asked if asked in values else None
+    there = [name for name in names if name in values]
+    if len(there) > 1 and names is not SPEAKER and names[0] not in there:
+        raise ConfigError(f"{' and '.join(map(repr, there))} could be meant: choose by {option}")
+    return there[0] if there else None
+
+
+def part(values: Mapping[str, Any]) -> Part:
+    """Which part of its file an utterance is, and what is said of that file.
+
+    Raises:
+        ConfigError: a value is none.
+    """
+    return Part(
+        offset_s=_seconds(values, "offset") or 0.0,
+        duration_s=_seconds(values, "duration"),
+        channel=_count(values, ("channel",), least=0),
+        rate=_count(values, _RATE),
+        frames=_count(values, _FRAMES),
+        channels=_count(values, _CHANNELS),
+        seconds=next((told for key in _LENGTH if (told := _seconds(values, key)) is not None), None),
+    )
+
+
+def check(values: Mapping[str, Any], used: Iterable[str | None], dataset: DatasetConfig) -> None:
+    """Refuse a key that is neither honoured nor known to change nothing.
+
+    Raises:
+        ConfigError: there is one, or a language or task is another one than that of the configuration.
+    """
+    for name in LANGUAGE:
+        check_language(name, values.get(name), dataset)
+    for name in _TASK:
+        if values.get(name) not in (None, "asr", "transcribe"):
+            raise ConfigError(f"{name}={shortened(values[name])}: quantlab measures transcription alone")
+    known = {*used, *_CHECKED, *HARMLESS, "split"}
+    if dataset.audio_column != AUDIO[0]:
+        known.update(AUDIO)
+    chosen = dataset.text_column != TEXT[0]
+    refuse(
+        [
+            name
+            for name, value in values.items()
+            if value is not None and name not in known and not (chosen and _is_reference(name))
+        ]
+    )
+
+
+def check_language(name: str, told: Any, dataset: DatasetConfig) -> None:
+    """Refuse what is said in another language than the one that is decoded and scored.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if told is not None and _code(told) != dataset.language:
+        raise ConfigError(
+            f"{name}={shortened(told)}, and dataset.language={dataset.language}: set the one, or leave the "
+            f"other out by dataset.ignored_columns=[{name}]"
+        )
+
+
+def refuse(names: list[str]) -> None:
+    """One line for all of them.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if not names:
+        return
+    words = set("_".join(names).lower().split("_")).union(name.lower() for name in names)
+    hints = []
+    if words & (_PARTS | {"duration", "length"}):
+        hints.append("a part of a file is chosen by offset and duration, in seconds")
+    if words & {"channel", "channels"}:
+        hints.append("a channel by channel, from 0")
+    if any(map(_is_reference, names)):
+        hints.append("another reference by dataset.text_column")
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    told = ", ".join(shortened(name, 40) for name in names[:MOST]) + more
+    plain = all(re.fullmatch(r"\w{1,40}", name) for name in names) and len(names) <= MOST
+    hints.append(f"if so, dataset.ignored_columns=[{','.join(names) if plain else 'NAME,…'}]")
+    raise ConfigError(
+        f"{told}: neither honoured nor known to change nothing that is heard or scored; {'; '.join(hints)}"
+    )
+
+
+def without_ignored(values: Mapping[str, Any], dataset: DatasetConfig) -> dict[str, Any]:
+    """All but what `dataset.ignored_columns` leaves out."""
+    return {name: value for name, value in values.items() if not is_ignored(name, dataset)}
+
+
+def is_ignored(name: str, dataset: DatasetConfig) -> bool:
+    """By its name, or by a pattern; what is honoured is meant by none."""
+    if name in _HONOURED or name in (
+        dataset.audio_column,
+        dataset.text_column,
+        dataset.speaker_column,
+        dataset.id_column,
+    ):
+        return name in dataset.ignored_columns
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in dataset.ignored_columns)
+
+
+def changes_what_is_heard(name: str) -> bool:
+    """Whether a column is called so that it says which part is heard, or how.
+
+    For tables that hold the audio themselves, and many columns about it.
+    """
+    return bool(({name.lower()} | set(name.lower().split("_"))) & (_PARTS | _HOW) - {"to", "from"})
+
+
+def _is_reference(name: str) -> bool:
+    return any(word in name.lower() for word in (*TEXT, "normal", "label", "target"))
+
+
+def _code(told: Any) -> Any:
+    return told.lower().replace("_", "-").partition("-")[0] if isinstance(told, str) else told
+
+
+def _seconds(values: Mapping[str, Any], key: str) -> float | None:
+    number = _number(values, key)
+    if number is not None and not (number > 0 or (number == 0 and key == "offset")):
+        raise ConfigError(f"{key}={shortened(values[key])}: expected seconds, {'0 or' if key == 'offset' else ''} more")
+    return number
+
+
+def _count(values: Mapping[str, Any], keys: tuple[str, ...], least: int = 1) -> int | None:
+    """What all of these keys say that are there."""
+    told = {key: number for key in keys if (number := _number(values, key)) is not None}
+    for key, number in told.items():
+        if number != int(number) or number < least:
+            raise ConfigError(f"{key}={shortened(values[key])}: expected a whole number from {least}")
+    if len(set(told.values())) > 1:
+        raise ConfigError(f"{' and '.join(told)} disagree")
+    return int(next(iter(told.values()))) if told else None
+
+
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    """A finite number, perhaps written as text."""
+    value = values.get(key)
+    if value is None:
+        return None
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{key}={shortened(value)} is no number")
+    return number

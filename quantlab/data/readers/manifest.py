@@ -1,0 +1,187 @@
+"""Manifests: an utterance a row, its audio and its reference; `speaker`, `split`, `id` and a segment at will.
+
+The corpus that ships with the project is one, `{"audio": PATH, "text": REFERENCE}` a line. NeMo's manifests, the tables
+of Common Voice, cuts of lhotse and folders of Kaldi are others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quantlab.config.schema import DatasetConfig
+from quantlab.data.readers import kaldi, keys, lhotse, tables
+from quantlab.data.readers.array import Array
+from quantlab.data.readers.tables import EXAMPLE, FORMATS, Row
+from quantlab.data.utterance import Listing, Part, Utterance, file_utterance, split_name, with_digests
+from quantlab.records.schema import to_json
+from quantlab.util.errors import ConfigError, did_you_mean, shortened
+from quantlab.util.resources import ASSETS
+
+DEFAULT_SPLIT = "test"
+MADE = ("noise", "reverb", "seen_voice")  # how the shipped audio was made, and is
+CLIPS = "clips"  # where Common Voice has the audio of its tables
+
+
+def read_shipped(dataset: DatasetConfig) -> Listing:
+    """A corpus of the package's own assets, by its name.
+
+    Raises:
+        ConfigError: there is none of that name, or see `read_manifest`.
+    """
+    dataset = dataset.model_copy(update={"ignored_columns": (*dataset.ignored_columns, *MADE)})
+    if dataset.path is not None:
+        return read_manifest(dataset)
+    there = {path.parent.name: str(path) for path in ASSETS.glob("*/manifest.jsonl")}
+    if dataset.name not in there:
+        hint = did_you_mean(dataset.name, list(there))
+        raise ConfigError(f"dataset.name={dataset.name!r}: no such corpus ships with quantlab{hint}")
+    return read_manifest(dataset.model_copy(update={"path": there[dataset.name]}))
+
+
+def read_manifest(dataset: DatasetConfig) -> Listing:
+    """Utterances by split, in the order of the file; paths are relative to the folder of the manifest.
+
+    Raises:
+        ConfigError: no such file, or `file:line` of a line that is no utterance.
+    """
+    path = Path(dataset.path or "").expanduser()
+    folder = path if path.is_dir() else path.parent
+    listing: dict[str, list[Utterance]] = {}
+    seen: dict[str, str] = {}
+    for row in _rows(path):
+        try:
+            utterance = _utterance(row, folder, dataset)
+            first = seen.setdefault(utterance.id, row.place)
+            if first != row.place:
+                where = f"line {first.rpartition(':')[2]}" if ":" in first else first
+                raise ConfigError(f"id {shortened(utterance.id)} is {where}'s too; give each line an id of its own")
+        except ConfigError as error:
+            raise ConfigError(f"{row.place}: {error}") from None
+        listing.setdefault(utterance.split, []).append(utterance)
+    if not listing:
+        raise ConfigError(f"{path} holds no utterance: expected {FORMATS}, e.g. {EXAMPLE}")
+    return with_digests(listing, dataset)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    if not path.is_dir():
+        return tables.rows(path)
+    if kaldi.is_kaldi(path):
+        return kaldi.rows(path)
+    try:
+        names = sorted(item.name for item in path.iterdir())
+    except OSError as error:
+        raise ConfigError(f"dataset.path={path}: {error.strerror}") from None
+    raise ConfigError(
+        f"dataset.path={path} is a folder without wav.scp; expected a manifest in it ({FORMATS}), or "
+        f"dataset=librispeech_dir; found {shortened(names, 200)}"
+    )
+
+
+def _utterance(row: Row, folder: Path, dataset: DatasetConfig) -> Utterance:
+    values = row.values
+    if not isinstance(values, dict):
+        raise ConfigError(f"got a JSON {type(values).__name__}; expected an object, e.g. {EXAMPLE}")
+    values = keys.without_ignored(values, dataset)
+    if lhotse.is_lhotse(values):
+        values = lhotse.row(values)
+    audio_key = _column(values, dataset.audio_column, keys.AUDIO, "dataset.audio_column")
+    text_key = _column(values, dataset.text_column, keys.TEXT, "dataset.text_column")
+    speaker_key = keys.column(values, dataset.speaker_column, keys.SPEAKER, "dataset.speaker_column")
+    keys.check(values, (audio_key, text_key, speaker_key, dataset.id_column), dataset)
+    split = split_name(_optional(values, "split") or DEFAULT_SPLIT)
+    told = _audio(values, audio_key)
+    part = _part(values, told)
+    name = told["path"] or f"{split} {row.place.rpartition(':')[2]}"
+    found = file_utterance(
+        _place(folder, name),
+        id=_optional(values, dataset.id_column or "id") or name + _segment(values),
+        split=split,
+        text=_text(values, text_key),
+        speaker=None if speaker_key is None else _optional(values, speaker_key),
+        part=part,
+    )
+    if told["array"] is None:
+        return found
+    digest = hashlib.sha256(to_json([told["array"], told["sampling_rate"]]).encode()).hexdigest()
+    return replace(found, audio=Array(told["array"], told["sampling_rate"]), digest=digest)
+
+
+def _column(values: dict[str, Any], asked: str, names: tuple[str, ...], option: str) -> str:
+    found = keys.column(values, asked, names, option)
+    if found is None:
+        there = shortened(sorted(map(str, values)), 200)
+        raise ConfigError(f"no {asked!r} among its keys {there}; if it has another name, set {option}")
+    return found
+
+
+def _audio(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """Where the audio lies, or the audio itself, as `datasets` writes it into a row."""
+    told: dict[str, Any] = {"path": None, "array": None, "sampling_rate": None}
+    if isinstance(values[key], dict):
+        told |= values[key]
+        other = sorted(set(told) - {"path", "array", "sampling_rate", "bytes"})
+        if other or told.get("bytes") is not None:
+            raise ConfigError(
+                f"{key} with {shortened((other or ['bytes'])[0])}: expected path, or array and sampling_rate"
+            )
+        if told["array"] is not None:
+            return told | {"path": told["path"] if isinstance(told["path"], str) else None}
+    else:
+        told["path"] = values[key]
+    if not isinstance(told["path"], str):
+        raise ConfigError(f"{key}={shortened(told['path'])} is no string")
+    if not told["path"] or "\0" in told["path"]:
+        raise ConfigError(f"{key}={shortened(told['path'])} is no path")
+    return told
+
+
+def _part(values: dict[str, Any], told: dict[str, Any]) -> Part:
+    """Of the file; a sampling rate may be told beside it and of the row, that of an array is its own."""
+    part = keys.part(values)
+    own = None if told["array"] is not None else keys.part({"sampling_rate": told.get("sampling_rate")}).rate
+    if None not in (own, part.rate) and own != part.rate:
+        raise ConfigError(f"sampling_rate={own} and {part.rate} disagree")
+    return replace(part, rate=part.rate or own)
+
+
+def _place(folder: Path, name: str) -> Path:
+    """The file of that name; one that Windows wrote has backslashes, one of Common Voice lies in `clips`."""
+    slashed = folder / name.replace("\\", "/")
+    return next(filter(_exists, (folder / name, slashed, folder / CLIPS / name)), slashed)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no file system can hold such a path
+        return False
+
+
+def _segment(values: dict[str, Any]) -> str:
+    """What tells segments of one file apart, where they have no id: `@2.628+1.83#0`, each where it is given."""
+    marks = zip("@+#", keys.SEGMENT, strict=True)
+    return "".join(f"{mark}{values[key]}" for mark, key in marks if values.get(key) is not None)
+
+
+def _text(values: dict[str, Any], key: str) -> str:
+    """The reference as it will be stored, so that scores follow from it; an empty one is reported as a problem."""
+    text = values[key]
+    if isinstance(text, int) and not isinstance(text, bool):
+        text = str(text)  # a table of digits
+    if not isinstance(text, str | None):
+        hint = ": write it as text, in quotes" if isinstance(text, float) else ""
+        raise ConfigError(f"{key}={shortened(text)} is no string{hint}")
+    return (text or "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _optional(values: dict[str, Any], key: str) -> str | None:
+    """Ids and speakers are often numbers; any scalar becomes text."""
+    value = values.get(key)
+    if isinstance(value, dict | list):
+        raise ConfigError(f"{key}={shortened(value)} is neither a string nor a number")
+    return None if value is None else str(value)

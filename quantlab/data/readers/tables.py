@@ -1,0 +1,137 @@
+"""Files that list utterances, as rows of keys and values: JSON, one object a line or an array of them; TSV; CSV."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quantlab.util.errors import ConfigError, shortened
+from quantlab.util.files import opened
+
+LARGEST_BYTES = 2**30  # of a listing, unpacked
+EXAMPLE = '{"audio": "clips/1.flac", "text": "hello there"}'
+FORMATS = (
+    "one JSON object a line, an array of them, TSV or CSV whose first line names the columns, or a folder of Kaldi"
+)
+
+
+class Row(NamedTuple):
+    """One utterance as its listing has it."""
+
+    place: str  # where it stands: file:line
+    values: Any  # a mapping, where the listing is one
+
+
+def text_of(path: Path) -> str:
+    """A text file in UTF-8, UTF-16 or UTF-32, also packed by gzip; without the mark of its byte order.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or too large.
+        UnicodeDecodeError: it is no text.
+    """
+    with opened(path, LARGEST_BYTES) as file:
+        content = file.read()
+    if path.suffix == ".gz":
+        with gzip.open(io.BytesIO(content)) as unpacked:
+            content = unpacked.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise OSError(None, f"more than {LARGEST_BYTES:,} bytes once unpacked", str(path))
+    return content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of a listing, in its order.
+
+    Raises:
+        ConfigError: it is none, or `file:line` of what is no row.
+    """
+    try:
+        text = text_of(path)
+    except (OSError, EOFError, zlib.error) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(f"dataset.path={path}: {why}; expected {FORMATS}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"dataset.path={path} is no UTF-8 text ({error.reason}); expected {FORMATS}; "
+            "a text in another encoding: iconv -f WINDOWS-1252 -t UTF-8"
+        ) from None
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if kind.lower() in (".tsv", ".csv"):
+        return _delimited(path, text, "\t" if kind.lower() == ".tsv" else _delimiter(text))
+    array = _array(text)
+    if array is not None:
+        return (Row(f"{path}: item {number}", item) for number, item in enumerate(array, start=1))
+    return _objects(path, text)
+
+
+def _array(text: str) -> list[Any] | None:
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError):  # what is wrong is said of its line
+        return None
+    return found if all(isinstance(item, dict) for item in found) else None
+
+
+def _objects(path: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield Row(f"{path}:{number}", json.loads(line, object_pairs_hook=_object))
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}:{number}: no JSON ({error}); expected {FORMATS}, e.g. {EXAMPLE}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands there twice, one value would be dropped."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {shortened(next(name for name in names if names.count(name) > 1))} is there twice")
+    return found
+
+
+def _delimiter(text: str) -> str:
+    """What a CSV has between its columns: in many countries a spreadsheet writes semicolons."""
+    header = text.partition("\n")[0]
+    return max(",;\t", key=header.count)
+
+
+def _delimited(path: Path, text: str, delimiter: str) -> Iterator[Row]:
+    """TSV has no quotes, as Common Voice writes it; in CSV they are closed, or a field would swallow what follows."""
+
+    class Dialect(csv.excel):
+        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+        strict = True
+
+    lines = csv.reader(io.StringIO(text, newline=""), Dialect, delimiter=delimiter)
+    header: list[str] | None = None
+    try:
+        for fields in lines:
+            if not any(field.strip() for field in fields):
+                continue
+            if header is None:
+                header = _header(path, fields)
+                continue
+            if len(fields) != len(header):
+                raise ConfigError(f"{path}:{lines.line_num}: {len(fields)} fields, and {len(header)} columns")
+            values = {name: field or None for name, field in zip(header, fields, strict=True) if name}
+            yield Row(f"{path}:{lines.line_num}", values)
+    except csv.Error as error:
+        raise ConfigError(f"{path}:{lines.line_num}: {error}") from None
+
+
+def _header(path: Path, fields: list[str]) -> list[str]:
+    names = [field.strip() for field in fields]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{path}: the first line names the column {shortened(twice[0])} twice")
+    return names

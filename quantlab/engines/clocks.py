@@ -1,0 +1,112 @@
+"""Clock, threads and memory of the process that runs a cell."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from quantlab.records.schema import Stages
+
+KIB = 1024  # bytes
+
+
+class Stopwatch:
+    """Wall seconds, with the device synchronised before each reading of the clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Adds the time of the block, also when it raises."""
+        synchronise(self.device)
+        start = time.perf_counter()
+        try:
+            yield
+            synchronise(self.device)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+class Clocks:
+    """Wall seconds of a cell's untimed stages, told to whoever watches as they begin."""
+
+    def __init__(self, device: torch.device, begins: Callable[[str], None] = lambda stage: None) -> None:
+        self._device = device
+        self._begins = begins
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as stage `name`, whatever stage it is part of."""
+        self._begins(name)
+        watch = Stopwatch(self._device)
+        try:
+            with watch.running():
+                yield
+        finally:
+            self._seconds[name] = watch.seconds
+
+    def stages(self, measure_s: float) -> Stages:
+        """The stages apart from each other; calibration and compilation are taken out of quantization."""
+        seconds = self._seconds
+        return Stages(
+            load_s=seconds["load"],
+            features_s=seconds["features"],
+            quantize_s=seconds["quantize"] - seconds.get("calibrate", 0.0) - seconds.get("compile", 0.0),
+            calibrate_s=seconds.get("calibrate"),
+            compile_s=seconds.get("compile"),
+            first_inference_s=seconds.get("first inference"),
+            warmup_s=seconds["warm up"],
+            measure_s=measure_s,
+        )
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was given; a CPU has by definition."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def use_threads(count: int) -> None:
+    """Give torch `count` intra-op threads and one inter-op thread: a decoder has no branches to run side by side."""
+    torch.set_num_threads(count)
+    with contextlib.suppress(RuntimeError):  # too late in a notebook that has worked before; the record tells
+        torch.set_num_interop_threads(1)
+
+
+class Memory:
+    """Peak memory between `reset` and `read`: the allocator's on CUDA, else the resident set of this process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peak_bytes: int | None = None
+        self.reserved_bytes: int | None = None  # what CUDA's caching allocator took from the driver
+
+    def reset(self) -> None:
+        """Start a new peak where the system can; elsewhere the peak is that of the process's whole life."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif sys.platform == "linux":
+            with contextlib.suppress(OSError):  # a sandbox may forbid it
+                Path("/proc/self/clear_refs").write_text("5")  # proc(5): VmHWM falls to the current size
+
+    def read(self) -> None:
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+            self.reserved_bytes = torch.cuda.max_memory_reserved(self.device)
+        elif sys.platform == "linux":
+            status = Path("/proc/self/status").read_text()
+            self.peak_bytes = int(status.split("VmHWM:")[1].split()[0]) * KIB
+        else:
+            self.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

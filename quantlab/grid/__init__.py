@@ -1,0 +1,1 @@
+"""A grid of cells: planned, run one process each, here or as jobs of SLURM."""

@@ -1,0 +1,197 @@
+"""From configurations to cells: resolve, identify, refuse what cannot be. Nothing is measured or written here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from quantlab import models
+from quantlab.config.schema import AS_SHIPPED, ModelConfig, RunConfig
+from quantlab.data import open_corpus
+from quantlab.models.tokens import Tokens, check_language, check_times
+from quantlab.quantization import registry
+from quantlab.quantization.backends.as_shipped import read_off, why_not_so
+from quantlab.quantization.base import AnyQuantizer
+from quantlab.recogniser.fingerprints import fingerprints, library_versions, resolve
+from quantlab.records import labels
+from quantlab.records.cell_id import LONG_FORM, hashed
+from quantlab.records.schema import Status, to_json
+from quantlab.util.errors import CheckpointError, ConfigError, Unavailable, UnsupportedError, shortened
+from quantlab.util.machine import Site, here
+from quantlab.util.printable import printable
+from quantlab.util.progress import over
+
+Asked = TypeVar("Asked")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a cell is a row of the table and is not run."""
+
+    status: Status
+    reason: str
+    is_mistake: bool = False  # of who asked: where it is one of every cell, nothing is run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One planned cell."""
+
+    id: str
+    config: RunConfig  # resolved
+    fingerprints: dict[str, str]
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries behind its figures
+    refusal: Refusal | None = None
+    name: str = ""  # among the cells of its grid
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return self.name or self.config.label
+
+
+def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
+    """The cells of a grid in its own order, each once.
+
+    Args:
+        configs: the points of the grid.
+        site: where they will run; None is this machine.
+
+    Raises:
+        ConfigError: a library, a path or a split does not exist, or there is no cell that could be measured.
+    """
+    cells = {cell.id: cell for cell in map(planner(site), over(configs, "cells planned"))}
+    _check_any(list(cells.values()))
+    known = [labels.Cell(cell.id, cell.config.model_dump(mode="json"), cell.fingerprints) for cell in cells.values()]
+    named = labels.names(known)
+    return [replace(cell, name=named[cell.id]) for cell in cells.values()]
+
+
+def _check_any(cells: Sequence[Cell]) -> None:
+    """Refuse a grid whose every cell is a mistake, each mistake named once."""
+    mistakes = {cell.refusal.reason: cell for cell in cells if cell.refusal and cell.refusal.is_mistake}
+    if cells and all(cell.refusal and cell.refusal.is_mistake for cell in cells):
+        raise ConfigError("\n".join(printable(f"{cell.label}: {reason}") for reason, cell in mistakes.items()))
+
+
+def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
+    """What makes a cell of a configuration; cells that share checkpoint and corpus have them hashed once."""
+    corpora = _once(open_corpus, lambda dataset: dataset.model_dump_json())
+    identify = _once(lambda config: fingerprints(config, corpora(config.dataset)), _sources)
+    tokens = _once(models.special_tokens, lambda model: model.model_dump_json())
+    where = site or here()
+    return lambda config: _cell(resolve(config, where), identify, tokens, where)
+
+
+def _cell(
+    config: RunConfig,
+    identify: Callable[[RunConfig], dict[str, str]],
+    tokens: Callable[[ModelConfig], Tokens | None],
+    site: Site,
+) -> Cell:
+    marks: dict[str, str] = {}
+    try:
+        config = read_off(config)
+        marks = identify(config)
+        if (known := tokens(config.model)) is not None:
+            check_language(known.languages, config.dataset.language, f"model {config.model.label}")
+            if config.dataset.long == "sequential":
+                check_times(known.times, f"model {config.model.label}")
+        refusal = _refusal(config, site)
+    except Unavailable as error:
+        refusal = Refusal("failed", str(error))
+    except UnsupportedError as error:
+        refusal = Refusal("unsupported", str(error), is_mistake=True)
+    except CheckpointError as error:
+        marks = {"checkpoint": "refused:" + hashlib.sha256(str(error).encode(errors="replace")).hexdigest()}
+        refusal = Refusal("failed", str(error), is_mistake=True)
+    except ConfigError as error:
+        raise ConfigError(printable(f"{config.label}: {error}")) from None
+    except OSError as error:  # a path that no file system holds, or that may not be looked into
+        raise ConfigError(printable(f"{config.label}: {shortened(error.filename)}: {error.strerror}")) from None
+    versions = library_versions(config)
+    return Cell(hashed(config.model_dump(mode="json"), marks, versions), config, marks, versions, refusal)
+
+
+def _refusal(config: RunConfig, site: Site) -> Refusal | None:
+    no_device = site.why_no_device(config.device.name)
+    if no_device and not site.can_change:
+        return Refusal("unsupported", no_device)
+    if not site.can_change and (asked := config.device.threads or 1) > site.threads:
+        cores = f"{site.threads} core" + "s" * (site.threads != 1)
+        return Refusal("unsupported", f"device.threads={asked}: this process may use {cores}", is_mistake=True)
+    quantizer = registry.get(config.quant.library)
+    never = (
+        quantizer.why_unsupported(config.quant, config.device.name)
+        or registry.why_no_embedding(quantizer, config.quant)
+        or _why_no_runtime(config, quantizer)
+        or _why_no_long_form(config, quantizer)
+    )
+    if never:
+        return Refusal("unsupported", never)
+    if wrong := why_not_so(config):
+        return Refusal("unsupported", wrong, is_mistake=True)
+    return Refusal("failed", no_device) if no_device else None
+
+
+def _why_no_runtime(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
+    runtime, library = config.runtime, config.quant.library
+    if runtime.name == "compile" and registry.has_own_engine(quantizer):
+        return f"{library} runs the model itself, runtime=compile is torch's: set runtime=eager"
+    if runtime.name == "compile" and config.quant.embedding:
+        return "a quantized embedding is looked up outside of what torch compiles: set runtime=eager"
+    if runtime.name == "compile" and runtime.audio_ctx == "dynamic":
+        return "runtime.audio_ctx=dynamic would compile again for every length: set runtime=eager"
+    if runtime.name == "compile" and config.protocol.num_beams > 1:
+        return f"runtime=compile decodes greedily, not with {config.protocol.num_beams} beams: set runtime=eager"
+    if runtime.dtype not in registry.dtypes(quantizer):
+        whose = (
+            "has types of its own for all it stores" if registry.has_own_engine(quantizer) else "computes in fp32 only"
+        )
+        return f"{library} {whose}: set runtime.dtype=float32, not {runtime.dtype}"
+    return None
+
+
+def _why_no_long_form(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
+    if config.dataset.long != "sequential":
+        asked = [name for name in LONG_FORM if getattr(config.protocol, name)]
+        return f"protocol.{asked[0]}=true is for dataset.long=sequential alone: set it false" if asked else None
+    way_out = "set dataset.long=chunked or consecutive"
+    if registry.has_own_engine(quantizer):
+        return f"dataset.long=sequential is transformers' own, {config.quant.library} runs the model itself: {way_out}"
+    if config.runtime.name == "compile":
+        return f"dataset.long=sequential is transformers' own, runtime=compile decodes without times: {way_out}"
+    if config.runtime.audio_ctx == "dynamic":
+        return f"dataset.long=sequential goes by whole windows, not by runtime.audio_ctx=dynamic: {way_out}"
+    if config.model.weights == "random":
+        return f"dataset.long=sequential goes by the model's timestamps, random weights have none to go by: {way_out}"
+    return None
+
+
+def _sources(config: RunConfig) -> str:
+    """What a fingerprint is of."""
+    seed = config.seed if config.model.weights == "random" else None
+    file = config.quant.library == AS_SHIPPED
+    return to_json([config.model.model_dump(), config.dataset.model_dump(), config.baseline.model_dump(), file, seed])
+
+
+def _once(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:
+    """Cells of a grid share checkpoints and corpora: each is looked at once, and missed once (a hub takes seconds)."""
+    known: dict[str, Found | Unavailable | ConfigError] = {}
+
+    def look_up(asked: Asked) -> Found:
+        name = key(asked)
+        if name not in known:
+            try:
+                known[name] = find(asked)
+            except (Unavailable, ConfigError) as error:
+                known[name] = error
+        found = known[name]
+        if isinstance(found, Unavailable | ConfigError):
+            raise found
+        return found
+
+    return look_up

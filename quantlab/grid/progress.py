@@ -1,0 +1,157 @@
+"""What a person sees while the grid runs: one line per cell, with a bar for the utterances while it is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
+
+from quantlab.records.schema import Problem, Record
+from quantlab.util import reasons
+from quantlab.util.console import console as plain_console
+from quantlab.util.errors import shortened
+from quantlab.util.languages import RATES
+from quantlab.util.printable import printable
+from quantlab.util.redact import redact
+
+MARKS = {"ok": ("✓", "green"), "unsupported": ("–", "yellow")}  # character, style
+FAILED = ("✗", "red")
+HEARTBEAT_S = 60.0  # between two lines of one cell, where there is no terminal to draw a bar on
+
+
+class Display:
+    """Lines on standard error, so that standard output holds the table alone.
+
+    The bar is drawn when a cell reports, not by a thread of its own: the parent sleeps while a cell is timed.
+    """
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self.console = console or plain_console(stderr=True)
+        self.total = total
+        self.width = len(str(total))
+        self._number = 0
+        self._label = self._stage = ""
+        self._said_s = self._stage_s = time.monotonic()  # of the last line, of the stage's beginning
+        self._began_s: float | None = None  # of the cell in flight
+        self._took_s: list[float] = []  # cells that were measured now
+        self._told: dict[tuple[str, ...], str] = {}  # reasons → the cell with which each was told
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._bar.update(self._task, visible=False)
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line that is about no cell."""
+        self.console.print(printable(redact(text)), soft_wrap=True)
+
+    def begin(self, label: str, announced: bool = True) -> None:
+        """From now on `update` is about this cell; off a terminal a line says so, if it is to be announced."""
+        self._label = label
+        if announced and not self.console.is_terminal:
+            self._began_s = time.monotonic()
+            self._line(f"{label} started")
+        self.update("start", 0, 0)
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """What the cell in flight reports; the signature is `quantlab.measurement.cell.Progress`."""
+        now_s = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._stage_s = stage, now_s
+        if not self.console.is_terminal and now_s - self._said_s >= HEARTBEAT_S:
+            of = f" {done} of {total}" if total else ""
+            self._line(f"{self._label} · {stage}{of}{self._left(done, total, now_s)}")
+        if self.console.is_terminal:
+            self._bar.update(
+                self._task,
+                description=printable(f"{self._number + 1:>{self.width}}/{self.total} {self._label} · {stage}"),
+                completed=done,
+                total=total or None,
+                visible=True,
+            )
+            self._bar.refresh()
+
+    def _line(self, text: str) -> None:
+        self._said_s = time.monotonic()
+        self.say(f"{self._number + 1:>{self.width}}/{self.total}   {text}")
+
+    def _left(self, done: int, total: int, now_s: float) -> str:
+        """How long the stage in flight has yet to go, and all cells after this one; as far as that can be known."""
+        told = []
+        if done and total:
+            told.append(f"{_minutes((now_s - self._stage_s) * (total - done) / done)} left of it")
+        after = self.total - self._number - 1
+        if after and self._took_s:
+            told.append(f"{_minutes(after * sum(self._took_s) / len(self._took_s))} of the cells after it")
+        return f", about {', '.join(told)}" if told else ""
+
+    def end(self, label: str, record: Record, note: str = "") -> None:
+        """The cell's one line."""
+        self._number += 1
+        if self._began_s is not None:
+            self._took_s.append(time.monotonic() - self._began_s)
+            self._began_s = None
+        if self.console.is_terminal:
+            self._bar.update(self._task, visible=False)
+            self._bar.refresh()
+        mark = MARKS.get(record.status, FAILED)
+        self.console.print(
+            Text.assemble(
+                f"{self._number:>{self.width}}/{self.total} ",
+                mark,
+                f" {printable(label)} ",
+                (printable(note or self._again(label, record) or _outcome(record)), "dim"),
+            ),
+            soft_wrap=True,
+        )
+
+    def _again(self, label: str, record: Record) -> str:
+        """Where a reason was told before: with which cell."""
+        if record.status == "ok":
+            return ""
+        first = self._told.setdefault(reasons.key(record.status, record.reason or "", record.setting), label)
+        return f"{record.status}, as {first}" if first != label else ""
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _outcome(record: Record) -> str:
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}"
+    wer = [
+        f"{RATES[record.error_unit]} {name} {100 * split.wer:.1f} %"
+        for name, split in record.splits.items()
+        if split.wer is not None
+    ]
+    total = f"{record.stages.total_s:.1f} s" if record.stages.total_s is not None else ""
+    return " · ".join([*wer, total, *_problems(record.problems)])
+
+
+def _problems(problems: Sequence[Problem]) -> Iterator[str]:
+    for which, measured in (("not measured", False), ("doubtful", True)):
+        some = [item for item in problems if item.measured is measured]
+        if some:
+            yield f"{which}: {len(some)}, e.g. {shortened(some[0].utterance)}: {some[0].detail}"

@@ -1,0 +1,256 @@
+"""A whole grid: run the cells that are not recorded yet, show what came out, tell how to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from quantlab import tracking
+from quantlab.config.schema import RunConfig
+from quantlab.export import place
+from quantlab.export.rest import export_rest
+from quantlab.grid import claims
+from quantlab.grid.claims import claimed
+from quantlab.grid.plan import Cell, plan
+from quantlab.grid.process import Failure, Runner, Workers, attempt
+from quantlab.grid.progress import Display
+from quantlab.records import storage
+from quantlab.records.cell_id import ID_LENGTH
+from quantlab.records.schema import CellResult, Record, Stages
+from quantlab.report.plots import figures
+from quantlab.report.rows import Row, rows_of
+from quantlab.report.table import show, text
+from quantlab.util.console import to_stdout
+from quantlab.util.errors import ConfigError
+from quantlab.util.files import cache_dir
+from quantlab.util.redact import redact
+
+OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
+_CACHE = "set QUANTLAB_CACHE to a folder that can be written to"
+SETTLED = ("ok", "unsupported")  # a record with another status is measured again on resume
+
+
+def run_grid(configs: Sequence[RunConfig]) -> int:
+    """Run every cell of a grid that has no good record yet, then print the table of all of them.
+
+    Args:
+        configs: the cells, in the order of the table; they share output_dir, tracking, resume and isolate.
+
+    Returns:
+        The exit code: 0, 1 if a cell failed, 130 if it was interrupted.
+
+    Raises:
+        ConfigError: a library, a path or a split does not exist, or output_dir cannot be written.
+    """
+    root = Path(configs[0].output_dir)
+    cells = plan(configs)
+    open_root(root, configs[0].export.dir)
+    with Display(len(cells)) as display:
+        grid = Grid(root, configs[0], display)
+        try:
+            sweep = sweep_id(cells)
+            grid.outbox.begin(sweep, [cell.id for cell in cells])
+            records = grid.run(cells, sweep)
+            rows = grid.summarise(records, sweep)
+            kept = export_rest(root, records, configs[0].export.dir)
+        except KeyboardInterrupt:
+            return _interrupted(cells, root, display)
+    code = conclude(records, rows, grid)
+    return code if kept else FAILED
+
+
+def open_root(root: Path, exported_to: str | None) -> None:
+    """Make the folder of a grid, of its models and of the cache, and take away what killed grids left.
+
+    Raises:
+        ConfigError: one of them cannot be made or written to.
+    """
+    if exported_to is not None:
+        place.make(Path(exported_to).expanduser())
+    cache = cache_dir()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the cache {cache} cannot be made: {error.strerror}; {_CACHE}") from None
+    try:
+        storage.cells_dir(root).mkdir(parents=True, exist_ok=True)
+        storage.clean_leftovers(root)
+        claims.clean(root)
+    except OSError as error:
+        raise ConfigError(f"output_dir={root} cannot be written: {error.strerror}; name another folder") from None
+
+
+class Grid:
+    """What the cells of one grid share: the folder, the workers, MLflow and the display."""
+
+    def __init__(self, root: Path, config: RunConfig, display: Display) -> None:
+        self.root = root
+        self.display = display
+        self.resume = config.resume
+        self.tracking = config.tracking
+        self.outbox = tracking.Outbox(root, config.tracking, display.say)
+        self.workers: Runner | None = Workers() if config.isolate else None
+        self.measuring: Cell | None = None
+
+    def run(self, cells: Sequence[Cell], sweep: str) -> list[Record]:
+        """Every cell's record, in the order of `cells`: measured now, before, or by another process meanwhile.
+
+        Args:
+            cells: what to measure.
+            sweep: the id under which MLflow finds the cells of one command.
+        """
+        readable = storage.readable(
+            self.root, [cell.id for cell in cells], lambda why: self.display.say(f"measured again: {why}")
+        )
+        before = {record.cell_id: record for record in readable}
+        done = {id for id, record in before.items() if self.resume and record.status in SETTLED}
+        if any(cell.refusal is None and cell.id not in done for cell in cells):
+            self._warm_start()
+        found: dict[str, Record] = {}
+        busy: list[Cell] = []
+        for cell in cells:
+            if cell.id in done:
+                found[cell.id] = self.show(cell, before[cell.id], "recorded before", sweep)
+                continue
+            if record := self._if_free(cell, before.get(cell.id), sweep):
+                found[cell.id] = record
+            else:
+                busy.append(cell)
+        for cell in busy:
+            self.display.say(f"{cell.label} is being measured by another process; waiting for it")
+            record = self._if_free(cell, before.get(cell.id), sweep, wait=True)
+            assert record is not None
+            found[cell.id] = record
+        return [found[cell.id] for cell in cells]
+
+    def _if_free(self, cell: Cell, before: Record | None, sweep: str, wait: bool = False) -> Record | None:
+        """Measure a cell, or learn (None) that another process does."""
+        try:
+            with claimed(self.root, cell.id, cell.label, wait) as mine:
+                return self._measure(cell, before, sweep) if mine else None
+        except OSError as error:  # not even its log can be begun
+            return self.show(cell, _unwritten(cell, error).record, "", sweep)
+
+    def _measure(self, cell: Cell, before: Record | None, sweep: str) -> Record:
+        """Measure a cell that is ours, unless another process has done so since `before` was read."""
+        now = self._recorded(cell)
+        if now is not None and now != before:
+            return self.show(cell, now, "measured by another process", sweep)
+        self.measuring = cell
+        self.display.begin(cell.label)
+        record = self._run(cell)
+        self.measuring = None
+        return self.show(cell, record, "", sweep)
+
+    def show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
+        """The cell's line, and its run in MLflow."""
+        self.display.end(cell.label, record, note)
+        self.outbox.log(cell.id, sweep)
+        return record
+
+    def summarise(self, records: Sequence[Record], sweep: str) -> list[Row]:
+        """The rows of the whole sweep, shown as one run of MLflow too."""
+        ids = [item.cell_id for item in records]
+        rows = rows_of(self.root, records, on_unreadable=self.display.say)
+        if self.tracking.name != "off":  # drawing a table of a thousand rows takes seconds
+            self.outbox.summarise(sweep, ids, text(rows), partial(figures, rows))
+        return rows
+
+    def _warm_start(self) -> None:
+        """Imports of torch (in the server) and of MLflow (here) side by side, before anything is timed."""
+        self.display.say("importing torch and transformers, once for all cells")
+        with ThreadPoolExecutor(1) as pool:
+            prepared = pool.submit(self.outbox.prepare)
+            if self.workers:
+                self.workers.start()
+            prepared.result()
+
+    def _run(self, cell: Cell) -> Record:
+        start = time.perf_counter()
+        if cell.refusal:
+            outcome: CellResult | Failure = Failure(cell.refusal.status, cell.refusal.reason)
+        elif self.workers:
+            log = self.root / "logs" / f"{cell.id}.log"
+            outcome = self.workers.run(cell.config, log, self.display.update)
+        else:
+            outcome = attempt(cell.config, self.display.update)
+        return self._store(_finished(outcome, cell, time.perf_counter() - start), cell)
+
+    def _store(self, result: CellResult, cell: Cell) -> Record:
+        """On disk, or failed: a cell without a record was not measured."""
+        try:
+            storage.write(self.root, result)
+        except OSError as error:
+            result = _unwritten(cell, error, result.record.stages.total_s)
+            with contextlib.suppress(OSError):  # a row of the table all the same
+                if self._recorded(cell) is None:  # an earlier record stays
+                    storage.write(self.root, result)
+        return result.record
+
+    def _recorded(self, cell: Cell) -> Record | None:
+        """What is on disk now; None too where it cannot be read, which was said at the start."""
+        return next(iter(storage.readable(self.root, [cell.id], on_unreadable=lambda why: None)), None)
+
+
+def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> CellResult:
+    """A result or a failure as it goes on disk."""
+    if isinstance(outcome, CellResult):
+        stages = outcome.record.stages.model_copy(update={"total_s": total_s})
+        return outcome.model_copy(update={"record": outcome.record.model_copy(update={"stages": stages})})
+    return CellResult(
+        record=Record(
+            cell_id=cell.id,
+            status=outcome.status,
+            reason=outcome.reason and redact(outcome.reason),  # it is printed too
+            traceback=outcome.traceback and redact(outcome.traceback),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=cell.config.model_dump(mode="json"),
+            fingerprints=cell.fingerprints,
+            environment={"versions": cell.versions},
+            receipt=outcome.receipt,
+            stages=Stages(total_s=total_s),
+        )
+    )
+
+
+def _unwritten(cell: Cell, error: OSError, total_s: float | None = None) -> CellResult:
+    return _finished(Failure("failed", f"its record could not be written: {error}"), cell, total_s or 0.0)
+
+
+def sweep_id(cells: Sequence[Cell]) -> str:
+    """The same cells are the same sweep, so that running a command again adds no second summary."""
+    return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
+
+
+def conclude(records: Sequence[Record], rows: Sequence[Row], grid: Grid) -> int:
+    """Print the table of a grid and where its records are.
+
+    Returns:
+        The exit code: 0, 1 if a cell failed.
+    """
+    display = grid.display
+    written = True
+    try:
+        with to_stdout():
+            show(rows)
+    except OSError as error:  # the cells are recorded all the same
+        written = False
+        display.say(f"the table cannot be written: {error.strerror}; python -m quantlab.report prints it again")
+    display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
+    if command := tracking.ui_command(grid.root, grid.tracking):
+        display.say(f"MLflow   {command}")
+    for name, link in grid.outbox.links().items():
+        display.say(f"         {link}  ({name})")
+    return OK if written and all(item.status in SETTLED for item in records) else FAILED
+
+
+def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:
+    done = len(storage.readable(root, [cell.id for cell in cells], on_unreadable=lambda why: None))
+    display.say(f"interrupted: {done} of {len(cells)} cells are recorded under {root}; the same command does the rest")
+    return INTERRUPTED

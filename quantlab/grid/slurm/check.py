@@ -1,0 +1,63 @@
+"""Whether a cell is on this node what it was when it was submitted."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from quantlab.config.launcher import PREFIX
+from quantlab.grid.claims import slurm_job
+from quantlab.grid.plan import Cell, Refusal, planner
+from quantlab.grid.slurm.batch import Planned
+from quantlab.util.errors import ConfigError
+from quantlab.util.machine import Site, here
+
+
+def as_found_here(cells: Sequence[Planned]) -> list[Cell]:
+    """The cells as they were submitted; one that is another one on this node is refused, and the reason says why.
+
+    Raises:
+        ConfigError: the batch is of another version of quantlab.
+    """
+    find = planner(_node())
+    found = []
+    for planned in cells:
+        cell = Cell(planned.id, planned.run_config(), planned.fingerprints, planned.versions)
+        try:
+            found.append(replace(cell, refusal=_refusal(planned, find(cell.config))))
+        except ConfigError as error:  # a file that was there at submission
+            found.append(replace(cell, refusal=Refusal("failed", f"not as it was submitted: {error}")))
+    return found
+
+
+def _refusal(planned: Planned, found: Cell) -> Refusal | None:
+    if found.refusal or found.id == planned.id:
+        return found.refusal
+    told = [
+        *_differing("version of", planned.versions, found.versions),
+        *_differing("content of the", planned.fingerprints, found.fingerprints),
+    ]
+    what = "; ".join(told) or "its configuration differs"
+    return Refusal("failed", f"not the cell that was submitted ({what}): submit it again")
+
+
+def _differing(what: str, was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    names = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+    return [f"{what} {name}: {was.get(name)} at submission, {now.get(name)} here" for name in names]
+
+
+def _node() -> Site:
+    """The node of this job; another one may have the device that it lacks."""
+    site = here()
+    return replace(site, can_change=True, why_no_device=lambda name: _advised(site.why_no_device(name)))
+
+
+def _advised(reason: str | None) -> str | None:
+    if reason is None:
+        return None
+    what, _, _ = reason.partition(";")
+    return (
+        f"{what} ({socket.gethostname()}, SLURM {slurm_job()}); ask for one: hydra/launcher=slurm, "
+        f"{PREFIX}partition, {PREFIX}gpu_type; or use device=cpu"
+    )

@@ -1,0 +1,74 @@
+"""The options of sbatch that a launcher's settings mean, the same for submitit and for a script."""
+
+from __future__ import annotations
+
+from quantlab.config.launcher import PREFIX, LauncherConfig
+from quantlab.util.errors import ConfigError
+from quantlab.util.machine import Site
+
+Option = bool | int | float | str
+
+
+def site(launcher: LauncherConfig) -> Site:
+    """What a job of this launcher will find: the node that submits it need not have a GPU."""
+    return Site(
+        device="cuda" if launcher.gpus_per_node else "cpu",
+        threads=launcher.cpus_per_task,
+        why_no_device=lambda name: _why_no_device(name, launcher),
+        can_change=True,
+    )
+
+
+def _why_no_device(name: str, launcher: LauncherConfig) -> str | None:
+    if name == "cuda" and not launcher.gpus_per_node:
+        return f"device=cuda: the jobs have no GPU; set hydra/launcher=slurm or {PREFIX}gpus_per_node=1, or device=cpu"
+    return "device=mps: only a Mac has it, and SLURM's nodes are none; use device=cpu" if name == "mps" else None
+
+
+def sbatch_options(launcher: LauncherConfig, job_name: str) -> dict[str, Option]:
+    """Options of sbatch by their long names, without array, signal and output.
+
+    `additional_parameters` wins over what the other keys set.
+    """
+    found: dict[str, Option | None] = {
+        "job-name": job_name,
+        "partition": launcher.partition,
+        "account": launcher.account,
+        "qos": launcher.qos,
+        "constraint": launcher.constraint,
+        "time": launcher.timeout_min,
+        "nodes": 1,
+        "ntasks-per-node": 1,
+        "cpus-per-task": launcher.cpus_per_task,
+        "mem": None if launcher.mem_gb is None else f"{round(1024 * launcher.mem_gb)}M",
+        "gpus-per-node": _gpus(launcher),
+        "requeue": True,
+    }
+    given = {key.replace("_", "-"): value for key, value in (launcher.additional_parameters or {}).items()}
+    _check(given)
+    kept = {key: value for key, value in (found | given).items() if value is not None and value is not False}
+    return kept
+
+
+def _gpus(launcher: LauncherConfig) -> str | None:
+    if not launcher.gpus_per_node:
+        return None
+    kind = (launcher.gpu_type or "").removeprefix("gpu:")
+    return f"{kind}:{launcher.gpus_per_node}" if kind else str(launcher.gpus_per_node)
+
+
+def _check(given: dict[str, Option]) -> None:
+    """What quantlab itself relies on is not for users."""
+    ours = {"array", "job-name", "output", "error", "signal", "open-mode", "time", "cpus-per-task"} & set(given)
+    if ours:
+        what = ", ".join(sorted(ours))
+        raise ConfigError(f"{PREFIX}additional_parameters: {what}: set by quantlab, from its own keys")
+
+
+def signal_delay_s(timeout_min: int) -> int:
+    """How long before the limit a job is told of it: a tenth of its time, 10 to 90 s.
+
+    SLURM looks at limits twice a minute and may tell a minute early, so that a job of a few minutes with submitit's
+    90 s would be told when it starts.
+    """
+    return min(90, max(10, 60 * timeout_min // 10))

@@ -1,0 +1,116 @@
+"""Where the cells of a folder's batches are: which job each belongs to, and what SLURM says of that job now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantlab.grid.slurm import batch as batches
+from quantlab.grid.slurm import slurm
+from quantlab.grid.slurm.batch import Batch, Planned
+from quantlab.grid.slurm.slurm import Job
+
+
+@dataclass(frozen=True)
+class Place:
+    """One cell in one batch."""
+
+    batch: Batch
+    task: int
+    cell: Planned
+
+
+def places(found: Iterable[Batch]) -> dict[str, Place]:
+    """Where each cell is, by its id; the last batch wins."""
+    known: dict[str, Place] = {}
+    for batch in found:
+        cells = {cell.id: cell for cell in batch.cells}
+        known |= {id: Place(batch, task, cells[id]) for task, ids in enumerate(batch.tasks) for id in ids}
+    return known
+
+
+@dataclass(frozen=True)
+class Look:
+    """What SLURM said, at one moment, of the jobs of some batches."""
+
+    answered: bool
+    jobs: Mapping[tuple[str, int], Job]  # batch, task → its job; none where it was never submitted
+
+    def job(self, place: Place) -> Job | None:
+        return self.jobs.get((place.batch.id, place.task))
+
+    def is_live(self, place: Place) -> bool:
+        """Whether the cell will be measured without anybody doing anything."""
+        job = self.job(place)
+        return job is not None and not job.ended
+
+
+def look(root: str | Path, found: Sequence[Batch]) -> Look:
+    """Ask SLURM for the jobs of some batches; where it does not answer, ids are all that is known."""
+    ids = {batch.id: job_ids(root, batch) for batch in found}
+    arrays = {id.partition("_")[0] for known in ids.values() for id in known.values()}
+    queued = slurm.queue(arrays, {batch.job_name for batch in found if not known_at_submission(root, batch)})
+    jobs: dict[tuple[str, int], Job] = {}
+    for batch in found:
+        named = {} if queued is None else _by_name(batch, queued)
+        for task in range(len(batch.tasks)):
+            id = ids[batch.id].get(task)
+            if task in named:
+                jobs[batch.id, task] = named[task]
+            elif id is not None:
+                jobs[batch.id, task] = Job(id, slurm.UNKNOWN) if queued is None else queued.get(id, _gone(id))
+    if queued is not None:
+        jobs = _remembered(jobs)
+    return Look(queued is not None, jobs)
+
+
+def known_at_submission(root: str | Path, batch: Batch) -> list[str]:
+    """The ids that sbatch answered with, in the order of the tasks; empty for a script that a user submits."""
+    found = batches.read_json(batches.folder(root, batch.id) / "submitted.json").get("jobs", [])
+    return list(map(str, found)) if isinstance(found, list) and all(map(_is_job, found)) else []
+
+
+def job_ids(root: str | Path, batch: Batch) -> dict[int, str]:
+    """Task → id of its job, as far as it was submitted by quantlab or has started."""
+    submitted = known_at_submission(root, batch)
+    if submitted:
+        return dict(enumerate(submitted))
+    started = batches.folder(root, batch.id) / "started"
+    tasks = [path for path in started.glob("[0-9]*.json") if path.stem.isdecimal()]
+    found = {int(path.stem): batches.read_json(path).get("job") for path in tasks}
+    return {task: str(id) for task, id in found.items() if _is_job(id)}
+
+
+def _is_job(id: object) -> bool:
+    """It is asked for on the command line of squeue, and is part of a path."""
+    return bool(re.fullmatch(r"\d+(_\d+)?", str(id), re.ASCII))
+
+
+def log_of(root: str | Path, batch: Batch, job_id: str) -> Path:
+    """What the job of a task prints."""
+    return batches.slurm_dir(root, batch.id) / f"{job_id}_0_log.out"
+
+
+def _by_name(batch: Batch, queued: Mapping[str, Job]) -> dict[int, Job]:
+    """Task → job of a script that a user submitted: its array index is the task; submitted twice, the later counts."""
+    found: dict[int, Job] = {}
+    for job in queued.values():
+        array, _, index = job.id.partition("_")
+        if job.name == batch.job_name and array.isdigit():
+            task = int(index or 0)
+            if task not in found or int(array) > int(found[task].id.partition("_")[0]):
+                found[task] = job
+    return found
+
+
+def _gone(id: str) -> Job:
+    return Job(id, slurm.GONE, "SLURM no longer knows it")
+
+
+def _remembered(jobs: dict[tuple[str, int], Job]) -> dict[tuple[str, int], Job]:
+    """What accounting knows of the jobs that have left the queue, where there is accounting."""
+    gone = {job.id for job in jobs.values() if job.state == slurm.GONE}
+    history = slurm.history({id.partition("_")[0] for id in gone})
+    return {key: history.get(job.id, job) if job.id in gone else job for key, job in jobs.items()}

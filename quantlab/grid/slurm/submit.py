@@ -1,0 +1,120 @@
+"""A grid on a cluster: plan for its nodes, write the batch, submit it as an array, and wait or not."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from quantlab.config.launcher import LauncherConfig
+from quantlab.config.schema import RunConfig
+from quantlab.grid.plan import plan
+from quantlab.grid.progress import Display
+from quantlab.grid.run import INTERRUPTED, OK, Grid, conclude, open_root, sweep_id
+from quantlab.grid.slurm import batch as batches
+from quantlab.grid.slurm import script as scripts
+from quantlab.grid.slurm.array import counted, submit
+from quantlab.grid.slurm.divide import divide
+from quantlab.grid.slurm.options import site
+from quantlab.grid.slurm.place import places
+from quantlab.grid.slurm.watch import Watch
+from quantlab.records.schema import Record
+from quantlab.util.address import VARIABLE, Address, hand_over
+from quantlab.util.errors import ConfigError
+
+
+def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
+    """Submit every cell that has no good record and is in no other job; then wait for all, if asked to.
+
+    Returns:
+        The exit code: 0, also where nobody waits; 1 if a cell failed; 130 if the waiting was interrupted.
+
+    Raises:
+        ConfigError: the launcher's settings, or what sbatch says of them.
+    """
+    _check_slurm()
+    hand_over(configs[0].tracking.uri)
+    root = Path(configs[0].output_dir)
+    cells = plan(configs, site(launcher))
+    open_root(root, configs[0].export.dir)
+    sweep = sweep_id(cells)
+    with Display(len(cells)) as display:
+        grid = Grid(root, configs[0], display)
+        grid.outbox.begin(sweep, [cell.id for cell in cells])
+        try:
+            with one_at_a_time(root):
+                split = divide(cells, grid)
+                batch = split.batch(launcher, sweep)
+                if batch:
+                    display.say(submit(root, batch))
+            if split.elsewhere:
+                display.say(
+                    f"in jobs of an earlier command, not submitted again: {counted(len(split.elsewhere), 'cell')}"
+                )
+            found = _by_id(grid.run(split.here, sweep))
+            if not launcher.wait:
+                display.say(_how_to_look(root))
+                return OK
+            waiting = {cell.id: cell for cell in [*split.elsewhere, *split.new]}
+            spots = split.places | (places([batch]) if batch else {})
+            found |= Watch(grid, sweep, waiting, spots).wait()
+            records = [found[cell.id] for cell in cells]
+            rows = grid.summarise(records, sweep)
+        except KeyboardInterrupt:
+            display.say(f"interrupted: jobs that were submitted go on; scancel ends them. {_how_to_look(root)}")
+            return INTERRUPTED
+    return conclude(records, rows, grid)
+
+
+def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None:
+    """Write the batch of what is left of a grid, and the script that runs it; None if nothing is.
+
+    Raises:
+        ConfigError: the launcher's settings.
+    """
+    root = Path(configs[0].output_dir)
+    cells = plan(configs, site(launcher))
+    sweep = sweep_id(cells)
+    with Display(len(cells)) as display, one_at_a_time(root):
+        grid = Grid(root, configs[0], display)
+        grid.outbox.begin(sweep, [cell.id for cell in cells])
+        split = divide(cells, grid)
+        batch = split.batch(launcher, sweep)
+        text = scripts.text(root, batch) if batch else None
+        if batch:
+            batches.write(root, batch)
+        grid.run(split.here, sweep)
+        if isinstance(uri := configs[0].tracking.uri, Address) and uri.hides:
+            display.say(f"no file holds all of tracking.uri: set {VARIABLE} to it where you call sbatch")
+        told = f"{len(split.new)} of {counted(len(cells), 'cell')} in the script"
+        display.say(f"{told}; the others are recorded, or in jobs already")
+        display.say(_how_to_look(root))
+    return text
+
+
+@contextlib.contextmanager
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Two commands that divide their cells at the same moment submit each once."""
+    batches.jobs_dir(root).mkdir(parents=True, exist_ok=True)
+    with FileLock(batches.jobs_dir(root) / ".lock"):
+        yield
+
+
+def _check_slurm() -> None:
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise ConfigError(
+            "hydra/launcher=slurm: no sbatch on this machine; run the command on a login node of the cluster, "
+            "or leave the launcher out to run here"
+        )
+
+
+def _how_to_look(root: Path) -> str:
+    return f"look with: python -m quantlab.status --root {shlex.quote(str(root))}"
+
+
+def _by_id(records: Sequence[Record]) -> dict[str, Record]:
+    return {record.cell_id: record for record in records}

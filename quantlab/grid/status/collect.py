@@ -1,0 +1,148 @@
+"""One line per cell, out of records, claims, batches, and what SLURM says of the jobs of those that are open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantlab.grid.claims import owners
+from quantlab.grid.slurm import batch as batches
+from quantlab.grid.slurm.place import Look, Place, job_ids, log_of, look, places
+from quantlab.grid.slurm.slurm import UNKNOWN, Job
+from quantlab.grid.status.heads import Head, heads
+
+SETTLED = ("ok", "unsupported")  # states after which nothing is left to do
+ORDER = (*SETTLED, "running", "pending", "not submitted", "timeout", "oom", "failed", "lost")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where one cell is."""
+
+    cell_id: str
+    label: str
+    state: str  # a record's status, or one of pending, running, lost, not submitted
+    detail: str = ""  # stage of a running cell; reason of one that waits, failed or is lost
+    job: str | None = None  # of SLURM, 123_4
+    host: str | None = None  # that measures it now
+    since: str | None = None  # UTC, ISO 8601: when that began
+    batch: str | None = None
+    log: str | None = None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What there is to know of all cells; each by cell id."""
+
+    root: Path
+    heads: Mapping[str, Head]
+    owners: Mapping[str, Mapping[str, str]]  # of cells that are being measured
+    places: Mapping[str, Place]
+    jobs: Mapping[str, Mapping[int, str]]  # batch → task → job, as the folder knows them
+    look: Look
+
+    def is_open(self, place: Place) -> bool:
+        return _is_open(place, self.heads.get(place.cell.id))
+
+
+def collect(root: str | Path) -> list[Line]:
+    """Every cell of the batches below a root, in their order, then the others that are recorded or being measured."""
+    known, busy = heads(root), owners(root)
+    found = list(batches.read_all(root))
+    spots = places(found)
+    unfinished = {place.batch.id for id, place in spots.items() if _is_open(place, known.get(id))}
+    now = look(root, [batch for batch in found if batch.id in unfinished])
+    seen = _Seen(Path(root), known, busy, spots, {batch.id: job_ids(root, batch) for batch in found}, now)
+    return [_line(id, seen) for id in dict.fromkeys([*spots, *sorted(known), *sorted(busy)])]
+
+
+def counts(lines: Sequence[Line]) -> dict[str, int]:
+    """Cells per state, the ones that are done first."""
+    states = [line.state for line in lines]
+    present = [state for state in ORDER if state in states]
+    return {state: states.count(state) for state in [*present, *sorted(set(states) - set(ORDER))]}
+
+
+def _is_open(place: Place, head: Head | None) -> bool:
+    """Whether the batch has not made a record of the cell yet."""
+    return head is None or head.created_at == place.cell.before
+
+
+def _line(id: str, seen: _Seen) -> Line:
+    place, head = seen.places.get(id), seen.heads.get(id)
+    if id in seen.owners:
+        return _running(id, seen)
+    if place and seen.is_open(place):
+        job = seen.look.job(place)
+        if job or head is None:
+            return _open(place, job, seen.root)
+    assert head is not None  # what is neither open nor running is recorded
+    return _recorded(id, head, seen)
+
+
+def _running(id: str, seen: _Seen) -> Line:
+    owner, place, head = seen.owners[id], seen.places.get(id), seen.heads.get(id)
+    job = owner.get("slurm_job")
+    in_batch = place if job else None
+    stage = batches.read_json(batches.stage_file(seen.root, place.batch.id, place.task)) if place and job else {}
+    known = place.cell.label if place else head.label if head else id
+    return Line(
+        id,
+        owner.get("label") or known,
+        "running",
+        str(stage.get("stage", "")),
+        job=job,
+        host=owner.get("host"),
+        since=owner.get("since"),
+        batch=in_batch.batch.id if in_batch else None,
+        log=str(_log(id, seen.root, in_batch, job)),
+    )
+
+
+def _open(place: Place, job: Job | None, root: Path) -> Line:
+    """A cell that its batch is to measure, or should have measured."""
+    id, (state, detail) = place.cell.id, _state(job)
+    log = log_of(root, place.batch, job.id) if job else None
+    return Line(
+        id,
+        place.cell.label,
+        state,
+        detail,
+        job=job.id if job else None,
+        batch=place.batch.id,
+        log=str(log) if log and log.exists() else None,
+    )
+
+
+def _state(job: Job | None) -> tuple[str, str]:
+    if job is None:
+        return "not submitted", ""
+    if job.state == UNKNOWN:
+        return "pending", "SLURM cannot be asked from here"
+    if job.ended:
+        return "lost", f"its job ended ({job.state} {job.reason}".strip() + ") without a record"
+    if job.state == "RUNNING":
+        return "pending", f"its job has begun on {job.node}"
+    return "pending", job.reason or job.state.lower()
+
+
+def _recorded(id: str, head: Head, seen: _Seen) -> Line:
+    place = seen.places.get(id)
+    made = place if place and not seen.is_open(place) else None
+    job = seen.jobs[made.batch.id].get(made.task) if made else None
+    log = _log(id, seen.root, made, job)
+    return Line(
+        id,
+        head.label,
+        head.status,
+        "" if head.status == "ok" else head.reason or "",
+        job=job,
+        batch=made.batch.id if made and job else None,
+        log=str(log) if log.exists() else None,
+    )
+
+
+def _log(id: str, root: Path, place: Place | None, job: str | None) -> Path:
+    """What its job printed; without one, what the cell itself did."""
+    return log_of(root, place.batch, job) if place and job else root / "logs" / f"{id}.log"

@@ -1,0 +1,55 @@
+"""The head of a record: what became of the cell, without the receipt and the figures, which are most of the file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from quantlab.records import storage
+from quantlab.records.labels import Cell, names
+from quantlab.records.schema import Status, see_that_it_is_a_config
+from quantlab.util.files import read_bytes
+
+_END = '\n "environment":'  # the key after the last one wanted; no string of JSON holds a line end
+
+
+@dataclass(frozen=True)
+class Head:
+    """One record, in short."""
+
+    status: str
+    reason: str | None
+    created_at: str
+    label: str = ""
+
+
+def heads(root: str | Path) -> dict[str, Head]:
+    """Every record below a root, by cell id; one that cannot be read has the status `unreadable`."""
+    found, cells = {}, []
+    for cell_id in storage.recorded(root):
+        head, cell = _head(root, cell_id)
+        found[cell_id] = head
+        cells += [] if cell is None else [cell]
+    named = names(cells)
+    return {cell_id: replace(head, label=named.get(cell_id, cell_id)) for cell_id, head in found.items()}
+
+
+def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
+    path = storage.cells_dir(root) / cell_id / "record.json"
+    try:
+        front, end, _ = read_bytes(path, storage.RECORD_BYTES).decode("utf-8").partition(_END)
+        found = json.loads(front.rstrip(", \n") + "}" if end else front)
+        head = Head(found["status"], found["reason"], found["created_at"])
+        cell = Cell(found["cell_id"], found["config"], found["fingerprints"])
+        see_that_it_is_a_config(cell.config)
+        if not all(isinstance(mark, str) for mark in cell.fingerprints.values()):
+            raise TypeError("a fingerprint is a text")
+        if cell.id != cell_id or head.status not in get_args(Status):
+            raise ValueError("another cell's, or of no status that there is")
+        if not isinstance(head.reason, str | None) or not isinstance(head.created_at, str):
+            raise TypeError("reason and created_at are texts")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return Head("unreadable", f"{path} is no record of quantlab ({error})", ""), None
+    return head, cell

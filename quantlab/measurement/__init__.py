@@ -1,0 +1,1 @@
+"""One cell measured: decoded, timed, scored, with what else the machine did meanwhile."""

@@ -1,0 +1,84 @@
+"""The cell and its baseline one at a time, each in a fresh process, where both do not fit in memory.
+
+A round is A B B A of whole processes, every other round B A A B, over the same batches; it counts as one block, as
+what a process happens to get (its place in memory, the clock of its core) is shared by all its calls. A round costs
+four times the start of a process and the loading of a model: an interval as narrow as `interleave`'s takes long.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import psutil
+import torch
+
+from quantlab.config.schema import RunConfig
+from quantlab.engines.clocks import Clocks
+from quantlab.measurement.interleave import SHARES, Budget, Progress, fitting, in_random_order, turns, until_narrow
+from quantlab.measurement.timing import Side, timed
+from quantlab.recogniser.assemble import assemble, prepared, warm_up
+from quantlab.records.schema import Batch
+
+HEADROOM = 1.5  # memory to be free for a second model, in units of its weights: activations and caches come on top
+BATCHES = 4  # that a process is timed on; a round should not be all loading
+
+
+def must_alternate(config: RunConfig, baseline_bytes: int, device: torch.device) -> bool:
+    """Whether the two models take turns as processes; `protocol.residency=auto` asks the free memory.
+
+    Args:
+        config: of the cell, whose model is loaded.
+        baseline_bytes: the size of the model in fp32; in a type of 16 bits its baseline is half of that.
+        device: where it goes.
+    """
+    if config.protocol.residency != "auto":
+        return config.protocol.residency == "alternate"
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    size_bytes = baseline_bytes if config.runtime.dtype == "float32" else baseline_bytes // 2
+    return size_bytes * HEADROOM > free
+
+
+def one_at_a_time(config: RunConfig, batches: int, progress: Progress) -> Iterator[Batch]:
+    """Time both models in processes of their own, at natural and at fixed work.
+
+    Args:
+        config: of the cell, resolved. Its own model has to be out of memory.
+        batches: how many the corpus has.
+        progress: called between rounds.
+
+    Yields:
+        The timed calls, in order; those of a round have the same `block`.
+    """
+    budget = Budget(config.protocol.budget_s, progress)
+    yield from until_narrow(_rounds(config, batches), config.protocol.rel_ci, budget.left)
+
+
+def _rounds(config: RunConfig, batches: int) -> Iterator[list[Batch]]:
+    configs: dict[Side, RunConfig] = {"cell": config, "baseline": config.of_baseline()}
+    spawn = multiprocessing.get_context("spawn")  # a fork would hand down the memory that is to be free
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
+        for block in itertools.count():
+            chosen = [position % batches for position in range(block * BATCHES, (block + 1) * BATCHES)]
+            yield [
+                call
+                for side in turns(block)
+                for call in pool.submit(_segment, configs[side], side, chosen, block).result()
+            ]
+
+
+def _segment(config: RunConfig, side: Side, chosen: Sequence[int], block: int) -> list[Batch]:
+    """What one process does: the model as its cell has it, warm, timed on a few batches."""
+    with prepared(config) as device:
+        clocks = Clocks(device)
+        made = assemble(config, device, clocks)
+        warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
+        found = in_random_order(made.speech.measured, made.decoder.decoding.batch_size, config.seed)
+        calls = []
+        for work in SHARES:
+            these = fitting(found, work)
+            timed(made.decoder, these[0], work, side)  # nothing has run the fixed work yet
+            calls += [timed(made.decoder, these[position % len(these)], work, side, block) for position in chosen]
+    return calls

@@ -1,0 +1,219 @@
+"""One cell, start to end: load → quantize → calibrate → verify → warm up → measure → score → record.
+
+A plain function, without Hydra and without MLflow: a notebook calls `run_cell(config)` and gets the result.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from quantlab import models
+from quantlab.config.schema import RunConfig
+from quantlab.data import Features, SplitFeatures
+from quantlab.data.speech import pieces
+from quantlab.engines import Engine, KeepsClocks, compiled
+from quantlab.engines.clocks import Clocks, Memory
+from quantlab.engines.pytorch import Eager
+from quantlab.export.keep import Heard, keep
+from quantlab.export.place import staged
+from quantlab.measurement.alternate import must_alternate, one_at_a_time
+from quantlab.measurement.environment import describe
+from quantlab.measurement.interference import Watch
+from quantlab.measurement.interleave import in_random_order, side_by_side
+from quantlab.measurement.recordings import scored
+from quantlab.measurement.timing import Side, natural
+from quantlab.quantization.backends.as_shipped import read_off
+from quantlab.recogniser.assemble import Assembled, assemble, prepared, torch_engine, warm_up
+from quantlab.recogniser.fingerprints import cell_id, fingerprints, resolve
+from quantlab.records.figures import fixed_work, speed, split_result
+from quantlab.records.schema import (
+    Batch,
+    CellResult,
+    Compilation,
+    Exported,
+    Noise,
+    Problem,
+    Record,
+    SplitResult,
+    Utterance,
+)
+from quantlab.scoring.score import Scoring
+from quantlab.util.energy import Meter
+from quantlab.util.errors import ExportError
+
+Progress = Callable[[str, int, int], None]  # stage, done, in all: utterances, or seconds of a budget
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One timed batch and the token ids that came out of it."""
+
+    speech: SplitFeatures
+    batch: Batch
+    tokens: list[list[int]]
+
+
+def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: None) -> CellResult:
+    """Quantize a recogniser and measure it on a corpus.
+
+    Args:
+        config: the cell; `auto` and null are resolved for this machine first.
+        progress: called between batches, never inside the timed region.
+
+    Returns:
+        The record and its raw samples; nothing is written but the model, where `export.dir` asks for it.
+
+    Raises:
+        NotQuantizedError: the model is not what the configuration asked for.
+        Unavailable: the checkpoint or the corpus is neither here nor on a hub that can be reached.
+        ConfigError: a name in the configuration does not exist in the model or the corpus.
+    """
+    config = read_off(resolve(config))
+    with prepared(config) as device:
+        try:
+            with staged(config.export.dir) as staging:
+                return _run(config, device, progress, staging)
+        except (OSError, ExportError) as error:
+            if config.export.dir is None:
+                raise
+            problem = f"{type(error).__name__}: {error}"
+        done = _run(config, device, progress, None)  # figures are good whatever becomes of the model
+    return done.model_copy(update={"exported": Exported(folder=config.export.dir, problem=problem)})
+
+
+def _run(config: RunConfig, device: torch.device, progress: Progress, staging: Path | None) -> CellResult:
+    clocks, memory = Clocks(device, lambda stage: progress(stage, 0, 0)), Memory(device)
+    energy, machine = Meter(device), Watch(device)
+
+    def between_batches(stage: str, done: int, total: int) -> None:
+        progress(stage, done, total)
+        machine.sample()
+        energy.sample()
+
+    made = assemble(config, device, clocks, staging)
+    warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
+    environment = describe(config, device)
+    machine.start()
+    memory.reset()
+    energy.start()
+    warm = compiled.tally()
+    if isinstance(made.decoder, KeepsClocks):
+        made.decoder.reset_stage_times()
+    decoded = list(_measure(made.decoder, made.speech.measured, between_batches))
+    engine_stages = made.decoder.stage_times() if isinstance(made.decoder, KeepsClocks) else None
+    late = compiled.tally().frames - warm.frames
+    energy.stop()
+    memory.read()
+    gpu_process_bytes = machine.gpu_process_bytes()  # before a baseline comes to stand beside the cell
+    torch_allocates = device.type != "cuda" or isinstance(made.decoder, Eager | compiled.Compiled)
+    scoring = Scoring.of_language(config.dataset.language)
+    utterances, doubts = _score(decoded, made, scoring)
+
+    corpus, speech, evidence = made.corpus, made.speech, made.receipt
+    marks = fingerprints(config, corpus)
+    id = cell_id(config, marks)
+    exported = None
+    if staging is not None:
+        between_batches("export", 0, 0)
+        exported = keep(config, id, made, staging, device, [Heard(item.speech, item.tokens) for item in decoded])
+    batches = [item.batch for item in decoded]
+    if config.protocol.interleave and must_alternate(config, evidence.baseline_bytes, device):
+        del made  # two models do not fit
+        _free(device)
+        batches += one_at_a_time(config, len(batches), between_batches)
+    elif config.protocol.interleave:
+        between_batches("load the baseline", 0, 0)
+        baseline = _resident_baseline(config, made, device)
+        order = in_random_order(speech.measured, made.decoder.decoding.batch_size, config.seed)
+        before = compiled.tally()
+        sides: dict[Side, Engine] = {"cell": made.decoder, "baseline": baseline}
+        batches += side_by_side(sides, order, config.protocol, between_batches)
+        late += compiled.tally().frames - before.frames
+    compilation = _compilation(config, warm, late)
+    noise = _flagged(machine.read(), compilation)
+
+    rel_ci = config.protocol.rel_ci
+    record = Record(
+        cell_id=id,
+        status="ok",
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=config.model_dump(mode="json"),
+        fingerprints=marks,
+        original=models.recorded(config.model),
+        environment=environment,
+        receipt=evidence,
+        stages=clocks.stages(measure_s=sum(item.batch.elapsed_s for item in decoded)),
+        engine_stages=engine_stages,
+        peak_memory_bytes=memory.peak_bytes if torch_allocates else None,
+        peak_reserved_bytes=memory.reserved_bytes if torch_allocates else None,
+        gpu_process_bytes=gpu_process_bytes,
+        speed=speed(batches, "natural", rel_ci),
+        fixed_work=fixed_work(batches, rel_ci),
+        compilation=compilation,
+        noise=noise,
+        normaliser=scoring.normaliser,
+        error_unit=scoring.unit,
+        energy_j=energy.energy_j,
+        energy_source=energy.source,
+        calibration_ids=speech.calibration_ids if config.quant.scheme == "static" else (),
+        problems=(*speech.measured.problems, *doubts),
+        splits={name: _figures(name, utterances, batches) for name in speech.measured.splits},
+    )
+    return CellResult(record=record, utterances=utterances, batches=tuple(batches), exported=exported)
+
+
+def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[Decoded]:
+    """The corpus once through, the model alone in its process."""
+    total = sum(len(split.ids) for split in speech.splits.values())
+    done = 0
+    for piece in pieces(speech, decoder.decoding.batch_size):
+        progress(piece.split, done, total)
+        yield Decoded(piece.speech, *natural(decoder, piece))
+        done += len(piece.speech.ids)
+    progress("score", done, total)
+
+
+def _score(
+    decoded: list[Decoded], made: Assembled, scoring: Scoring
+) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
+    """See `recordings.scored`; random weights have no text."""
+    tokens = [row for item in decoded for row in item.tokens]
+    texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
+    return scored(made.speech.measured, tokens, texts, made.decoder.decoding.max_new_tokens, scoring)
+
+
+def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:
+    """A second model in this process, unquantized and warm."""
+    recogniser = models.load(config.of_baseline().model, config.seed, config.runtime.dtype).model.to(device)
+    speech, unseen = made.speech.measured, Clocks(device)
+    baseline = torch_engine(recogniser, device, config, speech, unseen)
+    warm_up(baseline, speech, config.protocol.warmup_batches, unseen)
+    return baseline
+
+
+def _compilation(config: RunConfig, warm: compiled.Tally, late: int) -> Compilation | None:
+    if config.runtime.name != "compile":
+        return None
+    return Compilation(graphs=warm.graphs, graph_breaks=warm.graph_breaks, while_timed=late)
+
+
+def _flagged(noise: Noise, compilation: Compilation | None) -> Noise:
+    return noise if compilation is None else noise.model_copy(update={"flags": noise.flags + compilation.flags})
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _figures(name: str, utterances: Iterable[Utterance], batches: Iterable[Batch]) -> SplitResult:
+    return split_result(
+        [item for item in utterances if item.split == name], [item for item in batches if item.split == name]
+    )

@@ -1,0 +1,109 @@
+"""The cell beside its baseline, taking turns on the same batches, so that drift of the machine cancels.
+
+A block is A B B A (cell, baseline, baseline, cell) on one batch, every other block B A A B: whatever changes slowly
+or steadily in the machine meets both alike. Blocks follow each other until the interval of the ratio of the two
+times is narrow enough, or the time for it is spent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+from quantlab.config.schema import ProtocolConfig
+from quantlab.data import Features
+from quantlab.data.speech import Piece, pieces
+from quantlab.engines import Engine
+from quantlab.measurement.timing import Side, timed
+from quantlab.records.figures import calls_s
+from quantlab.records.schema import Batch, Work
+from quantlab.stats.ratios import converged, typical_ratio
+
+Progress = Callable[[str, int, int], None]  # stage, seconds spent, seconds there are
+
+SIDES: tuple[Side, Side] = ("cell", "baseline")
+SHARES: Mapping[Work, float] = {"natural": 0.6, "encoder": 0.2, "forced": 0.2}  # of the budget
+
+
+def in_random_order(speech: Features, batch_size: int, seed: int) -> list[Piece]:
+    """Every batch, mixed, so that an early end has seen each split in its proportion."""
+    found = list(pieces(speech, batch_size))
+    random.Random(seed).shuffle(found)
+    return found
+
+
+def fitting(found: Sequence[Piece], work: Work) -> list[Piece]:
+    """The batches for a kind of work: fixed work is the same only in batches of the same size, the largest."""
+    most = max(len(piece.speech.ids) for piece in found)
+    return [piece for piece in found if work == "natural" or len(piece.speech.ids) == most]
+
+
+def turns(block: int) -> tuple[Side, ...]:
+    """Who is timed when: A B B A, then B A A B."""
+    first, second = SIDES if block % 2 == 0 else SIDES[::-1]
+    return (first, second, second, first)
+
+
+def side_by_side(
+    sides: Mapping[Side, Engine], found: Sequence[Piece], protocol: ProtocolConfig, progress: Progress
+) -> Iterator[Batch]:
+    """Time both models, resident in this process, at natural and at fixed work.
+
+    Args:
+        sides: the two, warm.
+        found: the batches, see `in_random_order`.
+        protocol: how narrow, and for how long.
+        progress: called between blocks, never inside the timed region.
+
+    Yields:
+        The timed calls, in order.
+    """
+    budget = Budget(protocol.budget_s, progress)
+    for work in SHARES:
+        these = fitting(found, work)
+        for side in SIDES:
+            timed(sides[side], these[0], work, side)  # nothing has run the fixed work yet
+        yield from until_narrow(_blocks(sides, these, work), protocol.rel_ci, partial(budget.left, work))
+
+
+def _blocks(sides: Mapping[Side, Engine], these: Sequence[Piece], work: Work) -> Iterator[list[Batch]]:
+    for block, piece in enumerate(itertools.cycle(these)):
+        yield [timed(sides[side], piece, work, side, block) for side in turns(block)]
+
+
+class Budget:
+    """Wall seconds for the timing against the baseline, shared out between the kinds of work."""
+
+    def __init__(self, budget_s: float, progress: Progress) -> None:
+        self._start_s = time.monotonic()
+        self._budget_s = budget_s
+        self._progress = progress
+
+    def left(self, work: Work | None = None) -> bool:
+        """Whether this kind of work, or all together, may go on; what an earlier one left, later ones have."""
+        kinds = list(SHARES)
+        so_far = kinds if work is None else kinds[: kinds.index(work) + 1]
+        until_s = self._budget_s * sum(SHARES[kind] for kind in so_far)
+        spent_s = time.monotonic() - self._start_s
+        self._progress(f"against fp32, {work or 'one at a time'}", round(spent_s), round(self._budget_s))
+        return spent_s < until_s
+
+
+def until_narrow(blocks: Iterable[Sequence[Batch]], rel_ci: float, go_on: Callable[[], bool]) -> Iterator[Batch]:
+    """The calls of one block after the other, until the ratio is known well enough or `go_on` ends it; two at least.
+
+    Whether it is known is judged by the calls at natural work where a block has several kinds.
+    """
+    cell: list[list[float]] = []
+    baseline: list[list[float]] = []
+    for block in blocks:
+        yield from block
+        work = block[0].work
+        cell.append(calls_s(block, work, "cell"))
+        baseline.append(calls_s(block, work, "baseline"))
+        allowed = go_on()
+        if converged(typical_ratio(cell, baseline), len(cell), rel_ci) or (not allowed and len(cell) > 1):
+            return

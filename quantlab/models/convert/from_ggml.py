@@ -1,0 +1,129 @@
+"""A file of whisper.cpp as a folder of transformers.
+
+Blocks become the fp32 that they stand for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantlab.models import tokens
+from quantlab.models.convert.letters import letters, special, split
+from quantlab.models.convert.parts import Parameter, Shape, check_parameters, write_json, write_texts, write_weights
+from quantlab.models.formats.ggml.names import tensor_in_file
+from quantlab.models.formats.ggml.read import Contents, Tensor, read
+from quantlab.models.formats.ggml.vocabulary import BLANK, NEVER
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FILLERS = 1000  # tokens without a text that a file of quantlab's has at least, where it has a small vocabulary
+FLOATS = {"f32": "F32", "f16": "F16"}
+
+
+def quantized_as(path: Path) -> str | None:
+    """The formats of the matrices that are no floats; None where all are.
+
+    Raises:
+        ValueError: see `read`.
+    """
+    return ", ".join(sorted({item.dtype for item in read(path).tensors} - FLOATS.keys())) or None
+
+
+def write(path: Path, folder: Path) -> None:
+    """Write a file's model into a folder.
+
+    Raises:
+        ValueError: it is not whole, or no Whisper that transformers could compute.
+        OSError: it cannot be read.
+    """
+    contents = read(path)
+    shape = _shape(contents)
+    tensors = {item.name: item for item in contents.tensors}
+    names = {parameter: tensor_in_file(parameter) for parameter in shape.parameters()}
+    check_parameters(
+        {name: _without_ones(item.shape) for name, item in tensors.items()},
+        {names[parameter]: _without_ones(expected) for parameter, expected in shape.parameters().items()},
+    )
+    marks = special(shape.vocab_size)
+    texts = _texts(contents, end=min(marks))
+    blank = [id for id, text in texts.items() if text == letters(BLANK.encode())]
+    write_texts(folder, shape, texts, marks)
+    write_json(
+        folder / tokens.GENERATION,
+        {
+            "suppress_tokens": sorted(_never(contents, texts, marks)),
+            "begin_suppress_tokens": [*blank, min(marks)],
+        },
+    )
+    write_weights(
+        folder / "model.safetensors",
+        ((parameter, _parameter(path, tensors[names[parameter]], expected)) for parameter, expected in
+         shape.parameters().items()),
+    )  # fmt: skip
+
+
+def _shape(contents: Contents) -> Shape:
+    told = contents.numbers
+    if told["n_audio_state"] != told["n_text_state"]:
+        raise ValueError("its encoder and its decoder are not of one width")
+    return Shape(
+        d_model=told["n_text_state"],
+        encoder_layers=told["n_audio_layer"],
+        decoder_layers=told["n_text_layer"],
+        encoder_heads=told["n_audio_head"],
+        decoder_heads=told["n_text_head"],
+        ffn_dim=4 * told["n_text_state"],
+        num_mel_bins=told["n_mels"],
+        vocab_size=told["n_vocab"],
+        max_source_positions=told["n_audio_ctx"],
+        max_target_positions=told["n_text_ctx"],
+    )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The file has biases of convolutions as columns."""
+    return tuple(size for size in shape if size != 1)
+
+
+def _texts(contents: Contents, end: int) -> dict[int, str]:
+    """The text of each token before the end token."""
+    if len(contents.words) < end:
+        raise ValueError(f"its vocabulary has {len(contents.words)} words, expected {end} at least")
+    texts = {id: letters(word) for id, word in enumerate(contents.words[:end])}
+    numbered = sum(text == f"<{id}>" for id, text in texts.items())
+    if numbered == end or 1 < numbered < FILLERS:
+        raise ValueError(f"its vocabulary has numbers in place of {numbered} words")
+    return texts
+
+
+def _never(contents: Contents, texts: dict[int, str], marks: dict[int, str]) -> set[int]:
+    """What OpenAI's decoding never takes, by the words of the file; see `tokens.generation_config`.
+
+    A file of quantlab's has these words at the tokens that do not come, wherever they belong.
+    """
+    ids, end = {text: id for id, text in texts.items()}, min(marks)
+    found = {ids[text] for word in NEVER if (text := letters(word.encode())) in ids}
+    found |= {id for id, text in marks.items() if text in tokens.CONTROL}
+    if len(contents.words) < contents.numbers["n_vocab"]:  # not quantlab's
+        notes = (letters(f"{space}{note}".encode()) for note in tokens.NOTES for space in ("", " "))
+        starts = {split(note, ids, end)[0] for note in notes} - {letters(BLANK.encode())}
+        found |= {ids[start] for start in starts}
+    return found
+
+
+def _parameter(path: Path, tensor: Tensor, shape: tuple[int, ...]) -> Parameter:
+    def values() -> np.ndarray:
+        import numpy as np
+
+        raw = np.memmap(path, np.uint8, "r", tensor.offset, tensor.bytes)
+        return raw if tensor.dtype in FLOATS else _dequantized(raw, tensor)
+
+    return Parameter(FLOATS.get(tensor.dtype, "F32"), shape, values)
+
+
+def _dequantized(raw: np.ndarray, tensor: Tensor) -> np.ndarray:
+    from gguf import GGMLQuantizationType, quants
+
+    return quants.dequantize(raw, GGMLQuantizationType[tensor.dtype.upper()])

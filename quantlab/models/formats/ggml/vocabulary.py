@@ -1,0 +1,200 @@
+"""A checkpoint's tokens as whisper.cpp wants them: it derives special ids from the vocabulary's size.
+
+What never comes is told through words, as whisper.cpp looks up the tokens that it suppresses by their text and its
+loop has no other way in: the words of this file need not be the tokens' text, of which only ids are read. A file that
+is to be kept gets their text all the same (`readable`), wherever it means nothing else to whisper.cpp.
+Source: whisper.cpp 1.8, src/whisper.cpp (`whisper_vocab`, `whisper_full_with_state`, `whisper_process_logits`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from quantlab.util.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quantlab.models.decoding import Decoding
+
+ENGLISH, MULTILINGUAL, WITH_CANTONESE = 51864, 51865, 51866  # OpenAI's vocabularies, in tokens
+END_OF_ENGLISH = 50256  # <|endoftext|>; the other special tokens follow it
+BLANK = " "  # does not come first, as the end does not, with suppress_blank
+MARKS = (
+    *'"#()*+/:;<=>@[\\]^_`{|}~「」『』♩♪♫♬♭♮♯',
+    *"<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split(),
+)
+UNPRINTABLE = (*range(33), *range(127, 161), 173)  # bytes that are no visible letter of Latin-1
+NEVER = (*MARKS, *(f" {mark}" for mark in MARKS), " -", " '")  # words that never come, with suppress_nst
+SPECIAL = {BLANK, *NEVER}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What each row of the file's token embedding is."""
+
+    to_file: tuple[int, ...]  # the row of each token id of the checkpoint
+    words: tuple[str, ...]  # of each row
+    spare: int  # token id whose weights fill every other row: what ties with it never beats it, and means the same
+    end: int  # row
+    endless: bool  # the end token's row is zero, and so never comes
+    suppresses_blank: bool  # neither the end nor the word BLANK comes first
+
+    def ids(self) -> tuple[int, ...]:
+        """The token id that each row means."""
+        found = [self.spare] * len(self.words)
+        for id, row in enumerate(self.to_file):
+            found[row] = id
+        return tuple(found)
+
+
+def vocabulary(size: int, decoding: Decoding) -> Vocabulary:
+    """Lay a checkpoint's tokens into the ids that whisper.cpp derives from the vocabulary's size.
+
+    OpenAI's own vocabularies are laid one to one. A smaller one goes into the standard one: the end token and those
+    of the prompt to the ids that whisper.cpp has for them, every other token to its own id.
+
+    Args:
+        size: of the checkpoint's vocabulary.
+        decoding: its special tokens, what never comes, and whether it is to end.
+
+    Raises:
+        ConfigError: a vocabulary of another size, another prompt, or tokens that whisper.cpp cannot suppress.
+    """
+    to_file, rows = _rows(size, decoding)
+    end = _end(to_file, rows, decoding)
+    never = [row for id in decoding.suppressed if (row := to_file[id]) < end]  # what follows the end never comes
+    first = [row for id in decoding.suppressed_first if (row := to_file[id]) < end and row not in never]
+    return Vocabulary(
+        to_file=to_file,
+        words=_words(rows, end, never, first),
+        spare=_spare(decoding),
+        end=end,
+        endless=decoding.min_new_tokens > 0,
+        suppresses_blank=_suppresses_blank(decoding, first),
+    )
+
+
+def of_file(size: int, words: Sequence[bytes], decoding: Decoding) -> Vocabulary:
+    """The vocabulary of a file as it is: what never comes is what whisper.cpp finds among its own words.
+
+    Args:
+        size: of the file's vocabulary.
+        words: of its first tokens.
+        decoding: the special tokens of its tokenizer, and whether any do not come first.
+
+    Raises:
+        ConfigError: it is none of OpenAI's, or whisper.cpp would decode from other tokens, or end.
+    """
+    if size not in (ENGLISH, MULTILINGUAL, WITH_CANTONESE):
+        raise ConfigError(
+            f"whisper.cpp cannot tell the special tokens of a vocabulary of {size}: it knows those of {ENGLISH}, "
+            f"{MULTILINGUAL} and {WITH_CANTONESE} tokens"
+        )
+    if decoding.suppressed_first and BLANK.encode() not in words:
+        raise ConfigError(f"whisper.cpp looks for the word {BLANK!r} in a vocabulary, and ends where there is none")
+    one_to_one = tuple(range(size))
+    return Vocabulary(
+        to_file=one_to_one,
+        words=(*(word.decode(errors="surrogateescape") for word in words), *[""] * (size - len(words))),
+        spare=_spare(decoding),
+        end=_end(one_to_one, size, decoding),
+        endless=False,
+        suppresses_blank=bool(decoding.suppressed_first),
+    )
+
+
+def _end(to_file: Sequence[int], rows: int, decoding: Decoding) -> int:
+    """The row of the end token, once it and the prompt are seen to be whisper.cpp's."""
+    found = tuple(to_file[id] for id in (*decoding.prompt, decoding.end))
+    if found != (expected := _special_rows(rows, decoding.language)):
+        raise ConfigError(f"whisper.cpp's prompt and end token are {expected}, those of this checkpoint are {found}")
+    return expected[-1]
+
+
+def _spare(decoding: Decoding) -> int:
+    unusable = {*decoding.prompt, decoding.end, *decoding.suppressed, *decoding.suppressed_first}
+    return next(id for id in itertools.count() if id not in unusable)
+
+
+def readable(found: Vocabulary, texts: Mapping[int, str]) -> Vocabulary:
+    """The same vocabulary with the tokens' own text, so that whisper.cpp's own programs can print what they decode.
+
+    Args:
+        found: see `vocabulary`.
+        texts: token id → text, a letter for each byte, as the tokenizers of GPT-2 and Whisper have it.
+    """
+    words = list(found.words)
+    for id, row in enumerate(found.to_file):
+        text = _text(texts.get(id, ""))
+        taken = {text, words[row]} & SPECIAL and not (text == BLANK == words[found.end])  # of two rows the last counts
+        if row < found.end and text and not taken:
+            words[row] = text
+    return replace(found, words=tuple(words))
+
+
+def _text(letters: str) -> str:
+    """Printable letters of Latin-1 stand for themselves, those from 256 on for the other bytes in their order."""
+    codes = map(ord, letters)
+    known = bytes(code if code < 256 else UNPRINTABLE[code - 256] for code in codes if code < 256 + len(UNPRINTABLE))
+    return known.decode(errors="surrogateescape")
+
+
+def _rows(size: int, decoding: Decoding) -> tuple[tuple[int, ...], int]:
+    """The row of each token id, and how many rows there are."""
+    if size in (ENGLISH, MULTILINGUAL, WITH_CANTONESE):
+        return tuple(range(size)), size
+    if size > END_OF_ENGLISH:
+        raise ConfigError(
+            f"whisper.cpp cannot tell the special tokens of a vocabulary of {size}: it knows those of "
+            f"{ENGLISH}, {MULTILINGUAL} and {WITH_CANTONESE} tokens, and up to {END_OF_ENGLISH} can be laid into them"
+        )
+    rows = ENGLISH if decoding.language is None else MULTILINGUAL
+    special = (*decoding.prompt, decoding.end)
+    moved = dict(zip(special, _special_rows(rows, decoding.language), strict=False))
+    return tuple(moved.get(id, id) for id in range(size)), rows
+
+
+def _special_rows(rows: int, language: str | None) -> tuple[int, ...]:
+    """What whisper.cpp decodes from, without times, and where it stops.
+
+    The order is OpenAI's: end, start, languages, translate, transcribe, start of LM, previous, no speech, no times.
+    """
+    end = END_OF_ENGLISH + (rows != ENGLISH)
+    start = end + 1
+    translate = start + 1 + (99 if rows == ENGLISH else 99 + rows - MULTILINGUAL)
+    if rows == ENGLISH:
+        return start, translate + 5, end
+    return start, start + 1 + _language_index(language), translate + 1, translate + 5, end
+
+
+def _language_index(language: str | None) -> int:
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    codes = list(LANGUAGES)  # in whisper.cpp's order
+    if language not in codes:
+        raise ConfigError(f"whisper.cpp does not know the language {language!r}: {', '.join(codes)}")
+    return codes.index(language)
+
+
+def _words(rows: int, end: int, never: list[int], first: list[int]) -> tuple[str, ...]:
+    """A word for each row, each different; those of BLANK and NEVER where they are to be suppressed."""
+    if len(never) > len(NEVER):
+        raise ConfigError(f"whisper.cpp suppresses {len(NEVER)} tokens, this checkpoint asks for {len(never)}")
+    words = [f"<{row}>" for row in range(rows)]
+    for row, word in zip(never, NEVER, strict=False):
+        words[row] = word
+    words[first[0] if first else end] = BLANK
+    return tuple(words)
+
+
+def _suppresses_blank(decoding: Decoding, first: list[int]) -> bool:
+    if not decoding.suppressed_first:
+        return False
+    if decoding.end not in decoding.suppressed_first or len(first) > 1:
+        raise ConfigError(
+            "whisper.cpp keeps the end token and one more from coming first, "
+            f"begin_suppress_tokens of this checkpoint is {list(decoding.suppressed_first)}"
+        )
+    return True

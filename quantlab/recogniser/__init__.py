@@ -1,0 +1,1 @@
+"""A recogniser as a configuration asks for, built, and what identifies it."""

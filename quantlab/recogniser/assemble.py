@@ -1,0 +1,171 @@
+"""From a configuration to a recogniser that decodes: load → features → quantize → calibrate → verify."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from quantlab import models
+from quantlab.config.schema import AS_SHIPPED, RunConfig
+from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
+from quantlab.engines import Engine, compiled, decoding
+from quantlab.engines.clocks import Clocks, use_threads
+from quantlab.engines.pytorch import Eager
+from quantlab.models.companions import write_companions
+from quantlab.quantization import embedding, receipt, registry
+from quantlab.quantization.backends.as_shipped import of_model
+from quantlab.quantization.portable import Portable, portable
+from quantlab.quantization.select import select
+from quantlab.records.schema import Receipt
+from quantlab.util import machine
+
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
+
+
+class NotQuantizedError(RuntimeError):
+    """The library left modules alone that it was told to quantize; the receipt names them."""
+
+    def __init__(self, evidence: Receipt) -> None:
+        super().__init__("not quantized as asked: " + "; ".join(evidence.problems))
+        self.receipt = evidence
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The features a cell works on."""
+
+    measured: Features
+    calibration: Features
+    calibration_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A recogniser as its configuration asks for, proven by its receipt, and what it is measured on."""
+
+    decoder: Engine
+    tokenizer: WhisperTokenizer | None  # null where weights are random
+    corpus: Corpus
+    speech: Speech
+    receipt: Receipt
+    portable: Portable | None  # the model's tensors, where they are to be kept and no other engine has them
+
+
+@contextlib.contextmanager
+def prepared(config: RunConfig) -> Iterator[torch.device]:
+    """Seeds, cores and threads of this process, for the length of the block.
+
+    Args:
+        config: resolved, see `identity.resolve`.
+    """
+    threads = config.device.threads or 1
+    with machine.pinned(threads) if config.device.pin else contextlib.nullcontext():
+        use_threads(threads)
+        random.seed(config.seed)
+        np.random.seed(config.seed)
+        torch.manual_seed(config.seed)
+        yield torch.device(config.device.name)
+
+
+def assemble(config: RunConfig, device: torch.device, clocks: Clocks, keep: Path | None = None) -> Assembled:
+    """Load a checkpoint, quantize it and prove it; each stage is timed by `clocks`.
+
+    Args:
+        config: resolved, see `identity.resolve`.
+        device: where the model goes.
+        clocks: of the stages.
+        keep: a folder that gets all of the model but its tensors, to be exported; null where it is not.
+
+    Raises:
+        NotQuantizedError: the model is not what the configuration asked for.
+        Unavailable: the checkpoint or the corpus is neither here nor on a hub that can be reached.
+        ConfigError: a name in the configuration does not exist in the model or the corpus.
+    """
+    with clocks.stage("load"):
+        as_shipped = config.quant.library == AS_SHIPPED
+        checkpoint = models.load(config.model, config.seed, config.runtime.dtype, quantized_too=as_shipped)
+    if keep is not None:
+        write_companions(checkpoint, keep, config.dataset.language)
+    with clocks.stage("features"):
+        corpus = open_corpus(config.dataset)
+        speech = _speech(config, corpus, checkpoint)
+    with clocks.stage("quantize"):
+        decoder, evidence, kept = _quantize(config, checkpoint.model, device, speech, clocks, keep)
+    if not evidence.verified:
+        raise NotQuantizedError(evidence)
+    return Assembled(decoder, checkpoint.tokenizer, corpus, speech, evidence, kept)
+
+
+def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
+    """Features of the corpus, and which utterances calibrate; `disjoint` keeps those out of every cell's score."""
+    everything = features(corpus, checkpoint.feature_extractor)
+    chosen = calibration_ids(everything, config.calibration, config.seed)
+    disjoint = config.calibration.source == "disjoint"
+    measured = everything.without(chosen) if disjoint else everything
+    return Speech(measured, everything.only(chosen), chosen)
+
+
+def _quantize(
+    config: RunConfig, model: Any, device: torch.device, speech: Speech, clocks: Clocks, keep: Path | None
+) -> tuple[Engine, Receipt, Portable | None]:
+    """Quantize in place or not, and read the receipt off what came out; calibration is timed apart."""
+    how = decoding(model, config)
+
+    def calibrate(half_quantized: Any) -> None:
+        with clocks.stage("calibrate"):
+            run_through(Eager(half_quantized, device, how), speech.calibration)
+
+    quantizer = registry.get(config.quant.library)
+    names, skipped = select(model, config.quant)
+    before = receipt.snapshot(model)
+    threads = config.device.threads or 1
+    if registry.loads(quantizer):
+        converted = quantizer.load(of_model(config.model).path, model, config.quant, device, how, threads)
+        held = receipt.smaller(before, converted)
+        return converted.engine, receipt.read_converted(before, converted, held, {}), None
+    if registry.converts(quantizer):
+        converted = quantizer.convert(model, config.quant, names, device, how, threads, keep)
+        return converted.engine, receipt.read_converted(before, converted, names, skipped), None
+    model = quantizer.setup(model, config.quant, names, device, calibrate)
+    if config.quant.embedding:
+        assert isinstance(quantizer, embedding.LooksUp)  # see plan
+        embedding.share(model, quantizer)
+    # before compiling, which wraps what it looks at
+    evidence = receipt.read(before, model, names, skipped, quantizer, config.runtime.dtype)
+    kept = None if keep is None else portable(model, names, quantizer)
+    return torch_engine(model, device, config, speech.measured, clocks), evidence, kept
+
+
+def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Features, clocks: Clocks) -> Engine:
+    """What decodes a model of transformers, as the runtime asks; compilation is timed apart."""
+    how = decoding(model, config)
+    if config.runtime.name == "eager":
+        return Eager(model, device, how)
+    with clocks.stage("compile"):
+        batch = next(batch for split in speech.splits.values() for batch in split.batches(how.batch_size))
+        return compiled.build(model, device, how, batch)
+
+
+def warm_up(decoder: Engine, speech: Features, batches: int, clocks: Clocks) -> None:
+    """Decode untimed; the first batch that the model ever sees is a figure of its own, the rest makes it warm."""
+    with clocks.stage("warm up"):
+        if batches:
+            with clocks.stage("first inference"):
+                run_through(decoder, speech, 1)
+            run_through(decoder, speech, batches - 1, skip=1)
+
+
+def run_through(decoder: Engine, speech: Features, most: int | None = None, skip: int = 0) -> None:
+    """Decode untimed, `most` batches or all, after leaving out `skip`."""
+    batches = (batch for split in speech.splits.values() for batch in split.batches(decoder.decoding.batch_size))
+    for batch in itertools.islice(batches, skip, None if most is None else skip + most):
+        decoder.generate(batch)

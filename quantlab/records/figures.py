@@ -1,0 +1,152 @@
+"""From raw samples to figures, by DESIGN's definitions. No torch: `report` and `verify` use it too."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from quantlab.records.schema import Batch, FixedWork, Speed, SplitResult, Utterance, Work
+from quantlab.stats.ratios import converged, ratio_of_sums, typical_ratio, verdict
+
+IMPOSSIBLE = (ArithmeticError, ValueError, TypeError)  # what raw data raise that no measurement makes
+P90_SAMPLES = 64  # fewer samples say nothing about the slowest tenth
+P99_SAMPLES = 662  # …or about the slowest hundredth
+
+
+def split_result(utterances: Sequence[Utterance], batches: Sequence[Batch]) -> SplitResult:
+    """The figures of one split.
+
+    Args:
+        utterances: its scored utterances, at least one.
+        batches: its timed calls; those of the cell at natural work count, and each batch has at least one. Where a
+            batch was timed more than once its mean time counts.
+    """
+    natural = [batch for batch in batches if batch.of == "cell" and batch.work == "natural"]
+    calls = _grouped(natural, lambda batch: batch.index)
+    audio_s = sum(group[0].audio_s for group in calls.values())
+    tokens = sum(group[0].tokens for group in calls.values())
+    generate_s = sum(statistics.fmean(batch.elapsed_s for batch in group) for group in calls.values())
+    latencies_s = sorted(batch.elapsed_s for batch in natural)
+    return SplitResult(
+        utterances=len(utterances),
+        audio_s=audio_s,
+        generate_s=generate_s,
+        tokens=tokens,
+        rtf=generate_s / audio_s,
+        rtf_ci95=_rtf_interval(natural, generate_s / audio_s),
+        tokens_per_s=tokens / generate_s,
+        latency_p50_s=statistics.median(latencies_s),
+        latency_p90_s=_percentile(latencies_s, 90) if len(latencies_s) >= P90_SAMPLES else None,
+        latency_p99_s=_percentile(latencies_s, 99) if len(latencies_s) >= P99_SAMPLES else None,
+        **_accuracy(utterances),
+    )
+
+
+def _grouped(batches: Iterable[Batch], key: Any) -> dict[Any, list[Batch]]:
+    groups = defaultdict(list)
+    for batch in batches:
+        groups[key(batch)].append(batch)
+    return dict(groups)
+
+
+def _rtf_interval(natural: Sequence[Batch], rtf: float) -> tuple[float, float] | None:
+    """Around `rtf`, as wide as the calls that were repeated say; one pass over the split says nothing about drift."""
+    blocks = _grouped((batch for batch in natural if batch.block is not None), lambda batch: batch.block)
+    if len(blocks) < 2:
+        return None
+    seconds = [sum(batch.elapsed_s for batch in group) for group in blocks.values()]
+    audio = [sum(batch.audio_s for batch in group) for group in blocks.values()]
+    ratio = ratio_of_sums(seconds, audio)
+    return (max(0.0, rtf - (ratio.value - ratio.low)), rtf + (ratio.high - ratio.value))
+
+
+def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
+    """Time of the cell / time of its baseline at one kind of work; None where nothing was interleaved.
+
+    Args:
+        batches: all timed calls of a record.
+        work: which of them.
+        rel_ci: `protocol.rel_ci` of the record's configuration.
+    """
+    blocks = _grouped(
+        (batch for batch in batches if batch.work == work and batch.block is not None), lambda batch: batch.block
+    )
+    if len(blocks) < 2:
+        return None  # one block has no interval
+    cell = [calls_s(group, work, "cell") for group in blocks.values()]
+    baseline = [calls_s(group, work, "baseline") for group in blocks.values()]
+    ratio = typical_ratio(cell, baseline)
+    return Speed(
+        ratio=ratio.value,
+        ci95=(ratio.low, ratio.high),
+        converged=converged(ratio, len(blocks), rel_ci),
+        verdict=verdict(ratio, len(blocks), rel_ci),
+        blocks=len(blocks),
+    )
+
+
+def calls_s(block: Iterable[Batch], work: Work, side: Literal["cell", "baseline"]) -> list[float]:
+    """Seconds of one side's calls in a block: first turn, second turn; over all batches where it has several."""
+    turns = _grouped(
+        (batch for batch in block if batch.work == work and batch.of == side), lambda batch: (batch.split, batch.index)
+    )
+    return [sum(batch.elapsed_s for batch in turn) for turn in zip(*turns.values(), strict=True)]
+
+
+def fixed_work(batches: Sequence[Batch], rel_ci: float) -> FixedWork | None:
+    """What an encoder pass and a decoding step cost; None where they were not timed."""
+    encoder = [batch for batch in batches if batch.of == "cell" and batch.work == "encoder"]
+    forced = [batch for batch in batches if batch.of == "cell" and batch.work == "forced"]
+    if not encoder or not forced:
+        return None
+    return FixedWork(
+        batch_size=max(batch.utterances for batch in forced),
+        forced_tokens=max(batch.tokens // batch.utterances for batch in forced),
+        encoder_s=statistics.median(batch.elapsed_s for batch in encoder),
+        encoder_rtf=sum(batch.elapsed_s for batch in encoder) / sum(batch.audio_s for batch in encoder),
+        token_s=statistics.median(batch.elapsed_s * batch.utterances / batch.tokens for batch in forced),
+        encoder=speed(batches, "encoder", rel_ci),
+        token=speed(batches, "forced", rel_ci),
+    )
+
+
+def _percentile(sorted_values: Sequence[float], percent: int) -> float:
+    return statistics.quantiles(sorted_values, n=100, method="inclusive")[percent - 1]
+
+
+def _accuracy(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """Corpus-level error rates with their counts; nothing where weights are random."""
+    if any(item.hypothesis is None for item in utterances):
+        return {}
+    speech = [item for item in utterances if not item.nonspeech]
+    total = {
+        name: sum(getattr(item, name) for item in speech)
+        for name in ("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
+    }
+    errors = total["substitutions"] + total["deletions"] + total["insertions"]
+    ref_words = total["substitutions"] + total["deletions"] + total["hits"]
+    loops = [item for item in speech if item.loop]
+    return total | {
+        "ref_words": ref_words,
+        "wer": errors / ref_words if ref_words else None,
+        "cer": total["char_errors"] / total["ref_chars"] if total["ref_chars"] else None,
+        "empty_share": sum(not item.hypothesis for item in speech) / len(speech) if speech else None,
+        "loop_share": len(loops) / len(speech) if speech else None,
+        "loops": len(loops),
+        "loop_errors": sum(item.errors or 0 for item in loops),
+        **_nonspeech([item for item in utterances if item.nonspeech]),
+    }
+
+
+def _nonspeech(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """What was heard where nothing is said; nothing where no such audio was measured."""
+    if not utterances:
+        return {}
+    audio_s, words = sum(item.audio_s for item in utterances), sum(item.insertions or 0 for item in utterances)
+    return {
+        "nonspeech_s": audio_s,
+        "nonspeech_words": words,
+        "nonspeech_words_per_min": 60 * words / audio_s if audio_s else None,
+    }

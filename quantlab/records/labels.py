@@ -1,0 +1,271 @@
+"""Names of checkpoints, corpora and cells, and what tells those of one name apart: the same wherever cells are listed.
+
+Two cells compare only if they heard the same corpus, and are of one model only if their checkpoint is the same: by
+fingerprint, as a name says too little. What is added to a name is as little as tells the cells of one list apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from quantlab.config.schema import corpus_label, model_label
+from quantlab.records.schema import Record
+
+Key = TypeVar("Key", bound=Hashable)
+
+# Of what was heard: name → key of the resolved configuration.
+HEARD = {
+    "limit": "dataset.limit",
+    "splits": "dataset.splits",
+    "language": "dataset.language",
+    "channel": "dataset.channel",
+    "long": "dataset.long",
+}
+# Of how it was done, for cells that agree in model, quantizer and device.
+AXES = {
+    "weights": "model.weights",
+    "runtime": "runtime.name",
+    "audio_ctx": "runtime.audio_ctx",
+    "dtype": "runtime.dtype",
+    "protocol": "protocol.name",
+    "batch_size": "protocol.batch_size",
+    "threads": "device.threads",
+    "target": "quant.target",
+    "bits": "quant.bits",
+    "format": "quant.format",
+    "granularity": "quant.granularity",
+    "group_size": "quant.group_size",
+    "symmetric": "quant.symmetric",
+    "backend": "quant.backend",
+    "embedding": "quant.embedding",
+    "seed": "seed",
+}
+OF_FORMAT = frozenset({"quant.bits", "quant.granularity", "quant.group_size", "quant.symmetric"})  # as a rule
+# Change no figure, or are told otherwise.
+_NOT_TOLD = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
+             "model.path", "dataset.path", "dataset.licence", "dataset.noise.path")  # fmt: skip
+_WITHOUT = {"splits": "all splits", "long": "long left out"}  # how null is said; else "no limit"
+FINGERPRINT = 6  # hex digits that are shown
+_ID = 8  # of a cell id
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """What a name is made of: a record, the head of one, a row of the report."""
+
+    id: str
+    config: dict[str, Any]  # resolved
+    fingerprints: Mapping[str, str] = field(default_factory=dict)  # none where it failed before they were taken
+    normaliser: str = "whisper"
+    versions: Mapping[str, Any] = field(default_factory=dict)  # of libraries
+    error_unit: str = "word"
+    scorer: str = "jiwer"
+
+    def setting(self, key: str) -> Any:
+        """The value at a dotted key of the configuration; None where it has none."""
+        value: Any = self.config
+        for part in _parts(key):
+            if not isinstance(value, dict):
+                return None
+            value = value.get(part)
+        return value
+
+    @cached_property
+    def model(self) -> str:
+        """What a person calls the checkpoint."""
+        name, source, path = (self.setting(f"model.{key}") for key in ("name", "source", "path"))
+        return model_label(str(name), source, path)
+
+    @cached_property
+    def dataset(self) -> str:
+        """What a person calls the corpus, with its noise."""
+        kind, snr_db = (self.setting(f"dataset.noise.{key}") for key in ("kind", "snr_db"))
+        return corpus_label(str(self.setting("dataset.name")), kind, snr_db)
+
+    @cached_property
+    def corpus(self) -> str:
+        """The name of the corpus; of a manifest its file's, as all manifests have one name."""
+        path = self.setting("dataset.path")
+        named = path if path and self.setting("dataset.source") == "manifest" else None
+        return PurePath(str(named)).name if named else str(self.setting("dataset.name"))
+
+    @cached_property
+    def corpus_key(self) -> tuple[Hashable, ...]:
+        """Equal for cells that heard and scored the same utterances in the same way: their error rates compare."""
+        kept_out = self.setting("calibration.source") == "disjoint" and self.setting("calibration.fraction")
+        how = (str(self.setting(HEARD[name])) for name in ("language", "channel", "long"))
+        scoring = self.normaliser, self.error_unit, self.scorer
+        return self.dataset, self.fingerprints.get("corpus"), *scoring, kept_out, *how
+
+    @cached_property
+    def checkpoint_key(self) -> tuple[Hashable, ...]:
+        """Equal for cells of one checkpoint."""
+        return self.model, self.setting("model.weights"), self.mark("checkpoint")
+
+    def mark(self, part: str) -> str | None:
+        """The fingerprint of checkpoint or corpus; of a file as shipped that of its fp32 model, where it is known."""
+        told = self.fingerprints.get("baseline") if part == "checkpoint" else None
+        return told or self.fingerprints.get(part)
+
+    @property
+    def label(self) -> str:
+        """The cell by itself, as `RunConfig.label`."""
+        dtype, noise = self.setting("runtime.dtype"), self.setting("dataset.noise.kind")
+        stored = "" if dtype in (None, "float32") else f"-{dtype}"
+        heard = "" if noise is None else f"-{self.dataset}"
+        return f"{self.model}-{self.setting('quant.name')}-{self.setting('device.name')}{stored}{heard}"
+
+
+@cache
+def _parts(key: str) -> tuple[str, ...]:
+    """A report of a thousand cells asks some 300,000 times."""
+    return tuple(key.split("."))
+
+
+def of_record(record: Record) -> Cell:
+    """The cell of a record."""
+    versions = record.environment.get("versions") or {}
+    scoring = record.normaliser, versions, record.error_unit, record.scorer
+    return Cell(record.cell_id, record.config, record.fingerprints, *scoring)
+
+
+def checkpoints(cells: Sequence[Cell]) -> dict[str, str]:
+    """Cell id → model, with a part of its fingerprint where several checkpoints have this name."""
+    found: dict[str, str] = {}
+    for model, some in grouped(cells, lambda cell: (cell.model, cell.setting("model.weights"))).items():
+        found |= _with_fingerprint(some, "checkpoint", {cell.id: model[0] for cell in some})
+    return found
+
+
+def corpora(cells: Sequence[Cell]) -> dict[str, str]:
+    """Cell id → corpus, with what tells it from others of this name: `demo, limit=2`; at last its fingerprint."""
+    found: dict[str, str] = {}
+    for dataset, some in grouped(cells, lambda cell: cell.dataset).items():
+        shares = list(grouped(some, lambda cell: cell.corpus_key).values())
+        scoring = ("normaliser", "error_unit", "scorer")
+        told = {name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, *scoring)}
+        apart = {name: values for name, values in told.items() if len(set(values)) > 1}
+        for index, share in enumerate(shares):
+            text = ", ".join((dataset, *(values[index] for values in apart.values())))
+            found |= dict.fromkeys((cell.id for cell in share), text)
+        found |= _with_fingerprint(some, "corpus", found)
+    return found
+
+
+def _values(cells: Sequence[Cell], name: str) -> str:
+    """What a setting of the corpus is in these cells, which share it."""
+    values = (getattr(cell, name) if name not in HEARD else cell.setting(HEARD[name]) for cell in cells)
+    return " or ".join(dict.fromkeys(_said(name, value) for value in values))
+
+
+def _with_fingerprint(cells: Sequence[Cell], part: str, named: Mapping[str, str]) -> dict[str, str]:
+    """The same names, where several of these have one with the fingerprint's first digits."""
+    found = {}
+    for name, some in grouped(cells, lambda cell: named[cell.id]).items():
+        several = len({cell.mark(part) for cell in some} - {None}) > 1
+        for cell in some:
+            found[cell.id] = f"{name} {short(cell.mark(part))}".strip() if several else name
+    return found
+
+
+def short(mark: str | None) -> str:
+    """The first digits of a fingerprint, without what it is of: `sha256:`, or the name of a repository."""
+    return re.split("[:@]", mark or "")[-1][:FINGERPRINT]
+
+
+def names(cells: Sequence[Cell]) -> dict[str, str]:
+    """Cell id → label, with as many further settings as it takes to tell these cells apart."""
+    models = checkpoints(cells)
+    return told_apart(cells, {cell.id: models[cell.id] + cell.label.removeprefix(cell.model) for cell in cells})
+
+
+def told_apart(cells: Sequence[Cell], named: Mapping[str, str]) -> dict[str, str]:
+    """The same names, each with what tells it from the cells of the same name: `hqq_int4 (group_size=32)`."""
+    found = {}
+    for name, alike in grouped(cells, lambda cell: named[cell.id]).items():
+        for cell_id, told in _differences(alike).items() if len(alike) > 1 else [(alike[0].id, [])]:
+            found[cell_id] = f"{name} ({', '.join(told)})" if told else name
+    return found
+
+
+def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
+    """Cell id → settings; the usual ones wherever they differ, of the others as few as do, and at last the id."""
+    told: dict[str, list[str]] = {cell.id: [] for cell in alike}
+    for shown in (_of_corpus(alike), *_of_axes(alike)):
+        _add(told, shown, always=True)
+    for shown in _of_rest(alike):
+        if len(set(map(tuple, told.values()))) == len(alike):
+            break
+        _add(told, shown)
+    _add(told, {cell.id: cell.id[:_ID] for cell in alike})
+    return told
+
+
+def _add(told: dict[str, list[str]], shown: Mapping[str, str], always: bool = False) -> None:
+    """What differs, if it has to be told or tells cells apart that were not yet."""
+    before = {tuple(parts) for parts in told.values()}
+    after = {(*parts, shown[cell_id]) for cell_id, parts in told.items()}
+    if len(set(shown.values())) > 1 and (always or len(after) > len(before)):
+        for cell_id, parts in told.items():
+            parts += [shown[cell_id]] if shown[cell_id] else []
+
+
+def _of_corpus(alike: Sequence[Cell]) -> dict[str, str]:
+    """Without its name, where all have the same."""
+    shown = corpora(alike)
+    shared = {cell.dataset for cell in alike}
+    if len(shared) == 1:
+        shown = {cell_id: text.removeprefix(shared.copy().pop()).strip(", ") for cell_id, text in shown.items()}
+    return shown
+
+
+def _of_axes(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+    for name, key in AXES.items():
+        if not (key in OF_FORMAT and _follow(alike, key)):
+            yield {cell.id: _said(name, cell.setting(key)) for cell in alike}
+
+
+def _follow(alike: Sequence[Cell], key: str) -> bool:
+    """Whether formats differ, and a setting is told by them: it need not be told again."""
+    formats = {cell.setting("quant.format") for cell in alike}
+    return len({(cell.setting("quant.format"), cell.setting(key)) for cell in alike}) == len(formats) > 1
+
+
+def _of_rest(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+    """Every other setting, and the versions of libraries."""
+    leaves = {cell.id: dict(_leaves(cell.config)) for cell in alike}
+    for key in dict.fromkeys(key for found in leaves.values() for key in found):
+        if key not in AXES.values() and not key.startswith(_NOT_TOLD):
+            yield {cell_id: _said(key, found.get(key)) for cell_id, found in leaves.items()}
+    for library in dict.fromkeys(name for cell in alike for name in cell.versions):
+        yield {cell.id: f"{library} {cell.versions.get(library, 'unknown')}" for cell in alike}
+
+
+def _leaves(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in part.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _said(name: str, value: object) -> str:
+    """`limit=3`, or `no limit`; an older record does not say what is false."""
+    if value is None or value is False:
+        return _WITHOUT.get(name, f"no {name}")
+    if value is True:
+        return f"{name}=true"
+    return f"{name}={'+'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+
+
+def grouped(cells: Sequence[Cell], key: Callable[[Cell], Key]) -> dict[Key, list[Cell]]:
+    """Cells by what they share, in their order."""
+    found: dict[Key, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(key(cell), []).append(cell)
+    return found

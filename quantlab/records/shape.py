@@ -1,0 +1,89 @@
+"""What the dump of a configuration looks like, as far as whoever reads one relies on it.
+
+A record may be of another version, with other keys and other limits, so that its configuration is not validated again:
+but a text stays a text, and what is one value is no list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from quantlab.util.errors import shortened
+
+_WORDS: dict[type, str] = {
+    **{int: "a number", float: "a number", str: "a text", bool: "true or false", NoneType: "null"},
+    **{list: "a list of texts", tuple: "a list of texts", dict: "a mapping"},
+}
+
+
+class Kind(NamedTuple):
+    """What may stand at a key."""
+
+    types: frozenset[type]
+    parts: Shape | None = None  # of a mapping whose keys are known
+
+
+Shape = Mapping[str, Kind]
+DEEPEST = 20  # parts within parts; those of quantlab are 4 deep
+LARGEST = 2**63  # of a number: more than anything that is counted, and what is computed from it stays finite
+UNKNOWN = Kind(frozenset({str, int, float, bool, NoneType}))  # a key that this version does not have
+
+
+def shape_of(model: type[BaseModel]) -> Shape:
+    """The shape of a model's dump as JSON has it, by key."""
+    return {name: _kind(field.annotation) for name, field in model.model_fields.items()}
+
+
+def _kind(annotation: Any) -> Kind:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0])
+    if origin in (Union, UnionType):
+        kinds = [_kind(argument) for argument in arguments]
+        parts = next((kind.parts for kind in kinds if kind.parts is not None), None)
+        return Kind(frozenset().union(*(kind.types for kind in kinds)), parts)
+    if origin is Literal:
+        return Kind(frozenset(map(type, arguments)))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return Kind(frozenset({dict}), shape_of(annotation))
+    plain = origin or annotation
+    same = next((kinds for kinds in ({int, float}, {list, tuple}) if plain in kinds), {plain})
+    return Kind(frozenset(same))
+
+
+def check(value: Mapping[str, Any], shape: Shape, place: str = "") -> None:
+    """See that a mapping has this shape; keys may be missing, and others be there.
+
+    Raises:
+        ValueError: something else stands at a key than may; the message names the key, what it got and what is allowed.
+    """
+    for key, item in value.items():
+        kind = shape.get(key, UNKNOWN)
+        known = type(item) in kind.types
+        if known and type(item) is dict and kind.parts is not None:
+            check(item, kind.parts, f"{place}{key}.")
+        elif not known or (type(item) in (list, tuple) and not all(type(one) is str for one in item)):
+            allowed = " or ".join(sorted({_WORDS[one] for one in kind.types}))
+            raise ValueError(f"{place}{key}={shortened(item)}: expected {allowed}")
+
+
+def check_plain(value: object, place: str = "", depth: int = 0) -> None:
+    """See that whatever stands in a mapping can be computed with, written as JSON and shown.
+
+    Raises:
+        ValueError: a number that is not finite or immense, a part within too many others; the message names the key.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place.rstrip('.')}={value}: expected a finite number")
+    if isinstance(value, int | float) and abs(value) > LARGEST:
+        raise ValueError(f"{place.rstrip('.')}: a number above {LARGEST:.0e}")
+    if isinstance(value, Mapping | list | tuple):
+        if depth == DEEPEST:
+            raise ValueError(f"{place.rstrip('.')}: more than {DEEPEST} parts within each other")
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            check_plain(part, f"{place}{shortened(key)[1:-1] if isinstance(key, str) else key}.", depth + 1)

@@ -1,0 +1,246 @@
+"""Records on disk, each there whole or not at all.
+
+<output_dir>/cells/<cell_id>/record.json        everything but the utterances
+<output_dir>/cells/<cell_id>/utterances.jsonl   raw references and hypotheses, one utterance a line
+<output_dir>/cells/<cell_id>/batches.jsonl      raw timings, one timed call a line, in the order measured
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from quantlab.records.schema import Batch, CellResult, Record, Utterance
+from quantlab.util.errors import shortened
+from quantlab.util.files import read_bytes
+from quantlab.util.redact import bare, redact
+
+Line = TypeVar("Line", Utterance, Batch)
+CELL_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
+RECORD_BYTES = 64 << 20  # of record.json; with a receipt of 500 modules it has 0.2 MB
+RAW_BYTES = 512 << 20  # of a .jsonl; a thousand utterances have 0.5 MB
+RAW_FILES = ("utterances.jsonl", "batches.jsonl")
+
+
+def cells_dir(root: str | Path) -> Path:
+    return Path(root) / "cells"
+
+
+def write(root: str | Path, result: CellResult) -> Path:
+    """Store a result, without credentials; whoever reads finds the old record, the new one or none, never a half.
+
+    Safe against other processes that write or clean up below the same root.
+
+    Returns:
+        The folder `<root>/cells/<cell_id>`.
+
+    Raises:
+        ValueError: the id is none that a folder of its own could have.
+    """
+    final = cells_dir(root) / _checked(result.record.cell_id)
+    with _locked(root):
+        fresh = _sibling(final, "tmp")
+        fresh.mkdir()
+        try:
+            _write_lines(fresh / "utterances.jsonl", map(_json, result.utterances))
+            _write_lines(fresh / "batches.jsonl", map(_json, result.batches))
+            record = public(result.record).model_copy(update={"digests": digests(fresh)})
+            _write_lines(fresh / "record.json", [_json(record, indent=1)])
+            fsync(fresh)
+            _swap(fresh, final)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return final
+
+
+def _checked(cell_id: str) -> str:
+    if not CELL_ID.fullmatch(cell_id):
+        raise ValueError(f"{shortened(cell_id)} is no cell id: expected 1 to 64 letters, digits and any of . _ -")
+    return cell_id
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each raw file of a record, in hexadecimal, by file name."""
+    return {name: hashlib.sha256(read_bytes(folder / name, RAW_BYTES)).hexdigest() for name in RAW_FILES}
+
+
+@contextlib.contextmanager
+def _locked(root: str | Path) -> Iterator[None]:
+    """Keep other processes out, so that what looks like a leftover is one; a kill frees the lock."""
+    cells_dir(root).mkdir(parents=True, exist_ok=True)
+    with FileLock(cells_dir(root) / ".lock"):
+        yield
+
+
+def public(record: Record) -> Record:
+    """Without secrets. Settings and environment are ours and hold none, but for addresses in old records."""
+    ours = {name: bare(getattr(record, name)) for name in ("config", "environment")}
+    texts = {name: text and redact(text) for name in ("reason", "traceback") if (text := getattr(record, name))}
+    problems = tuple(item.model_copy(update={"detail": redact(item.detail)}) for item in record.problems)
+    return record.model_copy(update=ours | texts | {"problems": problems})
+
+
+def _json(part: BaseModel, indent: int | None = None) -> str:
+    try:
+        return part.model_dump_json(indent=indent)
+    except PydanticSerializationError:  # a file name that is no UTF-8, held as lone surrogates
+        text = json.dumps(part.model_dump(), indent=indent, ensure_ascii=False)
+        return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _swap(fresh: Path, final: Path) -> None:
+    """rename(2) cannot replace a folder that has files in it, so an old record steps aside first."""
+    if not final.exists():
+        fresh.rename(final)
+    else:
+        old = _sibling(final, "old")
+        final.rename(old)
+        fresh.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    fsync(final.parent)
+
+
+def _sibling(final: Path, suffix: str) -> Path:
+    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.{suffix}")
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def clean_leftovers(root: str | Path) -> None:
+    """Undo what a kill in the middle of `write` left: half-written folders go, a record that stepped aside returns."""
+    if not cells_dir(root).exists():
+        return
+    with _locked(root):
+        for path in cells_dir(root).glob(".*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in cells_dir(root).glob(".*.old"):
+            final = path.with_name(path.name[1:].rsplit(".", 2)[0])
+            if final.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.rename(final)
+
+
+def read(root: str | Path, cell_id: str) -> Record | None:
+    """The record of a cell, or None where there is none.
+
+    Raises:
+        ValueError: the file is there and is not a record of this schema, or lies in a folder that no cell could have.
+        OSError: it cannot be read, or is no regular file.
+    """
+    path = cells_dir(root) / cell_id / "record.json"
+    if not CELL_ID.fullmatch(cell_id):
+        raise _no_record(path, "its folder has no cell id for a name")
+    try:
+        found = Record.model_validate_json(read_bytes(path, RECORD_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValidationError as error:
+        raise _no_record(path, _first(error)) from None
+    if found.cell_id != cell_id:
+        raise _no_record(path, f"cell_id: it is of another cell, {shortened(found.cell_id)}")
+    return found
+
+
+def _no_record(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} is no quantlab record: {why}; delete its folder to run the cell again")
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(shortened(part).strip("'") for part in first["loc"]) or "the file"
+    return f"{where}: {first['msg']}"
+
+
+def recorded(root: str | Path) -> list[str]:
+    """The ids of the cells that have a record, readable or not, in order."""
+    return sorted(path.parent.name for path in cells_dir(root).glob("[!.]*/record.json"))
+
+
+def read_all(root: str | Path) -> Iterator[Record]:
+    """Every record below `root`, in order of cell id."""
+    for cell_id in recorded(root):
+        record = read(root, cell_id)
+        if record is not None:
+            yield record
+
+
+def readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str], None]) -> list[Record]:
+    """The records of some cells; `on_unreadable` is told of each that cannot be read, and it is left out."""
+    found = []
+    with _uncollected():
+        for cell_id in ids:
+            try:
+                record = read(root, cell_id)
+            except (ValueError, OSError) as error:
+                on_unreadable(str(error))
+            else:
+                found += [record] if record is not None else []
+    return found
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """A block without the garbage collector: of a thousand records it would look at each module again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def read_utterances(root: str | Path, cell_id: str) -> list[Utterance]:
+    """The scored utterances of a cell.
+
+    Raises:
+        ValueError: a line is none; the message names it.
+        OSError: the file cannot be read.
+    """
+    return list(_lines(Utterance, cells_dir(root) / cell_id / "utterances.jsonl"))
+
+
+def read_batches(root: str | Path, cell_id: str) -> list[Batch]:
+    """The timed calls of a cell; raises as `read_utterances`."""
+    return list(_lines(Batch, cells_dir(root) / cell_id / "batches.jsonl"))
+
+
+def _lines(kind: type[Line], path: Path) -> Iterator[Line]:
+    try:
+        text = read_bytes(path, RAW_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): a hypothesis may hold U+2028
+        try:
+            if line:
+                yield kind.model_validate_json(line)
+        except ValidationError as error:
+            raise ValueError(f"{path}:{number}: {_first(error)}") from None

@@ -1,0 +1,6 @@
+"""Which of the measured cells to deploy, within limits, as far as the data show it: `python -m quantlab.recommend`."""
+
+from quantlab.report.recommend.choose import NotRecordedError, Recommendation, SeveralCorporaError, recommend
+from quantlab.report.recommend.judge import Candidate, Finding, Limits
+
+__all__ = ["Candidate", "Finding", "Limits", "NotRecordedError", "Recommendation", "SeveralCorporaError", "recommend"]

@@ -1,0 +1,242 @@
+"""One cell against the limits: it qualifies, falls out, or the data do not say."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from quantlab.config import overrides
+from quantlab.report import ranking, study
+from quantlab.report.rows import Row
+from quantlab.report.study import Change
+from quantlab.report.wording import MB, Interval, between, embedding_left, megabytes, points, rate_name, three_digits
+from quantlab.stats.bootstrap import MIN_UNITS
+from quantlab.util.languages import ErrorUnit
+
+DEVICES = ("cpu", "cuda", "mps")
+Standing = Literal["qualifies", "falls out", "underpowered", "undecided"]
+STANDINGS: tuple[Standing, ...] = ("falls out", "undecided", "underpowered", "qualifies")  # what decides first
+_HALF_WIDTH_TO_MDE = (1.959964 + 0.841621) / 1.959964  # 80 % power / half of a 95 % interval, in standard deviations
+_HUNDREDTH = 0.0001  # of a percentage point
+_HOPELESS = 100  # times as many utterances
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is asked for; None is no limit."""
+
+    max_size_mb: float | None = None  # 10^6 bytes
+    max_wer_increase: float = 0.5  # percentage points against the fp32 baseline
+    max_rtf: float | None = None
+    max_memory_mb: float | None = None  # 10^6 bytes, peak
+    device: str | None = None
+    model: str | None = None
+    dataset: str | None = None
+    split: str | None = None  # the WER increase in this split; None = over all of them
+
+    def __post_init__(self) -> None:
+        for name in ("max_size_mb", "max_rtf", "max_memory_mb"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}={value:g}: a number above 0")
+        if not (math.isfinite(self.max_wer_increase) and self.max_wer_increase >= 0):
+            raise ValueError(f"max_wer_increase={self.max_wer_increase:g}: percentage points, 0 or more")
+        if self.device is not None and self.device not in DEVICES:
+            raise ValueError(f"device={self.device!r}: one of {', '.join(DEVICES)}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell by what a choice depends on; fractions, seconds, bytes, None where there is no figure."""
+
+    cell_id: str
+    name: str
+    error_unit: ErrorUnit  # what WER counts
+    size_bytes: int | None
+    rtf: float | None
+    rtf_ci95: Interval | None
+    speed_ratio: float | None  # time / time of the baseline
+    speed_ci95: Interval | None
+    speed_converged: bool | None  # the interval is as narrow as the protocol asks
+    wer_increase: float | None
+    wer_increase_ci95: Interval | None
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Where a cell stands, and why."""
+
+    cell: Candidate
+    standing: Standing
+    reasons: tuple[str, ...] = ()
+    advice: str | None = None  # how much more data would settle it
+    command: str | None = None  # what would settle it
+    over: float = 0.0  # how far beyond the limit it is furthest from, relative to that limit
+
+
+@dataclass(frozen=True)
+class _Check:
+    standing: Standing
+    reason: str
+    advice: str | None = None
+    command: str | None = None
+    over: float = 0.0
+
+
+def candidate(row: Row, name: str, split: str | None = None) -> Candidate:
+    """The cell as a person chooses among cells."""
+    change = wer_increase(row, split)
+    return Candidate(
+        cell_id=row["cell_id"],
+        name=name,
+        error_unit=row["error_unit"],
+        size_bytes=row["size_bytes"],
+        rtf=ranking.rtf(row),
+        rtf_ci95=ranking.rtf_ci95(row),
+        speed_ratio=ranking.ratio(row),
+        speed_ci95=ranking.ratio_ci95(row),
+        speed_converged=None if row["speed"] is None else row["speed"]["converged"],
+        wer_increase=change.value,
+        wer_increase_ci95=change.ci95,
+        peak_memory_bytes=row["peak_memory_bytes"],
+    )
+
+
+def wer_increase(row: Row, split: str | None) -> Change:
+    """WER minus the baseline's; exactly 0 for the baseline itself."""
+    if ranking.is_baseline(row) and row["wer"] is not None:
+        return Change(0.0, (0.0, 0.0))
+    return study.increase(row, split)
+
+
+def judge(row: Row, name: str, limits: Limits, output_dir: str = "mlruns") -> Finding:
+    """The finding on one cell; WER is looked at only if everything that is simply counted is within its limit."""
+    return judge_counted(row, name, limits) or _combined(
+        candidate(row, name, limits.split), [*_counted(row, limits), _wer(row, limits, output_dir)]
+    )
+
+
+def judge_counted(row: Row, name: str, limits: Limits) -> Finding | None:
+    """The finding on a cell that falls out by its status, size, memory or RTF; None if it does not.
+
+    It asks for no statistics, so that they need not be computed for such a cell.
+    """
+    found = _combined(candidate(row, name, limits.split), list(_counted(row, limits)))
+    return found if found.standing == "falls out" else None
+
+
+def _combined(cell: Candidate, checks: Sequence[_Check]) -> Finding:
+    standing: Standing = min((check.standing for check in checks), key=STANDINGS.index, default="qualifies")
+    if standing == "qualifies":
+        return Finding(cell, "qualifies")
+    found = [check for check in checks if check.standing == standing]
+    advice = next((check.advice for check in found if check.advice), None)
+    command = next((check.command for check in found if check.command), None)
+    return Finding(
+        cell, standing, tuple(check.reason for check in found), advice, command, max(check.over for check in found)
+    )
+
+
+def _counted(row: Row, limits: Limits) -> Iterator[_Check]:
+    if row["status"] != "ok":
+        yield _Check("falls out", f"{row['status']}: {row['reason']}", over=math.inf)
+        return
+    for check in _bytes("size", row["size_bytes"], limits.max_size_mb):
+        yield replace(check, advice=embedding_left(row))
+    yield from _bytes("peak memory", row["peak_memory_bytes"], limits.max_memory_mb)
+    if limits.max_rtf is not None:
+        yield _rtf(row, limits.max_rtf)
+
+
+def _bytes(what: str, found: int | None, allowed_mb: float | None) -> Iterator[_Check]:
+    if allowed_mb is None:
+        return
+    if found is None:
+        yield _Check("undecided", f"{what} was not measured")
+    elif found > allowed_mb * MB:
+        reason = f"{what} {megabytes(found)} MB, allowed {allowed_mb:g}"
+        yield _Check("falls out", reason, over=found / (allowed_mb * MB) - 1)
+
+
+def _rtf(row: Row, allowed: float) -> _Check:
+    value, ci95 = ranking.rtf(row), ranking.rtf_ci95(row)
+    if value is None:
+        return _Check("undecided", "RTF was not measured")
+    low, high = ci95 or (value, value)
+    reason = f"RTF {three_digits(value)}{between(ci95, three_digits)}, allowed {allowed:g}"
+    if low > allowed:
+        return _Check("falls out", reason, over=value / allowed - 1)
+    return _Check("underpowered" if high > allowed else "qualifies", reason)
+
+
+def _wer(row: Row, limits: Limits, output_dir: str) -> _Check:
+    change, allowed = wer_increase(row, limits.split), limits.max_wer_increase / 100
+    if change.value is None or change.ci95 is None:
+        return _incomparable(row, limits.split, output_dir)
+    low, high = change.ci95
+    where = "" if limits.split is None else f" in {limits.split}"
+    close = any(0 < abs(end - allowed) < _HUNDREDTH for end in change.ci95)
+    show = functools.partial(points, digits=3 if close else 2)  # not "0.50, allowed 0.5" of what is a hair above
+    found = f"{rate_name([row])} {show(change.value)} points{between(change.ci95, show)}{where}"
+    reason = f"{found}, allowed +{limits.max_wer_increase:g}"
+    if high <= allowed:
+        return _Check("qualifies", reason)
+    over = (change.value - allowed) / max(allowed, 0.001)  # of a limit of 0, in tenths of a point
+    if low > allowed:
+        return _Check("falls out", reason, over=over)
+    return _Check("underpowered", reason, _more(row, limits.split, change, allowed), over=max(over, 0.0))
+
+
+def _incomparable(row: Row, split: str | None, output_dir: str) -> _Check:
+    """Why the WER of a cell cannot be held against its baseline's, and the command that would change it."""
+    command = functools.partial(overrides.command, row["config"], output_dir)
+    if row["weights"] != "pretrained":
+        return _Check("undecided", f"{row['weights']} weights have no WER", command=command(("model.weights",)))
+    if split is not None and split not in row["splits"]:
+        return _Check("undecided", f"split {split} was not measured", command=command(("dataset.splits",)))
+    if row["baseline"] is None:
+        return _Check("undecided", "no baseline (quant=none, all else equal) is recorded", command=command())
+    if row["wer"] is None:
+        return _Check("undecided", "it has no scored text", command=command())
+    if row["comparison"] is None:
+        return _Check("undecided", "its baseline has no scored text in common with it", command=command())
+    return _too_few(row, split, command)
+
+
+def _too_few(row: Row, split: str | None, command: Callable[[tuple[str, ...]], str]) -> _Check:
+    """Of fewer utterances (or speakers) than an interval needs."""
+    compared = row["comparison"]
+    count = compared["units"] if split is None else row["splits"][split]["utterances"]
+    where = "" if split is None else f" in {split}"
+    reason = f"an interval needs {MIN_UNITS} {compared['unit']}s, there {'is' if count == 1 else 'are'} {count}{where}"
+    if row["config"]["dataset"].get("limit") is None:
+        return _Check("undecided", reason, f"add utterances to {row['corpus']['name']}, or measure another corpus")
+    return _Check("undecided", reason, command=command(("dataset.limit",)))
+
+
+def _more(row: Row, split: str | None, change: Change, allowed: float) -> str:
+    """How many utterances it would take to settle it with a chance of 80 %, if the difference stays what it is.
+
+    The minimum detectable difference shrinks with the square root of their number.
+    """
+    assert change.value is not None
+    assert change.ci95 is not None
+    pooled = row["comparison"] if split is None else None
+    count = pooled["utterances"] if pooled else row["splits"][split]["utterances"]
+    detectable = (change.ci95[1] - change.ci95[0]) / 2 * _HALF_WIDTH_TO_MDE
+    if pooled and pooled["mde"] is not None:
+        detectable = pooled["mde"]
+    distance = abs(allowed - change.value)
+    if distance == 0 or (detectable / distance) ** 2 > _HOPELESS:
+        return f"at the limit: more than {_HOPELESS} times the {count:,} utterances would hardly settle it"
+    more = max(count * ((detectable / distance) ** 2 - 1), 0.0)
+    return f"about {_two_digits(more)} utterances more than the {count:,} would settle it, if it stays so"
+
+
+def _two_digits(count: float) -> str:
+    digits = max(len(str(math.ceil(count))) - 2, 0)
+    return f"{math.ceil(count / 10**digits) * 10**digits:,}"

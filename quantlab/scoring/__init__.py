@@ -1,0 +1,1 @@
+"""Text against reference: normalised, aligned, counted."""

@@ -1,0 +1,165 @@
+"""Normalise, align, count. Raw text goes in; counts come out, and rates only from counts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+import jiwer
+import kaldialign
+
+from quantlab.records.schema import Record, Utterance
+from quantlab.scoring import normalise
+from quantlab.util.errors import did_you_mean
+from quantlab.util.languages import ErrorUnit, error_unit
+
+Scorer = Literal["jiwer", "kaldialign_compounds"]
+SCORERS: tuple[Scorer, ...] = get_args(Scorer)
+LOOP_REPEATS = 3  # an n-gram that ends the output this often in a row is a loop
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How texts are compared."""
+
+    language: str = "en"  # a code of Whisper's
+    normaliser: str = "whisper"
+    unit: ErrorUnit = "word"
+    scorer: str = "jiwer"  # what aligns; a record may name one that is none of SCORERS
+
+    @staticmethod
+    def of_language(language: str) -> Scoring:
+        """What a language is scored by unless somebody asks for another normaliser."""
+        return Scoring(language, normalise.default(language), error_unit(language))
+
+    @staticmethod
+    def of_record(record: Record) -> Scoring:
+        """What the counts of a record were made by."""
+        language = record.setting("dataset.language") or "en"
+        return Scoring(language, record.normaliser, record.error_unit, record.scorer)
+
+    def units(self, text: str) -> list[str]:
+        """The words or characters of a text once it is normalised; no space is a character."""
+        words = normalise.normaliser(self.normaliser, self.language)(text).split()
+        return words if self.unit == "word" else list("".join(words))
+
+
+ENGLISH = Scoring()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Edit counts of one hypothesis against its reference, both normalised."""
+
+    substitutions: int  # words, or characters where those are the error unit
+    deletions: int
+    insertions: int
+    hits: int
+    char_errors: int  # S + D + I over characters
+    ref_chars: int
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One utterance as the corpus has it."""
+
+    id: str
+    split: str
+    speaker: str | None
+    audio_s: float
+    reference: str
+
+
+def utterance(
+    heard: Heard, windows: Sequence[Sequence[int]], text: str | None, limit: int, scoring: Scoring = ENGLISH
+) -> Utterance:
+    """Score one utterance.
+
+    Args:
+        heard: what was said.
+        windows: generated token ids of each of its windows, without prompt and end token; one, but for long audio.
+        text: their text; None where weights are random and there is nothing to score.
+        limit: the largest number of tokens that could have been generated for a window.
+        scoring: how to compare.
+    """
+    scored = {} if text is None else asdict(count(heard.reference, text, scoring))
+    return Utterance(
+        **asdict(heard),
+        hypothesis=text,
+        tokens=sum(map(len, windows)),
+        loop=None if text is None else any(is_loop(tokens, limit) for tokens in windows),
+        nonspeech=normalise.is_wordless(heard.reference),
+        **scored,
+    )
+
+
+def recount(item: Utterance, scoring: Scoring) -> Utterance:
+    """The utterance with its counts by another scoring, from its raw text; as it is where there is none."""
+    if item.hypothesis is None:
+        return item
+    counts = asdict(count(item.reference, item.hypothesis, scoring))
+    return item.model_copy(update=counts | {"nonspeech": normalise.is_wordless(item.reference)})
+
+
+@functools.lru_cache(maxsize=2**16)  # cells of a grid hear much of a corpus alike
+def count(reference: str, hypothesis: str, scoring: Scoring = ENGLISH) -> Counts:
+    """Align one hypothesis with its reference.
+
+    A reference that is empty once normalised ("hmm", "[silence]") has no words: whatever was said then is inserted.
+
+    Args:
+        reference: raw.
+        hypothesis: raw.
+        scoring: how to compare.
+
+    Raises:
+        ValueError: there is no such normaliser or scorer.
+    """
+    if scoring.scorer not in SCORERS:
+        raise ValueError(f"no scorer {scoring.scorer!r}{did_you_mean(scoring.scorer, list(SCORERS))}")
+    said, written = scoring.units(reference), scoring.units(hypothesis)
+    space = " " if scoring.unit == "word" else ""
+    if not said:
+        return Counts(0, 0, len(written), 0, len(space.join(written)), 0)
+    substitutions, deletions, insertions = _edits(said, written, scoring.scorer)
+    chars = jiwer.process_characters(space.join(said), space.join(written))
+    return Counts(
+        substitutions=substitutions,
+        deletions=deletions,
+        insertions=insertions,
+        hits=len(said) - substitutions - deletions,
+        char_errors=chars.substitutions + chars.deletions + chars.insertions,
+        ref_chars=chars.hits + chars.substitutions + chars.deletions,
+    )
+
+
+def _edits(said: Sequence[str], written: Sequence[str], scorer: str) -> tuple[int, int, int]:
+    """Substitutions, deletions and insertions of words; characters are always aligned by jiwer.
+
+    `kaldialign_compounds` is the scorer of the Open ASR Leaderboard since June 2026: neighbouring words that make one
+    of the other side when written together ("white paper", "whitepaper") are right.
+    """
+    if scorer == "kaldialign_compounds":
+        found = kaldialign.batch_error_rate([said], [written], merge_compounds=True)
+        return int(found["sub"]), int(found["del"]), int(found["ins"])
+    words = jiwer.process_words(" ".join(said), " ".join(written))
+    return words.substitutions, words.deletions, words.insertions
+
+
+def is_loop(tokens: Sequence[int], limit: int) -> bool:
+    """Whether generation ran into its length limit repeating an n-gram.
+
+    Args:
+        tokens: generated token ids, without prompt and end token.
+        limit: the largest number of tokens that could have been generated.
+    """
+    if len(tokens) < limit:
+        return False
+    return any(_ends_with_repeats(tokens, length) for length in range(1, len(tokens) // LOOP_REPEATS + 1))
+
+
+def _ends_with_repeats(tokens: Sequence[int], length: int) -> bool:
+    tail = tokens[-length * LOOP_REPEATS :]
+    return all(tail[i] == tail[i - length] for i in range(length, len(tail)))

@@ -1,0 +1,85 @@
+"""The address of a server: a text that shows its host alone, and keeps to itself what may be secret."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+
+from quantlab.util.redact import HIDDEN, remember
+
+VARIABLE = "MLFLOW_TRACKING_URI"  # what MLflow's own tools read, and how a job gets an address that no file holds
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]*)(?::\d{1,5})?"
+_FORM = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*://)(?:([^\s/?#]*)@)?({_HOST}(?:,{_HOST})*)(/[^\s?#@]*)?([?#][^\s@]*)?")
+
+
+class Address(str):
+    """As a text it is scheme, host and port; `***` stands for user, password, path and query.
+
+    So it is in every file, message and process that gets it by value: printed, in JSON or YAML, pickled. The whole is
+    had from `opened`, by what opens the connection.
+    """
+
+    _whole: str
+    mark: str  # tells paths behind one host apart, and is too short to guess one by
+
+    def __new__(cls, text: str) -> Address:
+        """Parse it.
+
+        Raises:
+            ValueError: it is none; the message does not repeat it.
+        """
+        form = _FORM.fullmatch(text)
+        if form is None or not form[3] + (form[4] or ""):
+            raise ValueError(
+                "expected http://HOST:PORT; in a user or a password / ? # @ are %2F %3F %23 %40, or are named in "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        scheme, user, host, path, query = form.groups()
+        hides_path = bool(host) and path not in (None, "", "/")
+        shown = f"{scheme}{'' if user is None else HIDDEN + '@'}{host}{'/' + HIDDEN if hides_path else path or ''}"
+        made = super().__new__(cls, shown + (f"?{HIDDEN}" if query else ""))
+        made._whole = text
+        made.mark = hashlib.sha256((path or "").encode()).hexdigest()[:2] if hides_path else ""
+        if made.hides:
+            remember(text, str(made), path.split("/") if hides_path else ())
+        return made
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+    @property
+    def hides(self) -> bool:
+        """Whether the text is not all that there is."""
+        return str(self) != self._whole
+
+    @property
+    def link(self) -> str:
+        """What the address of a page begins with."""
+        return str(self).replace(f"{HIDDEN}@", "").partition("?")[0].rstrip("/")
+
+
+def opened(address: str) -> str:
+    """The whole address, for whoever opens the connection and for nobody else.
+
+    One that came from a file is completed from the environment, if that is where the rest of it is.
+
+    Raises:
+        ValueError: a part of it is in no file and not in the environment.
+    """
+    if HIDDEN not in address:
+        return str(address)
+    if isinstance(address, Address) and address.hides:
+        return address._whole
+    with contextlib.suppress(ValueError):
+        given = Address(os.environ.get(VARIABLE, ""))
+        if given == address:
+            return given._whole
+    raise ValueError(f"user, password, path and query of an address are in no file: set {VARIABLE} to all of it")
+
+
+def hand_over(address: str | None) -> None:
+    """Leave the whole address where the jobs of this process find it: sbatch gives its environment to them."""
+    if isinstance(address, Address) and address.hides:
+        os.environ[VARIABLE] = address._whole

@@ -1,0 +1,152 @@
+"""Files of a repository on the Hugging Face hub: cached, else fetched, else one clear sentence.
+
+`huggingface_hub` alone takes 23 s of retries to notice that there is no network; here one short look decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Literal
+
+from quantlab.util.errors import ConfigError, Unavailable
+
+Kind = Literal["model", "dataset"]
+PATIENCE_S = 5.0  # for the first answer of the hub
+_cache_only = ContextVar("cache_only", default=False)
+
+
+@contextlib.contextmanager
+def cache_only() -> Iterator[None]:
+    """A block in which the hub is not asked: what this machine does not have is `Unavailable`."""
+    before = _cache_only.set(True)
+    try:
+        yield
+    finally:
+        _cache_only.reset(before)
+
+
+def snapshot(
+    repo: str,
+    revision: str | None,
+    kind: Kind,
+    patterns: Sequence[str],
+    complete: Callable[[Path], bool],
+    ways_out: str,
+) -> Path:
+    """The folder that holds one revision of a repository; its name is the commit.
+
+    Args:
+        repo: `owner/name`.
+        revision: commit, tag or branch; null is the newest one, or the newest this machine has.
+        kind: what `repo` is.
+        patterns: globs of the files that are needed; no other file is fetched.
+        complete: whether a cached folder holds all of them.
+        ways_out: what to do where there is neither hub nor cache; ends the message.
+
+    Raises:
+        Unavailable: not cached, and the hub did not answer.
+        ConfigError: the hub answered that there is no such repository or revision.
+    """
+    folder, whole = _cached(repo, revision, kind, patterns)
+    usable = folder is not None and complete(folder)
+    if folder is not None and usable and whole:
+        return folder
+    try:
+        _ask(repo, revision, kind, ways_out)
+        return _fetch(repo, revision, kind, patterns, ways_out)
+    except Unavailable:
+        if folder is None or not usable:
+            raise
+        return folder  # another program cached it and left out what it had no use for
+
+
+def commit(repo: str, revision: str | None, kind: Kind) -> str:
+    """The commit that `snapshot` would take: pinned, else cached, else the hub's newest, else unknown."""
+    if revision is not None:
+        return revision
+    folder, _ = _cached(repo, revision, kind, patterns=())
+    if folder is not None:
+        return folder.name
+    try:
+        return _ask(repo, revision, kind, ways_out="")
+    except Unavailable:
+        return "unknown"
+
+
+def _cached(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str]) -> tuple[Path | None, bool]:
+    """The folder that this machine has of a revision, and whether it has every file that `patterns` match there."""
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo, revision=revision, repo_type=kind, local_files_only=True, allow_patterns=list(patterns)
+        )
+    except FileNotFoundError as error:  # IncompleteSnapshotError of huggingface_hub 2 tells where
+        path = getattr(error, "snapshot_path", None)
+        return (Path(path) if path else None), False
+    except huggingface_hub.errors.HFValidationError as error:
+        raise ConfigError(f"{repo!r} is no hub repository: {error}") from None
+    return Path(folder), True
+
+
+def _ask(repo: str, revision: str | None, kind: Kind, ways_out: str) -> str:
+    """The commit that the hub has for a revision.
+
+    In a thread with a deadline: a name server that does not answer blocks below every timeout of the client.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    here = f"{kind} {repo}@{revision or 'main'} is not on this machine"
+    if huggingface_hub.constants.HF_HUB_OFFLINE or _cache_only.get():
+        raise Unavailable(f"{here} and HF_HUB_OFFLINE forbids fetching it; {ways_out}")
+    answer = _within(
+        PATIENCE_S + 1,
+        lambda: huggingface_hub.HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=PATIENCE_S),
+    )
+    if isinstance(answer, errors.GatedRepoError):
+        raise Unavailable(f"{here} and the hub wants a login for it (`hf auth login`); {ways_out}")
+    if isinstance(answer, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
+        raise ConfigError(f"the hub has no {kind} {repo} at revision {revision or 'main'}: check repo and revision")
+    if isinstance(answer, BaseException):
+        why = str(answer).split("\n")[0] or type(answer).__name__
+        raise Unavailable(f"{here} and {huggingface_hub.constants.ENDPOINT} cannot be reached ({why}); {ways_out}")
+    return str(answer.sha)
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What a call returns or raises, or a TimeoutError; the abandoned thread dies with the process."""
+    outcome: list[Any] = [TimeoutError(f"no answer within {seconds:.0f} s")]
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return outcome[-1]
+
+
+def _fetch(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str], ways_out: str) -> Path:
+    """By the name that was asked for, and not by its commit: the cache remembers what a branch was, offline too."""
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo, revision=revision, repo_type=kind, allow_patterns=list(patterns)
+        )
+    except huggingface_hub.errors.GatedRepoError:
+        raise Unavailable(f"the hub wants a login for {kind} {repo} (`hf auth login`); {ways_out}") from None
+    except Exception as error:  # network, proxy and disk each raise their own kind
+        why = str(error).split("\n")[0] or type(error).__name__
+        raise Unavailable(
+            f"{kind} {repo}@{revision or 'main'}: the download broke off ({why}); run again, or {ways_out}"
+        ) from error
+    return Path(folder)

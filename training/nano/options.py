@@ -1,0 +1,55 @@
+"""What a training run is told, and how far it has come."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of `training.nano.train`; its `--help` explains each."""
+
+    data: Path
+    out: Path
+    utterances: int | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    processes: int = 2
+    batch_frames: int = 9000
+    device: str = "cpu"
+    init: Path | None = None
+    digits: Path | None = None
+    held_out: str | None = None
+    dev: Path | None = None
+    eval_minutes: float = 5.0
+    eval_utterances: int = 48
+    save_minutes: float = 3.0
+    resume: bool = False
+
+
+@dataclass
+class Progress:
+    """Position in the data and on the clock; saved with the state.
+
+    `elapsed_s` is training time alone, on the first process's clock. `batch` counts the groups of one batch per
+    process that the present epoch has given; `short_only` says which utterances that epoch began with.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    short_only: bool = False
+    seen: int = 0
+    elapsed_s: float = 0.0
+
+    def share(self, options: Options) -> float:
+        """0 at the start, 1 at the end of the run."""
+        if options.utterances is not None:
+            return min(1.0, self.seen / options.utterances)
+        if options.minutes is not None:
+            return min(1.0, self.elapsed_s / (60 * options.minutes))
+        raise ValueError("a run needs a length: utterances or minutes")
+
+    def is_over(self, options: Options) -> bool:
+        """Has the schedule ended, or the step been reached at which to stop?"""
+        return self.share(options) >= 1 or self.step == options.steps
