@@ -1,4 +1,4 @@
-"""One direction: a package imports those below it, lazy imports and those for types too, and nothing goes in circles."""
+"""One direction: a package imports those below it, lazy imports and those for types too; nothing goes in circles."""
 
 import ast
 from graphlib import TopologicalSorter

@@ -1,6 +1,6 @@
 """What Hydra makes of a command line: `conf/`, `experiments/` and overrides become plain mappings, one a cell.
 
-With `misuse.py` the only module that knows Hydra and OmegaConf.
+With `hydra_errors.py` the only module that knows Hydra and OmegaConf.
 """
 
 from __future__ import annotations
