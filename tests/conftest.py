@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items):
 # but for one, which tells how often it was asked.
 FAULTS = """
 import ctypes, multiprocessing, os, signal, time
-from quantlab.quantizers import torch as real
+from quantlab.quantization.backends import torch as real
 
 class Fault:
     DISTRIBUTIONS = ()

@@ -11,7 +11,7 @@ from quantlab.grid import claims
 
 HOLDER = """
 import sys, time
-from quantlab.claims import claimed
+from quantlab.grid.claims import claimed
 with claimed(sys.argv[1], "a1") as mine:
     print(mine, flush=True)
     sys.stdin.readline()

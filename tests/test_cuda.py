@@ -18,12 +18,12 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 # Stands in for a machine with a driver: whoever asks CUDA anything is counted.
 PRELOAD = """
 import ctypes, torch
-from quantlab import machine
+from quantlab.util import machine
 asked = []
 machine._cuda_driver = lambda: ctypes.CDLL(None)
 for name in ("is_available", "device_count", "_lazy_init"):
     setattr(torch.cuda, name, lambda *_: asked.append(1) or 0)
-import quantlab.preload
+import quantlab.grid.preload
 print(len(asked))
 """
 

@@ -155,7 +155,7 @@ def check_absent(meter):
 def test_the_import_is_a_light_one_and_silent():
     program = """
 import sys, types, psutil
-from quantlab.energy import Meter
+from quantlab.util.energy import Meter
 meter = Meter(types.SimpleNamespace(type="cpu", index=None))
 meter.start(); meter.stop()
 heavy = {"torch", "pandas", "sklearn"} & set(sys.modules)

@@ -11,7 +11,7 @@ from quantlab.grid.plan import plan
 from quantlab.recogniser.fingerprints import library_versions
 
 READER = """
-from quantlab.data.manifest import read_shipped
+from quantlab.data.readers.manifest import read_shipped
 
 def read(dataset):
     return read_shipped(dataset.model_copy(update={"source": "shipped", "name": "demo"}))

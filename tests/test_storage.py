@@ -145,7 +145,7 @@ def test_nothing_to_clean_makes_no_folder(tmp_path):
 WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from quantlab import storage
+from quantlab.records import storage
 from synthetic import bad_result, result
 good, bad = result("none", "a1"), bad_result("failed", "x", cell_id="a1")
 print("ready", flush=True)

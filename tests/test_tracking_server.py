@@ -188,7 +188,7 @@ def test_a_dead_server_costs_no_cell_more_than_a_moment_and_mlflow_is_not_import
     program = """
 import sys, time
 from quantlab import tracking
-from quantlab.config import TrackingConfig
+from quantlab.config.schema import TrackingConfig
 ids = ["cell00", "cell01", "cell02"]
 outbox = tracking.Outbox(sys.argv[1], TrackingConfig(name="server", uri=sys.argv[2]), print)
 begin = time.perf_counter()

@@ -140,7 +140,7 @@ def test_the_store_may_be_a_new_one_whatever_the_markers_say(root, empty_store):
 DIES = """
 import os, sys
 from quantlab import tracking
-from quantlab.config import TrackingConfig
+from quantlab.config.schema import TrackingConfig
 from quantlab.tracking import log
 log._log_figures = lambda *_: os.kill(os.getpid(), int(sys.argv[2]))
 tracking.log_cell(sys.argv[1], TrackingConfig(), "a1", "sweep1")

@@ -97,7 +97,7 @@ EXTRACT = """
 import sys
 from pathlib import Path
 from transformers import WhisperFeatureExtractor
-from quantlab.config import DatasetConfig
+from quantlab.config.schema import DatasetConfig
 from quantlab.data import features, open_corpus
 corpus = open_corpus(DatasetConfig(name="manifest", source="manifest", path=sys.argv[1]))
 extractor = WhisperFeatureExtractor(chunk_length=6)

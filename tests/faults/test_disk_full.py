@@ -98,7 +98,7 @@ def test_there_is_no_room_for_a_single_byte(quantlab, disk):
 WRITER = """
 import resource, sys
 from synthetic import result
-from quantlab import storage
+from quantlab.records import storage
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # bytes
 try:
     storage.write(sys.argv[1], result("hqq_int4", "a1"))

@@ -141,13 +141,13 @@ def test_everything_else_exists_on_cuda(name):
 def test_asking_imports_neither_torch_nor_a_library():
     code = (
         "import sys, yaml, pathlib\n"
-        "from quantlab import quantizers\n"
+        "from quantlab.quantization import registry\n"
         "from quantlab.config.schema import QuantConfig\n"
         f"for path in pathlib.Path({str(ROOT / 'conf' / 'quant')!r}).glob('*.yaml'):\n"
         "    quant = QuantConfig.model_validate(yaml.safe_load(path.read_text()))\n"
         "    for device in ('cpu', 'cuda', 'mps'):\n"
-        "        quantizers.get(quant.library).why_unsupported(quant, device)\n"
-        "    quantizers.distributions(quant.library)\n"
+        "        registry.get(quant.library).why_unsupported(quant, device)\n"
+        "    registry.distributions(quant.library)\n"
         "heavy = {'torch', 'transformers', 'hqq', 'bitsandbytes', 'optimum', 'torchao', 'ctranslate2', 'gguf'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"

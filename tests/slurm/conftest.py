@@ -16,7 +16,7 @@ NEEDED = ("sbatch", "slurmctld", "slurmd", "munged")
 # needs it to be, and that is a good one afterwards.
 HELD = """
 import os, time
-from quantlab.quantizers import torch as real
+from quantlab.quantization.backends import torch as real
 
 DISTRIBUTIONS = real.DISTRIBUTIONS
 why_unsupported, is_quantized, kernel = real.why_unsupported, real.is_quantized, real.kernel
