@@ -1,6 +1,6 @@
 """The real thing for tests: the distribution's PostgreSQL, MLflow's server on it, nginx in front; failing networks.
 
-What is started here is what docs/tracking.md tells a reader to start.
+What is started here is what docs/how-to/tracking.md tells a reader to start.
 """
 
 import contextlib

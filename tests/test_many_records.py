@@ -49,7 +49,7 @@ def _within(limit_s, root, *arguments):
     pytest.fail(f"{arguments}: {found} s, limit {limit_s} s")
 
 
-# The aims are 5 and 2 s (docs/report.md); on two virtual cores, with others beside them, 5.0 to 5.7 and 2.3 to 3.1 were
+# The aims are 5 and 2 s (docs/reference/report.md); on two virtual cores, beside others, 5.0 to 5.7 and 2.3 to 3.1 were
 # measured. The limits are above that, to catch what makes it slower still.
 @pytest.mark.parametrize("name", ["table", "markdown", "latex", "csv", "json"])
 def test_the_report_of_a_thousand_records_is_quick(name, root):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # quantlab.measurement.cell imports torch, which is not for t
 
 # to stop, that the time limit is near, that the terminal is closed
 SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-SPIN_COUNT = 10_000  # turns of a waiting thread, tens of µs; docs/timing.md has what others cost
+SPIN_COUNT = 10_000  # turns of a waiting thread, tens of µs; docs/explanation/timing.md has what others cost
 SOCKET_PATH_BYTES = 107  # the longest path of a Unix socket on Linux, unix(7)
 SOCKET_NAME_BYTES = 32  # of what multiprocessing adds to the folder: /pymp-xxxxxxxx/listener-xxxxxxxx, and one to spare
 STILL_S = 60.0  # a cell that says nothing for so long is shown to be still there

@@ -13,7 +13,7 @@ from quantlab.quantization.select import select
 
 CPU = torch.device("cpu")
 HALVES = ("float16", "bfloat16")
-# one of each kind of weight; which others work was found out by hand, see docs/runtimes.md
+# one of each kind of weight; which others work was found out by hand, see docs/reference/runtimes.md
 KINDS = (
     "quanto_int8 quanto_int4 quanto_fp8 quanto_int8_static hqq_int4 bnb_int8 bnb_nf4 "
     "torchao_int8wo torchao_int8dq torchao_intx"
