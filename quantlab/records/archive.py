@@ -17,7 +17,6 @@ from quantlab.util.errors import ConfigError
 HOW = "tar -cJf records.tar.xz -C mlruns cells"
 MOST_BYTES = 16 << 30  # of all that is unpacked
 BLOCK_BYTES = 512  # of tar; what the shortest member takes
-LIMITS = {"record.json": storage.RECORD_BYTES, **dict.fromkeys(storage.RAW_FILES, storage.RAW_BYTES)}
 
 
 class ArchiveError(ConfigError):
@@ -73,4 +72,4 @@ def _place(member: tarfile.TarInfo) -> str | None:
     parts = PurePosixPath(member.name).parts[-3:]
     if len(parts) < 3 or parts[0] != "cells" or not storage.CELL_ID.fullmatch(parts[1]) or not member.isreg():
         return None
-    return "/".join(parts) if member.size <= LIMITS.get(parts[2], -1) else None
+    return "/".join(parts) if member.size <= storage.FILES.get(parts[2], -1) else None

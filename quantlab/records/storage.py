@@ -33,6 +33,7 @@ CELL_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 RECORD_BYTES = 64 << 20  # of record.json; with a receipt of 500 modules it has 0.2 MB
 RAW_BYTES = 512 << 20  # of a .jsonl; a thousand utterances have 0.5 MB
 RAW_FILES = ("utterances.jsonl", "batches.jsonl")
+FILES = {"record.json": RECORD_BYTES, **dict.fromkeys(RAW_FILES, RAW_BYTES)}  # of a record; the most bytes of each
 
 
 def cells_dir(root: str | Path) -> Path:
@@ -64,6 +65,45 @@ def write(root: str | Path, result: CellResult) -> Path:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     return final
+
+
+def copy(folder: Path, root: str | Path) -> bool:
+    """Copy a record, byte for byte, below another root; a record of its id that is there stays as it is.
+
+    Args:
+        folder: of the record, `<another root>/cells/<cell_id>`.
+        root: gets it; made where it does not exist.
+
+    Returns:
+        Whether it was copied; False where there is a record of its id.
+    """
+    final = cells_dir(root) / _checked(folder.name)
+    with _locked(root):
+        if (final / "record.json").exists():
+            return False
+        fresh = _sibling(final, "tmp")
+        fresh.mkdir()
+        try:
+            for name, content in _contents(folder).items():
+                _write_bytes(fresh / name, content)
+            fsync(fresh)
+            _swap(fresh, final)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return True
+
+
+def is_same(root: str | Path, other: str | Path, cell_id: str) -> bool:
+    """Whether two roots have the same record of a cell, byte for byte; what cannot be read is the same as nothing."""
+    try:
+        one, two = (_contents(cells_dir(item) / cell_id) for item in (root, other))
+    except OSError:
+        return False
+    return one == two
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {name: read_bytes(folder / name, most) for name, most in FILES.items() if (folder / name).exists()}
 
 
 def _checked(cell_id: str) -> str:
@@ -118,8 +158,12 @@ def _sibling(final: Path, suffix: str) -> Path:
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
+    _write_bytes(path, "".join(line + "\n" for line in lines).encode())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
@@ -170,7 +214,8 @@ def read(root: str | Path, cell_id: str) -> Record | None:
 
 
 def _no_record(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path} is no quantlab record: {why}; delete its folder to run the cell again")
+    folder = path.parent.resolve() if path.parent.is_symlink() else path.parent  # `quantlab.records.several`
+    return ValueError(f"{folder / path.name} is no quantlab record: {why}; delete its folder to run the cell again")
 
 
 def _first(error: ValidationError) -> str:

@@ -1,0 +1,116 @@
+"""Records of several folders: read as if they lay in one, or copied into one; no record hides another of its id."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantlab.records import storage
+from quantlab.records.archive import unpacked
+from quantlab.util.errors import ConfigError
+
+
+class ClashError(ConfigError):
+    """Two folders have different records of one id: which of them is meant is not for quantlab to say."""
+
+
+@dataclass(frozen=True)
+class Clash:
+    """An id whose record in one folder differs from that in another."""
+
+    cell_id: str
+    roots: tuple[Path, Path]
+
+    def __str__(self) -> str:
+        one, other = self.roots
+        return f"cell {self.cell_id}: its records below {one} and {other} differ"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of the records that were to be copied."""
+
+    copied: int
+    there: int  # the same, byte for byte, before
+    clashes: tuple[Clash, ...]  # left out
+
+
+@contextlib.contextmanager
+def below(roots: Sequence[Path]) -> Iterator[Path]:
+    """One folder of all records below several, for the length of a block; one root alone is that folder itself.
+
+    Args:
+        roots: folders of records, or files that records are packed in; of several, each must hold some. A record
+            that is the same in two of them, byte for byte, is one.
+
+    Raises:
+        ClashError: records of one id differ; a line for each id.
+        ConfigError: a file that holds no records, or one of several folders without any.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = {root: stack.enter_context(unpacked(root)) for root in roots}
+        if len(opened) == 1:
+            yield next(iter(opened.values()))
+            return
+        found, clashes = _gathered(opened)
+        if clashes:
+            how = "report them one at a time, or delete the folder of the one that is not meant"
+            raise ClashError("\n".join(f"{clash}; {how}" for clash in clashes))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quantlab-records-")))
+        storage.cells_dir(folder).mkdir()
+        for cell_id, root in found.items():
+            record = storage.cells_dir(opened[root]) / cell_id
+            (storage.cells_dir(folder) / cell_id).symlink_to(record.resolve(), target_is_directory=True)
+        yield folder
+
+
+def merge(roots: Sequence[Path], into: Path) -> Merged:
+    """Copy the records below several folders into one, each whole or not at all.
+
+    Args:
+        roots: as for `below`; they stay as they are.
+        into: the folder that gets them. What it has stays as it is.
+
+    Raises:
+        ConfigError: see `below`.
+        OSError: a record cannot be read, or not be written; those before it are copied.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = {root: stack.enter_context(unpacked(root)) for root in roots}
+        found, clashes = _gathered(opened)
+        copied = there = 0
+        for cell_id, root in found.items():
+            if storage.copy(storage.cells_dir(opened[root]) / cell_id, into):
+                copied += 1
+            elif storage.is_same(opened[root], into, cell_id):
+                there += 1
+            else:
+                clashes.append(Clash(cell_id, (root, into)))
+    return Merged(copied, there, tuple(clashes))
+
+
+def _gathered(opened: Mapping[Path, Path]) -> tuple[dict[str, Path], list[Clash]]:
+    """Which root has each cell, in order of ids, and the cells of which there are two: those are in neither.
+
+    Args:
+        opened: root → the folder of its records.
+
+    Raises:
+        ConfigError: a root without records.
+    """
+    found: dict[str, Path] = {}
+    clashes: list[Clash] = []
+    for root, folder in opened.items():
+        ids = storage.recorded(folder)
+        if not ids:
+            raise ConfigError(f"no records below {root}{'' if root.exists() else ', which does not exist'}")
+        for cell_id in ids:
+            first = found.setdefault(cell_id, root)
+            if first != root and not storage.is_same(opened[first], folder, cell_id):
+                clashes.append(Clash(cell_id, (first, root)))
+    for clash in clashes:
+        found.pop(clash.cell_id, None)
+    return dict(sorted(found.items())), clashes
