@@ -263,7 +263,10 @@ def test_times_of_squeue(text, seconds):
 
 
 def test_offline_a_missing_model_says_how_to_fetch_it(tmp_path):
-    program = "from quantlab import models; from quantlab.cli.run import compose; models.locate(compose(['model=tiny'])[0].model)"
+    program = (
+        "from quantlab import models; from quantlab.cli.run import compose; "
+        "models.locate(compose(['model=tiny'])[0].model)"
+    )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

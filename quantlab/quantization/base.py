@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from quantlab.config.schema import Dtype, QuantConfig
-from quantlab.quantization.tensors import Held, Stored
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from quantlab.engines import Engine
     from quantlab.models.decoding import Decoding
+    from quantlab.quantization.tensors import Held, Stored
 
 FLOATS: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
 Calibrate = Callable[["nn.Module"], None]

@@ -236,13 +236,13 @@ def test_a_module_that_calibration_never_reached_is_named(nano):
 
 
 LIBRARY_FILES = {
-    "hqq": {"quantizers/hqq.py"},
-    "optimum": {"quantizers/quanto.py"},
-    "bitsandbytes": {"quantizers/bnb.py"},
-    "torchao": {"quantizers/torchao.py"},
-    "ctranslate2": {"quantizers/ct2.py", "engines/ctranslate2.py"},
-    "_pywhispercpp": {"quantizers/ggml.py", "engines/whispercpp.py", "ggml/blocks.py"},
-    "gguf": {"models/from_ggml.py"},
+    "hqq": {"quantization/backends/hqq.py"},
+    "optimum": {"quantization/backends/quanto.py"},
+    "bitsandbytes": {"quantization/backends/bnb.py"},
+    "torchao": {"quantization/backends/torchao.py"},
+    "ctranslate2": {"quantization/backends/ct2.py", "engines/ctranslate2.py"},
+    "_pywhispercpp": {"quantization/backends/ggml.py", "engines/whispercpp.py", "models/formats/ggml/blocks.py"},
+    "gguf": {"models/convert/from_ggml.py"},
 }
 
 
