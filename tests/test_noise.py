@@ -7,7 +7,7 @@ import pytest
 import torch
 from loads import child, put, spin, stranger
 
-from quantlab.measurement.interference import Watch, cgroup_throttles, flags, frequency_mhz, thermal_throttles
+from quantlab.measurement.interference import Monitor, cgroup_throttles, flags, frequency_mhz, thermal_throttles
 from quantlab.records.schema import Noise
 from quantlab.util import machine, nvml
 
@@ -28,7 +28,7 @@ def cpu_s(*pids):
 
 def watched(core, seconds, own=()):
     """What the watch says of `seconds` of work on a core, and what psutil says of others' share of it."""
-    watch = Watch(CPU, [core])
+    watch = Monitor(CPU, [core])
     watch.start()
     start, before = time.perf_counter(), busy_s(core) - cpu_s(os.getpid(), *own)
     spin(seconds)
@@ -67,7 +67,7 @@ def test_the_work_of_a_child_is_own_work():
 
 @linux
 def test_all_usable_cores_are_watched_unless_some_are_named():
-    watch = Watch(CPU)
+    watch = Monitor(CPU)
     watch.start()
     time.sleep(0.5)
     assert watch.read().steal_share is not None
@@ -87,7 +87,7 @@ def test_what_the_files_tell_becomes_figures_and_flags(tmp_path):
 
     ticks = os.sysconf("SC_CLK_TCK")
     tell(busy=1000, steal=50, throttled=3, hot=7, khz=3_200_000)
-    watch = Watch(CPU, [0, 1], root=tmp_path)
+    watch = Monitor(CPU, [0, 1], root=tmp_path)
     watch.start()
     start = time.perf_counter()
     time.sleep(0.5)
@@ -109,23 +109,23 @@ def test_what_the_files_tell_becomes_figures_and_flags(tmp_path):
 
 
 def test_a_machine_that_does_not_tell(tmp_path):
-    watch = Watch(CPU, [0], root=tmp_path)
+    watch = Monitor(CPU, [0], root=tmp_path)
     watch.start()
     watch.sample()
     assert watch.read() == Noise()
-    assert Watch(CPU, [7], root=tmp_path)._cores == (7,)
+    assert Monitor(CPU, [7], root=tmp_path)._cores == (7,)
 
 
 def test_a_core_that_is_not_told_of_makes_no_share(tmp_path):
     put(tmp_path, **{"proc/stat": stat((10, 0))})
-    watch = Watch(CPU, [0, 5], root=tmp_path)
+    watch = Monitor(CPU, [0, 5], root=tmp_path)
     watch.start()
     assert watch.read().other_load_share is None
 
 
 def test_samples_are_taken_now_and_then(tmp_path):
     put(tmp_path, **{f"{SYS_CPU}/cpu0/cpufreq/scaling_cur_freq": 3_000_000})
-    watch = Watch(CPU, [0], root=tmp_path)
+    watch = Monitor(CPU, [0], root=tmp_path)
     watch.start()
     put(tmp_path, **{f"{SYS_CPU}/cpu0/cpufreq/scaling_cur_freq": 1_000_000})
     watch.sample()  # too early, a batch of a small model is shorter
@@ -250,7 +250,7 @@ class FakeNVML:
 @pytest.mark.parametrize("old", [False, True])
 def test_gpu_samples(old):
     fake = FakeNVML([(300, 0x1), (1980, 0x0), (1400, 0x4 | 0x20)], violations={1: 5}, processes=3, old=old)
-    watch = nvml.GpuWatch(fake, handle=None)
+    watch = nvml.GpuMonitor(fake, handle=None)
     for _ in range(3):
         watch.sample()
     assert watch.clock_mhz == (1400, 1980)  # the resting one is left out
@@ -263,18 +263,18 @@ def test_gpu_samples(old):
 
 
 def test_gpu_memory_is_that_of_this_process_whoever_allocated_it(monkeypatch):
-    watch = nvml.GpuWatch(FakeNVML([], processes=3), handle=None)
+    watch = nvml.GpuMonitor(FakeNVML([], processes=3), handle=None)
     assert watch.process_bytes() is None  # none of the three is known to be ours
     monkeypatch.setattr("os.getpid", lambda: -2)
     assert watch.process_bytes() == 2000
     monkeypatch.setattr(watch, "_processes", lambda: [])
     assert watch.process_bytes() == 2000  # the most that was seen
-    alone = nvml.GpuWatch(FakeNVML([], processes=1), handle=None)
+    alone = nvml.GpuMonitor(FakeNVML([], processes=1), handle=None)
     assert alone.process_bytes() == 1000  # a container numbers processes by itself
 
 
 def test_gpu_that_only_rested():
-    watch = nvml.GpuWatch(FakeNVML([(300, 0x1), (345, 0x1)], processes=0), handle=None)
+    watch = nvml.GpuMonitor(FakeNVML([(300, 0x1), (345, 0x1)], processes=0), handle=None)
     watch.sample()
     watch.sample()
     assert (watch.clock_mhz, watch.throttled(), watch.other_processes()) == ((300, 345), (), 0)
@@ -307,7 +307,7 @@ def test_no_gpu_here():
 @pytest.mark.gpu
 @pytest.mark.skipif(machine.cuda_devices() == 0, reason="no CUDA device")
 def test_a_real_gpu_tells():
-    watch = Watch(torch.device("cuda"))
+    watch = Monitor(torch.device("cuda"))
     watch.start()
     torch.ones(4096, 4096, device="cuda").matmul(torch.ones(4096, 4096, device="cuda")).sum().item()
     low, high = watch.read().gpu_clock_mhz

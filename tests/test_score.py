@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from quantlab.records.figures import split_result
 from quantlab.records.schema import Batch
 from quantlab.scoring.normalise import normaliser
-from quantlab.scoring.score import Heard, Scoring, count, is_loop, recount, utterance
+from quantlab.scoring.score import Reference, Scoring, count, is_loop, recount, utterance
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_loops(tokens, limit, expected):
 
 
 def scored(reference, hypothesis):
-    heard = Heard(id="a", split="clean", speaker=None, audio_s=2.0, reference=reference)
+    heard = Reference(id="a", split="clean", speaker=None, audio_s=2.0, reference=reference)
     return utterance(heard, [[1, 2, 3]], hypothesis, limit=60)
 
 

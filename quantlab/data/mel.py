@@ -35,7 +35,7 @@ from quantlab.data.noise import noise_of
 from quantlab.data.readers.joined import Joined
 from quantlab.data.speech import Features, Mel, SplitFeatures, rows_for
 from quantlab.data.utterance import File, Utterance, file_digest, split_digest
-from quantlab.data.windows import Hearing, Taken, Window, treatment
+from quantlab.data.windows import Window, Windowed, Windower, feature_settings
 from quantlab.records.schema import Problem, to_json
 from quantlab.util.errors import ConfigError
 from quantlab.util.files import Digests, cache_dir
@@ -112,7 +112,7 @@ class _Source:
             "extractor": {name: getattr(self.feature_extractor, name) for name in EXTRACTOR},
             "layout": LAYOUT,
             "versions": [version(name) for name in ("transformers", "soundfile", "soxr")],
-            **treatment(self.dataset),
+            **feature_settings(self.dataset),
         }
         return hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]
 
@@ -238,10 +238,10 @@ class _Row:
     new_s: float
 
 
-def _batches(source: _Source) -> Iterator[list[tuple[Utterance, Taken]]]:
+def _batches(source: _Source) -> Iterator[list[tuple[Utterance, Windowed]]]:
     """The utterances with their windows, as many at a time as go into memory: of long ones, one."""
     window_s = source.feature_extractor.n_samples / SAMPLE_RATE
-    hearing = Hearing(source.dataset, source.utterances, window_s, noise_of(source.dataset.noise))
+    hearing = Windower(source.dataset, source.utterances, window_s, noise_of(source.dataset.noise))
     size = source.batch if source.dataset.long is None else 1
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(source.utterances), size):

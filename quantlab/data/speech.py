@@ -132,7 +132,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SplitBatch:
     """One batch of one split."""
 
     split: str
@@ -140,8 +140,8 @@ class Piece:
     speech: SplitFeatures
 
 
-def pieces(speech: Features, batch_size: int) -> Iterator[Piece]:
+def split_batches(speech: Features, batch_size: int) -> Iterator[SplitBatch]:
     """Every batch of every split, in corpus order."""
     for name, split in speech.splits.items():
         for index, batch in enumerate(split.batches(batch_size)):
-            yield Piece(name, index, batch)
+            yield SplitBatch(name, index, batch)

@@ -40,7 +40,7 @@ class Window:
     new_s: float  # of them, not in the window before
 
 
-class Taken(NamedTuple):
+class Windowed(NamedTuple):
     """What became of an utterance: its windows, none where it is left out, and what is wrong with it."""
 
     windows: tuple[Window, ...]
@@ -48,7 +48,7 @@ class Taken(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Hearing:
+class Windower:
     """How the utterances of one split reach the model."""
 
     dataset: DatasetConfig
@@ -56,7 +56,7 @@ class Hearing:
     window_s: float  # the most that the model hears at once
     noise: Noise | None = None
 
-    def take(self, utterance: Utterance) -> Taken:
+    def take(self, utterance: Utterance) -> Windowed:
         """One window, or several where `dataset.long` says how; or why there is none.
 
         Raises:
@@ -69,17 +69,17 @@ class Hearing:
 
         why = _why_unscored(utterance.text, self.dataset)
         if why is not None:
-            return Taken((), (problem("empty reference", why),))
+            return Windowed((), (problem("empty reference", why),))
         try:
             clip = decode(utterance.audio, utterance.part, self.window_s if self.dataset.long is None else None)
             windows = self._cut(utterance, clip)
         except UnreadableAudioError as error:
-            return Taken((), (problem("unreadable", str(error)),))
+            return Windowed((), (problem("unreadable", str(error)),))
         except TooLongError as error:
             way_out = "" if self.dataset.long else "; dataset.long=chunked cuts it into windows"
-            return Taken((), (problem("too long", f"{error}{way_out}"),))
+            return Windowed((), (problem("too long", f"{error}{way_out}"),))
         doubts = [doubt for doubt in clip.doubts if doubt.kind != "silence" or not is_wordless(utterance.text)]
-        return Taken(tuple(windows), tuple(problem(*doubt, measured=True) for doubt in doubts))
+        return Windowed(tuple(windows), tuple(problem(*doubt, measured=True) for doubt in doubts))
 
     def _cut(self, utterance: Utterance, clip: Clip) -> list[Window]:
         samples = clip.samples if self.noise is None else self.noise.mixed(clip.samples, utterance.id, self.split)
@@ -88,7 +88,7 @@ class Hearing:
         return list(_cut(samples, _spans(samples, self.dataset, self.window_s)))
 
 
-def treatment(dataset: DatasetConfig) -> Mapping[str, object]:
+def feature_settings(dataset: DatasetConfig) -> Mapping[str, object]:
     """What features depend on beside audio and extractor; nothing where utterances are heard as they are.
 
     Raises:

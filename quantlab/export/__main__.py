@@ -50,10 +50,10 @@ def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for
 
 def _export(root: Path, record: Record, directory: str) -> bool:
     """Say what became of it."""
-    from quantlab.export.again import export_recorded  # imports torch
+    from quantlab.export.from_record import export_from_record  # imports torch
 
     try:
-        done = export_recorded(root, record, directory)
+        done = export_from_record(root, record, directory)
     except (ExportError, ConfigError, Unavailable) as error:
         done = Exported(folder=directory, problem=str(error))
     if done.problem:

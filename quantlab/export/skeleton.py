@@ -63,7 +63,7 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
     dtype = getattr(torch, manifest.dtype or "float32")
     for name in manifest.modules:
         alone = _alone(name, _zeros(model.get_submodule(name), dtype))
-        made = quantizer.setup(alone, manifest.quant, (name,), device, _see_something(name)).get_submodule(name)
+        made = quantizer.setup(alone, manifest.quant, (name,), device, _dummy_calibration(name)).get_submodule(name)
         if isinstance(quantizer, Remembers):
             quantizer.adopt(made, manifest.traits.get(name, {}))
         replace(model, name, made)
@@ -89,7 +89,7 @@ def _alone(name: str, linear: nn.Linear) -> nn.Module:
     return root.eval()
 
 
-def _see_something(name: str) -> Calibrate:
+def _dummy_calibration(name: str) -> Calibrate:
     """Calibration for static schemes: any input will do, the scales come from the file."""
 
     def calibrate(model: nn.Module) -> None:

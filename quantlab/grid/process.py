@@ -248,8 +248,8 @@ def _nothing() -> None:
 
 def _work(config: RunConfig, log: str, pipe: Connection) -> None:
     """What the cell's process does."""
-    _become_a_group()
-    _die_with_the_grid()
+    _start_process_group()
+    _exit_with_parent()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -262,12 +262,12 @@ def _work(config: RunConfig, log: str, pipe: Connection) -> None:
     os._exit(0)  # tearing torch down costs half a second and nothing is left to save
 
 
-def _become_a_group() -> None:
+def _start_process_group() -> None:
     """So that Ctrl-C reaches the parent alone, which then ends this group with all it started."""
     os.setsid()
 
 
-def _die_with_the_grid() -> None:
+def _exit_with_parent() -> None:
     """So that `kill -9` of the grid leaves no cell behind, which would spoil the timings of the next one.
 
     The kernel's own signal for this (prctl PR_SET_PDEATHSIG) tells of the fork server's death alone, and the server

@@ -14,7 +14,7 @@ from pathlib import Path
 from quantlab import tracking
 from quantlab.config.schema import RunConfig
 from quantlab.export import place
-from quantlab.export.rest import export_rest
+from quantlab.export.missing import export_missing
 from quantlab.grid import claims
 from quantlab.grid.claims import claimed
 from quantlab.grid.plan import Cell, plan
@@ -58,7 +58,7 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
             grid.outbox.begin(sweep, [cell.id for cell in cells])
             records = grid.run(cells, sweep)
             rows = grid.summarise(records, sweep)
-            kept = export_rest(root, records, configs[0].export.dir)
+            kept = export_missing(root, records, configs[0].export.dir)
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
     code = conclude(records, rows, grid)

@@ -17,7 +17,15 @@ import torch
 
 from quantlab.config.schema import RunConfig
 from quantlab.engines.clocks import Clocks
-from quantlab.measurement.interleave import SHARES, Budget, Progress, fitting, in_random_order, turns, until_narrow
+from quantlab.measurement.interleave import (
+    SHARES,
+    Budget,
+    Progress,
+    batches_for,
+    run_until_converged,
+    shuffled_batches,
+    side_order,
+)
 from quantlab.measurement.timing import Side, timed
 from quantlab.recogniser.assemble import assemble, prepared, warm_up
 from quantlab.records.schema import Batch
@@ -41,8 +49,8 @@ def must_alternate(config: RunConfig, baseline_bytes: int, device: torch.device)
     return size_bytes * HEADROOM > free
 
 
-def one_at_a_time(config: RunConfig, batches: int, progress: Progress) -> Iterator[Batch]:
-    """Time both models in processes of their own, at natural and at fixed work.
+def alternate_processes(config: RunConfig, batches: int, progress: Progress) -> Iterator[Batch]:
+    """Time both models in processes of their own, free-running and at fixed length.
 
     Args:
         config: of the cell, resolved. Its own model has to be out of memory.
@@ -53,7 +61,7 @@ def one_at_a_time(config: RunConfig, batches: int, progress: Progress) -> Iterat
         The timed calls, in order; those of a round have the same `block`.
     """
     budget = Budget(config.protocol.budget_s, progress)
-    yield from until_narrow(_rounds(config, batches), config.protocol.rel_ci, budget.left)
+    yield from run_until_converged(_rounds(config, batches), config.protocol.rel_ci, budget.left)
 
 
 def _rounds(config: RunConfig, batches: int) -> Iterator[list[Batch]]:
@@ -64,7 +72,7 @@ def _rounds(config: RunConfig, batches: int) -> Iterator[list[Batch]]:
             chosen = [position % batches for position in range(block * BATCHES, (block + 1) * BATCHES)]
             yield [
                 call
-                for side in turns(block)
+                for side in side_order(block)
                 for call in pool.submit(_segment, configs[side], side, chosen, block).result()
             ]
 
@@ -75,10 +83,10 @@ def _segment(config: RunConfig, side: Side, chosen: Sequence[int], block: int) -
         clocks = Clocks(device)
         made = assemble(config, device, clocks)
         warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
-        found = in_random_order(made.speech.measured, made.decoder.decoding.batch_size, config.seed)
+        found = shuffled_batches(made.speech.measured, made.decoder.decoding.batch_size, config.seed)
         calls = []
         for work in SHARES:
-            these = fitting(found, work)
+            these = batches_for(found, work)
             timed(made.decoder, these[0], work, side)  # nothing has run the fixed work yet
             calls += [timed(made.decoder, these[position % len(these)], work, side, block) for position in chosen]
     return calls

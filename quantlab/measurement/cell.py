@@ -16,18 +16,18 @@ import torch
 from quantlab import models
 from quantlab.config.schema import RunConfig
 from quantlab.data import Features, SplitFeatures
-from quantlab.data.speech import pieces
+from quantlab.data.speech import split_batches
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.engines.clocks import Clocks, Memory
 from quantlab.engines.pytorch import Eager
-from quantlab.export.keep import Heard, keep
 from quantlab.export.place import staged
-from quantlab.measurement.alternate import must_alternate, one_at_a_time
+from quantlab.export.verified import DecodedBatch, export_verified
+from quantlab.measurement.alternate import alternate_processes, must_alternate
 from quantlab.measurement.environment import describe
-from quantlab.measurement.interference import Watch
-from quantlab.measurement.interleave import in_random_order, side_by_side
+from quantlab.measurement.interference import Monitor
+from quantlab.measurement.interleave import shuffled_batches, take_turns
 from quantlab.measurement.recordings import scored
-from quantlab.measurement.timing import Side, natural
+from quantlab.measurement.timing import Side, free_running
 from quantlab.quantization.backends.as_shipped import read_off
 from quantlab.recogniser.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.recogniser.fingerprints import cell_id, fingerprints, resolve
@@ -89,7 +89,7 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
 
 def _run(config: RunConfig, device: torch.device, progress: Progress, staging: Path | None) -> CellResult:
     clocks, memory = Clocks(device, lambda stage: progress(stage, 0, 0)), Memory(device)
-    energy, machine = Meter(device), Watch(device)
+    energy, machine = Meter(device), Monitor(device)
 
     def between_batches(stage: str, done: int, total: int) -> None:
         progress(stage, done, total)
@@ -121,19 +121,21 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     exported = None
     if staging is not None:
         between_batches("export", 0, 0)
-        exported = keep(config, id, made, staging, device, [Heard(item.speech, item.tokens) for item in decoded])
+        exported = export_verified(
+            config, id, made, staging, device, [DecodedBatch(item.speech, item.tokens) for item in decoded]
+        )
     batches = [item.batch for item in decoded]
     if config.protocol.interleave and must_alternate(config, evidence.baseline_bytes, device):
         del made  # two models do not fit
         _free(device)
-        batches += one_at_a_time(config, len(batches), between_batches)
+        batches += alternate_processes(config, len(batches), between_batches)
     elif config.protocol.interleave:
         between_batches("load the baseline", 0, 0)
         baseline = _resident_baseline(config, made, device)
-        order = in_random_order(speech.measured, made.decoder.decoding.batch_size, config.seed)
+        order = shuffled_batches(speech.measured, made.decoder.decoding.batch_size, config.seed)
         before = compiled.tally()
         sides: dict[Side, Engine] = {"cell": made.decoder, "baseline": baseline}
-        batches += side_by_side(sides, order, config.protocol, between_batches)
+        batches += take_turns(sides, order, config.protocol, between_batches)
         late += compiled.tally().frames - before.frames
     compilation = _compilation(config, warm, late)
     noise = _flagged(machine.read(), compilation)
@@ -172,10 +174,10 @@ def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[
     """The corpus once through, the model alone in its process."""
     total = sum(len(split.ids) for split in speech.splits.values())
     done = 0
-    for piece in pieces(speech, decoder.decoding.batch_size):
-        progress(piece.split, done, total)
-        yield Decoded(piece.speech, *natural(decoder, piece))
-        done += len(piece.speech.ids)
+    for part in split_batches(speech, decoder.decoding.batch_size):
+        progress(part.split, done, total)
+        yield Decoded(part.speech, *free_running(decoder, part))
+        done += len(part.speech.ids)
     progress("score", done, total)
 
 

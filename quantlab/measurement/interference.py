@@ -26,7 +26,7 @@ RESOLUTION_S = 0.05  # five ticks of the kernel's clock: less CPU time than this
 SAMPLE_EVERY_S = 0.25  # reading a frequency may ask the core itself, which short batches would feel
 
 
-class Watch:
+class Monitor:
     """What happened between `start` and `read`; call `sample` between the timed calls, never within.
 
     Args:

@@ -15,7 +15,7 @@ from functools import partial
 
 from quantlab.config.schema import ProtocolConfig
 from quantlab.data import Features
-from quantlab.data.speech import Piece, pieces
+from quantlab.data.speech import SplitBatch, split_batches
 from quantlab.engines import Engine
 from quantlab.measurement.timing import Side, timed
 from quantlab.records.figures import calls_s
@@ -28,33 +28,33 @@ SIDES: tuple[Side, Side] = ("cell", "baseline")
 SHARES: Mapping[Work, float] = {"natural": 0.6, "encoder": 0.2, "forced": 0.2}  # of the budget
 
 
-def in_random_order(speech: Features, batch_size: int, seed: int) -> list[Piece]:
+def shuffled_batches(speech: Features, batch_size: int, seed: int) -> list[SplitBatch]:
     """Every batch, mixed, so that an early end has seen each split in its proportion."""
-    found = list(pieces(speech, batch_size))
+    found = list(split_batches(speech, batch_size))
     random.Random(seed).shuffle(found)
     return found
 
 
-def fitting(found: Sequence[Piece], work: Work) -> list[Piece]:
+def batches_for(found: Sequence[SplitBatch], work: Work) -> list[SplitBatch]:
     """The batches for a kind of work: fixed work is the same only in batches of the same size, the largest."""
-    most = max(len(piece.speech.ids) for piece in found)
-    return [piece for piece in found if work == "natural" or len(piece.speech.ids) == most]
+    most = max(len(part.speech.ids) for part in found)
+    return [part for part in found if work == "natural" or len(part.speech.ids) == most]
 
 
-def turns(block: int) -> tuple[Side, ...]:
+def side_order(block: int) -> tuple[Side, ...]:
     """Who is timed when: A B B A, then B A A B."""
     first, second = SIDES if block % 2 == 0 else SIDES[::-1]
     return (first, second, second, first)
 
 
-def side_by_side(
-    sides: Mapping[Side, Engine], found: Sequence[Piece], protocol: ProtocolConfig, progress: Progress
+def take_turns(
+    sides: Mapping[Side, Engine], found: Sequence[SplitBatch], protocol: ProtocolConfig, progress: Progress
 ) -> Iterator[Batch]:
-    """Time both models, resident in this process, at natural and at fixed work.
+    """Time both models, resident in this process, free-running and at fixed length.
 
     Args:
         sides: the two, warm.
-        found: the batches, see `in_random_order`.
+        found: the batches, see `shuffled_batches`.
         protocol: how narrow, and for how long.
         progress: called between blocks, never inside the timed region.
 
@@ -63,15 +63,15 @@ def side_by_side(
     """
     budget = Budget(protocol.budget_s, progress)
     for work in SHARES:
-        these = fitting(found, work)
+        these = batches_for(found, work)
         for side in SIDES:
             timed(sides[side], these[0], work, side)  # nothing has run the fixed work yet
-        yield from until_narrow(_blocks(sides, these, work), protocol.rel_ci, partial(budget.left, work))
+        yield from run_until_converged(_blocks(sides, these, work), protocol.rel_ci, partial(budget.left, work))
 
 
-def _blocks(sides: Mapping[Side, Engine], these: Sequence[Piece], work: Work) -> Iterator[list[Batch]]:
-    for block, piece in enumerate(itertools.cycle(these)):
-        yield [timed(sides[side], piece, work, side, block) for side in turns(block)]
+def _blocks(sides: Mapping[Side, Engine], these: Sequence[SplitBatch], work: Work) -> Iterator[list[Batch]]:
+    for block, part in enumerate(itertools.cycle(these)):
+        yield [timed(sides[side], part, work, side, block) for side in side_order(block)]
 
 
 class Budget:
@@ -92,10 +92,10 @@ class Budget:
         return spent_s < until_s
 
 
-def until_narrow(blocks: Iterable[Sequence[Batch]], rel_ci: float, go_on: Callable[[], bool]) -> Iterator[Batch]:
+def run_until_converged(blocks: Iterable[Sequence[Batch]], rel_ci: float, go_on: Callable[[], bool]) -> Iterator[Batch]:
     """The calls of one block after the other, until the ratio is known well enough or `go_on` ends it; two at least.
 
-    Whether it is known is judged by the calls at natural work where a block has several kinds.
+    Whether it is known is judged by the calls free-running where a block has several kinds.
     """
     cell: list[list[float]] = []
     baseline: list[list[float]] = []

@@ -24,7 +24,7 @@ _NAMED = 3  # windows, by their time
 class _Recording:
     """An utterance, and which windows are its own."""
 
-    heard: score.Heard
+    heard: score.Reference
     windows: slice  # of all that were measured
     starts_s: tuple[float, ...]
     shared_s: tuple[float, ...]  # of each, with the window before
@@ -71,7 +71,7 @@ def _recording(name: str, split: SplitFeatures, own: range, start: int) -> _Reco
     new_s = [split.new_s[row] for row in own]
     ends_s = accumulate(new_s)
     return _Recording(
-        score.Heard(
+        score.Reference(
             id=split.ids[own[0]],
             split=name,
             speaker=split.speakers[own[0]],

@@ -11,7 +11,7 @@ from quantlab.records.schema import to_json
 ID_LENGTH = 16  # hex digits
 
 # Where things lie and how a cell is run change no figure of it.
-NOT_IDENTITY: dict[str, set[str] | bool] = {
+EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
     "output_dir": True,
     "resume": True,
     "isolate": True,
@@ -48,9 +48,9 @@ def hashed(config: Mapping[str, Any], marks: Mapping[str, str], library_versions
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a dumped configuration makes the cell what it is: all but NOT_IDENTITY."""
-    kept = {name: part for name, part in config.items() if NOT_IDENTITY.get(name) is not True}
-    for name, keys in NOT_IDENTITY.items():
+    """What of a dumped configuration makes the cell what it is: all but EXCLUDED_FROM_ID."""
+    kept = {name: part for name, part in config.items() if EXCLUDED_FROM_ID.get(name) is not True}
+    for name, keys in EXCLUDED_FROM_ID.items():
         if isinstance(keys, set) and isinstance(kept.get(name), Mapping):
             kept[name] = {key: value for key, value in kept[name].items() if key not in keys}
     dataset, protocol = kept.get("dataset"), kept.get("protocol")

@@ -62,7 +62,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Reference:
     """One utterance as the corpus has it."""
 
     id: str
@@ -73,7 +73,7 @@ class Heard:
 
 
 def utterance(
-    heard: Heard, windows: Sequence[Sequence[int]], text: str | None, limit: int, scoring: Scoring = ENGLISH
+    heard: Reference, windows: Sequence[Sequence[int]], text: str | None, limit: int, scoring: Scoring = ENGLISH
 ) -> Utterance:
     """Score one utterance.
 

@@ -20,7 +20,7 @@ _ASKING, _IMPORTING, _WRITING, _DONE = range(4)  # how far it has come since it 
 Task = Callable[[Store], object]
 
 
-class Courier:
+class BackgroundLogger:
     """Carries the tasks of one grid; only `let` lets it work."""
 
     def __init__(self, root: Path, tracking: TrackingConfig) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage
 from quantlab.tracking import runs, summary
-from quantlab.tracking.courier import Courier
+from quantlab.tracking.courier import BackgroundLogger
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.log import log_once
 from quantlab.tracking.markers import begin_sweep, cell_marker, logged_run, sweep_marker
@@ -38,7 +38,7 @@ class Outbox:
     def __init__(self, root: str | Path, tracking: TrackingConfig, say: Callable[[str], None]) -> None:
         self.root, self.tracking = Path(root), tracking
         self._say = say
-        self._courier = Courier(self.root, tracking)
+        self._courier = BackgroundLogger(self.root, tracking)
         self._allowed_s = PER_CELL_S  # what may be waited from here on
         self._sweep: str | None = None
         self._said = ""

@@ -155,8 +155,8 @@ def pin(threads: int) -> tuple[int, ...]:
 
     A thread that wanders between cores loses its caches, and two threads on the two halves of one core share it. The
     idlest are chosen, and not the first, so that two measurements on one machine do not meet on the same cores. They
-    still can when both look within the same tenth of a second, and nobody keeps other processes off: `noise.Watch`
-    tells.
+    still can when both look within the same tenth of a second, and nobody keeps other processes off:
+    `interference.Monitor` tells.
 
     All threads that the process has are moved, and those it starts later inherit it. Still call it before a library
     makes its thread pool, as some size it, or bind it, by the cores that they find.

@@ -43,7 +43,7 @@ def driver_version() -> str | None:
     return library.nvmlSystemGetDriverVersion() if library else None
 
 
-def watch(device: torch.device) -> GpuWatch | None:
+def watch(device: torch.device) -> GpuMonitor | None:
     """A watch of the GPU behind a CUDA device, or None where NVML does not know it."""
     import torch
 
@@ -52,12 +52,12 @@ def watch(device: torch.device) -> GpuWatch | None:
         return None
     uuid = torch.cuda.get_device_properties(device).uuid  # CUDA's numbers are not NVML's: CUDA_VISIBLE_DEVICES
     try:
-        return GpuWatch(library, library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+        return GpuMonitor(library, library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
     except library.NVMLError:
         return None
 
 
-class GpuWatch:
+class GpuMonitor:
     """Clock, limits and company of a GPU between `start` and the questions after it.
 
     Args:

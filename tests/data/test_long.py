@@ -19,7 +19,7 @@ from quantlab.data.audio import decode
 from quantlab.data.merge import Overlap, merged
 from quantlab.data.noise import noise_of
 from quantlab.data.sound import overlaps, sound
-from quantlab.data.windows import Hearing
+from quantlab.data.windows import Windower
 from quantlab.measurement.cell import run_cell
 from quantlab.scoring.normalise import normaliser
 from quantlab.util.errors import ConfigError
@@ -52,7 +52,7 @@ def recordings(tmp_path):
 def windows(manifest, **keys):
     corpus = open_corpus(manifest_config(manifest, **keys))
     [utterances] = corpus.splits.values()
-    return Hearing(corpus.dataset, utterances, WINDOW_S).take(utterances[0]).windows
+    return Windower(corpus.dataset, utterances, WINDOW_S).take(utterances[0]).windows
 
 
 def starts_s(found):
@@ -314,6 +314,6 @@ def test_noise_comes_before_the_windows(recordings):
     corpus = open_corpus(manifest_config(recordings, long="consecutive", noise=NoiseConfig(kind="white", snr_db=0.0)))
     [utterances] = corpus.splits.values()
     noise = noise_of(corpus.dataset.noise)
-    found = Hearing(corpus.dataset, utterances, WINDOW_S, noise).take(utterances[0]).windows
+    found = Windower(corpus.dataset, utterances, WINDOW_S, noise).take(utterances[0]).windows
     whole = noise.mixed(decode(utterances[0].audio, utterances[0].part, None).samples, utterances[0].id, utterances)
     np.testing.assert_array_equal(np.concatenate([window.samples for window in found]), whole)

@@ -16,7 +16,7 @@ from quantlab.records import storage
 from quantlab.records.figures import split_result
 from quantlab.records.schema import Batch
 from quantlab.report.rows import rows
-from quantlab.scoring.score import Heard, Scoring, utterance
+from quantlab.scoring.score import Reference, Scoring, utterance
 from quantlab.util.errors import ConfigError
 
 from .conftest import RATE, manifest_config, write_jsonl
@@ -83,7 +83,7 @@ def test_a_corpus_of_nothing_else_has_no_error_rate_and_no_verdict(clips, tmp_pa
 
 def test_counted_by_hand():
     def scored(reference, hypothesis, audio_s):
-        heard = Heard(id=reference, split="test", speaker=None, audio_s=audio_s, reference=reference)
+        heard = Reference(id=reference, split="test", speaker=None, audio_s=audio_s, reference=reference)
         return utterance(heard, [[1, 2]], hypothesis, limit=9)
 
     timed = Batch(split="test", index=0, utterances=3, audio_s=24.0, tokens=6, elapsed_s=1.0)

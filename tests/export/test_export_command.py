@@ -5,7 +5,7 @@ import json
 import pytest
 
 from quantlab.export.__main__ import main
-from quantlab.export.rest import export_rest
+from quantlab.export.missing import export_missing
 from quantlab.records import storage
 
 SMALL = ("dataset.limit=2", "dataset.splits=[other]", "protocol=quick", "device=cpu", "tracking=off")
@@ -28,7 +28,7 @@ def test_the_grid_exports_what_it_measures_and_what_was_recorded_before(quantlab
     assert (first[:17], second[:19]) == ("nano-ct2_int8-cpu", "nano-torch_int8-cpu")
 
     written = stamps(directory)
-    assert export_rest(root, list(storage.read_all(root)), str(directory))
+    assert export_missing(root, list(storage.read_all(root)), str(directory))
     assert main(["--root", str(root), "--dir", str(directory)]) == 0
     assert capsys.readouterr().out.count("is exported already") == 2
     assert stamps(directory) == written, "nothing is exported twice"

@@ -13,14 +13,14 @@ from exporting import ROOT, composed, configure, parsed
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from quantlab.config.schema import QuantConfig
-from quantlab.data.speech import pieces
+from quantlab.data.speech import split_batches
 from quantlab.engines import decoding
 from quantlab.engines.clocks import Clocks
 from quantlab.export import load
 from quantlab.export import manifest as manifests
-from quantlab.export.keep import CHECKED_BATCHES, Heard, check, keep, spread
 from quantlab.export.place import folder_of, is_there, make, publish, staged
 from quantlab.export.read import model_of
+from quantlab.export.verified import CHECKED_BATCHES, DecodedBatch, check, evenly_spaced, export_verified
 from quantlab.export.write import Made, write
 from quantlab.measurement import cell
 from quantlab.measurement.cell import run_cell
@@ -160,8 +160,8 @@ def assembled(tmp_path_factory):
     with prepared(config) as device:
         made = assemble(config, device, Clocks(device), folder)
         heard = [
-            Heard(piece.speech, made.decoder.generate(piece.speech)[0])
-            for piece in pieces(made.speech.measured, made.decoder.decoding.batch_size)
+            DecodedBatch(piece.speech, made.decoder.generate(piece.speech)[0])
+            for piece in split_batches(made.speech.measured, made.decoder.decoding.batch_size)
         ]
         write(folder, Made("0123456789abcdef", config, made.decoder.decoding, made.portable))
     return config, made, heard, folder
@@ -193,7 +193,7 @@ def test_a_model_that_hears_something_else_is_not_exported(assembled, tmp_path):
     with staged(str(tmp_path)) as staging:
         for path in folder.iterdir():
             (staging / path.name).write_bytes(path.read_bytes())
-        done = keep(config, "0123456789abcdef", made, staging, CPU, other)
+        done = export_verified(config, "0123456789abcdef", made, staging, CPU, other)
     assert "something else" in done.problem
     assert list(tmp_path.iterdir()) == []
 
@@ -219,7 +219,7 @@ def test_a_scale_that_got_lost_is_heard(assembled):
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 50])
 def test_the_batches_that_are_checked_reach_from_the_first_to_the_last(count):
-    chosen = spread(range(count))
+    chosen = evenly_spaced(range(count))
     assert chosen == sorted(set(chosen))
     assert len(chosen) == min(count, CHECKED_BATCHES)
     assert (chosen[0], chosen[-1]) == (0, count - 1)

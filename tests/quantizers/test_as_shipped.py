@@ -13,7 +13,7 @@ from quantlab.analysis.pairs import find_baselines
 from quantlab.cli.run import compose
 from quantlab.config.overrides import command
 from quantlab.engines import decoding, whispercpp
-from quantlab.export.again import export_recorded
+from quantlab.export.from_record import export_from_record
 from quantlab.grid.plan import plan
 from quantlab.measurement.cell import run_cell
 from quantlab.models.companions import write_companions
@@ -274,4 +274,4 @@ def test_what_the_engine_has_not_loaded_is_not_verified(cell, files):
 
 def test_a_record_of_it_is_not_exported(cell, tmp_path):
     with pytest.raises(ValueError, match="is a file already"):
-        export_recorded(tmp_path, cell("ct2_int8").record, str(tmp_path))
+        export_from_record(tmp_path, cell("ct2_int8").record, str(tmp_path))

@@ -21,7 +21,7 @@ from quantlab.grid.slurm.array import counted, submit
 from quantlab.grid.slurm.divide import divide
 from quantlab.grid.slurm.options import site
 from quantlab.grid.slurm.place import places
-from quantlab.grid.slurm.watch import Watch
+from quantlab.grid.slurm.watch import JobWatch
 from quantlab.records.schema import Record
 from quantlab.util.address import VARIABLE, Address, hand_over
 from quantlab.util.errors import ConfigError
@@ -46,7 +46,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
         grid = Grid(root, configs[0], display)
         grid.outbox.begin(sweep, [cell.id for cell in cells])
         try:
-            with one_at_a_time(root):
+            with submission_lock(root):
                 split = divide(cells, grid)
                 batch = split.batch(launcher, sweep)
                 if batch:
@@ -61,7 +61,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
                 return OK
             waiting = {cell.id: cell for cell in [*split.elsewhere, *split.new]}
             spots = split.places | (places([batch]) if batch else {})
-            found |= Watch(grid, sweep, waiting, spots).wait()
+            found |= JobWatch(grid, sweep, waiting, spots).wait()
             records = [found[cell.id] for cell in cells]
             rows = grid.summarise(records, sweep)
         except KeyboardInterrupt:
@@ -79,7 +79,7 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
     root = Path(configs[0].output_dir)
     cells = plan(configs, site(launcher))
     sweep = sweep_id(cells)
-    with Display(len(cells)) as display, one_at_a_time(root):
+    with Display(len(cells)) as display, submission_lock(root):
         grid = Grid(root, configs[0], display)
         grid.outbox.begin(sweep, [cell.id for cell in cells])
         split = divide(cells, grid)
@@ -97,7 +97,7 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
 
 
 @contextlib.contextmanager
-def one_at_a_time(root: Path) -> Iterator[None]:
+def submission_lock(root: Path) -> Iterator[None]:
     """Two commands that divide their cells at the same moment submit each once."""
     batches.jobs_dir(root).mkdir(parents=True, exist_ok=True)
     with FileLock(batches.jobs_dir(root) / ".lock"):

@@ -21,7 +21,7 @@ STATUS: dict[str, Status] = {"TIMEOUT": "timeout", "OUT_OF_MEMORY": "oom"}  # ev
 
 
 @dataclass
-class Watch:
+class JobWatch:
     """The cells of a grid that jobs are to measure."""
 
     grid: Grid

@@ -32,26 +32,26 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodedBatch:
     """A batch, and what the cell's model made of it."""
 
     speech: SplitFeatures
     tokens: list[list[int]]
 
 
-def spread(items: Sequence[Item]) -> list[Item]:
+def evenly_spaced(items: Sequence[Item]) -> list[Item]:
     """CHECKED_BATCHES of them at most, evenly from the first to the last, so that no split is left out."""
     count = min(CHECKED_BATCHES, len(items))
     return [items[round(index * (len(items) - 1) / max(1, count - 1))] for index in range(count)]
 
 
-def keep(
+def export_verified(
     config: RunConfig,
     cell_id: str,
     made: Assembled,
     staging: Path,
     device: torch.device,
-    heard: Sequence[Heard],
+    heard: Sequence[DecodedBatch],
 ) -> Exported:
     """Leave a model as a folder that decodes what the cell heard. Whatever goes wrong is told, the cell is measured.
 
@@ -75,14 +75,16 @@ def keep(
     return Exported(folder=str(final))
 
 
-def check(config: RunConfig, made: Assembled, folder: Path, device: torch.device, heard: Sequence[Heard]) -> None:
+def check(
+    config: RunConfig, made: Assembled, folder: Path, device: torch.device, heard: Sequence[DecodedBatch]
+) -> None:
     """Load a folder and compare: bytes by type with the receipt, token ids with what the cell heard.
 
     Raises:
         ExportError: what differs.
     """
     again = _engine(config, made, folder, device)
-    for batch in spread(heard):
+    for batch in evenly_spaced(heard):
         found, _ = again.generate(batch.speech)
         if other := [id for id, was, now in zip(batch.speech.ids, batch.tokens, found, strict=True) if was != now]:
             raise ExportError(f"loaded again, the model hears something else than before in {some(other)}")

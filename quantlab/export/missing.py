@@ -11,7 +11,7 @@ from quantlab.export.place import is_there
 from quantlab.records.schema import Record
 
 
-def export_rest(root: Path, records: Sequence[Record], directory: str | None) -> bool:
+def export_missing(root: Path, records: Sequence[Record], directory: str | None) -> bool:
     """Export, in a process of its own, every good cell that has no folder yet; what it says goes to the terminal.
 
     Returns:

@@ -9,10 +9,10 @@ from pathlib import Path
 from quantlab.config.parse import parse_config
 from quantlab.config.schema import AS_SHIPPED, RunConfig
 from quantlab.data import open_corpus
-from quantlab.data.speech import pieces
+from quantlab.data.speech import split_batches
 from quantlab.engines.clocks import Clocks
-from quantlab.export.keep import Heard, keep, spread
 from quantlab.export.place import staged
+from quantlab.export.verified import DecodedBatch, evenly_spaced, export_verified
 from quantlab.models.folder import some
 from quantlab.recogniser.assemble import Assembled, assemble, prepared
 from quantlab.recogniser.fingerprints import cell_id, fingerprints
@@ -21,7 +21,7 @@ from quantlab.records.schema import Exported, Record, Utterance
 from quantlab.util.errors import ConfigError, ExportError
 
 
-def export_recorded(root: Path, record: Record, directory: str) -> Exported:
+def export_from_record(root: Path, record: Record, directory: str) -> Exported:
     """Export the model of a record, without measuring it.
 
     Args:
@@ -41,10 +41,10 @@ def export_recorded(root: Path, record: Record, directory: str) -> Exported:
     with prepared(config) as device, staged(directory) as staging:
         assert staging is not None
         made = assemble(config, device, Clocks(device), staging)
-        batches = spread(list(pieces(made.speech.measured, made.decoder.decoding.batch_size)))
-        heard = [Heard(piece.speech, made.decoder.generate(piece.speech)[0]) for piece in batches]
+        batches = evenly_spaced(list(split_batches(made.speech.measured, made.decoder.decoding.batch_size)))
+        heard = [DecodedBatch(part.speech, made.decoder.generate(part.speech)[0]) for part in batches]
         _compare(storage.read_utterances(root, record.cell_id), config, made, heard)
-        return keep(config, record.cell_id, made, staging, device, heard)
+        return export_verified(config, record.cell_id, made, staging, device, heard)
 
 
 def _config(record: Record, directory: str) -> RunConfig:
@@ -54,7 +54,7 @@ def _config(record: Record, directory: str) -> RunConfig:
         raise ExportError(f"its configuration is of another version of quantlab, measure it again: {error}") from None
 
 
-def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, heard: Sequence[Heard]) -> None:
+def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, heard: Sequence[DecodedBatch]) -> None:
     """Of utterances that are one window; random weights have no text to compare.
 
     Raises:
