@@ -1,4 +1,4 @@
-"""Records and their raw counts → intervals, and a verdict for each cell against its baseline.
+"""Intervals and verdicts for a set of records, from their raw counts.
 
 Computed for a whole set of records at once: what several cells share (the corpus, its resamples, the baseline) is
 read and drawn once, and Holm's correction is over all comparisons of the set.

@@ -1,4 +1,4 @@
-"""Which records are compared with which, and on which utterances."""
+"""Pairing of cells with their baselines, on the utterances that both have."""
 
 from __future__ import annotations
 

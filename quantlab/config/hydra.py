@@ -1,4 +1,4 @@
-"""What Hydra makes of a command line: `conf/`, `experiments/` and overrides become plain mappings, one a cell.
+"""Hydra composition: command line, `conf/` and `experiments/` become one plain mapping per cell.
 
 With `hydra_errors.py` the only module that knows Hydra and OmegaConf.
 """

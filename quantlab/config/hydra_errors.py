@@ -1,4 +1,4 @@
-"""What a person did wrong on the command line or in a study of their own, in one line, out of what Hydra says of it."""
+"""Hydra's exceptions as one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How cells become SLURM jobs: what `hydra/launcher=slurm` and `slurm_cpu` set. Strict and frozen; does no I/O."""
+"""Settings of the SLURM launcher (`hydra/launcher=slurm`, `slurm_cpu`): strict, frozen, no I/O."""
 
 from __future__ import annotations
 

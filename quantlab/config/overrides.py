@@ -1,4 +1,4 @@
-"""The command line that gives a configuration again: the nearest options of `conf/`, and what differs from them."""
+"""The shortest command line that reproduces a configuration: the nearest options, then overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The border: a composed mapping becomes a RunConfig, or one line per mistake that says what would have been right."""
+"""Validation of a composed mapping: a `RunConfig`, or one line per mistake with what is allowed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
     if item["type"] == "extra_forbidden":
         return f"{key}: no such key{nearest_key(dotted, model, prefix)}"
     if item["type"] == "missing":
-        return f"{key}: it is needed, and was taken away or never given"
+        return f"{key}: required, but not given"
     if item["type"] == "address":  # what was got may hold a password
         return str(item["msg"])
     if item["type"] == "value_error":

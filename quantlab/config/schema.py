@@ -1,4 +1,4 @@
-"""What a run is asked to do: one strict, frozen model per concept, validated once (`quantlab.config.parse`).
+"""Configuration schema: one strict, frozen model per concept.
 
 Nothing here reads a file, imports torch or sets an environment variable. The YAML in `conf/` mirrors these
 models key by key; a notebook builds them directly.

@@ -1,4 +1,4 @@
-"""The points of a sweep out of a few that were composed: composing one takes a tenth of a second and more.
+"""Expansion of a sweep from a few composed points, as composing one takes a tenth of a second and more.
 
 A point is what its overrides make of the configuration. Where no two axes of a sweep touch the same key, the point of
 several changes is the changes of each together, so that ten models × ten quantizers × ten seeds take twenty

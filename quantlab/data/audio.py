@@ -1,4 +1,4 @@
-"""Whatever libsndfile reads, as what a Whisper hears: float32, mono, 16 kHz."""
+"""Audio decoding: any format of libsndfile to float32, mono, 16 kHz."""
 
 from __future__ import annotations
 

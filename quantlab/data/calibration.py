@@ -1,4 +1,4 @@
-"""Which utterances calibrate static quantization: a seeded random share of the evaluation data.
+"""Choice of calibration utterances for static quantization: a seeded random share of the evaluation data.
 
 Source: arXiv 2511.08093, which takes 10 %.
 """

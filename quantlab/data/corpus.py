@@ -1,4 +1,4 @@
-"""A corpus as a listing: which utterances, their references, where the audio lies. Nothing is decoded here."""
+"""Corpora: selected utterances and their fingerprint. No audio is decoded here."""
 
 from __future__ import annotations
 

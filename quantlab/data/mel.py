@@ -1,4 +1,4 @@
-"""Log-mel features by the model's own extractor: computed once per split and extractor, then memory-mapped.
+"""Log-mel features by the model's own extractor, computed once per split and extractor, then cached.
 
     <cache_dir()>/features/<key>/mel.npy      float32, (rows, mel bins, frames)
     <cache_dir()>/features/<key>/index.json   ids, references, speakers, seconds, problems

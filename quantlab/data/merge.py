@@ -1,4 +1,4 @@
-"""The text of a long recording from the texts of its windows.
+"""Merging of the texts of overlapping windows into the text of a recording.
 
 Where windows overlap, what both heard is in both texts, but for the words at their edges, which are cut. The end of
 the one text is aligned with the beginning of the next (an overlap alignment, as sequence assembly does it), and the

@@ -1,4 +1,4 @@
-"""Noise at a known distance below the speech: white, pink, babble, or recorded.
+"""Additive noise at a given signal-to-noise ratio: white, pink, babble, or recorded.
 
 The ratio is that of mean squares over the whole utterance, its pauses included: the power of the utterance as it is
 stored, over the power of what is added to it. The mixture is neither scaled nor clipped, as float samples need not be;

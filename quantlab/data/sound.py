@@ -1,4 +1,4 @@
-"""Where in a recording there is sound, as its features tell: how much of it two windows share."""
+"""Sound activity in features, and how much of it two neighbouring windows share."""
 
 from __future__ import annotations
 

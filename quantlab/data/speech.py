@@ -1,4 +1,4 @@
-"""What a cell measures: features with their references, by split."""
+"""Features and references of a cell's utterances, by split."""
 
 from __future__ import annotations
 

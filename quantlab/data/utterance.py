@@ -1,4 +1,4 @@
-"""Utterances as a reader of corpora lists them: identity, reference, where the audio lies, and its digest."""
+"""Utterances as a reader lists them: id, reference, location of the audio, digest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WAV headers whose size of the samples is wrong, as programs leave them that write into a pipe or are killed.
+"""Repair of WAV headers with a wrong data size, as programs leave them that write into a pipe.
 
 A size that is too large is libsndfile's business: it reads what is there, and says so in its log. One that is too
 small it takes for the whole; `mended` sees to those.

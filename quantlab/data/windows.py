@@ -1,4 +1,4 @@
-"""From an utterance of a corpus to what the encoder is given: noise added, and cut into windows where it is long.
+"""Encoder input from an utterance: noise added, long audio cut into windows.
 
 `chunked` takes windows of full length that overlap, so that a word that one of them cuts is whole in the next;
 `consecutive` ends each window at a quiet place and begins the next one there. Both know where they cut before anything

@@ -1,4 +1,4 @@
-"""What decodes: an engine turns log-mel features into token ids, and says how long it took."""
+"""Decoding engines: log-mel features in, token ids and elapsed time out."""
 
 from __future__ import annotations
 

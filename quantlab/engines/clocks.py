@@ -1,4 +1,4 @@
-"""Clock, threads and memory of the process that runs a cell."""
+"""Stopwatches, thread settings and memory of the measuring process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoder and decoding step compiled by torch, decoded greedily with a static cache.
+"""Compiled engine: encoder and decoding step by torch.compile, greedy, with a static cache.
 
 The shapes are two, however long the utterances: a full batch in the encoder, one token of a full batch in the
 decoder; a smaller batch is padded. All of it is compiled by `build`, before anything is timed. The prompt is not

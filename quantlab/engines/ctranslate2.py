@@ -1,4 +1,4 @@
-"""CTranslate2's own decoding, what faster-whisper runs; it is given our features and our prompt."""
+"""CTranslate2 engine, as in faster-whisper, given our features and prompt."""
 
 from __future__ import annotations
 

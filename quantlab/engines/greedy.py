@@ -1,4 +1,4 @@
-"""Greedy decoding over a static cache, where every tensor of a step keeps its place in memory.
+"""Greedy decoding loop over a static cache, every tensor of a step at a fixed address.
 
 So a step takes no arguments and returns nothing: it is compiled once, and on CUDA recorded as a CUDA graph, which is
 replayed by one call. Launching its kernels one by one takes longer than they do: on an H100 large-v2's eager step is

@@ -1,4 +1,4 @@
-"""Whisper's way through a recording: the last timestamp of a window says where the next one begins.
+"""Sequential long-form decoding: the last timestamp of a window says where the next begins.
 
 The procedure is transformers' own `generate` for more than a window (Radford et al., "Robust Speech Recognition via
 Large-Scale Weak Supervision", section 4.5): here is what it is given, and what is taken from it.

@@ -1,4 +1,4 @@
-"""transformers' own `generate`, eager."""
+"""Eager engine: transformers' own `generate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""whisper.cpp's own loop, `whisper_full`, on our features; one utterance at a time.
+"""whisper.cpp engine (`whisper_full`), given our features, one utterance at a time.
 
 Greedy, without times, context or fall-back, one segment: what transformers does. The batch is a loop within the
 timed region.

@@ -1,4 +1,4 @@
-"""The quantized model itself as a folder: written once a cell is proven and measured, loaded again by `load`.
+"""Export of quantized models as folders, and loading them again by `load`.
 
 Nothing here imports torch before it is used: the process that plans a grid asks `place` what is exported already.
 """

@@ -1,4 +1,4 @@
-"""The model of a cell that was measured before: made anew as its record says, held against it, and exported."""
+"""Export of a recorded cell: its model rebuilt, held against the record, written."""
 
 from __future__ import annotations
 

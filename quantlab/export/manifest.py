@@ -1,4 +1,4 @@
-"""`quantlab.json`: what an exported folder says of itself, and whether the files beside it are the ones it names."""
+"""`quantlab.json`, the manifest of an exported folder, and the check of the files beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a grid leaves to do: models of cells that were recorded before, when nobody asked for them."""
+"""Exports still missing for cells that were recorded before."""
 
 from __future__ import annotations
 

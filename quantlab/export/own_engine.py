@@ -1,4 +1,4 @@
-"""A model in an engine of its own, called as one of transformers is."""
+"""Exported models of other engines behind the interface of transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where exported models lie; a folder is there whole or not at all.
+"""Folders of exported models, published whole or not at all.
 
 <export.dir>/<label>-<cell id>/        an exported model
 <export.dir>/.<host>.<pid>.<hex>.tmp/  one that a process is working on

@@ -1,4 +1,4 @@
-"""From a folder to a model: the manifest is checked first, then every tensor, before anything is built of them."""
+"""Loading of an exported folder: the manifest is checked first, then every tensor."""
 
 from __future__ import annotations
 

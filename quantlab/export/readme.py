@@ -1,4 +1,4 @@
-"""The README of an exported folder: what it is, and the line that loads it."""
+"""README of an exported folder."""
 
 from __future__ import annotations
 

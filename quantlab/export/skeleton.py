@@ -1,4 +1,4 @@
-"""A quantized model without its values: the modules that a library makes, of the right shape, to be filled.
+"""Quantized model without values: the modules that a library makes, to be filled with tensors.
 
 Each Linear that is to be quantized is made anew, of zeros and alone, and given to the library's own `setup`. So what a
 file can decide is the value of tensors; which modules there are, and how they compute, is the library's code.

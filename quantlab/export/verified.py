@@ -1,4 +1,4 @@
-"""The last step of an export: write, load again, compare, and only then give the folder its name."""
+"""Verified export: write, load again, compare, and only then publish the folder."""
 
 from __future__ import annotations
 

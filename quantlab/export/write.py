@@ -1,4 +1,4 @@
-"""The files of an exported folder: complete in itself, so that neither the checkpoint nor the hub is needed again."""
+"""Files of an exported folder, complete without the checkpoint or the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is measuring a cell: one process at a time, here or on another machine that shares the folder.
+"""Claims on cells: one process at a time measures a cell, also among machines that share the folder.
 
 A claim is a lock of the operating system on `<root>/claims/<cell_id>.lock`: a process that is killed frees it, so that
 no claim is ever stale. What is beside it, `<cell_id>.json`, tells a person whose it is.

@@ -1,4 +1,4 @@
-"""From configurations to cells: resolve, identify, refuse what cannot be. Nothing is measured or written here."""
+"""Planning of a grid: configurations become cells, impossible ones are refused. Nothing is measured or written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fork server imports once, so that each cell's process has it at no cost. Imports only: no operator runs.
+"""Imports of the fork server, so that each cell's process has them at no cost. No operator runs here.
 
 Nor may CUDA be asked anything: a process that has asked cannot be forked into one that computes. transformers imports
 torchao, which asks what the GPU can do, so where there is a driver each cell's process imports it for itself.

@@ -1,4 +1,4 @@
-"""What a person sees while the grid runs: one line per cell, with a bar for the utterances while it is measured."""
+"""Progress display of a grid: one line per cell, with a bar for the utterances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole grid: run the cells that are not recorded yet, show what came out, tell how to go on."""
+"""Running a grid: the cells that are not recorded yet, then the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cell and its baseline one at a time, each in a fresh process, where both do not fit in memory.
+"""Timing of a cell and its baseline in alternating processes, where both do not fit in memory.
 
 A round is A B B A of whole processes, every other round B A A B, over the same batches; it counts as one block, as
 what a process happens to get (its place in memory, the clock of its core) is shared by all its calls. A round costs

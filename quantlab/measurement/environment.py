@@ -1,4 +1,4 @@
-"""Where a cell was measured: enough to tell whether two records may be compared, and to set the place up again."""
+"""Description of where a cell was measured: hardware, versions, commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What else went on in the machine while a cell was timed: steal, other load, frequency, throttling.
+"""Interference during timing: steal, other load, frequency, throttling.
 
 Counters are read before and after; what has no counter is sampled between the timed calls. Nothing runs beside them.
 """

@@ -1,4 +1,4 @@
-"""The cell beside its baseline, taking turns on the same batches, so that drift of the machine cancels.
+"""Interleaved timing of a cell and its baseline on the same batches, so that drift of the machine cancels.
 
 A block is A B B A (cell, baseline, baseline, cell) on one batch, every other block B A A B: whatever changes slowly
 or steadily in the machine meets both alike. Blocks follow each other until the interval of the ratio of the two

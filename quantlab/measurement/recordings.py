@@ -1,4 +1,4 @@
-"""From what was decoded of each window to scored utterances, and those of which a passage is missing."""
+"""Scored utterances from decoded windows, and recordings with missing passages."""
 
 from __future__ import annotations
 

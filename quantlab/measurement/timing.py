@@ -1,4 +1,4 @@
-"""One timed call: a batch goes in, its raw timing comes out."""
+"""One timed call of an engine on one batch."""
 
 from __future__ import annotations
 

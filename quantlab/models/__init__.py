@@ -1,4 +1,4 @@
-"""Checkpoints: the shipped one, a folder, the hub at a pinned revision, or random weights of an architecture.
+"""Checkpoints: shipped, local folder, hub at a pinned revision, or random weights of an architecture.
 
 Nothing from outside is executed: safetensors only, no pickle, no code of a repository. Whatever the source, a
 checkpoint is loaded from a folder that was checked first, so there is one way in and no network in it.

@@ -1,4 +1,4 @@
-"""Where else on this machine a published model may lie: the caches of other programs."""
+"""Copies of published models in the caches of other programs."""
 
 from __future__ import annotations
 

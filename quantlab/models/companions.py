@@ -1,4 +1,4 @@
-"""All of a checkpoint but its weights, as a folder: configuration, generation settings, tokenizer, front end."""
+"""Configuration, generation settings, tokenizer and feature extractor of a checkpoint, written to a folder."""
 
 from __future__ import annotations
 

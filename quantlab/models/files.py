@@ -1,4 +1,4 @@
-"""How a checkpoint's files are read: regular files of bounded size, JSON objects and safetensors, and nothing else."""
+"""Reading of checkpoint files with bounds: regular files, JSON objects, safetensors of floats."""
 
 from __future__ import annotations
 

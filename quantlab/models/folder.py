@@ -1,4 +1,4 @@
-"""What a checkpoint's folder must hold: the layout that `save_pretrained` of transformers writes."""
+"""Checks of a checkpoint folder in the layout of `save_pretrained`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What else people give as `model.path`: named for what it is, with what to do."""
+"""Error messages for unsupported kinds of `model.path`: what it is, what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load a checkpoint from a checked folder, and refuse it by name where its tensors are not the model's."""
+"""Loading of a checked checkpoint folder; tensors must be exactly the model's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real architecture with seeded weights: speed and size are real, the text is not."""
+"""Random weights of a real architecture: speed and size are real, the text is not."""
 
 from __future__ import annotations
 

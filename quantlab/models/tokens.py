@@ -1,4 +1,4 @@
-"""The tokens that decoding starts from, ends with and never takes: made of tokenizer and config once, for every engine.
+"""Special tokens for decoding (prompt, end, suppressed), read from tokenizer and configuration.
 
 Older checkpoints, and many fine-tuned ones, have a generation_config.json without them or none at all; decoding would
 then begin without language, task and `<|notimestamps|>`, and hear something else. So what follows from the tokenizer is

@@ -1,4 +1,4 @@
-"""A module that computes in another floating-point type than the model around it, as some kernels ask."""
+"""Casts around a module that computes in another floating-point dtype than the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The token embedding as rows of the quantized output projection.
+"""Token embedding that reads its rows from the quantized output projection.
 
 In Whisper the two are one matrix. Quantized (`quant.embedding=true`) they stay one: the projection multiplies by it,
 and the embedding turns only the rows of the tokens at hand back into floating-point numbers.

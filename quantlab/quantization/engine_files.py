@@ -1,4 +1,4 @@
-"""Files of engines of their own: where one is written, and what is told of one that cannot be read."""
+"""Files of other engines: a folder for a converted model, and errors of unreadable ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a quantized model of PyTorch consists of, as tensors that safetensors can hold, and those tensors in its place.
+"""Quantized PyTorch models as plain tensors for safetensors, and back.
 
 Every tensor keeps its type and its bits: packed integers, scales, zero points, codebooks. What torch itself packs
 (dynamic int8) is unpacked into integers, scales and zero points, and packed again.

@@ -1,4 +1,4 @@
-"""What proves that quantization happened: the model itself, looked at before and after."""
+"""Receipt: evidence that quantization happened, read off the model before and after."""
 
 from __future__ import annotations
 

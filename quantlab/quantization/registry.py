@@ -1,4 +1,4 @@
-"""Which quantizers there are: one file of `backends` per library, found by its name; other packages add theirs.
+"""Registry of quantizers: one file of `backends` per library, and entry points of other packages.
 
 Nothing here imports torch or a quantization library: the process that plans a grid asks `why_unsupported` about
 every cell.

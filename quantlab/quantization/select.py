@@ -1,4 +1,4 @@
-"""Which Linear modules of a model are quantized, and how another module takes the place of one."""
+"""Selection of the Linear modules to quantize, and replacement of modules."""
 
 from __future__ import annotations
 

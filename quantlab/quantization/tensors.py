@@ -1,4 +1,4 @@
-"""What a module holds: every tensor that can be reached from it, with its dtype, bytes and address.
+"""Tensors that a module holds, with dtype, bytes and address.
 
 Sizes follow one rule: bytes of all unique tensors that a model holds, wherever its modules keep them
 (parameters, buffers, plain attributes, dictionaries, inner tensors of tensor subclasses, packed objects of

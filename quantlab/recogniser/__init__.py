@@ -1,1 +1,1 @@
-"""A recogniser as a configuration asks for, built, and what identifies it."""
+"""A recogniser as a configuration asks for, assembled, and the fingerprints of what it reads."""

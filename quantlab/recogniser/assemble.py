@@ -1,4 +1,4 @@
-"""From a configuration to a recogniser that decodes: load → features → quantize → calibrate → verify."""
+"""Assembly of a recogniser: load, features, quantize, calibrate, verify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a cell the same cell: its resolved configuration, what it reads, and the libraries behind its figures."""
+"""Resolved configuration, content fingerprints and id of a cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records packed into one file: `tar -cJf records.tar.xz -C mlruns cells`, read like the folder that they came from."""
+"""Records packed in a tar file: `tar -cJf records.tar.xz -C mlruns cells`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The id of a cell: a hash of its configuration, of what it reads, and of the versions behind its figures."""
+"""Cell ids: a hash of the configuration, of what the cell reads, and of library versions."""
 
 from __future__ import annotations
 

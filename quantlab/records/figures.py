@@ -1,4 +1,4 @@
-"""From raw samples to figures, by DESIGN's definitions. No torch: `report` and `verify` use it too."""
+"""Figures (RTF, latency, error rates) computed from raw samples; without torch."""
 
 from __future__ import annotations
 

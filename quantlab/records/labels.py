@@ -1,4 +1,4 @@
-"""Names of checkpoints, corpora and cells, and what tells those of one name apart: the same wherever cells are listed.
+"""Labels of checkpoints, corpora and cells, with what distinguishes those of one name; the same in every output.
 
 Two cells compare only if they heard the same corpus, and are of one model only if their checkpoint is the same: by
 fingerprint, as a name says too little. What is added to a name is as little as tells the cells of one list apart.

@@ -1,4 +1,4 @@
-"""The record: a cell's result, complete in itself.
+"""Record schema: the result of one cell, complete in itself.
 
 Rates are never stored without the counts they come from, so that every figure can be computed again.
 """

@@ -1,4 +1,4 @@
-"""What the dump of a configuration looks like, as far as whoever reads one relies on it.
+"""Structural checks of a stored configuration, as far as its readers rely on it.
 
 A record may be of another version, with other keys and other limits, so that its configuration is not validated again:
 but a text stays a text, and what is one value is no list.

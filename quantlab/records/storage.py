@@ -1,4 +1,4 @@
-"""Records on disk, each there whole or not at all.
+"""Atomic storage of records on disk.
 
 <output_dir>/cells/<cell_id>/record.json        everything but the utterances
 <output_dir>/cells/<cell_id>/utterances.jsonl   raw references and hypotheses, one utterance a line

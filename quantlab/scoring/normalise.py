@@ -1,4 +1,4 @@
-"""Text normalisers: what of two texts has to agree for a word to count as right."""
+"""Text normalisers, applied to reference and hypothesis before they are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalise, align, count. Raw text goes in; counts come out, and rates only from counts."""
+"""Scoring of a hypothesis: normalise, align, count errors."""
 
 from __future__ import annotations
 

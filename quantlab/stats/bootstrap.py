@@ -1,4 +1,4 @@
-"""The bootstrap of error rates: how far a rate, or a difference of two, could lie from what was measured.
+"""Bootstrap confidence intervals of error rates and of their differences.
 
 Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation" (ICASSP 2004).
 A resample draws as many units as there are, with replacement; errors and reference words are summed over the same

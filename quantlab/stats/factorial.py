@@ -1,4 +1,4 @@
-"""Main effects of a factorial experiment: what one choice costs while every other choice is the same.
+"""Main effects in a factorial design: the effect of one factor while all others stay the same.
 
 The effect of level b against level a of a factor is the mean over matched pairs of systems, which differ in nothing
 but that factor, of WER(b) − WER(a) (Box, Hunter, Hunter, "Statistics for Experimenters", section 5.4). All systems

@@ -1,4 +1,4 @@
-"""A cell against its baseline on the same utterances: a second test, Holm's correction, and one word."""
+"""Paired comparison with the baseline: MAPSSWE test, Holm's correction, verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Error rates of many systems on one corpus, or differences of error rates, each with its interval."""
+"""Error rates of several systems on one corpus, and their differences, with bootstrap intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ratio of two times, from calls that took turns; when it is known well enough, and what it says."""
+"""Ratio of two times from interleaved calls: estimate, convergence, verdict."""
 
 from __future__ import annotations
 

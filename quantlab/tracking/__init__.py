@@ -1,4 +1,4 @@
-"""Records → MLflow. Records are the truth and MLflow is a view of them; nothing else here imports MLflow.
+"""MLflow tracking: a view of the records, which stay the truth. Nothing else imports MLflow.
 
 MLflow is imported when a function needs it and never before: that costs about 4 s, which a grid with nothing
 left to do must not pay.

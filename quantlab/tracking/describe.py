@@ -1,4 +1,4 @@
-"""What MLflow is told about a record: parameters, metrics, tags, the corpus. Pure functions, no MLflow."""
+"""Parameters, metrics, tags and dataset of a record for MLflow. Pure functions, without MLflow."""
 
 from __future__ import annotations
 

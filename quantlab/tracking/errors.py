@@ -1,4 +1,4 @@
-"""What can go wrong between records and MLflow."""
+"""Errors of tracking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record becomes a run, once, however often and by whomever it is asked."""
+"""Logging of a record as one MLflow run, however often it is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a folder of records remembers of MLflow, so that nothing known is asked again and MLflow is not imported.
+"""Local notes on what MLflow has already, so that it need not be asked or imported.
 
 <root>/cells/<cell_id>/mlflow.json      the run of the record, by store
 <root>/sweeps/<sweep>.<content>.json    the summary run, by store

@@ -1,4 +1,4 @@
-"""What a grid has for MLflow, brought there without a cell ever waiting for long: the rest is brought later."""
+"""Queue of a grid's runs for MLflow; no cell waits for it long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage
 from quantlab.tracking import runs, summary
-from quantlab.tracking.courier import BackgroundLogger
+from quantlab.tracking.background import BackgroundLogger
 from quantlab.tracking.errors import TrackingError, Unreachable
 from quantlab.tracking.log import log_once
 from quantlab.tracking.markers import begin_sweep, cell_marker, logged_run, sweep_marker

@@ -1,4 +1,4 @@
-"""Whether a server answers, found out in a second or two and without importing MLflow."""
+"""Quick check whether a server answers, without importing MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run shows which record: one is kept and the others go.
+"""Search and deduplication of MLflow runs: one run per record is kept.
 
 Several processes, on several machines, may log the same record at once, and each may be killed at any moment. None of
 them asks the others. Each looks again when its run is complete, and keeps the same one as everybody else: of the

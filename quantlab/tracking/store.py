@@ -1,4 +1,4 @@
-"""The store behind MLflow: where it is, set up once, reached quickly or given up quickly."""
+"""MLflow's store: location, set-up, and connection with time limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep becomes one summary run: its table, its plots, the best figures, and links to its cells side by side."""
+"""Summary run of a sweep: table, plots, best figures, links to its cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All records of a folder → MLflow, once each, in any order and from several machines at the same time."""
+"""Synchronisation of a folder's records with MLflow, once each, also from several machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How MLflow's page presents a grid: the notes, and saved views of the run list with columns and charts that matter.
+"""Notes, saved views and charts of a grid on MLflow's pages.
 
 MLflow shows no metrics in its run list by default, and its chart page begins with whatever comes first in the alphabet.
 A view saved with its Share button lives in a tag of the experiment and can be named in a link; `saved_view` writes such

@@ -1,4 +1,4 @@
-"""Who is writing a run, in a tag of the run, so that others can tell whether it will ever be complete.
+"""Ownership of a run that is being written, in a tag, so that others see whether it will be complete.
 
 MLflow has no such notion: a run whose process was killed is RUNNING for ever.
 """

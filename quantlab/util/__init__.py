@@ -1,1 +1,1 @@
-"""What every package may use: errors, files, the machine, the terminal. Imports nothing else of quantlab."""
+"""Utilities shared by all packages: errors, files, the machine, the terminal. Imports nothing else of quantlab."""

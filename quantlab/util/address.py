@@ -1,4 +1,4 @@
-"""The address of a server: a text that shows its host alone, and keeps to itself what may be secret."""
+"""Server addresses that print their host alone, so that no password or token is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joules of a timed region, read with zeus (extra `energy`) from the machine's own counters.
+"""Energy of a timed region in joules, read with zeus (extra `energy`) from the machine's own counters.
 
 Zeus finds the counters: RAPL's zones below /sys/class/powercap, NVML's behind CUDA's numbering of the GPUs. Its
 `ZeusMonitor` is not used, as it costs what we came to measure: it imports pandas and scikit-learn, and its reading of

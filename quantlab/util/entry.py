@@ -1,4 +1,4 @@
-"""How every command begins and ends: the signals that stop it, a place to print to, and one line where it cannot go on.
+"""Start and end of every command: signals, output streams, one-line errors.
 
 Imports nothing that takes time, so that a signal in the first second finds it ready.
 """

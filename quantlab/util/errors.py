@@ -1,4 +1,4 @@
-"""What can go wrong that a person can mend: each message says what was got, what is allowed, what to do next."""
+"""Errors that a user can fix: each message says what was given, what is allowed, what to do next."""
 
 from __future__ import annotations
 

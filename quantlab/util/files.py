@@ -1,4 +1,4 @@
-"""Files by their content: regular ones only, every byte counts, and what has not changed is not read again."""
+"""Reading and hashing of regular files; a file that has not changed is hashed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a repository on the Hugging Face hub: cached, else fetched, else one clear sentence.
+"""Files of the Hugging Face hub: from the cache, else downloaded, else a one-line error.
 
 `huggingface_hub` alone takes 23 s of retries to notice that there is no network; here one short look decides.
 """

@@ -1,4 +1,4 @@
-"""What this machine is and has, found without importing torch: the parent process never needs it."""
+"""Hardware of this machine (cores, devices, memory), found without importing torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the NVIDIA driver tells of a GPU while it works, through NVML."""
+"""GPU monitoring through NVML: clocks, throttling, memory, other processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from outside as a person can read it: names, reasons and texts of records, checkpoints and corpora.
+"""Text from outside made safe to print: control characters and line breaks in names, reasons, transcripts.
 
 A terminal obeys what stands in them, a mark of direction turns around what follows, and a line break forges a line.
 Every output passes what it shows through here, and then through the escape of its own markup.

@@ -1,4 +1,4 @@
-"""What takes long before the first cell is begun says how far it is."""
+"""Progress messages while a large grid is composed and planned."""
 
 from __future__ import annotations
 

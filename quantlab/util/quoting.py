@@ -1,4 +1,4 @@
-"""Values as the grid's command line takes them: in Hydra's grammar, and quoted for a shell."""
+"""Quoting of values for Hydra's grammar and for a shell."""
 
 from __future__ import annotations
 

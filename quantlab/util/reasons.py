@@ -1,4 +1,4 @@
-"""One reason of several cells stands once: their texts may differ in words that name model or quantizer, no more."""
+"""Grouping of equal failure reasons, so that each is printed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets out of every text that is printed or kept: a reason, a traceback, a log, a refusal, what MLflow is told.
+"""Removal of secrets from everything that is printed or stored.
 
 A setting holds none: what would be one is refused (`exposed`, asked by `quantlab.config.parse`), but for the address of
 the tracking server, which shows no more than its host (`quantlab.util.address`). What is left is text of others: the

@@ -1,4 +1,4 @@
-"""Where the files that ship with quantlab lie."""
+"""Paths of the files that ship with quantlab: configuration, models, corpora."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source of code that is not quantlab's: its version often stays as it is while somebody works on it."""
+"""Hashes of source code outside quantlab (plug-ins, editable installs), which changes without a new version."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ GRID = [
     ("+quant.speed=9", "quant.speed: no such key"),
     ("++quant.bitz=3", "quant.bitz: no such key; did you mean 'quant.bits'?"),
     ("quant={a:1}", "quant is a group: choose one of its options, quant=NAME"),
-    ("~quant", "quant: it is needed"),
+    ("~quant", "quant: required, but not given"),
     # paths that cannot be looked at
     (f"model.path={LONG}", f"'{LONG[:79]}… (302 characters): File name too long"),
     (f"dataset=manifest dataset.path={LONG}", f"'{LONG[:79]}… (302 characters): File name too long"),

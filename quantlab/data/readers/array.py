@@ -1,4 +1,4 @@
-"""Audio as numbers with a sampling rate, as `datasets` decodes it."""
+"""Audio given as an array with a sampling rate, as `datasets` decodes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpora from the Hugging Face hub: the Parquet files of the splits asked for, at one revision.
+"""Corpora on the Hugging Face hub: Parquet files of the requested splits at one revision.
 
 `datasets` reads them. It does not choose them: `load_dataset(repo, config)` would fetch every split of a
 configuration, 60 GB of training data for LibriSpeech.

@@ -1,4 +1,4 @@
-"""Long recordings out of a corpus of short ones: its utterances one after the other, with pauses between them.
+"""Long recordings made by joining utterances of a corpus, with pauses between them.
 
 What is said is known, and known to be recognised when heard one by one: whatever is lost beyond that is lost by
 cutting into windows and joining again. Nothing is stored; a recording is put together when it is decoded.

@@ -1,4 +1,4 @@
-"""A folder of Kaldi: `wav.scp` and `text`; `segments`, `utt2spk`, `utt2lang` where they are there. Nothing is executed.
+"""Kaldi data folders: `wav.scp` and `text`; `segments`, `utt2spk`, `utt2lang` where present.
 
 Source: kaldi-asr.org/doc/data_prep.html
 """

@@ -1,4 +1,4 @@
-"""Cuts of lhotse: one stretch of one channel of a recording with what is said in it, one JSON object a line.
+"""Cut manifests of lhotse: one supervised stretch of one channel per line.
 
 Source: lhotse.readthedocs.io/en/latest/cuts.html
 """

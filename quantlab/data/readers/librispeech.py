@@ -1,4 +1,4 @@
-"""LibriSpeech as it unpacks: `test-clean/1089/134686/1089-134686.trans.txt` beside the FLACs it names."""
+"""LibriSpeech in its official folder layout."""
 
 from __future__ import annotations
 

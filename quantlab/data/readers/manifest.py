@@ -1,4 +1,4 @@
-"""Manifests: an utterance a row, its audio and its reference; `speaker`, `split`, `id` and a segment at will.
+"""Manifests: one utterance per row with audio and reference; optional speaker, split, id and more.
 
 The corpus that ships with the project is one, `{"audio": PATH, "text": REFERENCE}` a line. NeMo's manifests, the tables
 of Common Voice, cuts of lhotse and folders of Kaldi are others.

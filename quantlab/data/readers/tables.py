@@ -1,4 +1,4 @@
-"""Files that list utterances, as rows of keys and values: JSON, one object a line or an array of them; TSV; CSV."""
+"""Tabular files of utterances: JSON, JSON Lines, TSV, CSV."""
 
 from __future__ import annotations
 

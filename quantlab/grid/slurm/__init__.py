@@ -1,1 +1,1 @@
-"""A grid as jobs of SLURM: what is composed at submission lies on disk as a batch, and the jobs run that file."""
+"""Grids as SLURM jobs: the composed batch lies on disk, and the jobs run that file."""

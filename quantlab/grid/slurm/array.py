@@ -1,4 +1,4 @@
-"""A batch as arrays of jobs, through submitit."""
+"""Submission of a batch as job arrays, through submitit."""
 
 from __future__ import annotations
 

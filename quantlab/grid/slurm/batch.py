@@ -1,4 +1,4 @@
-"""A batch: the cells of one submission as they were composed, and which job of an array runs which.
+"""Batches: the composed cells of one submission, and which array task runs which.
 
 <output_dir>/jobs/<batch>/batch.json             what is to be run; never changed
 <output_dir>/jobs/<batch>/submitted.json         the SLURM job of each task, once sbatch has answered

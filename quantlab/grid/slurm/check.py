@@ -1,4 +1,4 @@
-"""Whether a cell is on this node what it was when it was submitted."""
+"""Check on the node that a cell is the one that was submitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cells of a grid need a job of SLURM."""
+"""Cells of a grid that need a SLURM job."""
 
 from __future__ import annotations
 

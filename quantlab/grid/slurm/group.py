@@ -1,4 +1,4 @@
-"""Which cells share a job."""
+"""Grouping of cells into jobs."""
 
 from __future__ import annotations
 

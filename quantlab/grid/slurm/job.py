@@ -1,4 +1,4 @@
-"""What runs inside a job: one task of a batch. Its cells are those on disk, and records tell which are left to do.
+"""Code that runs inside a SLURM job: one task of a batch.
 
 A job may be stopped at any moment and started again; what it has to know then is on disk, so that a start after
 preemption, requeue or the failure of a node does only what has no record.

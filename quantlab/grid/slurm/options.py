@@ -1,4 +1,4 @@
-"""The options of sbatch that a launcher's settings mean, the same for submitit and for a script."""
+"""Options of sbatch from a launcher's settings, for submitit and for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the cells of a folder's batches are: which job each belongs to, and what SLURM says of that job now."""
+"""State of the cells of a folder's batches: their jobs, and what SLURM says of those."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch as a script for sbatch, for those who submit by hand."""
+"""Batch script for sbatch, for those who submit by hand."""
 
 from __future__ import annotations
 

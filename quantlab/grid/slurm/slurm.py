@@ -1,4 +1,4 @@
-"""What SLURM tells of jobs by its commands. Never by their exit codes: a record alone says that a cell succeeded."""
+"""Queries to SLURM's commands. An exit code is never evidence: only a record says that a cell is done."""
 
 from __future__ import annotations
 

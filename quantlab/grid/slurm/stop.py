@@ -1,4 +1,4 @@
-"""What SLURM's signals mean inside a job: SIGTERM, and the one before the time limit."""
+"""Signals of SLURM inside a job: SIGTERM, and the warning before the time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grid on a cluster: plan for its nodes, write the batch, submit it as an array, and wait or not."""
+"""Submission of a grid: plan for the nodes, write the batch, submit an array, wait."""
 
 from __future__ import annotations
 

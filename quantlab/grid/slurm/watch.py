@@ -1,4 +1,4 @@
-"""Waiting for jobs: a line for each cell that is recorded, and a record for each whose job ended without one."""
+"""Waiting for jobs: a line per recorded cell, and a record for each job that ended without one."""
 
 from __future__ import annotations
 

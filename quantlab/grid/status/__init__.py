@@ -1,1 +1,1 @@
-"""Where every cell of a folder is: recorded, being measured, waiting in a queue of SLURM, or lost there."""
+"""State of every cell of a folder: recorded, running, queued by SLURM, or lost."""

@@ -1,4 +1,4 @@
-"""One line per cell, out of records, claims, batches, and what SLURM says of the jobs of those that are open."""
+"""One status line per cell, from records, claims, batches and SLURM's queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head of a record: what became of the cell, without the receipt and the figures, which are most of the file."""
+"""Heads of records: status and settings without the rest, which takes most of the reading time."""
 
 from __future__ import annotations
 

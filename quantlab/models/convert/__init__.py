@@ -1,4 +1,4 @@
-"""Checkpoints in the files of other programs, made once into folders of transformers, in the cache.
+"""Conversion of other programs' checkpoints to folders of transformers, cached by content.
 
     <cache_dir()>/checkpoints/<key>/    as `save_pretrained` would write it
 

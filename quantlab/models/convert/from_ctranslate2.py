@@ -1,4 +1,4 @@
-"""A folder of CTranslate2, as faster-whisper has it, as a folder of transformers.
+"""Conversion of a CTranslate2 model folder (faster-whisper).
 
 Its file has query, key and value in one matrix, one upon the other. Integers become the fp32 that they stand for.
 """

@@ -1,4 +1,4 @@
-"""A file of whisper.cpp as a folder of transformers.
+"""Conversion of a ggml file (whisper.cpp).
 
 Blocks become the fp32 that they stand for.
 """

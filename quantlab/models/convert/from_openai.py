@@ -1,4 +1,4 @@
-"""A checkpoint of OpenAI's (`base.pt`) as a folder of transformers.
+"""Conversion of an OpenAI checkpoint (`base.pt`).
 
 It is a pickle. `torch.load(weights_only=True)` reads it, which makes tensors and plain containers and runs nothing, in
 a process of its own: nothing else sees what a broken one does to it.

@@ -1,4 +1,4 @@
-"""A tokenizer made of its tokens' texts alone: what files of other programs have of it.
+"""Tokenizers rebuilt from the strings of their tokens.
 
 Whisper's tokens are those of a byte-level BPE, numbered in the order in which they were merged: what each was merged of
 follows from those before it, as in tiktoken.

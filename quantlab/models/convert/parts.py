@@ -1,4 +1,4 @@
-"""What a checkpoint in the layout of transformers is made of: its parameters by name, and its files.
+"""Parameters and files of a checkpoint in transformers' layout, and how they are written.
 
 Values are taken from where they lie one tensor at a time, so that memory does not grow with the checkpoint.
 """

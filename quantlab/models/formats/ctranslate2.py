@@ -1,4 +1,4 @@
-"""CTranslate2's `model.bin`, read without the library: what there is, of which type, how large, and where it lies."""
+"""Reader of CTranslate2's `model.bin` without the library: variables, dtypes, sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file that people download, measured as it is: quantized by whoever made it, decoded by its own engine.
+"""Files as they were downloaded, quantized by somebody else, run by their own engine.
 
 Nothing is quantized here. The keys of `quant` say what the file holds, and are read off it.
 """

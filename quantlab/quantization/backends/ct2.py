@@ -1,4 +1,4 @@
-"""CTranslate2, what faster-whisper runs: the model in its own file, decoded by its own engine.
+"""CTranslate2: the model converted to its format and run by its engine, as in faster-whisper.
 
 int8 is symmetric, one scale per output channel, and multiplies with activations that are quantized to 8 bit per
 row at every call; embeddings and convolutions are int8 too. The library quantizes a model as a whole.

@@ -1,4 +1,4 @@
-"""whisper.cpp: the model in its own file (ggml), decoded by its own loop.
+"""whisper.cpp: the model converted to ggml and run by whisper.cpp.
 
 Blocks of 32 weights in a row share a scale in f16, and a minimum with `_1`. `_k` formats have blocks of 256, in which
 groups of 16 or 32 have scales (and minima) of 4 to 8 bits, and these share one or two in f16. Activations are quantized

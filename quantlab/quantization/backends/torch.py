@@ -1,4 +1,4 @@
-"""Dynamic int8 of torch itself: weights int8 beforehand, activations uint8 per tensor at every call. CPU only.
+"""torch dynamic int8: int8 weights, uint8 activations with one scale per tensor at run time.
 
 The engines of x86 (fbgemm, onednn, x86) use 7 of the activations' 8 bits, so that 16-bit sums cannot overflow;
 qnnpack uses all 8. The same configuration is therefore a little more accurate on ARM.

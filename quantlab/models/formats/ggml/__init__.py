@@ -1,1 +1,1 @@
-"""whisper.cpp's own file format (ggml): what stands where, a writer, and a reader that knows nothing of the writer."""
+"""whisper.cpp's file format (ggml): layout, writer, and an independent reader."""

@@ -1,4 +1,4 @@
-"""ggml's block formats, quantized by the library that whisper.cpp itself multiplies with.
+"""Block quantization of ggml, by the library that whisper.cpp itself uses.
 
 The wheel of the binding exports no function for it, but the library of ggml that comes with it does: a handle of the
 binding finds it there, as it looks through everything that the binding is linked with.

@@ -1,4 +1,4 @@
-"""What whisper.cpp calls the modules and parameters of transformers' Whisper.
+"""Names of modules and parameters in whisper.cpp and in transformers.
 
 Source: whisper.cpp 1.8, src/whisper-arch.h.
 """

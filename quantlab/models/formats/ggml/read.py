@@ -1,4 +1,4 @@
-"""What a file of whisper.cpp holds, read off its headers; shares nothing with the writer.
+"""Reader of ggml files; shares no code with the writer.
 
 Source: whisper.cpp 1.8, `whisper_model_load`; ggml, ggml-common.h (block sizes).
 """

@@ -1,4 +1,4 @@
-"""A checkpoint's tokens as whisper.cpp wants them: it derives special ids from the vocabulary's size.
+"""Vocabularies of ggml files: token ids laid out as whisper.cpp derives its special tokens.
 
 What never comes is told through words, as whisper.cpp looks up the tokens that it suppresses by their text and its
 loop has no other way in: the words of this file need not be the tokens' text, of which only ids are read. A file that

@@ -1,4 +1,4 @@
-"""A Whisper of transformers as the file that whisper.cpp loads.
+"""Writer of ggml files from a Whisper of transformers.
 
 The file: magic, eleven numbers, mel filters, vocabulary, tensors; everything little-endian. As whisper.cpp's own
 `quantize` does, every matrix but the positional embeddings is quantized, convolutions stay in f16, the rest in f32.

@@ -1,4 +1,4 @@
-"""A thread that carries tasks to MLflow, one after another, while it is let.
+"""Background thread that sends tasks to MLflow, one after another.
 
 It goes on with what it began: nothing is started a second time while the first may still arrive. When its time is over
 it stops before its next request, as nothing else may run while a cell is timed.
