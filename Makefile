@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak lint format lock wheel clean
+.PHONY: demo test soak lint docs format lock wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY) ## quantize the shipped recogniser seven ways, measure each, print the table
@@ -21,6 +21,9 @@ lint: $(READY) ## linter, formatter and type checker, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY) ## the site, build/site/index.html; a broken link is an error
+	$(BIN)/python -m sphinx -W --keep-going -n -E -q -b html docs build/site
 
 format: $(READY) ## let the linter mend what it can
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,233 @@
+"""Reference pages out of their sources, while the site is built: API, commands, options of `conf/`, files of the root.
+
+A page asks for one by a comment of its own, `<!-- generated: api quantlab.export.load -->`. Nothing is imported of
+quantlab but the names of its commands: the API is read by griffe, which runs no code.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import posixpath
+import re
+import subprocess
+import sys
+import textwrap
+import tokenize
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+import griffe
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = "docs"
+MARK = re.compile(r"<!-- generated: (\w+) ?(.*?) -->")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PAGES = {
+    "CHANGELOG.md": "docs/project/changelog.md",
+    "CONTRIBUTING.md": "docs/project/contributing.md",
+    "SECURITY.md": "docs/project/security.md",
+    "README.md": "docs/index.md",
+    "quantlab/assets/demo/README.md": "docs/reference/demo.md",
+    "quantlab/assets/nano/README.md": "docs/reference/nano.md",
+}  # files outside of docs/ that have a page of the site
+HELP_WIDTH = "100"  # columns
+CODE_WIDTH = 88  # columns that fit a page of the site
+DOCSTRINGS = {"returns_multiple_items": False, "returns_named_value": False, "warnings": False}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx loads this file as an extension: pages are filled in as they are read."""
+    app.connect("source-read", _read)
+    return {"parallel_read_safe": True}
+
+
+def _read(app: Sphinx, name: str, source: list[str]) -> None:
+    source[0] = filled(source[0], f"{DOCS}/{name}.md")
+
+
+def filled(text: str, page: str) -> str:
+    """A page's text with what it asks for, and with its links to other files of the project as the site has them.
+
+    Args:
+        text: Markdown.
+        page: where it lies, from the root of the project, e.g. `docs/index.md`.
+    """
+    text = MARK.sub(lambda found: GENERATORS[found[1]](found[2], page), text)
+    return relinked(text, page, page)
+
+
+def relinked(text: str, written: str, shown: str) -> str:
+    """Links of a text that was written for one file and is shown in another."""
+
+    def link(found: re.Match[str]) -> str:
+        path, mark, anchor = found[1].partition("#")
+        if not path or ":" in path:
+            return found[0]
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(written), path))
+        return f"]({posixpath.relpath(PAGES.get(target, target), posixpath.dirname(shown))}{mark}{anchor})"
+
+    return LINK.sub(link, text)
+
+
+def file(path: str, page: str) -> str:
+    """A file of the project whose place is not in `docs/`."""
+    return relinked((ROOT / path).read_text(encoding="utf-8"), path, page)
+
+
+def commands(_: str, page: str) -> str:
+    """Every command's `--help`."""
+    from quantlab.util.console import COMMANDS
+
+    names = ["quantlab", *(f"quantlab.{name}" for name in COMMANDS)]
+    with ThreadPoolExecutor() as pool:
+        said = pool.map(_help, names)
+    return "\n".join(f"## `python -m {name}`\n\n```text\n{text}\n```\n" for name, text in zip(names, said, strict=True))
+
+
+def _help(module: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        env=os.environ | {"COLUMNS": HELP_WIDTH, "TERM": "dumb", "NO_COLOR": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def options(folder: str, page: str) -> str:
+    """Every YAML file of a folder: what it says of itself, and its keys."""
+    return "\n".join(_option(path) for path in sorted((ROOT / folder).glob("*.yaml")))
+
+
+def _option(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    said = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:first])
+    keys = "\n".join(lines[first:]).strip("\n")
+    return f"### {path.stem}\n\n{_prose(said)}\n\n```yaml\n{keys}\n```\n"
+
+
+def _prose(comment: str) -> str:
+    """Lines of a comment as a paragraph; its commands, which are indented, as a block of code."""
+    parts: list[str] = []
+    indented = False
+    for line in comment.splitlines():
+        if line.startswith("  ") != indented:
+            indented = not indented
+            parts.append("")
+        parts.append(f"  {line}" if indented else re.sub(r"([*<])", r"\\\1", line))
+    return "\n".join(parts)
+
+
+def keys(name: str, page: str) -> str:
+    """The fields of a class of `quantlab.config.schema`, with the comments beside them."""
+    return _fields(cast("griffe.Class", _find(f"quantlab.config.schema.{name}")))
+
+
+def api(name: str, page: str) -> str:
+    """A function or a class: its signature, its docstring, its fields and public methods."""
+    return _documented(name.rpartition(".")[2], _find(name), "##")
+
+
+@functools.cache
+def _package() -> griffe.Module:
+    return cast("griffe.Module", griffe.load("quantlab", search_paths=[str(ROOT)], resolve_aliases=True))
+
+
+def _find(name: str) -> griffe.Object:
+    found = _package()[name.removeprefix("quantlab.")]
+    return found.final_target if isinstance(found, griffe.Alias) else cast("griffe.Object", found)
+
+
+def _documented(title: str, item: griffe.Object, level: str) -> str:
+    parts = [f"{level} `{title}`", f"*{item.kind.value} of* `{item.parent.path}`" if item.parent else ""]
+    if isinstance(item, griffe.Function):
+        parts.append(f"```python\n{_signature(item)}\n```")
+    parts.append(_docstring(item))
+    if isinstance(item, griffe.Class):
+        parts.append(_fields(item))
+        methods = [part for part in item.functions.values() if part.is_public and not part.is_special]
+        parts += [_documented(f"{title}.{part.name}", part, f"{level}#") for part in methods]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _signature(function: griffe.Function) -> str:
+    given = [_parameter(item) for item in function.parameters]
+    named_only = [item.kind is griffe.ParameterKind.keyword_only for item in function.parameters]
+    if any(named_only) and not any(text.startswith("*") for text in given):
+        given.insert(named_only.index(True), "*")
+    returned = f" -> {function.returns}" if function.returns else ""
+    line = f"{function.name}({', '.join(given)}){returned}"
+    if len(line) <= CODE_WIDTH:
+        return line
+    return f"{function.name}(\n" + "".join(f"    {item},\n" for item in given) + f"){returned}"
+
+
+def _parameter(item: griffe.Parameter) -> str:
+    star = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}
+    annotation = f": {item.annotation}" if item.annotation else ""
+    return f"{star.get(item.kind, '')}{item.name}{annotation}" + (
+        f" = {item.default}" if item.default and item.kind not in star else ""
+    )
+
+
+def _docstring(item: griffe.Object) -> str:
+    if item.docstring is None:
+        return ""
+    return "\n\n".join(_section(section) for section in item.docstring.parse("google", **DOCSTRINGS))
+
+
+def _section(section: griffe.DocstringSection) -> str:
+    if isinstance(section.value, str):
+        return section.value
+    lines = []
+    for item in section.value:
+        name = getattr(item, "name", "") or (str(item.annotation) if section.kind.value == "raises" else "")
+        said = " ".join(item.description.split())
+        lines.append(f"- `{name}`: {said}" if name else f"- {said}")
+    return f"**{section.kind.value.capitalize()}**\n\n" + "\n".join(lines)
+
+
+def _fields(owner: griffe.Class) -> str:
+    rows = [_field(item) for item in owner.attributes.values() if item.is_public and item.annotation]
+    head = ["| field | type | default | |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows]) if rows else ""
+
+
+def _field(item: griffe.Attribute) -> str:
+    annotation, default = str(item.annotation), "" if item.value is None else str(item.value)
+    if "property" in item.labels:
+        annotation, default = f"{annotation}, computed", ""
+    if default.startswith("Field("):
+        default = inner[1] if (inner := re.search(r"\bdefault=([^,()]+(?:\(\))?)", default)) else ""
+    said = _comment(item) or (item.docstring.value.splitlines()[0] if item.docstring else "")
+    row = [f"`{item.name}`", _code(annotation), _code(default), said]
+    return "| " + " | ".join(part.replace("|", r"\|") for part in row) + " |"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _comment(item: griffe.Attribute) -> str:
+    """What stands beside a field in the source."""
+    if "property" in item.labels:
+        return ""
+    tokens = tokenize.generate_tokens(io.StringIO(textwrap.dedent(item.source)).readline)
+    return " ".join(token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT)
+
+
+GENERATORS: dict[str, Callable[[str, str], str]] = {
+    "api": api,
+    "commands": commands,
+    "file": file,
+    "keys": keys,
+    "options": options,
+}

@@ -1,0 +1,51 @@
+"""The quantizer of the how-to, its files as the page shows them: installed, measured, exported, loaded."""
+
+import subprocess
+import sys
+
+import pytest
+from documents import commands, environment, run, run_program, write_files
+
+PAGE = "docs/how-to/quantizer.md"
+LESS = "dataset.limit=2 tracking=off"
+LOADED = """
+from pathlib import Path
+from quantlab.export import load
+
+[folder] = Path("exported").glob("nano-rtn_int8-*")
+model, _ = load(folder)
+print(type(model.model.encoder.layers[0].fc1).__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """A folder with the package of the page, installed beside it, without a package index."""
+    folder = tmp_path_factory.mktemp("third_party")
+    write_files(PAGE, folder / "quantlab-rtn")
+    command = ["uv", "pip", "install", "--offline", "--no-deps", "--no-build-isolation", "--target", "site"]
+    subprocess.run(
+        [sys.executable, "-m", *command, "--python", sys.executable, "./quantlab-rtn"], cwd=folder, check=True
+    )
+    return folder
+
+
+def test_its_commands_measure_and_export_it(reader, shared_cache):
+    variables = environment(shared_cache, reader / "site")
+    install, grid, export = commands(PAGE)
+    assert install == "pip install ./quantlab-rtn"
+    done = run(f"{grid} {LESS}", reader, variables)
+    assert done.returncode == 0, done.stderr
+    [row] = [line.split() for line in done.stdout.splitlines() if "rtn_int8" in line and line.startswith("nano")]
+    assert row[-1] == "ok"
+    assert "68.4" in row  # smaller by %: a byte a weight, and a scale for each row
+    done = run(f"{export} {LESS}", reader, variables)
+    assert done.returncode == 0, done.stderr
+    done = run_program(LOADED, reader, variables)
+    assert done.stdout.split() == ["Int8Linear"], done.stderr
+
+
+def test_what_it_cannot_do_is_a_row(reader, shared_cache):
+    _, grid, _ = commands(PAGE)
+    done = run(f"{grid} {LESS} quant.bits=4", reader, environment(shared_cache, reader / "site"))
+    assert "rtn has no quant.bits=4.0: set quant.bits=8" in done.stdout
