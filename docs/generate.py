@@ -6,6 +6,7 @@ quantlab but the names of its commands: the API is read by griffe, which runs no
 
 from __future__ import annotations
 
+import ast
 import functools
 import io
 import os
@@ -37,6 +38,20 @@ PAGES = {
 }  # files outside of docs/ that have a page of the site
 HELP_WIDTH = "100"  # columns
 CODE_WIDTH = 88  # columns that fit a page of the site
+SCHEMA = "quantlab.config.schema"
+IN_YAML = {
+    "None": "null",
+    "True": "true",
+    "False": "false",
+    "()": "[]",
+    "str": "text",
+    "Name": "text",
+    "FilePath": "a path",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true, false",
+    "Names": "[texts]",
+}
 DOCSTRINGS = {"returns_multiple_items": False, "returns_named_value": False, "warnings": False}
 
 
@@ -102,16 +117,18 @@ def _help(module: str) -> str:
 
 
 def options(folder: str, page: str) -> str:
-    """Every YAML file of a folder: what it says of itself, and its keys."""
-    return "\n".join(_option(path) for path in sorted((ROOT / folder).glob("*.yaml")))
+    """Every YAML file of a folder: what it says of itself, and its keys; before them what it shares with the others."""
+    shared = ROOT / "conf" / "base" / f"{Path(folder).name}.yaml"
+    files = [shared] * shared.exists() + sorted((ROOT / folder).glob("*.yaml"))
+    return "\n".join(_option(path, "What options share" if path == shared else path.stem) for path in files)
 
 
-def _option(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()
+def _option(path: Path, title: str) -> str:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("defaults: [/base/")]
     first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     said = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:first])
     keys = "\n".join(lines[first:]).strip("\n")
-    return f"### {path.stem}\n\n{_prose(said)}\n\n```yaml\n{keys}\n```\n"
+    return f"### {title}\n\n{_prose(said)}\n\n```yaml\n{keys}\n```\n"
 
 
 def _prose(comment: str) -> str:
@@ -127,8 +144,8 @@ def _prose(comment: str) -> str:
 
 
 def keys(name: str, page: str) -> str:
-    """The fields of a class of `quantlab.config.schema`, with the comments beside them."""
-    return _fields(cast("griffe.Class", _find(f"quantlab.config.schema.{name}")))
+    """The keys of a class of `quantlab.config.schema`, in the words of YAML, with the comments beside them."""
+    return _fields(cast("griffe.Class", _find(f"{SCHEMA}.{name}")), in_yaml=True)
 
 
 def api(name: str, page: str) -> str:
@@ -138,7 +155,7 @@ def api(name: str, page: str) -> str:
 
 @functools.cache
 def _package() -> griffe.Module:
-    return cast("griffe.Module", griffe.load("quantlab", search_paths=[str(ROOT)], resolve_aliases=True))
+    return cast("griffe.Module", griffe.load("quantlab", search_paths=[str(ROOT)], try_relative_path=False))
 
 
 def _find(name: str) -> griffe.Object:
@@ -149,7 +166,7 @@ def _find(name: str) -> griffe.Object:
 def _documented(title: str, item: griffe.Object, level: str) -> str:
     parts = [f"{level} `{title}`", f"*{item.kind.value} of* `{item.parent.path}`" if item.parent else ""]
     if isinstance(item, griffe.Function):
-        parts.append(f"```python\n{_signature(item)}\n```")
+        parts.append(f"```python\n{_signature(title.rpartition('.')[2], item)}\n```")
     parts.append(_docstring(item))
     if isinstance(item, griffe.Class):
         parts.append(_fields(item))
@@ -158,16 +175,16 @@ def _documented(title: str, item: griffe.Object, level: str) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _signature(function: griffe.Function) -> str:
+def _signature(name: str, function: griffe.Function) -> str:
     given = [_parameter(item) for item in function.parameters]
     named_only = [item.kind is griffe.ParameterKind.keyword_only for item in function.parameters]
     if any(named_only) and not any(text.startswith("*") for text in given):
         given.insert(named_only.index(True), "*")
     returned = f" -> {function.returns}" if function.returns else ""
-    line = f"{function.name}({', '.join(given)}){returned}"
+    line = f"{name}({', '.join(given)}){returned}"
     if len(line) <= CODE_WIDTH:
         return line
-    return f"{function.name}(\n" + "".join(f"    {item},\n" for item in given) + f"){returned}"
+    return f"{name}(\n" + "".join(f"    {item},\n" for item in given) + f"){returned}"
 
 
 def _parameter(item: griffe.Parameter) -> str:
@@ -195,21 +212,65 @@ def _section(section: griffe.DocstringSection) -> str:
     return f"**{section.kind.value.capitalize()}**\n\n" + "\n".join(lines)
 
 
-def _fields(owner: griffe.Class) -> str:
-    rows = [_field(item) for item in owner.attributes.values() if item.is_public and item.annotation]
-    head = ["| field | type | default | |", "|---|---|---|---|"]
-    return "\n".join([*head, *rows]) if rows else ""
+def _fields(owner: griffe.Class, in_yaml: bool = False) -> str:
+    fields = [item for item in owner.attributes.values() if item.is_public and item.annotation]
+    if in_yaml:
+        rows = [_key(item) for item in fields if "property" not in item.labels]
+        head = ["| key | value | default | |", "|---|---|---|---|"]
+    else:
+        rows = [_field(item) for item in fields]
+        head = ["| field | type | default | |", "|---|---|---|---|"]
+    return "\n".join(head + [f"| {' | '.join(part.replace('|', chr(92) + '|') for part in row)} |" for row in rows])
 
 
-def _field(item: griffe.Attribute) -> str:
-    annotation, default = str(item.annotation), "" if item.value is None else str(item.value)
-    if "property" in item.labels:
-        annotation, default = f"{annotation}, computed", ""
-    if default.startswith("Field("):
-        default = inner[1] if (inner := re.search(r"\bdefault=([^,()]+(?:\(\))?)", default)) else ""
-    said = _comment(item) or (item.docstring.value.splitlines()[0] if item.docstring else "")
-    row = [f"`{item.name}`", _code(annotation), _code(default), said]
-    return "| " + " | ".join(part.replace("|", r"\|") for part in row) + " |"
+def _field(item: griffe.Attribute) -> list[str]:
+    computed = "property" in item.labels
+    annotation = f"{item.annotation}, computed" if computed else str(item.annotation)
+    return [_code(item.name), _code(annotation), "" if computed else _code(_default(item)), _said(item)]
+
+
+def _key(item: griffe.Attribute) -> list[str]:
+    default = _default(item)
+    default = IN_YAML.get(default, default.strip("'\"") if not default.endswith("()") else "")
+    return [_code(item.name), _values(ast.parse(str(item.annotation), mode="eval").body), _code(default), _said(item)]
+
+
+def _values(annotation: ast.expr) -> str:
+    """What a key may be set to, as far as its type tells."""
+    match annotation:
+        case ast.BinOp(left, ast.BitOr(), right):
+            return f"{_values(left)}, {_values(right)}"
+        case ast.Subscript(ast.Name("Literal"), ast.Tuple(options)):
+            return ", ".join(f"`{ast.literal_eval(option)}`" for option in options)
+        case ast.Subscript(ast.Name("Annotated"), ast.Tuple([first, *_])):
+            return _values(first)
+        case ast.Name(name) if name not in IN_YAML and isinstance(alias := _find(f"{SCHEMA}.{name}"), griffe.Attribute):
+            return _values(ast.parse(str(alias.value), mode="eval").body)
+        case ast.Name(name) if name not in IN_YAML:
+            return "keys of its own"
+    written = ast.unparse(annotation)
+    return IN_YAML.get(written, f"`{written}`")
+
+
+def _default(item: griffe.Attribute) -> str:
+    if item.value is None or not (given := _of_field(item)):
+        return "" if item.value is None else str(item.value)
+    factory = f"{ast.unparse(given['default_factory'])}()" if "default_factory" in given else ""
+    return ast.unparse(given["default"]) if "default" in given else factory
+
+
+def _said(item: griffe.Attribute) -> str:
+    if description := _of_field(item).get("description"):
+        return str(ast.literal_eval(description))
+    return _comment(item) or (item.docstring.value.splitlines()[0] if item.docstring else "")
+
+
+def _of_field(item: griffe.Attribute) -> dict[str, ast.expr]:
+    """What is given to pydantic's `Field`; nothing where a field has none."""
+    match ast.parse(str(item.value), mode="eval").body:
+        case ast.Call(ast.Name("Field"), keywords=given):
+            return {word.arg: word.value for word in given if word.arg}
+    return {}
 
 
 def _code(text: str) -> str:

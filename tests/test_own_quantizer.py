@@ -45,7 +45,7 @@ def test_its_commands_measure_and_export_it(reader, shared_cache):
     assert done.stdout.split() == ["Int8Linear"], done.stderr
 
 
-def test_what_it_cannot_do_is_a_row(reader, shared_cache):
+def test_its_keys_can_be_overridden_and_what_it_cannot_do_is_a_row(reader, shared_cache):
     _, grid, _ = commands(PAGE)
-    done = run(f"{grid} {LESS} quant.bits=4", reader, environment(shared_cache, reader / "site"))
+    done = run(f"{grid} {LESS} quant.target=encoder quant.bits=4", reader, environment(shared_cache, reader / "site"))
     assert "rtn has no quant.bits=4.0: set quant.bits=8" in done.stdout
