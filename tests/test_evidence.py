@@ -6,12 +6,13 @@ from quantlab.analysis.evidence import evidence
 from quantlab.analysis.pairs import find_baselines
 from quantlab.records import storage
 from quantlab.records.schema import Batch
+from quantlab.records.several import stored
 
 
 def compare(root, results, **options):
     for item in results:
         storage.write(root, adding_up(item) if item.utterances else item)
-    return evidence(root, list(storage.read_all(root)), **options)
+    return evidence(stored(root, None, print), **options)
 
 
 def with_utterances(found, change):
@@ -44,8 +45,8 @@ def test_every_verdict_follows_from_its_interval_and_the_corrected_p(tmp_path):
     assert found.pop("cell03").verdict == "baseline"
     assert {item.verdict for item in found.values()} == {"tied", "worse"}
     for item in found.values():
-        low, high = item.comparison.wer_difference_ci95
-        assert low <= item.comparison.wer_difference <= high
+        low, high = item.comparison.wer_difference.ci95
+        assert low <= item.comparison.wer_difference.value <= high
         assert (item.comparison.p < 0.05) == (low > 0 or high < 0)
         assert item.comparison.p_holm >= item.comparison.p
         assert (item.verdict == "worse") == (item.comparison.p_holm < 0.05)
@@ -60,13 +61,14 @@ def test_rates_and_differences_are_those_of_the_records(tmp_path):
         ours = found.splits[name]
         assert ours.wer_ci95[0] < split.wer < ours.wer_ci95[1]
         assert ours.cer_ci95[0] < split.cer < ours.cer_ci95[1]
-        assert ours.wer_difference == pytest.approx(split.wer - none.record.splits[name].wer)
-        assert ours.cer_difference == pytest.approx(split.cer - none.record.splits[name].cer)
-        assert ours.wer_difference_ci95[0] <= ours.wer_difference <= ours.wer_difference_ci95[1]
+        assert ours.wer_difference.value == pytest.approx(split.wer - none.record.splits[name].wer)
+        assert ours.cer_difference.value == pytest.approx(split.cer - none.record.splits[name].cer)
+        assert ours.wer_difference.ci95[0] <= ours.wer_difference.value <= ours.wer_difference.ci95[1]
     pooled = [sum(split.wer for split in item.record.splits.values()) / 2 for item in (none, nf4)]
-    assert found.comparison.wer_difference == pytest.approx(pooled[1] - pooled[0])  # as many words in either split
+    change = found.comparison.wer_difference.value
+    assert change == pytest.approx(pooled[1] - pooled[0])  # as many words in either split
     assert (found.comparison.unit, found.comparison.units, found.comparison.utterances) == ("utterance", 320, 320)
-    assert found.splits["clean"].wer_difference_ci95 != found.splits["other"].wer_difference_ci95
+    assert found.splits["clean"].wer_difference.ci95 != found.splits["other"].wer_difference.ci95
 
 
 def test_what_is_heard_in_silence_is_in_no_comparison(tmp_path):
@@ -85,14 +87,14 @@ def test_speakers_are_drawn_where_there_are_enough(tmp_path):
 def test_a_cell_says_the_same_whatever_else_is_recorded_but_for_the_correction(tmp_path):
     alone = compare(tmp_path / "two", [result("none"), result("bnb_nf4")])["cell00"]
     among = compare(tmp_path / "all", map(result, QUANTS))["cell00"]
-    assert alone.comparison.wer_difference_ci95 == among.comparison.wer_difference_ci95
+    assert alone.comparison.wer_difference.ci95 == among.comparison.wer_difference.ci95
     assert alone.comparison.p == among.comparison.p == alone.comparison.p_holm < among.comparison.p_holm
 
 
 def test_many_cells_in_several_blocks_are_the_same_as_few(tmp_path, monkeypatch):
     few = compare(tmp_path, map(result, QUANTS))
     monkeypatch.setattr("quantlab.stats.rates._MOST", 1)
-    assert evidence(tmp_path, list(storage.read_all(tmp_path))) == few
+    assert evidence(stored(tmp_path, None, print)) == few
 
 
 def test_identical_hypotheses_are_tied(tmp_path):
@@ -101,8 +103,8 @@ def test_identical_hypotheses_are_tied(tmp_path):
     found = compare(tmp_path, [none, same])[same.record.cell_id]
     assert found.verdict == "tied"
     words = 320 * 8
-    assert found.comparison.wer_difference == 0
-    assert found.comparison.wer_difference_ci95 == (-3 / words, 3 / words)  # the rule of three
+    assert found.comparison.wer_difference.value == 0
+    assert found.comparison.wer_difference.ci95 == (-3 / words, 3 / words)  # the rule of three
     assert (found.comparison.p, found.comparison.p_mapsswe, found.comparison.mde) == (1, 1, 0)
 
 
@@ -112,7 +114,7 @@ def test_identical_hypotheses_of_few_words_show_nothing(tmp_path):
         return found.model_copy(update={"utterances": result("none").utterances[:40]})
 
     found = compare(tmp_path, [shortened("none"), shortened("torch_int8")])["cell06"]
-    assert found.comparison.wer_difference_ci95[1] == 3 / 320 > 0.005
+    assert found.comparison.wer_difference.ci95[1] == 3 / 320 > 0.005
     assert found.verdict == "underpowered"
 
 
@@ -125,8 +127,8 @@ def test_one_lucky_word_does_not_exclude_what_was_not_seen(tmp_path):
     utterances[0] = utterances[0].model_copy(update={"substitutions": 1, "hits": 7})
     none = result("none").model_copy(update={"utterances": tuple(utterances)})
     found = compare(tmp_path, [none, lucky])[lucky.record.cell_id]
-    assert found.comparison.wer_difference == -1 / 320
-    assert found.comparison.wer_difference_ci95[1] == 3 / 320
+    assert found.comparison.wer_difference.value == -1 / 320
+    assert found.comparison.wer_difference.ci95[1] == 3 / 320
     assert found.verdict == "underpowered"
 
 
@@ -138,8 +140,8 @@ def test_few_utterances_are_underpowered_however_bad(tmp_path):
     worse = with_utterances(shortened("bnb_nf4"), lambda item: item.model_copy(update={"substitutions": 8, "hits": 0}))
     found = compare(tmp_path, [shortened("none"), worse])["cell00"]
     assert found.verdict == "underpowered"
-    assert found.comparison.wer_difference > 0.5
-    assert (found.comparison.wer_difference_ci95, found.comparison.p, found.comparison.mde) == (None, 1, None)
+    assert found.comparison.wer_difference.value > 0.5
+    assert (found.comparison.wer_difference.ci95, found.comparison.p, found.comparison.mde) == (None, 1, None)
     assert found.wer_ci95 is None
 
 
@@ -149,7 +151,7 @@ def test_every_utterance_worse_by_the_same_is_worse(tmp_path):
     worse = worse.model_copy(update={"record": result("bnb_nf4").record})
     found = compare(tmp_path, [none, worse])["cell00"]
     assert found.verdict == "worse"
-    assert found.comparison.wer_difference_ci95 == (0.25, 0.25)
+    assert found.comparison.wer_difference.ci95 == (0.25, 0.25)
     assert found.comparison.z_mapsswe is None  # infinite, which JSON does not know
     assert found.comparison.p_mapsswe == 0
 
@@ -176,7 +178,7 @@ def test_the_margin_is_the_record_s_own_or_the_one_given_in_points(tmp_path):
     assert found["cell06"].comparison.margin == 0.005
     assert (found["cell06"].verdict, found["cell04"].verdict) == ("tied", "underpowered")
     assert found["cell04"].comparison.margin == 0.0001
-    given = evidence(tmp_path, list(storage.read_all(tmp_path)), margin=1.0)
+    given = evidence(stored(tmp_path, None, print), margin=1.0)
     assert {item.comparison.margin for item in given.values() if item.comparison} == {0.01}
     assert given["cell04"].verdict == "tied"
 
@@ -215,7 +217,7 @@ def test_raw_files_that_cannot_be_read_are_named(tmp_path, content):
     broken = tmp_path / "cells" / "cell00" / "utterances.jsonl"
     broken.unlink() if content is None else broken.write_text(content)
     said: list[str] = []
-    found = evidence(tmp_path, list(storage.read_all(tmp_path)), warn=said.append)
+    found = evidence(stored(tmp_path, None, print), warn=said.append)
     assert (found["cell00"].verdict, found["cell00"].wer_ci95) == (None, None)
     assert found["cell01"].verdict == "worse"
     assert len(said) == 1
@@ -226,7 +228,7 @@ def test_without_the_baseline_s_raw_files_nothing_is_compared(tmp_path):
     for quant in ("none", "bnb_nf4"):
         storage.write(tmp_path, result(quant))
     (tmp_path / "cells" / "cell03" / "utterances.jsonl").unlink()
-    found = evidence(tmp_path, list(storage.read_all(tmp_path)))["cell00"]
+    found = evidence(stored(tmp_path, None, print))["cell00"]
     assert (found.baseline, found.verdict, found.comparison) == ("cell03", None, None)
     assert found.wer_ci95 is not None
 
@@ -239,7 +241,7 @@ def test_where_an_utterance_is_missing_the_common_ones_are_compared_and_it_is_sa
     kept = [(a, b) for a, b in zip(none.utterances, nf4.utterances, strict=True)][3:]
     by_hand = sum(b.substitutions - a.substitutions for a, b in kept) / (8 * len(kept))
     assert found.comparison.utterances == 317
-    assert found.comparison.wer_difference == pytest.approx(by_hand)
+    assert found.comparison.wer_difference.value == pytest.approx(by_hand)
     assert len(said) == 1
     assert "3 utterances" in said[0]
 
@@ -319,5 +321,5 @@ def test_a_difference_is_the_same_with_its_sign_turned_around(tmp_path):
     swapped.append(result("hqq_int3").model_copy(update={"utterances": result("none").utterances}))
     two = compare(tmp_path / "b", swapped)["cell01"]
     assert two.verdict == "better"
-    assert np.array(two.comparison.wer_difference_ci95) == pytest.approx(-np.array(one.wer_difference_ci95)[::-1])
+    assert np.array(two.comparison.wer_difference.ci95) == pytest.approx(-np.array(one.wer_difference.ci95)[::-1])
     assert two.comparison.p == pytest.approx(one.p)

@@ -1,18 +1,22 @@
 """Cells of one name are told apart wherever they are listed, and what does not compare is never compared."""
 
 import dataclasses
+import io
 import json
 
 import pytest
+from rich.console import Console
 from synthetic import bad_result, result
 
 from quantlab.analysis.evidence import evidence
 from quantlab.grid.status.heads import heads
 from quantlab.records import labels, storage
-from quantlab.report import flat, latex, markdown, rows, table
+from quantlab.records.several import Stored
+from quantlab.report import flat, latex, markdown, table
 from quantlab.report.html import grid as page_grid
 from quantlab.report.html import summary
-from quantlab.report.wording import corpus_key
+from quantlab.report.recommend import SeveralCorporaError, recommend
+from quantlab.report.summaries import Summaries, summaries
 from quantlab.tracking import describe
 
 QUANTS = ("none", "torch_int8")
@@ -30,7 +34,7 @@ def twice(root, first, second):
     for name, how in (("a", first), ("b", second)):
         for quant in QUANTS:
             recorded(root, f"{name}-{quant}", quant, **how)
-    return rows.rows(root)
+    return summaries(root)
 
 
 LIMITS = (
@@ -76,7 +80,7 @@ def both(request, tmp_path):
 
 def test_every_list_tells_cells_apart(both):
     found, root, told = both
-    named = labels.names([rows.cell(row) for row in found])
+    named = labels.names([row.named for row in found])
     assert len(set(named.values())) == 4
     assert all(told[cell_id[0]] in name for cell_id, name in named.items())
     assert {cell_id: head.label for cell_id, head in heads(root).items()} == named
@@ -88,49 +92,57 @@ def test_every_list_tells_cells_apart(both):
 
 def test_cells_of_another_corpus_or_checkpoint_are_never_compared(both):
     found, root, _ = both
-    records = [storage.read(root, row["cell_id"]) for row in found]
-    for cell_id, item in evidence(root, records).items():
+    records = [storage.read(root, row.cell_id) for row in found]
+    for cell_id, item in evidence([Stored(root, item) for item in records]).items():
         assert (item.baseline or cell_id)[0] == cell_id[0]
 
 
 @pytest.mark.parametrize("kinds", [LIMITS, MANIFESTS, SAME_FILE, LANGUAGES, SPLITS, UNKNOWN])
 def test_the_best_of_one_corpus_is_told_within_it(kinds, tmp_path):
     found = twice(tmp_path, *kinds)
-    headings = [
-        line for line in markdown.render(tmp_path, found).splitlines() if line.startswith("## ") and " on " in line
-    ]
+    headings = [line for line in markdown.render(found).splitlines() if line.startswith("## ") and " on " in line]
     assert len(set(headings)) == 2
-    assert latex.render(tmp_path, found).count(r"\caption{Results") == 2
+    assert latex.render(found).count(r"\caption{Results") == 2
     assert len(summary.groups(found)) == 2
     marked = page_grid.table(found).count('aria-label="best of this column"')
-    assert marked == 2 * page_grid.table([row for row in found if row["cell_id"][0] == "a"]).count(
+    assert marked == 2 * page_grid.table([row for row in found if row.cell_id[0] == "a"]).count(
         'aria-label="best of this column"'
     )
-    keys = {row["cell_id"]: corpus_key(row) for row in found}
-    bold = {key: shown for column in table.columns(found) if column.title == ("WER %", "clean")
-            for key, shown in table._best(column, found, keys).items()}  # fmt: skip
-    assert len(bold) == 2
+    shown = Console(file=io.StringIO(), width=300, force_terminal=True, color_system="standard")
+    table.show(found, shown)
+    lines = shown.file.getvalue().splitlines()[3:7]
+    bold = {quant: [line.count("\x1b[1m") for line in lines if quant in line.split()] for quant in QUANTS}
+    assert bold == {"none": [0, 0], "torch_int8": [3, 3]}  # time and sizes; the intervals of WER and CER overlap
+    with pytest.raises(SeveralCorporaError):
+        recommend(tmp_path)
+
+
+def test_a_cell_of_another_type_than_fp32_is_named_with_it(tmp_path):
+    recorded(tmp_path, "a", runtime__dtype="bfloat16")
+    assert heads(tmp_path)["a"].label == "nano-none-cpu-bfloat16"
+    assert describe.name(storage.read(tmp_path, "a")) == "nano-none-cpu-bfloat16"
 
 
 @pytest.mark.parametrize("kinds", [FOLDERS, SAME_FOLDER])
 def test_two_checkpoints_are_two_tables(kinds, tmp_path):
     found = twice(tmp_path, *kinds)
-    headings = {line for line in markdown.render(tmp_path, found).splitlines() if line.startswith("## tuned")}
+    headings = {line for line in markdown.render(found).splitlines() if line.startswith("## tuned")}
     assert len(headings) == 2
 
 
 def test_json_and_csv_name_checkpoint_and_corpus(tmp_path):
     marks = {"fingerprints": {"corpus": "e" * 64, "checkpoint": "e" * 64}}
-    found = json.loads(rows.to_json(twice(tmp_path, MANIFESTS[0] | FOLDERS[0] | marks, {})[::-1]))
-    assert found[0]["checkpoint"] == {"name": "tuned-e", "fingerprint": "e" * 64, "original": None}
-    assert found[0]["corpus"] == {"name": "e.jsonl", "fingerprint": "e" * 64}
-    assert (found[0]["model"], found[0]["dataset"]) == ("tuned-e", "manifest")
-    assert "checkpoint.fingerprint" in flat.render(tmp_path, found).splitlines()[0].split(",")
+    found = twice(tmp_path, MANIFESTS[0] | FOLDERS[0] | marks, {})[::-1]
+    told = json.loads(Summaries(found).to_json())
+    assert told[0]["checkpoint"] == {"name": "tuned-e", "fingerprint": "e" * 64, "original": None}
+    assert told[0]["corpus"] == {"name": "e.jsonl", "fingerprint": "e" * 64}
+    assert (told[0]["model"], told[0]["dataset"]) == ("tuned-e", "manifest")
+    assert "checkpoint.fingerprint" in flat.render(found).splitlines()[0].split(",")
 
 
 def test_a_summary_of_several_corpora_has_no_best_wer(tmp_path):
     def best(kinds):
-        records = [storage.read(tmp_path, row["cell_id"]) for row in twice(tmp_path, *kinds)]
+        records = [storage.read(tmp_path, row.cell_id) for row in twice(tmp_path, *kinds)]
         return {name for name in describe.headline(records) if "wer" in name or "rtf" in name}
 
     assert best(BEAMS)
@@ -148,4 +160,4 @@ def test_alike_in_everything_the_version_or_the_id_tells_them_apart():
 def test_a_cell_that_failed_before_its_corpus_was_read_stays_with_its_name(tmp_path):
     found = twice(tmp_path, *LIMITS)
     storage.write(tmp_path, bad_result("failed", "no checkpoint", "hqq_int4"))
-    assert len(summary.groups(rows.rows(tmp_path))) == len(summary.groups(found)) == 2
+    assert len(summary.groups(summaries(tmp_path))) == len(summary.groups(found)) == 2

@@ -4,12 +4,12 @@ from decimal import Decimal
 
 import pytest
 import yaml
-from compared import compared
+from compared import changed, compared
 from pydantic import ValidationError
 from synthetic import bad_result
 
 from quantlab.report import published
-from quantlab.report.rows import row
+from quantlab.report.summaries import summary
 
 TORCH = {"model": "small", "dataset__name": "librispeech", "quant__head": True}  # as the option ships
 FP32 = {"model": "small", "dataset__name": "librispeech"}
@@ -131,7 +131,7 @@ def test_kernels_are_no_part_of_what_is_published():
 def test_splits_of_other_names_have_nothing_beside_them():
     found = compared("torch_int8", **TORCH)
     for names, metrics in ({"test-clean": "clean"}, {"wer", "cer", "rtf", "size_reduction"}), ({"dev": "clean"}, set()):
-        other = found | {"splits": {here: found["splits"][there] for here, there in names.items()}}
+        other = changed(found, splits={here: found.record.splits[there] for here, there in names.items()})
         told = published.beside(other)
         assert {item.metric for item in told} == metrics
         assert {item.split for item in told} <= {"test-clean", None}
@@ -159,7 +159,7 @@ def test_group_size_and_target_are_those_of_the_source():
     changes = {"model": "large_v2", "dataset__name": "tedlium", "device": "cuda", "runtime__name": "compile"}
     shipped = {"quant__target": "decoder", "quant__format": "uint4"}
     item = compared("hqq_int4", **changes, **shipped)
-    renamed = item | {"splits": {"test": item["splits"]["clean"]}}
+    renamed = changed(item, splits={"test": item.record.splits["clean"]})
     shown = {(one.of.where, one.metric): str(one.value) for one in published.beside(renamed)}
     assert shown == {
         ("short-form table", "wer"): "4.0", ("short-form table", "rtfx"): "37.3",
@@ -167,18 +167,18 @@ def test_group_size_and_target_are_those_of_the_source():
     }  # fmt: skip
     for other in ({"quant__group_size": 32}, {"quant__target": "all"}, {"runtime__name": "eager"}):
         item = compared("hqq_int4", **changes | shipped | other)
-        assert published.beside(item | {"splits": {"test": item["splits"]["clean"]}}) == []
+        assert published.beside(changed(item, splits={"test": item.record.splits["clean"]})) == []
 
 
 def test_what_is_targeted_is_no_part_of_an_unquantized_cell():
     changes = {"model": "large_v2", "dataset__name": "ami", "device": "cuda", "quant__target": "decoder"}
     item = compared("none", runtime__name="compile", **changes)
-    [wer, rtfx] = published.beside(item | {"splits": {"test": item["splits"]["clean"]}})
+    [wer, rtfx] = published.beside(changed(item, splits={"test": item.record.splits["clean"]}))
     assert (str(wer.value), str(rtfx.value)) == ("16.71", "20.8")
 
 
 def test_what_did_not_end_well_has_nothing_to_compare():
-    assert row(bad_result("failed", "no", **FP32).record)["published"] == []
+    assert summary(bad_result("failed", "no", **FP32).record).published == ()
 
 
 BAD = {

@@ -3,18 +3,19 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-from compared import careful_grid, compared, of_six_utterances, paper_grid, uncompared
+from compared import careful_grid, changed, compared, of_six_utterances, paper_grid, split_changed, uncompared
 from rich.console import Console
 from synthetic import bad_result, grid, result
 
 from quantlab.cli.recommend import main
 from quantlab.records import storage
 from quantlab.report.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
-from quantlab.report.rows import row
+from quantlab.report.summaries import summary
 
-UNSUPPORTED = row(bad_result("unsupported", "no CUDA kernels", cell_id="u").record)
+UNSUPPORTED = summary(bad_result("unsupported", "no CUDA kernels", cell_id="u", model="tiny").record)
 
 
 def _names(items):
@@ -80,12 +81,11 @@ def test_across_models_the_absolute_rtf_decides():
                  protocol__name="careful")
         for quant in ("none", "torch_int8")
     ]  # fmt: skip
-    for item in rows:
-        factor = 0.1 if item["model"] == "tiny" else 1.0
-        for split in item["splits"].values():
-            split["generate_s"] *= factor
-            split["rtf"] *= factor
-            split["rtf_ci95"] = [split["rtf"] * 0.99, split["rtf"] * 1.01]
+    for index, item in enumerate(rows):
+        for name, split in item.record.splits.items():
+            rtf = split.rtf * (0.1 if item.model == "tiny" else 1.0)
+            figures = {"generate_s": rtf * split.audio_s, "rtf": rtf, "rtf_ci95": (rtf * 0.99, rtf * 1.01)}
+            rows[index] = split_changed(rows[index], name, **figures)
     found = recommend(rows, Limits())
     assert (found.best.name, found.claim) == ("tiny-torch_int8-cpu", "fastest")
     assert recommend(rows, Limits(model="nano")).best.name == "nano-torch_int8-cpu"
@@ -103,8 +103,7 @@ def test_size_memory_and_rtf_are_limits_too():
 
 def test_an_rtf_limit_within_the_interval_is_not_met():
     rows = careful_grid()
-    for split in rows[1]["splits"].values():
-        split["rtf_ci95"] = [0.009, 0.011]
+    rows[1] = split_changed(rows[1], rtf_ci95=(0.009, 0.011))
     found = recommend(rows, Limits(max_rtf=0.0105))
     assert _cells(found.underpowered)["torch_int8"].reasons == ("RTF 0.00976 [0.00900, 0.0110], allowed 0.0105",)
 
@@ -118,7 +117,7 @@ def test_one_split_alone_can_be_asked_for():
 def test_how_many_more_utterances_it_would_take():
     """mde ∝ 1/√n: at 320 utterances 0.571 points; nf4 is 0.36 points above 0.5, so n = 320 (0.571 / 0.36)²."""
     [finding] = recommend(careful_grid(), Limits(max_wer_increase=0.5)).underpowered
-    more = 320 * ((0.4 * 2.8 / 1.96 / (100 * finding.cell.wer_increase - 0.5)) ** 2 - 1)
+    more = 320 * ((0.4 * 2.8 / 1.96 / (100 * finding.cell.wer_increase.value - 0.5)) ** 2 - 1)
     assert finding.advice.startswith(f"about {math.ceil(more / 10) * 10} utterances more than the 320")
     by_split = recommend(careful_grid(), Limits(max_wer_increase=0.3, split="clean")).underpowered
     assert {finding.advice[:5] for finding in by_split} == {"about"}
@@ -126,7 +125,7 @@ def test_how_many_more_utterances_it_would_take():
 
 def test_a_difference_at_the_limit_cannot_be_settled():
     rows = careful_grid()
-    increase = 100 * rows[6]["comparison"]["wer_difference"]
+    increase = 100 * rows[6].difference().value
     found = recommend(rows, Limits(max_wer_increase=increase))
     assert _cells(found.underpowered)["bnb_nf4"].advice.startswith("at the limit")
 
@@ -146,19 +145,19 @@ def test_without_a_baseline_or_text_the_command_that_settles_it_is_given():
 
 
 def test_what_failed_falls_out_with_its_reason():
-    found = recommend([*careful_grid(), UNSUPPORTED | {"model": "tiny"}], Limits())
+    found = recommend([*careful_grid(), UNSUPPORTED], Limits())
     assert found.rejected[-1].reasons == ("unsupported: no CUDA kernels",)
 
 
 def test_a_cell_timed_with_care_stands_for_its_quicker_record():
-    old = [item | {"cell_id": f"old{index}"} for index, item in enumerate(paper_grid())]
+    old = [changed(item, cell_id=f"old{index}") for index, item in enumerate(paper_grid())]
     found = recommend([*careful_grid(), *old], Limits())
     assert (found.best.name, found.claim) == ("nano-torch_int8-cpu", "fastest")
     assert "7 records" in found.notes[0]
 
 
 def test_nothing_qualifies_and_the_nearest_miss_is_named():
-    found = recommend([item for item in careful_grid() if item["quant"].startswith("hqq")], Limits())
+    found = recommend([item for item in careful_grid() if item.settings.quant.startswith("hqq")], Limits())
     assert (found.best, found.claim) == (None, None)
     assert found.because.startswith("nothing qualifies; nearest is nano-hqq_int4-cpu: WER +1.02")
 
@@ -174,10 +173,7 @@ def _limited(limit, fingerprint, **changes):
     """Cells of the shipped corpus, cut to some utterances."""
     rows = [compared(quant, cell_id=f"{quant}{limit}", baseline=f"base{limit}", dataset__limit=limit, **changes)
             for quant in ("none", "torch_int8", "hqq_int4")]  # fmt: skip
-    for item in rows:
-        item["fingerprints"] = item["fingerprints"] | {"corpus": fingerprint}
-        item["corpus"] = {"name": "demo", "fingerprint": fingerprint}
-    return rows
+    return [changed(item, fingerprints={"checkpoint": "c" * 64, "corpus": fingerprint}) for item in rows]
 
 
 def test_corpora_of_one_name_are_not_mixed_either():
@@ -209,8 +205,8 @@ def test_of_six_utterances_the_true_reason_is_told_and_the_nearest_meets_the_oth
 
 
 def test_a_cell_that_failed_is_never_the_nearest():
-    big = [item for item in careful_grid() if item["quant"] == "none"]
-    failed = row(bad_result("failed", "no memory", cell_id="f").record)
+    big = [item for item in careful_grid() if item.settings.quant == "none"]
+    failed = summary(bad_result("failed", "no memory", cell_id="f").record)
     found = recommend([*big, failed], Limits(max_size_mb=5, max_memory_mb=5))
     assert "size 13.1 MB" in found.because
 
@@ -356,7 +352,7 @@ def test_it_fits_and_a_command_to_copy_is_whole(width):
 
 def test_colour_in_a_terminal_and_brackets_are_no_markup():
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
-    show.show(recommend([*careful_grid(), UNSUPPORTED | {"model": "tiny", "reason": "[red] [/x]"}], Limits()), console)
+    show.show(recommend([*careful_grid(), changed(UNSUPPORTED, reason="[red] [/x]")], Limits()), console)
     assert "\x1b[" in console.file.getvalue()
     assert "[red] [/x]" in console.file.getvalue()
 
@@ -379,8 +375,9 @@ def test_random_weights_alone_are_no_recommendation():
 
 def test_an_upper_end_a_hair_above_the_limit_is_not_rounded_onto_it():
     rows = careful_grid()
-    low, _ = rows[1]["comparison"]["wer_difference_ci95"]
-    rows[1]["comparison"]["wer_difference_ci95"] = [low, 0.00502]
+    change = rows[1].difference()
+    comparison = replace(rows[1].comparison, wer_difference=replace(change, ci95=(change.ci95[0], 0.00502)))
+    rows[1] = replace(rows[1], evidence=replace(rows[1].evidence, comparison=comparison))
     [finding] = [one for one in recommend(rows, Limits()).underpowered if "torch" in one.cell.name]
     assert "+0.502], allowed +0.5" in finding.reasons[0]
 

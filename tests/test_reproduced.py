@@ -1,14 +1,17 @@
 """Each verdict on a published figure, and each reason, by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from compared import compared, uncompared
+from compared import changed, compared, split_changed, uncompared
 from synthetic import result
 
 from quantlab.records import storage
-from quantlab.report import html, latex, markdown, published, reproduced, rows, table
+from quantlab.report import html, latex, markdown, published, reproduced, table
 from quantlab.report.published import Published
+from quantlab.report.summaries import summaries
+from quantlab.stats.estimate import Estimate
 
 # A source that says everything, and whose figures are round.
 SAID = {
@@ -32,14 +35,25 @@ def data(source=None, corpus=None, **item):
 def cell(low=0.02, high=0.04, wer=0.03, count=160, **changes):
     """A cell with a WER of 3 % and the interval [2, 4] % in split clean."""
     found = compared("none", **{"model": "small", "dataset__name": "speech"} | changes)
-    figures = {"wer": wer, "wer_ci95": [low, high], "cer": 0.01, "cer_ci95": [0.005, 0.015], "utterances": count}
-    found["splits"]["clean"] |= figures | {"ci_unit": "speaker", "ci_units": 20}
-    return found
+    found = split_changed(found, "clean", wer=wer, cer=0.01, utterances=count)
+    return known(found, wer_ci95=(low, high), cer_ci95=(0.005, 0.015), ci_unit="speaker", ci_units=20)
+
+
+def known(row, **changes):
+    """The same with other evidence on split clean."""
+    splits = row.evidence.splits | {"clean": replace(row.evidence.splits["clean"], **changes)}
+    return replace(row, evidence=replace(row.evidence, splits=splits))
+
+
+def smaller(row, by):
+    """The same with another size."""
+    sizes = {"size_bytes": round(1e6 * (1 - by)), "baseline_bytes": 10**6}
+    return changed(row, receipt=row.record.receipt.model_copy(update=sizes))
 
 
 def judged(row, **changes):
     [found] = reproduced.compared(row, data(**changes))
-    return found["verdict"], found["reason"]
+    return found.verdict, found.reason
 
 
 @pytest.mark.parametrize(
@@ -64,12 +78,12 @@ def test_the_ends_are_rounded_as_the_figure_was():
 
 def test_a_figure_in_fractions_is_compared_as_one():
     [found] = reproduced.compared(cell(), data(unit="fraction", wer={"test-clean": "0.0310"}))
-    assert (found["value"], found["measured"], found["ci95"], found["unit"]) == (0.031, 0.03, [0.02, 0.04], "fraction")
-    assert found["verdict"] == "reproduced"
+    assert (found.value, found.measured, found.unit) == (0.031, Estimate(0.03, (0.02, 0.04)), "fraction")
+    assert found.verdict == "reproduced"
 
 
 def test_cer_has_its_own_interval_and_is_of_any_scorer():
-    row = cell() | {"scorer": "kaldialign_compounds"}
+    row = changed(cell(), scorer="kaldialign_compounds")
     assert judged(row, wer={}, cer={"test-clean": "1.2"})[0] == "reproduced"
     assert judged(row, wer={}, cer={"test-clean": "1.6"})[0] == "not reproduced"
 
@@ -82,9 +96,9 @@ def test_cer_has_its_own_interval_and_is_of_any_scorer():
         (cell(model__weights="random"), {}, "random weights here"),
         (cell(), {"corpus": {"unknown": "excerpts"}}, "excerpts"),
         (cell(dataset__language="de"), {}, "other language: en there, de here"),
-        (cell() | {"normaliser": "basic"}, {}, "other normaliser: whisper there, basic here"),
-        (cell() | {"scorer": "kaldialign_compounds"}, {}, "other scorer: jiwer there, kaldialign_compounds here"),
-        (cell() | {"error_unit": "character"}, {}, "errors are counted by character here"),
+        (changed(cell(), normaliser="basic"), {}, "other normaliser: whisper there, basic here"),
+        (changed(cell(), scorer="kaldialign_compounds"), {}, "other scorer: jiwer there, kaldialign_compounds here"),
+        (changed(cell(), error_unit="character"), {}, "errors are counted by character here"),
         (cell(protocol__num_beams=5), {}, "other beams: 1 there, 5 here"),
         (cell(), {"source": {"beams": 5}}, "other beams: 5 there, 1 here"),
         (cell(), {"source": {"timestamps": True}}, "decoded with timestamps there, without here"),
@@ -100,21 +114,21 @@ def test_what_does_not_compare(row, changes, reason):
 
 
 def test_all_that_stands_between_is_said():
-    row = cell(protocol__num_beams=5) | {"scorer": "kaldialign_compounds"}
+    row = changed(cell(protocol__num_beams=5), scorer="kaldialign_compounds")
     reason = "other scorer: jiwer there, kaldialign_compounds here; other beams: 1 there, 5 here"
     assert judged(row) == ("not comparable", reason)
 
 
 @pytest.mark.parametrize("changes", [{"wer_ci95": None}, {"ci_units": 9}])
 def test_without_an_interval_nothing_is_judged(changes):
-    row = cell()
-    row["splits"]["clean"] |= changes
-    assert judged(row) == ("not comparable", "too few speakers or utterances here for an interval: it takes 10")
+    assert judged(known(cell(), **changes)) == (
+        "not comparable",
+        "too few speakers or utterances here for an interval: it takes 10",
+    )
 
 
 def test_without_text_there_is_no_error_rate():
-    row = uncompared("none", model="small", dataset__name="speech")
-    row["splits"]["clean"]["wer"] = None
+    row = split_changed(uncompared("none", model="small", dataset__name="speech"), "clean", wer=None)
     assert judged(row) == ("not comparable", "no error rate here")
 
 
@@ -152,14 +166,13 @@ def test_what_is_taken_not_to_matter_is_said(row, source, said):
     ],
 )
 def test_sizes_compare_to_the_digit(told, verdict, reason):
-    row = cell() | {"size_reduction": 0.57001}
-    assert judged(row, wer={}, other={"size_reduction": told}) == (verdict, reason)
+    assert judged(smaller(cell(), 0.57001), wer={}, other={"size_reduction": told}) == (verdict, reason)
 
 
 def test_sizes_follow_from_the_architecture():
-    row = cell(model__weights="random") | {"size_reduction": 0.57}
+    row = smaller(cell(model__weights="random"), 0.57)
     assert judged(row, wer={}, other={"size_reduction": 57})[0] == "reproduced"
-    row = cell(runtime__dtype="float16") | {"size_reduction": 0.57}
+    row = smaller(cell(runtime__dtype="float16"), 0.57)
     what = "what is not quantized is float32 there, float16 here"
     assert judged(row, wer={}, other={"size_reduction": 57}) == ("not comparable", what)
 
@@ -176,51 +189,51 @@ def test_sizes_follow_from_the_architecture():
 def test_a_time_is_one_of_its_machine(metric, device, reason):
     row = cell(device=device or "cpu")
     [found] = reproduced.compared(row, data(wer={}, device=device, other={metric: "0.1"}))
-    assert (found["verdict"], found["reason"]) == ("not comparable", reason)
-    parts = row["splits"].values()
-    rtf = sum(part["generate_s"] for part in parts) / sum(part["audio_s"] for part in parts)
-    assert found["measured"] == pytest.approx(rtf if metric == "rtf" else 1 / rtf)
+    assert (found.verdict, found.reason) == ("not comparable", reason)
+    parts = row.record.splits.values()
+    rtf = sum(part.generate_s for part in parts) / sum(part.audio_s for part in parts)
+    assert found.measured.value == pytest.approx(rtf if metric == "rtf" else 1 / rtf)
 
 
 def test_what_is_not_measured_here():
     [found] = reproduced.compared(cell(), data(wer={}, other={"memory_mib": 3576}))
-    assert (found["measured"], found["verdict"], found["reason"]) == (None, "not comparable", "not measured here")
+    assert (found.measured, found.verdict, found.reason) == (None, "not comparable", "not measured here")
 
 
 # The shipped figures
 
 
 def shipped(row):
-    return {(item["source"], item["metric"], item["split"]): item for item in reproduced.compared(row)}
+    return {(item.source, item.metric, item.split): item for item in reproduced.compared(row)}
 
 
 def test_base_of_a_part_of_librispeech():
     found = shipped(cell(model="base", dataset__name="librispeech_dir", low=0.04, high=0.06, wer=0.05))
-    verdicts = {key: item["verdict"] for key, item in found.items() if key[2] == "test-clean" and key[1] == "wer"}
+    verdicts = {key: item.verdict for key, item in found.items() if key[2] == "test-clean" and key[1] == "wer"}
     assert verdicts == {
         ("soehler2025", "wer", "test-clean"): "reproduced",
         ("radford2022", "wer", "test-clean"): "reproduced",
         ("open_asr_leaderboard", "wer", "test-clean"): "not comparable",
         ("transcribe_cpp", "wer", "test-clean"): "not comparable",
     }
-    assert "160 of 2,620 utterances" in found["soehler2025", "wer", "test-clean"]["reason"]
-    assert found["open_asr_leaderboard", "wer", "test-clean"]["reason"] == "other model: base_en there, base here"
+    assert "160 of 2,620 utterances" in found["soehler2025", "wer", "test-clean"].reason
+    assert found["open_asr_leaderboard", "wer", "test-clean"].reason == "other model: base_en there, base here"
 
 
 def test_the_leaderboard_before_and_after_its_change_of_scorer():
     row = cell(model="base_en", dataset__name="librispeech", low=0.04, high=0.06, wer=0.05)
     key = ("open_asr_leaderboard", "wer", "test-clean")
-    assert shipped(row)[key]["verdict"] == "reproduced"
-    assert shipped(row | {"scorer": "kaldialign_compounds"})[key]["reason"].startswith("other scorer: jiwer there")
+    assert shipped(row)[key].verdict == "reproduced"
+    assert shipped(changed(row, scorer="kaldialign_compounds"))[key].reason.startswith("other scorer: jiwer there")
 
 
 def test_andreyev_s_excerpts_and_sizes_do_not_compare():
-    row = cell(model="base", dataset__name="librispeech") | {"quant": "ggml_q8_0"}
-    row["config"] = row["config"] | {"quant": {"name": "ggml_q8_0"}}
+    row = cell(model="base", dataset__name="librispeech")
+    row = changed(row, config=row.record.config | {"quant": {"name": "ggml_q8_0"}})
     found = {key: item for key, item in shipped(row).items() if key[0] == "andreyev2025"}
-    assert {item["verdict"] for item in found.values()} == {"not comparable"}
-    assert found["andreyev2025", "wer", "excerpts"]["reason"] == "excerpts of LibriSpeech, which ones is not said"
-    assert found["andreyev2025", "size_mb", None]["value"] == 77.99
+    assert {item.verdict for item in found.values()} == {"not comparable"}
+    assert found["andreyev2025", "wer", "excerpts"].reason == "excerpts of LibriSpeech, which ones is not said"
+    assert found["andreyev2025", "size_mb", None].value == 77.99
 
 
 # Where they are read
@@ -235,7 +248,7 @@ def root(tmp_path_factory):
 
 
 def test_programs_get_each_with_source_metric_value_verdict_and_reason(root):
-    told = json.loads(rows.to_json(rows.rows(root)))
+    told = json.loads(summaries(root).to_json())
     found = {(item["source"], item["metric"], item["split"]): item for item in told[0]["published"]}
     wer = found["soehler2025", "wer", "test-clean"]
     assert (wer["value"], wer["published"], wer["unit"]) == (3.48, "3.48", "percent")
@@ -246,14 +259,13 @@ def test_programs_get_each_with_source_metric_value_verdict_and_reason(root):
 
 
 def test_people_read_the_verdict_and_the_reason(root):
-    found = rows.rows(root)
+    found = summaries(root)
     text = table.text(found)
-    wer = found[0]["splits"]["clean"]["wer_ci95"]
-    low, high = (f"{100 * end:.2f}" for end in wer)
-    assert f"reproduced: {found[0]['model']}-{found[0]['quant']}-cpu, soehler2025: " in text
+    low, high = (f"{100 * end:.2f}" for end in found[0].rate("wer", "clean").ci95)
+    assert f"reproduced: {found[0].model}-{found[0].settings.quant}-cpu, soehler2025: " in text
     assert f"WER % test-clean 3.48 [{low}, {high}]" in text
     assert "published figures: --format markdown, html or json gives the reason" in text
-    for written in (markdown.render(root, found), html.page(root, found), latex.render(root, found)):
+    for written in (markdown.render(found), html.page(found), latex.render(found)):
         assert "Published against measured" in written
         assert "160 of 2,620 utterances" in written
         assert "a time on other hardware: AMD EPYC 9454 there, a processor here" in written
@@ -261,8 +273,8 @@ def test_people_read_the_verdict_and_the_reason(root):
 
 def test_a_grid_without_published_figures_says_nothing_of_them(tmp_path):
     storage.write(tmp_path, result("none"))
-    found = rows.rows(tmp_path)
-    assert found[0]["published"] == []
+    found = summaries(tmp_path)
+    assert found[0].published == ()
     assert "published" not in table.text(found)
 
 

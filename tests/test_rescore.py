@@ -8,7 +8,7 @@ from synthetic import bad_result, result
 from quantlab.cli import rescore
 from quantlab.cli.verify import verify
 from quantlab.records import storage
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 
 
 def shouting(found):
@@ -34,7 +34,7 @@ def contents(root):
 
 
 def wers(root):
-    return {item["quant"]: item["wer"] for item in rows(root)}
+    return {item.settings.quant: item.wer and item.wer.value for item in summaries(root)}
 
 
 def test_every_score_is_computed_again_and_the_source_stays_as_it_is(root, tmp_path, capsys):
@@ -46,10 +46,10 @@ def test_every_score_is_computed_again_and_the_source_stays_as_it_is(root, tmp_p
     assert new["none"] == old["none"]  # nothing to normalise in it
     assert new["bnb_nf4"] == 1.0
     assert new["torch_int8"] is None
-    found = {item["quant"]: item for item in rows(tmp_path / "new")}
-    assert (found["bnb_nf4"]["verdict"], found["bnb_nf4"]["normaliser"]) == ("worse", "none")
-    assert found["bnb_nf4"]["splits"]["clean"]["wer_ci95"] == [1, 1]
-    assert found["torch_int8"]["reason"] == "why"
+    found = {item.settings.quant: item for item in summaries(tmp_path / "new")}
+    assert (found["bnb_nf4"].verdict, found["bnb_nf4"].record.normaliser) == ("worse", "none")
+    assert found["bnb_nf4"].rate("wer", "clean").ci95 == (1, 1)
+    assert found["torch_int8"].record.reason == "why"
 
 
 def test_what_it_writes_can_be_verified(root, tmp_path):

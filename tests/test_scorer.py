@@ -1,7 +1,5 @@
 """Two scorers: jiwer's plain edit distance, and the Open ASR Leaderboard's, which merges compounds."""
 
-import json
-
 import kaldialign
 import pytest
 from synthetic import adding_up, result
@@ -9,8 +7,9 @@ from synthetic import adding_up, result
 from quantlab.cli import rescore
 from quantlab.cli.verify import verify
 from quantlab.records import storage
-from quantlab.report import document, html, latex, markdown, rows, table
+from quantlab.report import document, html, latex, markdown, table
 from quantlab.report.recommend import Limits, SeveralCorporaError, recommend
+from quantlab.report.summaries import summaries
 from quantlab.scoring.score import Counts, Scoring, count
 from quantlab.tracking import describe
 
@@ -85,16 +84,16 @@ def root(tmp_path):
 
 
 def test_every_score_names_its_scorer_and_each_is_compared_with_its_own(root):
-    found = {row["cell_id"]: row for row in json.loads(rows.to_json(rows.rows(root)))}
-    assert {name: row["scorer"] for name, row in found.items()} == {
+    found = {row.cell_id: row for row in summaries(root)}
+    assert {name: row.record.scorer for name, row in found.items()} == {
         "none": "kaldialign_compounds", "nf4": "kaldialign_compounds", "none_jiwer": "jiwer", "nf4_jiwer": "jiwer",
     }  # fmt: skip
-    assert (found["nf4"]["wer"], found["nf4_jiwer"]["wer"]) == (0, 0.25)
-    assert found["nf4"]["cer"] == found["nf4_jiwer"]["cer"] > 0  # characters are jiwer's
-    assert {name: row["baseline"] for name, row in found.items()} == {
+    assert (found["nf4"].wer.value, found["nf4_jiwer"].wer.value) == (0, 0.25)
+    assert found["nf4"].cer.value == found["nf4_jiwer"].cer.value > 0  # characters are jiwer's
+    assert {name: row.baseline for name, row in found.items()} == {
         "none": "none", "nf4": "none", "none_jiwer": "none_jiwer", "nf4_jiwer": "none_jiwer",
     }  # fmt: skip
-    assert (found["nf4"]["verdict"], found["nf4_jiwer"]["verdict"]) == ("better", "worse")
+    assert (found["nf4"].verdict, found["nf4_jiwer"].verdict) == ("better", "worse")
 
 
 def test_a_baseline_by_another_scorer_is_none(root, tmp_path):
@@ -103,12 +102,12 @@ def test_a_baseline_by_another_scorer_is_none(root, tmp_path):
     heard, batches = storage.read_utterances(root, "nf4"), storage.read_batches(root, "nf4")
     mixed = result().model_copy(update={"record": theirs, "utterances": heard, "batches": batches})
     storage.write(tmp_path / "two", mixed)
-    [_, row] = sorted(rows.rows(tmp_path / "two"), key=lambda row: row["quant"] != "none")
-    assert (row["baseline"], row["verdict"]) == (None, None)
+    [_, row] = sorted(summaries(tmp_path / "two"), key=lambda row: row.settings.quant != "none")
+    assert (row.baseline, row.verdict) == (None, None)
 
 
 def test_two_scorers_never_share_a_column(root):
-    found = rows.rows(root)
+    found = summaries(root)
     titles = [" ".join(column.title) for column in table.columns(found)]
     ours, theirs = "WER % clean jiwer", "WER % clean kaldialign_compounds"
     assert sorted(title for title in titles if title.startswith("WER % clean")) == [ours, theirs]
@@ -116,19 +115,19 @@ def test_two_scorers_never_share_a_column(root):
     text = table.text(found)
     assert "Scored by normaliser whisper, scorer jiwer\n" in text
     assert "Scored by normaliser whisper, scorer kaldialign_compounds (CER: jiwer)\n" in text
-    tables = [part for part in document.sections(root, found) if part.table and "protocol" in part.heading]
+    tables = [part for part in document.sections(found) if part.table and "protocol" in part.heading]
     assert sorted("jiwer" in part.heading for part in tables) == [False, True]
     assert all(sum("Scored by" in note for note in part.notes) == 1 for part in tables)
-    page = html.page(root, found)
+    page = html.page(found)
     assert ">WER, jiwer <" in page
     assert ">WER, kaldialign_compounds <" in page
-    for written in (markdown.render(root, found), latex.render(root, found)):
+    for written in (markdown.render(found), latex.render(found)):
         assert "scorer jiwer" in written
         assert "compounds (CER: jiwer)" in written
 
 
 def test_one_scorer_needs_no_second_column(root, tmp_path):
-    titles = [column.title for column in table.columns(rows.rows(tmp_path / "ours"))]
+    titles = [column.title for column in table.columns(summaries(tmp_path / "ours"))]
     assert ("WER %", "clean") in titles
 
 
@@ -155,7 +154,7 @@ def test_verify_counts_as_the_record_was_scored(root, tmp_path):
 
 def test_back_to_jiwer_the_first_figures_return(root, tmp_path):
     rescore.write(root, tmp_path / "back", scorer="jiwer")
-    back, ours = ({row["quant"]: row["wer"] for row in rows.rows(tmp_path / name)} for name in ("back", "ours"))
+    back, ours = ({row.settings.quant: row.wer for row in summaries(tmp_path / name)} for name in ("back", "ours"))
     assert back == ours
 
 

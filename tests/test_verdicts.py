@@ -8,7 +8,7 @@ import pytest
 
 from quantlab.cli.verify import main
 from quantlab.records import storage
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 
 CELLS = "none,torch_int8,bnb_nf4,hqq_int1"
 SIZE = ("dataset.limit=60", "protocol.max_new_tokens=32")  # the 1-bit model never stops; the others need 30 at most
@@ -32,7 +32,7 @@ def root(tmp_path_factory, shared_cache):
 
 @pytest.fixture
 def found(root):
-    return {item["quant"]: item for item in rows(root)}
+    return {item.settings.quant: item for item in summaries(root)}
 
 
 def test_one_bit_is_worse_and_eight_or_four_are_not_shown_to_be(found):
@@ -43,20 +43,20 @@ def test_one_bit_is_worse_and_eight_or_four_are_not_shown_to_be(found):
 
 @pytest.mark.parametrize("quant", ["torch_int8", "bnb_nf4", "hqq_int1"])
 def test_the_verdict_matches_its_interval(found, quant):
-    compared, verdict = found[quant]["comparison"], found[quant]["verdict"]
-    low, high = compared["wer_difference_ci95"]
-    assert low <= compared["wer_difference"] <= high
-    assert compared["wer_difference"] == pytest.approx(found[quant]["wer"] - found["none"]["wer"])
-    assert (verdict == "worse") == (low > 0 and compared["p_holm"] < 0.05)
-    assert (verdict == "tied") == (low <= 0 and high < compared["margin"])
-    assert (compared["unit"], compared["units"], compared["utterances"]) == ("speaker", 25, 120)
+    compared, verdict = found[quant].comparison, found[quant].verdict
+    low, high = compared.wer_difference.ci95
+    assert low <= compared.wer_difference.value <= high
+    assert compared.wer_difference.value == pytest.approx(found[quant].wer.value - found["none"].wer.value)
+    assert (verdict == "worse") == (low > 0 and compared.p_holm < 0.05)
+    assert (verdict == "tied") == (low <= 0 and high < compared.margin)
+    assert (compared.unit, compared.units, compared.utterances) == ("speaker", 25, 120)
 
 
 @pytest.mark.parametrize("quant", ["torch_int8", "bnb_nf4", "hqq_int1"])
 def test_both_tests_agree(found, quant):
-    compared = found[quant]["comparison"]
-    assert (compared["p"] < 0.05) == (compared["p_mapsswe"] < 0.05)
-    assert compared["z_mapsswe"] * compared["wer_difference"] >= 0
+    compared = found[quant].comparison
+    assert (compared.p < 0.05) == (compared.p_mapsswe < 0.05)
+    assert compared.z_mapsswe * compared.wer_difference.value >= 0
 
 
 def test_what_was_measured_is_verified_until_one_hypothesis_changes(root, found, capsys):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,11 +16,12 @@ import numpy as np
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
 from quantlab.config.schema import StatsConfig
 from quantlab.records.schema import Record
+from quantlab.records.several import Stored
 from quantlab.stats.bootstrap import minimum_detectable, p_value
+from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
 from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
 
-Interval = tuple[float, float] | None
 RULE_OF_THREE = 3.0  # events in 95 % of cases at the most, where none was seen
 Key = TypeVar("Key", bound=Hashable)
 
@@ -30,24 +30,20 @@ Key = TypeVar("Key", bound=Hashable)
 class SplitEvidence:
     """95 % intervals of a split's rates, and its differences to the baseline; fractions, None where absent."""
 
-    wer_ci95: Interval = None
-    cer_ci95: Interval = None
+    wer_ci95: Interval | None = None
+    cer_ci95: Interval | None = None
     ci_unit: Literal["speaker", "utterance"] | None = None  # what its resamples draw
     ci_units: int | None = None  # how many of them the split has
-    wer_difference: float | None = None
-    wer_difference_ci95: Interval = None
-    cer_difference: float | None = None
-    cer_difference_ci95: Interval = None
+    wer_difference: Estimate | None = None
+    cer_difference: Estimate | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A cell against its baseline over all splits, on the utterances that both have; rates are fractions."""
 
-    wer_difference: float  # cell − baseline
-    wer_difference_ci95: Interval  # None from too few units
-    cer_difference: float | None
-    cer_difference_ci95: Interval
+    wer_difference: Estimate  # cell − baseline
+    cer_difference: Estimate | None
     p: float  # of "no difference in WER"
     p_holm: float
     p_mapsswe: float | None
@@ -66,8 +62,8 @@ class Evidence:
 
     baseline: str | None = None  # cell id
     verdict: Literal["baseline"] | Verdict | None = None
-    wer_ci95: Interval = None
-    cer_ci95: Interval = None
+    wer_ci95: Interval | None = None
+    cer_ci95: Interval | None = None
     comparison: Comparison | None = None
     splits: dict[str, SplitEvidence] = field(default_factory=dict)
 
@@ -78,22 +74,22 @@ class _Settings(NamedTuple):
 
 
 def evidence(
-    root: str | Path, records: Sequence[Record], margin: float | None = None, warn: Warn = lambda message: None
+    found: Sequence[Stored], margin: float | None = None, warn: Warn = lambda message: None
 ) -> dict[str, Evidence]:
     """Compare every cell with its baseline.
 
     Args:
-        root: where the raw utterances lie.
-        records: the cells; baselines are looked for among them only.
+        found: the cells; baselines are looked for among them only.
         margin: percentage points of WER that do not matter; None is each record's own `stats.margin`.
         warn: told about raw files that cannot be read, and cells whose utterances are not the baseline's.
 
     Returns:
         By cell id, one for each record.
     """
+    records = [item.record for item in found]
     baselines = find_baselines(records)
     settings = {item.cell_id: _settings(item, margin) for item in records}
-    scores = read_scores(root, records, warn)
+    scores = read_scores(found, warn)
     own = _own(scores, settings)
     comparisons = _comparisons(pair_up(scores, baselines, warn), settings)
     return {
@@ -138,7 +134,7 @@ def _comparisons(
     for (sample, resamples), ids in _grouped(keys).items():
         results = resample(sample, [_differences(pairs[cell_id]) for cell_id in ids], resamples)
         for cell_id, result in zip(ids, results, strict=True):
-            if result.pooled.wer.value is not None:
+            if result.pooled.wer is not None:
                 result = _bounded(pairs[cell_id], result)
                 compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)
                 found[cell_id] = compared, _Intervals(result.splits, result.pooled, sample)
@@ -172,7 +168,7 @@ def _bounded(pair: Pair, result: Resampled) -> Resampled:
     words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
 
     def bounded(rates: Rates, chosen: Any) -> Rates:
-        if rates.wer.ci95 is None or not words[chosen].sum():
+        if rates.wer is None or rates.wer.ci95 is None or not words[chosen].sum():
             return rates
         bound = RULE_OF_THREE / float(words[chosen].sum())
         low, high = rates.wer.ci95
@@ -192,15 +188,13 @@ def _bounded(pair: Pair, result: Resampled) -> Resampled:
 def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:
     """Before Holm's correction."""
     wer, cer = result.pooled
-    assert wer.value is not None
+    assert wer is not None
     units = pair.sample.units
     p = p_value(result.samples, wer.value, units.count) if wer.ci95 else 1.0
     second = mapsswe(pair.cell.words, pair.baseline.words)
     return Comparison(
-        wer_difference=wer.value,
-        wer_difference_ci95=wer.ci95,
-        cer_difference=cer.value,
-        cer_difference_ci95=cer.ci95,
+        wer_difference=wer,
+        cer_difference=cer,
         p=p,
         p_holm=p,
         p_mapsswe=second.p if second else None,
@@ -226,28 +220,25 @@ def _evidence(
     return Evidence(
         baseline=baseline,
         verdict="baseline" if baseline == cell_id else _word(comparison) if comparison else None,
-        wer_ci95=own.pooled.wer.ci95,
-        cer_ci95=own.pooled.cer.ci95,
+        wer_ci95=_interval(own.pooled.wer),
+        cer_ci95=_interval(own.pooled.cer),
         comparison=comparison,
         splits={name: _split(own, name, differences.splits.get(name) if differences else None) for name in own.splits},
     )
 
 
 def _word(comparison: Comparison) -> Verdict:
-    interval = comparison.wer_difference_ci95
-    high = interval[1] if interval else None
-    return verdict(comparison.wer_difference, comparison.p_holm, high, comparison.margin)
+    change = comparison.wer_difference
+    high = change.ci95[1] if change.ci95 else None
+    return verdict(change.value, comparison.p_holm, high, comparison.margin)
 
 
 def _split(own: _Intervals, name: str, difference: Rates | None) -> SplitEvidence:
     rates, units = own.splits[name], own.sample.units
-    found = SplitEvidence(rates.wer.ci95, rates.cer.ci95, units.kind, own.sample.units_of(name))
-    if difference is None:
-        return found
-    return replace(
-        found,
-        wer_difference=difference.wer.value,
-        wer_difference_ci95=difference.wer.ci95,
-        cer_difference=difference.cer.value,
-        cer_difference_ci95=difference.cer.ci95,
-    )
+    change = difference or Rates(None, None)
+    intervals = _interval(rates.wer), _interval(rates.cer)
+    return SplitEvidence(*intervals, units.kind, own.sample.units_of(name), change.wer, change.cer)
+
+
+def _interval(rate: Estimate | None) -> Interval | None:
+    return None if rate is None else rate.ci95

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 
 from quantlab.records.cell_id import LIBRARIES, identity
 from quantlab.records.schema import Record, to_json
+from quantlab.records.several import Stored
 from quantlab.records.storage import RAW_BYTES, cells_dir
 from quantlab.stats.rates import Counts, Sample
 from quantlab.util.errors import shortened
@@ -77,11 +78,11 @@ def _family(record: Record) -> str:
     return to_json([config, marks, common, *scoring])
 
 
-def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict[str, Scores]:
+def read_scores(found: Iterable[Stored], warn: Warn) -> dict[str, Scores]:
     """The counts of every cell that ended well and has text, by cell id; `warn` is told of what cannot be read."""
-    found = {}
+    known = {}
     samples: dict[Sample, Sample] = {}  # most cells share one, and what is derived from it
-    for item in records:
+    for root, item in found:
         path = cells_dir(root) / item.cell_id / "utterances.jsonl"
         try:
             scores = _scores(path) if item.status == "ok" else None
@@ -91,8 +92,8 @@ def read_scores(root: str | Path, records: Iterable[Record], warn: Warn) -> dict
             warn(f"{path} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
         else:
             if scores is not None:
-                found[item.cell_id] = scores._replace(sample=samples.setdefault(scores.sample, scores.sample))
-    return found
+                known[item.cell_id] = scores._replace(sample=samples.setdefault(scores.sample, scores.sample))
+    return known
 
 
 def _scores(path: Path) -> Scores | None:

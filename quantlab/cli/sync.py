@@ -59,12 +59,12 @@ def _show_progress(done: int, total: int) -> None:
 def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Callable[[], Mapping[str, bytes]]]:
     """Table and plots of a sweep; imported here, as most calls have no sweep to show."""
     from quantlab.report.plots import figures
-    from quantlab.report.rows import rows_of
+    from quantlab.report.summaries import of_records
     from quantlab.report.table import text
 
     records = storage.readable(root, cell_ids, on_unreadable=lambda why: None)  # said before
-    rows = rows_of(root, records, on_unreadable=lambda why: None)
-    return text(rows), partial(figures, rows)
+    cells = of_records(root, records, lambda why: None)
+    return text(cells), partial(figures, cells)
 
 
 def _uri(text: str) -> str:

@@ -23,8 +23,9 @@ from quantlab.grid.progress import Display
 from quantlab.records import storage
 from quantlab.records.cell_id import ID_LENGTH
 from quantlab.records.schema import CellResult, Record, Stages
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.plots import figures
-from quantlab.report.rows import Row, rows_of
+from quantlab.report.summaries import Summaries, of_records
 from quantlab.report.table import show, text
 from quantlab.util.console import to_stdout
 from quantlab.util.errors import ConfigError
@@ -57,11 +58,11 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
             sweep = sweep_id(cells)
             grid.outbox.begin(sweep, [cell.id for cell in cells])
             records = grid.run(cells, sweep)
-            rows = grid.summarise(records, sweep)
+            summaries = grid.summarise(records, sweep)
             kept = export_missing(root, records, configs[0].export.dir)
         except KeyboardInterrupt:
             return _interrupted(cells, root, display)
-    code = conclude(records, rows, grid)
+    code = conclude(summaries, grid)
     return code if kept else FAILED
 
 
@@ -154,13 +155,13 @@ class Grid:
         self.outbox.log(cell.id, sweep)
         return record
 
-    def summarise(self, records: Sequence[Record], sweep: str) -> list[Row]:
-        """The rows of the whole sweep, shown as one run of MLflow too."""
+    def summarise(self, records: Sequence[Record], sweep: str) -> Summaries:
+        """The whole sweep, shown as one run of MLflow too."""
         ids = [item.cell_id for item in records]
-        rows = rows_of(self.root, records, on_unreadable=self.display.say)
+        found = of_records(self.root, records, self.display.say)
         if self.tracking.name != "off":  # drawing a table of a thousand rows takes seconds
-            self.outbox.summarise(sweep, ids, text(rows), partial(figures, rows))
-        return rows
+            self.outbox.summarise(sweep, ids, text(found), partial(figures, found))
+        return found
 
     def _warm_start(self) -> None:
         """Imports of torch (in the server) and of MLflow (here) side by side, before anything is timed."""
@@ -228,7 +229,7 @@ def sweep_id(cells: Sequence[Cell]) -> str:
     return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
 
 
-def conclude(records: Sequence[Record], rows: Sequence[Row], grid: Grid) -> int:
+def conclude(found: Sequence[CellSummary], grid: Grid) -> int:
     """Print the table of a grid and where its records are.
 
     Returns:
@@ -238,7 +239,7 @@ def conclude(records: Sequence[Record], rows: Sequence[Row], grid: Grid) -> int:
     written = True
     try:
         with to_stdout():
-            show(rows)
+            show(found)
     except OSError as error:  # the cells are recorded all the same
         written = False
         display.say(f"the table cannot be written: {error.strerror}; python -m quantlab.report prints it again")
@@ -247,7 +248,7 @@ def conclude(records: Sequence[Record], rows: Sequence[Row], grid: Grid) -> int:
         display.say(f"MLflow   {command}")
     for name, link in grid.outbox.links().items():
         display.say(f"         {link}  ({name})")
-    return OK if written and all(item.status in SETTLED for item in records) else FAILED
+    return OK if written and all(item.status in SETTLED for item in found) else FAILED
 
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:

@@ -94,7 +94,7 @@ class Utterance(_Part):
     @property
     def errors(self) -> int | None:
         """S + D + I; None where there is no text."""
-        return _sum(self.substitutions, self.deletions, self.insertions)
+        return added(self.substitutions, self.deletions, self.insertions)
 
 
 class Batch(_Part):
@@ -194,6 +194,11 @@ class SplitResult(_Part):
     nonspeech_words: Count | None = None  # heard in it, in the error unit
     nonspeech_words_per_min: Figure | None = None
 
+    @property
+    def errors(self) -> int | None:
+        """S + D + I; None where there is no text."""
+        return added(self.substitutions, self.deletions, self.insertions)
+
     @model_validator(mode="after")
     def _has_all_counts_or_none(self) -> SplitResult:
         counts = (self.substitutions, self.deletions, self.insertions, self.hits, self.ref_words, self.char_errors)
@@ -206,19 +211,20 @@ class SplitResult(_Part):
         """Whoever shows a rate shows what follows from the counts, and no record can say otherwise."""
         _same("rtf", self.rtf, self.generate_s, self.audio_s)
         _same("tokens_per_s", self.tokens_per_s, self.tokens, self.generate_s)
-        errors, hits = _sum(self.substitutions, self.deletions, self.insertions), self.hits
+        errors, hits = self.errors, self.hits
         _same("wer", self.wer, errors, self.ref_words)
         _same("cer", self.cer, self.char_errors, self.ref_chars)
         heard = None if self.nonspeech_words is None else 60 * self.nonspeech_words
         _same("nonspeech_words_per_min", self.nonspeech_words_per_min, heard, self.nonspeech_s)
         if (self.loop_errors or 0) > (errors or 0):
             raise ValueError(f"loop_errors={self.loop_errors} of {errors} errors")
-        if hits is not None and self.ref_words != _sum(self.substitutions, self.deletions, hits):
+        if hits is not None and self.ref_words != added(self.substitutions, self.deletions, hits):
             raise ValueError(f"ref_words={self.ref_words} is not substitutions + deletions + hits")
         return self
 
 
-def _sum(*counts: int | None) -> int | None:
+def added(*counts: int | None) -> int | None:
+    """Their sum; None where one is missing."""
     return None if None in counts else sum(count for count in counts if count is not None)
 
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from quantlab.records import storage
 from quantlab.records.archive import unpacked
+from quantlab.records.schema import Record
 from quantlab.util.errors import ConfigError
+
+Roots = str | Path | Sequence[str | Path]
+
+
+class Stored(NamedTuple):
+    """A record and the folder that it lies below, with its raw files."""
+
+    root: Path
+    record: Record
 
 
 class ClashError(ConfigError):
@@ -55,16 +66,42 @@ def below(roots: Sequence[Path]) -> Iterator[Path]:
         if len(opened) == 1:
             yield next(iter(opened.values()))
             return
-        found, clashes = _gathered(opened)
-        if clashes:
-            how = "report them one at a time, or delete the folder of the one that is not meant"
-            raise ClashError("\n".join(f"{clash}; {how}" for clash in clashes))
+        found = _distinct(opened)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quantlab-records-")))
         storage.cells_dir(folder).mkdir()
         for cell_id, root in found.items():
             record = storage.cells_dir(opened[root]) / cell_id
             (storage.cells_dir(folder) / cell_id).symlink_to(record.resolve(), target_is_directory=True)
         yield folder
+
+
+def paths(roots: Roots) -> list[Path]:
+    """One folder or several, as a list."""
+    return [Path(roots)] if isinstance(roots, str | Path) else [Path(root) for root in roots]
+
+
+def stored(roots: Roots, ids: Sequence[str] | None, on_unreadable: Callable[[str], None]) -> list[Stored]:
+    """The records of some cells, in this order, or of all (None), in order of their ids.
+
+    Args:
+        roots: a folder of records, or several, each of which must hold some.
+        ids: those that are not recorded are left out.
+        on_unreadable: told of every record that cannot be read, and is left out.
+
+    Raises:
+        ClashError: records of one id differ.
+        ConfigError: one of several folders holds none.
+    """
+    folders = paths(roots)
+    alone = len(folders) == 1
+    place = dict.fromkeys(storage.recorded(folders[0]), folders[0]) if alone else _distinct({at: at for at in folders})
+    wanted = [cell_id for cell_id in (place if ids is None else ids) if cell_id in place]
+    found = {
+        record.cell_id: Stored(root, record)
+        for root in folders
+        for record in storage.readable(root, [cell_id for cell_id in wanted if place[cell_id] == root], on_unreadable)
+    }
+    return [found[cell_id] for cell_id in wanted if cell_id in found]
 
 
 def merge(roots: Sequence[Path], into: Path) -> Merged:
@@ -90,6 +127,20 @@ def merge(roots: Sequence[Path], into: Path) -> Merged:
             else:
                 clashes.append(Clash(cell_id, (root, into)))
     return Merged(copied, there, tuple(clashes))
+
+
+def _distinct(opened: Mapping[Path, Path]) -> dict[str, Path]:
+    """Which root has each cell.
+
+    Raises:
+        ClashError: two have different records of one.
+        ConfigError: a root without records.
+    """
+    found, clashes = _gathered(opened)
+    if clashes:
+        how = "report them one at a time, or delete the folder of the one that is not meant"
+        raise ClashError("\n".join(f"{clash}; {how}" for clash in clashes))
+    return found
 
 
 def _gathered(opened: Mapping[Path, Path]) -> tuple[dict[str, Path], list[Clash]]:

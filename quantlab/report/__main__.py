@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from quantlab.records.root_option import PACKED, add_root, no_records, records_below
-from quantlab.report import flat, latex, markdown, rows, table
-from quantlab.report.rows import Row
+from quantlab.report import flat, latex, markdown, table
+from quantlab.report.summaries import Summaries, summaries
 from quantlab.util.console import MISUSED, NO, Parser, one_of, positive, to_stdout, warn
 from quantlab.util.entry import enter
 from quantlab.util.printable import printable
@@ -19,23 +19,23 @@ from quantlab.util.printable import printable
 _PAGE = "report.html"  # below the root
 
 
-def _html(root: Path, found: list[Row], unread: Sequence[str], audio: tuple[Path, ...] = ()) -> str:
+def _html(found: Summaries, unread: Sequence[str], audio: tuple[Path, ...] = ()) -> str:
     from quantlab.report.html import page  # a charting library, which no other format needs
 
-    return page(root, found, audio=audio, unread=unread)
+    return page(found, audio=audio, unread=unread)
 
 
-def _table(root: Path, found: list[Row], unread: Sequence[str]) -> str:
+def _table(found: Summaries, unread: Sequence[str]) -> str:
     return table.text(found) + "".join(f"not read: {printable(why)}\n" for why in unread)
 
 
-# Root, rows, and lines about what could not be read, which programs find on standard error alone.
-FORMATS: dict[str, Callable[[Path, list[Row], Sequence[str]], str]] = {
+# Cells, and lines about what could not be read, which programs find on standard error alone.
+FORMATS: dict[str, Callable[[Summaries, Sequence[str]], str]] = {
     "table": _table,
     "markdown": markdown.render,
     "latex": latex.render,
-    "csv": lambda root, found, unread: flat.render(root, found),
-    "json": lambda root, found, unread: rows.to_json(found) + "\n",
+    "csv": lambda found, unread: flat.render(found),
+    "json": lambda found, unread: found.to_json() + "\n",
     "html": _html,
 }
 
@@ -59,16 +59,16 @@ def _report(options: argparse.Namespace, root: Path) -> int:
         warn(why)
         unread.append(why)
 
-    found = rows.rows(root, margin=options.margin, on_unreadable=leave_out)
+    found = summaries(root, margin=options.margin, on_unreadable=leave_out)
     if not found:
         warn(no_records(options.root))
         if options.format != "json":
             return NO
-    code = _deliver(options, root, found, unread)
+    code = _deliver(options, found, unread)
     return code if found else NO
 
 
-def _deliver(options: argparse.Namespace, root: Path, found: list[Row], unread: Sequence[str]) -> int:
+def _deliver(options: argparse.Namespace, found: Summaries, unread: Sequence[str]) -> int:
     out, render = options.out, FORMATS[options.format]
     if options.format == "html":
         render = partial(_html, audio=tuple(options.audio))
@@ -76,12 +76,12 @@ def _deliver(options: argparse.Namespace, root: Path, found: list[Row], unread: 
         beside = options.root.parent if options.root.is_file() else options.root
         out = beside / _PAGE  # nobody reads a page of megabytes in a terminal
     if out is not None:
-        return _write(out, render(root, found, unread))
+        return _write(out, render(found, unread))
     with to_stdout():
         if options.format == "table" and sys.stdout.isatty():
             table.show(found)  # what could not be read stands above it already
         else:
-            sys.stdout.write(render(root, found, unread))
+            sys.stdout.write(render(found, unread))
     return 0
 
 

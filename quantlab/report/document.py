@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from quantlab.report import published, study
+from quantlab.report.cell_summary import CellSummary, Compared
 from quantlab.report.factors import ChoiceEffect, choice_effects
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.priorities import by_priority
 from quantlab.report.results import caption, points_field, results
-from quantlab.report.rows import Row
-from quantlab.report.study import Change, Group
+from quantlab.report.study import Group
 from quantlab.report.wording import (
     ABSENT,
-    between,
     counted,
+    estimate,
     failures,
     figure_name,
     listed,
@@ -36,35 +34,35 @@ _READING = (
 )
 
 
-def sections(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> list[Section]:
-    """The whole content, in reading order; raw utterances below `root` are read where design choices vary.
+def sections(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> list[Section]:
+    """The whole content, in reading order; raw utterances are read where design choices vary.
 
     `unread` are lines about what could not be read, and is missing here.
     """
-    found = [part for group in study.groups(rows) for part in _of_group(root, group)]
+    found = [part for group in study.groups(rows) for part in _of_group(group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_characters(rows), *_comparisons(rows)))
     return [reading, *found, *_side_by_side(rows), *_not_measured(rows), *_problems(rows), *_not_read(unread)]
 
 
-def _characters(rows: Sequence[Row]) -> Iterator[str]:
-    languages = sorted({str(row["language"]) for row in rows if row["error_unit"] == "character"})
+def _characters(rows: Sequence[CellSummary]) -> Iterator[str]:
+    languages = sorted({str(row.settings.language) for row in rows if row.record.error_unit == "character"})
     if languages:
         yield f"Without spaces between words ({', '.join(languages)}) errors are counted in characters: CER, no WER."
 
 
-def _comparisons(rows: Sequence[Row]) -> Iterator[str]:
+def _comparisons(rows: Sequence[CellSummary]) -> Iterator[str]:
     """How cells were compared with their baseline, where they were."""
-    compared = next((row["comparison"] for row in rows if row["comparison"] is not None), None)
+    compared = next((row.comparison for row in rows if row.comparison is not None), None)
     if compared is not None:
         yield (
             f"{rate_name(rows)} against baseline: a paired bootstrap, Holm-corrected over all cells; tied where the "
-            f"interval stays below a margin of {percent(compared['margin'], 1)} points, underpowered where it does not."
+            f"interval stays below a margin of {percent(compared.margin, 1)} points, underpowered where it does not."
         )
-    if any(row["speed"] is not None for row in rows):
+    if any(row.record.speed is not None for row in rows):
         yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."
 
 
-def _of_group(root: Path, group: Group) -> Iterator[Section]:
+def _of_group(group: Group) -> Iterator[Section]:
     yield results(group)
     choices = study.priorities(group)
     if choices:
@@ -73,7 +71,7 @@ def _of_group(root: Path, group: Group) -> Iterator[Section]:
         yield wer_increase(group)
     if study.gaps(group):
         yield robustness(group)
-    effects = choice_effects(root, group.rows)
+    effects = choice_effects(group.rows)
     if effects:
         yield design_choices(group, effects)
 
@@ -85,11 +83,11 @@ def wer_increase(group: Group) -> Section:
     """WER minus the baseline's in each split."""
     lines = tuple(
         (
-            Cell(str(row["device"])),
-            Cell(group.methods[row["cell_id"]]),
+            Cell(str(row.settings.device)),
+            Cell(group.methods[row.cell_id]),
             *(Cell(points_field(changes[split])) for split in group.splits),
-            Cell(points_field(study.increase(row))),
-            Cell(row["verdict"] or ABSENT),
+            Cell(points_field(row.difference())),
+            Cell(row.verdict or ABSENT),
         )
         for row, changes in study.increases(group)
     )
@@ -105,8 +103,8 @@ def robustness(group: Group) -> Section:
     several = len({gap.hard for gap in found}) > 1
     lines = tuple(
         (
-            Cell(str(gap.row["device"])),
-            Cell(group.methods[gap.row["cell_id"]] + (f", {gap.hard}" if several else "")),
+            Cell(str(gap.row.settings.device)),
+            Cell(group.methods[gap.row.cell_id] + (f", {gap.hard}" if several else "")),
             Cell(points_field(gap.gap)),
             Cell(points_field(gap.change)),
         )
@@ -128,7 +126,7 @@ def design_choices(group: Group, effects: Sequence[ChoiceEffect]) -> Section:
     lines = tuple(
         (
             *(Cell(text) for text in (item.device, item.library, item.choice, item.level, item.reference)),
-            Cell(points_field(Change(item.effect.mean.value, item.effect.mean.ci95))),
+            Cell(points_field(item.effect.mean)),
             Cell(f"{points(item.effect.smallest)} to {points(item.effect.largest)}"),
             Cell(p_value(item.p_holm)),
             Cell(str(item.effect.pairs)),
@@ -158,11 +156,11 @@ def _alone(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
 # Published against measured
 
 
-def _side_by_side(rows: Sequence[Row]) -> Iterator[Section]:
+def _side_by_side(rows: Sequence[CellSummary]) -> Iterator[Section]:
     """A line for each published figure; those that compare first."""
     named = names(rows)
-    pairs = [(named[row["cell_id"]], item) for row in rows for item in row["published"]]
-    pairs.sort(key=lambda pair: pair[1]["verdict"] == "not comparable")
+    pairs = [(named[row.cell_id], item) for row in rows for item in row.published]
+    pairs.sort(key=lambda pair: pair[1].verdict == "not comparable")
     if not pairs:
         return
     lines = tuple(
@@ -170,12 +168,12 @@ def _side_by_side(rows: Sequence[Row]) -> Iterator[Section]:
             Cell(text)
             for text in (
                 name,
-                f"{item['source']}, {item['where']}",
+                f"{item.source}, {item.where}",
                 figure_name(item),
-                item["published"],
+                item.published,
                 _ours(item),
-                item["verdict"],
-                item["reason"],
+                item.verdict,
+                item.reason,
             )
         )
         for name, item in pairs
@@ -185,23 +183,19 @@ def _side_by_side(rows: Sequence[Row]) -> Iterator[Section]:
     yield Section(heading, tuple(_sources(pairs)), Table(header, lines, heading, "lllrrlp"))
 
 
-def _ours(item: Mapping[str, Any]) -> str:
+def _ours(item: Compared) -> str:
     """What was measured, with the interval, rounded to one digit more than was published."""
-    if item["measured"] is None:
+    if item.measured is None:
         return ABSENT
-    if item["metric"] in ("rtf", "rtfx"):
-        return three_digits(item["measured"])
-    digits = len(item["published"].partition(".")[2]) + 1
-
-    def show(value: float) -> str:
-        return f"{value:.{digits}f}"
-
-    return show(item["measured"]) + between(item["ci95"], show)
+    if item.metric in ("rtf", "rtfx"):
+        return three_digits(item.measured.value)
+    digits = len(item.published.partition(".")[2]) + 1
+    return estimate(item.measured, lambda value: f"{value:.{digits}f}")
 
 
-def _sources(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+def _sources(pairs: Sequence[tuple[str, Compared]]) -> Iterator[str]:
     known = published.load().sources
-    for key in dict.fromkeys(item["source"] for _, item in pairs):
+    for key in dict.fromkeys(item.source for _, item in pairs):
         source = known[key]
         yield f"{key}: {source.authors}, “{source.title}”, {source.where}, {source.url}"
 
@@ -215,18 +209,18 @@ def _not_read(unread: Sequence[str]) -> Iterator[Section]:
         yield Section("Not read", table=Table(("file, and why it is not here",), lines, "Not read", "p"))
 
 
-def _not_measured(rows: Sequence[Row]) -> Iterator[Section]:
+def _not_measured(rows: Sequence[CellSummary]) -> Iterator[Section]:
     bad = list(failures(rows))
     if bad:
         named = names(rows)
         lines = tuple(
-            (Cell(counted([named[row["cell_id"]] for row in some])), Cell(status), Cell(reason or ABSENT))
+            (Cell(counted([named[row.cell_id] for row in some])), Cell(status), Cell(reason or ABSENT))
             for some, status, reason in bad
         )
         yield Section("Not measured", table=Table(("cell", "status", "reason"), lines, "Not measured", "llp"))
 
 
-def _problems(rows: Sequence[Row]) -> Iterator[Section]:
+def _problems(rows: Sequence[CellSummary]) -> Iterator[Section]:
     found = tuple(f"{which}: {corpus}: {what}." for which, corpus, what in problems(rows))
     if found:
         yield Section("Utterances with problems", bullets=found)

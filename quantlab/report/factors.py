@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from quantlab.analysis.evidence import RULE_OF_THREE
 from quantlab.analysis.pairs import read_scores
 from quantlab.config.schema import StatsConfig
-from quantlab.records import storage
-from quantlab.report.rows import Row
+from quantlab.records.several import Stored
+from quantlab.report.cell_summary import CellSummary
 from quantlab.stats.factorial import Effect, Matched, main_effects
 from quantlab.stats.paired import holm
 from quantlab.stats.rates import Counts, Sample
 
 Settings = tuple[tuple[str, Any], ...]  # every choice with its level, hashable
 
-# Keys of a row that a quantizer is configured by; `granularity` stands for `group_size` too.
+# Keys of `quant` that tell quantizers apart; `granularity` stands for `group_size` too.
 _CHOICES = (
     "scheme", "bits", "format", "granularity", "symmetric", "activations", "double_quant", "axis", "backend", "target",
     "head", "skip",
@@ -48,7 +47,7 @@ class ChoiceEffect:
 class _Design(NamedTuple):
     """Cells of one library and one baseline, by what they chose; the choices that vary."""
 
-    cells: dict[Settings, Row]
+    cells: dict[Settings, CellSummary]
     varied: tuple[str, ...]
 
 
@@ -68,26 +67,25 @@ class _Measured(NamedTuple):
     resamples: int
 
 
-def choice_effects(root: str | Path, rows: Sequence[Row]) -> list[ChoiceEffect]:
+def choice_effects(rows: Sequence[CellSummary]) -> list[ChoiceEffect]:
     """The main effects of every library that varies two choices or more, against one baseline.
 
     Each level is compared with the choice's first: the most bits, the coarsest granularity, symmetric, weight-only.
     A choice of which no two cells agree in all the rest has no effect to show.
 
     Args:
-        root: where the raw utterances lie.
-        rows: cells that ended well.
+        rows: cells that ended well; their raw utterances are read.
     """
-    found = [effect for design in _designs(rows) for effect in _of_design(root, design)]
+    found = [effect for design in _designs(rows) for effect in _of_design(design)]
     corrected = holm([item.effect.p for item in found])
     return [replace(item, p_holm=p) for item, p in zip(found, corrected, strict=True)]
 
 
-def _designs(rows: Sequence[Row]) -> Iterator[_Design]:
-    families: dict[tuple[str, str], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: str(row["created_at"])):  # of cells chosen alike, the latest counts
-        if row["baseline"] is not None and row["scheme"] != "none":
-            families.setdefault((row["baseline"], row["library"]), []).append(row)
+def _designs(rows: Sequence[CellSummary]) -> Iterator[_Design]:
+    families: dict[tuple[str, str], list[CellSummary]] = {}
+    for row in sorted(rows, key=lambda row: str(row.record.created_at)):  # of cells chosen alike, the latest counts
+        if row.baseline is not None and row.settings.scheme != "none":
+            families.setdefault((row.baseline, row.settings.library), []).append(row)
     for family in families.values():
         cells = _by_settings(family)
         varied = tuple(choice for choice in _CHOICES if len({dict(settings).get(choice) for settings in cells}) > 1)
@@ -95,30 +93,30 @@ def _designs(rows: Sequence[Row]) -> Iterator[_Design]:
             yield _Design(cells, varied)
 
 
-def _by_settings(family: Sequence[Row]) -> dict[Settings, Row]:
+def _by_settings(family: Sequence[CellSummary]) -> dict[Settings, CellSummary]:
     """Formats are left out where they say no more than the bits do (`uint4`, `uint3`)."""
     full = {_settings(row, _CHOICES): row for row in family}
     short = {_settings(row, [choice for choice in _CHOICES if choice != "format"]): row for row in family}
     return short if len(short) == len(full) else full
 
 
-def _settings(row: Row, choices: Sequence[str]) -> Settings:
+def _settings(row: CellSummary, choices: Sequence[str]) -> Settings:
     return tuple((choice, _level(row, choice)) for choice in choices)
 
 
-def _level(row: Row, choice: str) -> Any:
+def _level(row: CellSummary, choice: str) -> Any:
     if choice == "granularity":
-        return row["granularity"], row["group_size"]
-    value = row[choice]
+        return row.settings.granularity, row.settings.group_size
+    value = row.named.setting(f"quant.{choice}")
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
-def _of_design(root: str | Path, design: _Design) -> Iterator[ChoiceEffect]:
+def _of_design(design: _Design) -> Iterator[ChoiceEffect]:
     """Before Holm's correction."""
-    measured = _measured(root, [row["cell_id"] for row in design.cells.values()])
+    measured = _measured(list(design.cells.values()))
     if measured is None:
         return
-    known = {settings: row["cell_id"] for settings, row in design.cells.items() if row["cell_id"] in measured.counts}
+    known = {settings: row.cell_id for settings, row in design.cells.items() if row.cell_id in measured.counts}
     contrasts = [one for choice in design.varied for one in _contrasts(known, choice) if one.pairs]
     pairs = [
         [Matched(measured.counts[reference], measured.counts[changed]) for reference, changed in one.pairs]
@@ -128,8 +126,8 @@ def _of_design(root: str | Path, design: _Design) -> Iterator[ChoiceEffect]:
     effects = main_effects(measured.sample, pairs, measured.resamples)
     for one, effect in zip(contrasts, effects, strict=True):
         yield ChoiceEffect(
-            device=str(row["device"]),
-            library=str(row["library"]),
+            device=str(row.settings.device),
+            library=str(row.settings.library),
             choice=one.choice,
             level=_shown(one.choice, one.level),
             reference=_shown(one.choice, one.reference),
@@ -139,15 +137,15 @@ def _of_design(root: str | Path, design: _Design) -> Iterator[ChoiceEffect]:
         )
 
 
-def _measured(root: str | Path, ids: Sequence[str]) -> _Measured | None:
+def _measured(cells: Sequence[CellSummary]) -> _Measured | None:
     """The counts of those cells that heard what the first of them did; None where no word was to be heard."""
-    records = storage.readable(root, ids, lambda message: None)  # said when the rows were read
-    scores = read_scores(root, records, lambda message: None)
+    stored = [Stored(row.root, row.record) for row in cells]
+    scores = read_scores(stored, lambda message: None)  # said when the cells were read
     if not scores:
         return None
     sample = next(iter(scores.values())).sample
     counts = {cell_id: item.counts for cell_id, item in scores.items() if item.sample == sample}
-    resamples = records[0].setting("stats.resamples") or StatsConfig().resamples
+    resamples = cells[0].record.setting("stats.resamples") or StatsConfig().resamples
     return _Measured(sample, counts, resamples) if any(sample.words) else None
 
 

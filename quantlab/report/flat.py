@@ -6,20 +6,19 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from quantlab.report.rows import Row
+from quantlab.report.cell_summary import CellSummary
 from quantlab.util.printable import printable
 
 _FORMULA = re.compile(r"((?:^|[;,|])\s*)([=@＝＠]|[+\-＋－](?![\d.]*(?:$|[;,|])))")
 
 
-def render(root: Path, rows: Sequence[Row]) -> str:
+def render(rows: Sequence[CellSummary]) -> str:
     """Nested keys joined by dots, an interval as two columns (`.low`, `.high`), of problems and published figures
     their number; what does not exist is empty. The configuration, whose settings that matter are columns, is left out.
     """
-    lines = [dict(_flat({key: value for key, value in row.items() if key != "config"})) for row in rows]
+    lines = [dict(_flat({key: value for key, value in row.to_dict().items() if key != "config"})) for row in rows]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _header(lines), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from quantlab.report import document
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.parts import Cell, Section, Table
-from quantlab.report.rows import Row
 from quantlab.util.printable import printable
 
 _PROSE = r"p{0.4\textwidth}"
@@ -44,9 +43,9 @@ _ESCAPED = {
 _TRANSLATION = str.maketrans(_ESCAPED)
 
 
-def render(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> str:
+def render(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> str:
     """One `table*` for each table of the report; it ends with a line break."""
-    found = document.sections(root, rows, unread)
+    found = document.sections(rows, unread)
     parts = [_HEAD, *(_table(section, section.table) for section in found if section.table is not None)]
     return "\n\n".join(parts) + "\n"
 

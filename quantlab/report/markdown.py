@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from quantlab.report import document
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.parts import Cell, Section, Table
-from quantlab.report.rows import Row
 from quantlab.util.printable import markdown as escape
 
 
-def render(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> str:
+def render(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> str:
     """The whole document; it ends with a line break."""
     parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells."]
-    for section in document.sections(root, rows, unread):
+    for section in document.sections(rows, unread):
         parts += _section(section)
     return "\n\n".join(parts) + "\n"
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantlab.report import study
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.results import caption, points_field, rtf_field
-from quantlab.report.rows import Row
 from quantlab.report.study import Group, Priority
-from quantlab.report.wording import between, listed, megabytes, percent, rate_name, ratio, unquantized
+from quantlab.report.wording import between, estimate, listed, megabytes, percent, rate_name, ratio, unquantized
 
 
 def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
@@ -23,7 +22,7 @@ def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
 
 def _choice(group: Group, choice: Priority) -> tuple[Cell, ...]:
     found, named = choice.ranking, group.methods
-    leader = named[found.leader["cell_id"]]
+    leader = named[found.leader.cell_id]
     best = (
         Cell(leader, "best")
         if found.shown
@@ -34,14 +33,14 @@ def _choice(group: Group, choice: Priority) -> tuple[Cell, ...]:
 
 def _why(choice: Priority, named: dict[str, str]) -> str:
     level, unknown = (
-        listed([named[row["cell_id"]] for row in rows]) for rows in (choice.ranking.level, choice.ranking.unknown)
+        listed([named[row.cell_id] for row in rows]) for rows in (choice.ranking.level, choice.ranking.unknown)
     )
     parts = [f"cannot be told from {level}"] if level else []
     parts += [f"no interval to tell it from {unknown}"] if unknown else []
     return "; ".join(parts)
 
 
-def trade_off(row: Row, priority: str = "") -> str:
+def trade_off(row: CellSummary, priority: str = "") -> str:
     """A cell's speed, accuracy and size in words, that of the priority first."""
     parts = {
         "fastest": _speed_words(row),
@@ -52,29 +51,27 @@ def trade_off(row: Row, priority: str = "") -> str:
     return "; ".join(part for part in (*first, *parts.values()) if part)
 
 
-def _speed_words(row: Row) -> str:
+def _speed_words(row: CellSummary) -> str:
     value = rtf_field(row)
     if value is None:
         return ""
-    speed = row["speed"]
+    speed = row.record.speed
     if speed is None:
         return f"RTF {value}"
-    return (
-        f"RTF {value}, {ratio(speed['ratio'])} × {unquantized(row)}{between(speed['ci95'], ratio)} ({speed['verdict']})"
-    )
+    return f"RTF {value}, {ratio(speed.ratio)} × {unquantized(row)}{between(speed.ci95, ratio)} ({speed.verdict})"
 
 
-def _accuracy_words(row: Row) -> str:
-    if row["wer"] is None:
+def _accuracy_words(row: CellSummary) -> str:
+    if row.wer is None:
         return ""
-    text = f"{rate_name([row])} {percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
-    change = study.increase(row)
-    if change.value is None:
+    text = f"{rate_name([row])} {estimate(row.wer, percent, ' %')}"
+    change = row.difference()
+    if change is None:
         return text
-    return f"{text}, {points_field(change)} points against {unquantized(row)} ({row['verdict']})"
+    return f"{text}, {points_field(change)} points against {unquantized(row)} ({row.verdict})"
 
 
-def _size_words(row: Row) -> str:
-    reduction = row["size_reduction"]
-    size = f"{megabytes(row['size_bytes'])} MB"
+def _size_words(row: CellSummary) -> str:
+    reduction = row.record.size_reduction
+    size = f"{megabytes(row.size_bytes or 0)} MB"
     return f"{size}, {percent(reduction, 0)} % smaller" if reduction else size

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quantlab.config.schema import Dtype
+from quantlab.report.cell_summary import CellSummary
 from quantlab.util.resources import shared_dir
 
 _FILE = Path(__file__).with_name("published.yaml")
@@ -137,7 +138,7 @@ def load(path: Path = _FILE) -> Published:
     return Published.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Exact))
 
 
-def beside(row: Mapping[str, Any], published: Published | None = None) -> list[Figure]:
+def beside(cell: CellSummary, published: Published | None = None) -> list[Figure]:
     """The published figures that stand beside a cell, in their order.
 
     Quantizer with its settings, runtime and corpus are those of the source, and there is no noise; so is the model, but
@@ -145,23 +146,24 @@ def beside(row: Mapping[str, Any], published: Published | None = None) -> list[F
     in one table the nearest stands.
     """
     published = published or load()
-    if row["status"] != "ok" or row["noise_kind"] is not None:
+    if not cell.ok or cell.settings.noise_kind is not None:
         return []
     found: dict[tuple[Any, ...], Figure] = {}
-    for item in _of_cell(row, published):
+    for item in _of_cell(cell, published):
         for figure in _flat(item, published):
             key = item.source, item.where, item.corpus, figure.metric, figure.split
-            if key not in found or _distance(row, item) < _distance(row, found[key].of):
+            if key not in found or _distance(cell, item) < _distance(cell, found[key].of):
                 found[key] = figure
-    return [figure for figure in found.values() if figure.split is None or heard(row, figure) is not None]
+    return [figure for figure in found.values() if figure.split is None or heard(cell, figure) is not None]
 
 
-def _of_cell(row: Mapping[str, Any], published: Published) -> Iterator[Figures]:
-    dataset, model = str(setting(row, "dataset", "name")), str(setting(row, "model", "name"))
-    near = {name for name, corpus in published.corpora.items() if _is_of(dataset, corpus, row["splits"])}
+def _of_cell(cell: CellSummary, published: Published) -> Iterator[Figures]:
+    asked = cell.settings
+    dataset, model = str(cell.record.setting("dataset.name")), str(cell.record.setting("model.name"))
+    near = {name for name, corpus in published.corpora.items() if _is_of(dataset, corpus, cell.splits)}
     for item in published.figures if near else ():
-        alike = (item.quant, item.runtime, _size(item.model)) == (row["quant"], row["runtime"], _size(model))
-        if item.corpus in near and alike and _same_settings(row["config"].get("quant") or {}, item):
+        alike = (item.quant, item.runtime, _size(item.model)) == (asked.quant, asked.runtime, _size(model))
+        if item.corpus in near and alike and _same_settings(cell.record.setting("quant") or {}, item):
             yield item
 
 
@@ -174,8 +176,8 @@ def _size(model: str) -> str:
     return model.removesuffix("_en")
 
 
-def _distance(row: Mapping[str, Any], item: Figures) -> tuple[bool, bool]:
-    return item.model != setting(row, "model", "name"), item.device != row["device"]
+def _distance(cell: CellSummary, item: Figures) -> tuple[bool, bool]:
+    return item.model != cell.record.setting("model.name"), item.device != cell.settings.device
 
 
 def _same_settings(quant: Mapping[str, Any], item: Figures) -> bool:
@@ -201,18 +203,13 @@ def _flat(item: Figures, published: Published) -> Iterator[Figure]:
         yield Figure(metric, value, None, *rest)
 
 
-def heard(row: Mapping[str, Any], figure: Figure) -> str | None:
+def heard(cell: CellSummary, figure: Figure) -> str | None:
     """What the figure's split is called in a cell; None where it did not hear it."""
     names = figure.corpus.splits[figure.split].names if figure.split is not None else ()
-    hub = setting(row, "dataset", "hub_splits") or {}
-    return next((name for name in row["splits"] if name in names and _is_test(hub.get(name) or {})), None)
+    hub = cell.record.setting("dataset.hub_splits") or {}
+    return next((name for name in cell.splits if name in names and _is_test(hub.get(name) or {})), None)
 
 
 def _is_test(hub: Mapping[str, Any]) -> bool:
     """Whether a split is not read from another one of the hub, a validation set, whatever it is called here."""
     return str(hub.get("split") or "test").startswith("test")
-
-
-def setting(row: Mapping[str, Any], part: str, key: str) -> Any:
-    """A value of the configuration; None where an older record has none."""
-    return (row["config"].get(part) or {}).get(key)

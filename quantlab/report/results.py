@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quantlab.report import ranking
+from quantlab.report.cell_summary import CellSummary, Rate
 from quantlab.report.parts import Cell, Section, Table
-from quantlab.report.rows import Row
-from quantlab.report.study import Change, Group
+from quantlab.report.study import Group
 from quantlab.report.wording import (
     ABSENT,
     between,
     depends_on_batch,
+    estimate,
     loops,
     no_baseline,
     noise,
@@ -28,12 +29,13 @@ from quantlab.report.wording import (
     three_digits,
     too_few,
 )
+from quantlab.stats.estimate import Estimate
 
 
 @dataclass(frozen=True)
 class _Column:
     title: str
-    show: Callable[[Row], str | None]
+    show: Callable[[CellSummary], str | None]
     metric: ranking.Metric | None = None
     words: bool = False
 
@@ -44,10 +46,10 @@ def results(group: Group) -> Section:
     marks = [ranking.marks(group.rows, column.metric) for column in columns]
     lines = tuple(
         (
-            Cell(str(row["device"])),
-            Cell(group.methods[row["cell_id"]]),
+            Cell(str(row.settings.device)),
+            Cell(group.methods[row.cell_id]),
             *(
-                Cell(column.show(row) or ABSENT, mark.get(row["cell_id"], ""))
+                Cell(column.show(row) or ABSENT, mark.get(row.cell_id, ""))
                 for column, mark in zip(columns, marks, strict=True)
             ),
         )
@@ -61,50 +63,44 @@ def results(group: Group) -> Section:
 
 def _columns(group: Group) -> Iterator[_Column]:
     name = rate_name(group.rows)
-    for rate, title in {"wer": name, "cer": "CER"}.items() if name != "CER" else [("wer", name)]:
+    rates: dict[Rate, str] = {"wer": name} if name == "CER" else {"wer": name, "cer": "CER"}
+    for rate, title in rates.items():
         for split in group.splits:
             yield _Column(f"{title} % {split}", rate_field(rate, split), ranking.accuracy(rate, split))
     yield _Column("RTF", rtf_field, ranking.speed(group.rows))
     yield _Column("time ×base", _ratio, words=True)
     yield _Column("smaller by %", reduction_field, ranking.size())
     yield _Column("non-speech words/min", _nonspeech)
-    yield _Column(f"{name} against baseline", lambda row: row["verdict"], words=True)
+    yield _Column(f"{name} against baseline", lambda row: row.verdict, words=True)
 
 
-def rate_field(rate: str, split: str) -> Callable[[Row], str | None]:
-    def show(row: Row) -> str | None:
-        part = row["splits"].get(split)
-        if part is None or part[rate] is None:
-            return None
-        return percent(part[rate]) + between(part[f"{rate}_ci95"], percent)
-
-    return show
+def rate_field(rate: Rate, split: str) -> Callable[[CellSummary], str | None]:
+    return lambda row: None if (found := row.rate(rate, split)) is None else estimate(found, percent)
 
 
-def rtf_field(row: Row) -> str | None:
-    value = ranking.rtf(row)
-    return None if value is None else three_digits(value) + between(ranking.rtf_ci95(row), three_digits)
+def rtf_field(row: CellSummary) -> str | None:
+    return None if row.rtf is None else estimate(row.rtf, three_digits)
 
 
-def _ratio(row: Row) -> str | None:
-    speed = row["speed"]
+def _ratio(row: CellSummary) -> str | None:
+    speed = row.record.speed
     if speed is None:
         return None
-    return f"{ratio(speed['ratio'])}{between(speed['ci95'], ratio)} {speed['verdict']}"
+    return f"{ratio(speed.ratio)}{between(speed.ci95, ratio)} {speed.verdict}"
 
 
-def _nonspeech(row: Row) -> str | None:
-    found = row["nonspeech_words_per_min"]
+def _nonspeech(row: CellSummary) -> str | None:
+    found = row.nonspeech_words_per_min
     return None if found is None else three_digits(found)
 
 
-def reduction_field(row: Row) -> str | None:
-    return None if row["size_reduction"] is None else percent(row["size_reduction"], 1)
+def reduction_field(row: CellSummary) -> str | None:
+    return None if row.record.size_reduction is None else percent(row.record.size_reduction, 1)
 
 
 def _notes_of_results(group: Group) -> Iterator[str]:
-    measured = [row for row in group.rows if ranking.rtf(row) is not None]
-    if len(measured) > 1 and all(row["speed"] is None and ranking.rtf_ci95(row) is None for row in measured):
+    measured = [(row.record.speed, row.rtf) for row in group.rows if row.rtf is not None]
+    if len(measured) > 1 and all(speed is None and rtf.ci95 is None for speed, rtf in measured):
         yield "Speed was measured once: which cell is faster is not shown. protocol=careful shows it."
     for how in scorings(group.rows).values():
         yield f"Scored by {how}."
@@ -124,6 +120,6 @@ def caption(what: str, group: Group) -> str:
     return f"{what}: {group.title}"
 
 
-def points_field(change: Change) -> str:
+def points_field(change: Estimate | None) -> str:
     """A difference in points with its interval."""
-    return ABSENT if change.value is None else points(change.value) + between(change.ci95, points)
+    return ABSENT if change is None else estimate(change, points)

@@ -6,14 +6,14 @@ Table 4 is `priorities`, and the robustness gap is what its discussion of noisy 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from quantlab.report import ranking, wording
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.ranking import Ranking
-from quantlab.report.rows import Row, cell
-from quantlab.report.wording import Interval, methods
+from quantlab.report.wording import methods
+from quantlab.stats.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Group:
     weights: str
     dataset: str
     protocol: str
-    rows: tuple[Row, ...]  # those that ended well, by device, baseline first
+    rows: tuple[CellSummary, ...]  # those that ended well, by device, baseline first
     splits: tuple[str, ...]
     methods: dict[str, str]  # cell id → quantizer, with whatever else tells the cells of a device apart
 
@@ -33,31 +33,23 @@ class Group:
         weights = "" if self.weights == "pretrained" else f" ({self.weights} weights)"
         return f"{self.model}{weights} on {self.dataset}, protocol {self.protocol}"
 
-    def by_device(self) -> dict[str, list[Row]]:
+    def by_device(self) -> dict[str, list[CellSummary]]:
         """The same rows, apart for each device."""
-        found: dict[str, list[Row]] = {}
+        found: dict[str, list[CellSummary]] = {}
         for row in self.rows:
-            found.setdefault(str(row["device"]), []).append(row)
+            found.setdefault(str(row.settings.device), []).append(row)
         return found
-
-
-@dataclass(frozen=True)
-class Change:
-    """A difference of error rates as a fraction, and its 95 % interval; None where there is none."""
-
-    value: float | None
-    ci95: Interval | None
 
 
 @dataclass(frozen=True)
 class Gap:
     """How much harder one split is than another for a cell, and how much more so than for its baseline."""
 
-    row: Row
+    row: CellSummary
     easy: str
     hard: str
-    gap: Change  # WER hard − WER easy
-    change: Change  # gap − the baseline's gap
+    gap: Estimate  # WER hard − WER easy
+    change: Estimate | None  # gap − the baseline's gap
 
 
 @dataclass(frozen=True)
@@ -69,20 +61,20 @@ class Priority:
     ranking: Ranking
 
 
-def groups(rows: Sequence[Row]) -> list[Group]:
+def groups(rows: Sequence[CellSummary]) -> list[Group]:
     """The cells that ended well, by what a comparison must share (checkpoint, corpus, protocol); in their order."""
-    good = [row for row in rows if row["status"] == "ok"]
+    good = [row for row in rows if row.ok]
     models, corpora = wording.models(good), wording.corpora(good)
-    found: dict[Hashable, list[Row]] = {}
+    found: dict[Hashable, list[CellSummary]] = {}
     for row in good:
-        own = cell(row)
-        found.setdefault((own.checkpoint_key, own.corpus_key, row["protocol"]), []).append(row)
+        key = row.named.checkpoint_key, row.named.corpus_key, row.settings.protocol
+        found.setdefault(key, []).append(row)
     return [
         Group(
-            models[some[0]["cell_id"]],
-            str(some[0]["weights"]),
-            corpora[some[0]["cell_id"]],
-            str(some[0]["protocol"]),
+            models[some[0].cell_id],
+            str(some[0].settings.weights),
+            corpora[some[0].cell_id],
+            str(some[0].settings.protocol),
             tuple(some),
             _splits(some),
             methods(some),
@@ -91,22 +83,14 @@ def groups(rows: Sequence[Row]) -> list[Group]:
     ]
 
 
-def _splits(rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(split for row in rows for split in row["splits"]))
+def _splits(rows: Sequence[CellSummary]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(split for row in rows for split in row.splits))
 
 
-def increase(row: Row, split: str | None = None, rate: str = "wer") -> Change:
-    """The cell's error rate minus its baseline's, on a split or pooled (None)."""
-    part = row["comparison"] if split is None else row["splits"].get(split)
-    if part is None or part[f"{rate}_difference"] is None:
-        return Change(None, None)
-    return Change(part[f"{rate}_difference"], ranking.difference_ci95(row, rate, split))
-
-
-def increases(group: Group) -> list[tuple[Row, dict[str, Change]]]:
+def increases(group: Group) -> list[tuple[CellSummary, dict[str, Estimate | None]]]:
     """Figure 1: the WER increase of every cell that has a baseline, by split."""
-    found = [(row, {split: increase(row, split) for split in group.splits}) for row in group.rows]
-    return [(row, changes) for row, changes in found if any(change.value is not None for change in changes.values())]
+    found = [(row, {split: row.difference("wer", split) for split in group.splits}) for row in group.rows]
+    return [(row, changes) for row, changes in found if any(change is not None for change in changes.values())]
 
 
 def gaps(group: Group) -> list[Gap]:
@@ -119,28 +103,12 @@ def gaps(group: Group) -> list[Gap]:
     return [gap for gap in found if gap is not None]
 
 
-def _gap(row: Row, easy: str, hard: str) -> Gap | None:
-    a, b = row["splits"].get(easy), row["splits"].get(hard)
-    if a is None or b is None or a["wer"] is None or b["wer"] is None:
+def _gap(row: CellSummary, easy: str, hard: str) -> Gap | None:
+    (a, change_a), (b, change_b) = ((row.rate("wer", one), row.difference("wer", one)) for one in (easy, hard))
+    if a is None or b is None:
         return None
-    gap = minus(Change(b["wer"], b["wer_ci95"]), Change(a["wer"], a["wer_ci95"]))
-    return Gap(row, easy, hard, gap, minus(increase(row, hard), increase(row, easy)))
-
-
-def minus(a: Change, b: Change) -> Change:
-    """The difference a − b of estimates from different utterances.
-
-    The interval is Zou and Donner's (MOVER; Statistics in Medicine 27:1693, 2008), for independent estimates; the
-    errors of two splits that share speakers lean the same way, which makes it too wide, never too narrow.
-    """
-    if a.value is None or b.value is None:
-        return Change(None, None)
-    value = a.value - b.value
-    if a.ci95 is None or b.ci95 is None:
-        return Change(value, None)
-    low = value - math.hypot(a.value - a.ci95[0], b.ci95[1] - b.value)
-    high = value + math.hypot(a.ci95[1] - a.value, b.value - b.ci95[0])
-    return Change(value, (low, high))
+    change = None if change_a is None or change_b is None else change_b.minus(change_a)
+    return Gap(row, easy, hard, b.minus(a), change)
 
 
 def priorities(group: Group) -> list[Priority]:

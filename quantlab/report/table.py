@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -16,19 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from quantlab.records.labels import AXES, OF_FORMAT
-from quantlab.report.ranking import few, rtf
-from quantlab.report.rows import Row
+from quantlab.report import ranking, study
+from quantlab.report.cell_summary import CellSummary, Rate
+from quantlab.report.ranking import Metric
+from quantlab.report.study import Group
 from quantlab.report.wording import (
     ABSENT,
     apart,
     between,
     corpora,
-    corpus_key,
     counted,
     depends_on_batch,
     failures,
     half_width,
-    is_half,
     loops,
     megabytes,
     models,
@@ -48,10 +47,7 @@ from quantlab.report.wording import (
 from quantlab.util.console import console as plain_console
 from quantlab.util.printable import printable
 
-__all__ = ["Column", "columns", "rtf", "show", "text"]
-
 Names = Mapping[str, str | None]  # cell id → what stands in a column
-Keys = Mapping[str, Hashable]  # cell id → what the cells of one corpus share
 _SHORTEST = 8  # characters that are left of a name
 _UNLIMITED = 400  # columns; a file or a pipe has no width
 _STYLES = {
@@ -65,93 +61,100 @@ _ID = 8  # characters of a cell id that are shown
 
 @dataclass(frozen=True)
 class Column:
-    """One column: how to find its figure (or word), how to print it, and which figure is the better one."""
+    """One column: what stands in a row, and what is best in it."""
 
     title: tuple[str, ...]  # lines
-    figure: Callable[[Row], Any]
-    show: Callable[[Any], str] = str
-    better: Callable[[Sequence[float]], float] | None = None  # None where none is marked as the best
+    show: Callable[[CellSummary], str | None]  # None where there is nothing
+    metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None  # of cells that compare
     drop_first: int = 0  # where the terminal is narrow, the highest first; 0 = never
     shrinks: bool = False  # a name may be cut where even that is not enough, a figure never
     words: bool = False
     scored: bool = False  # an error rate, of which a few utterances say nothing
 
 
-def columns(rows: Sequence[Row]) -> list[Column]:
+def columns(rows: Sequence[CellSummary]) -> list[Column]:
     """The columns these rows fill, in reading order."""
-    splits = list(dict.fromkeys(split for row in rows for split in row["splits"]))
+    splits = list(dict.fromkeys(split for row in rows for split in row.splits))
     rate = rate_name(rows)
     by_letter = [] if rate == "CER" else splits  # else it would be there twice
+    judged = any(row.verdict is not None for row in rows)
+    status_drops = 4 if all(row.ok for row in rows) else 2 if judged else 0  # whatever failed is listed below as well
     return [
         *_named(rows),
-        *([Column(("error", "unit"), _value("error_unit"), words=True)] if " or " in rate else []),
+        *([Column(("error", "unit"), lambda row: row.record.error_unit, words=True)] if " or " in rate else []),
         *(column for split in splits for column in _rates(rows, "wer", rate, split)),
         *(column for split in by_letter for column in _rates(rows, "cer", "CER", split, drop_first=4)),
-        Column(("RTF",), rtf, three_digits, min),
+        Column(("RTF",), lambda row: row.rtf and three_digits(row.rtf.value), ranking.speed_by(ranking.rtf)),
         *_compared(rows),
-        Column(("size", "MB"), _value("size_bytes"), megabytes, min),
-        Column(("smaller", "by %"), _value("size_reduction"), _percent_short, max, drop_first=2),
+        Column(("size", "MB"), lambda row: _shown(row.size_bytes, megabytes), _size),
+        Column(("smaller", "by %"), lambda row: _shown(row.record.size_reduction, _percent_short), _size, drop_first=2),
         *_nonspeech(rows),
-        *([Column((rate, "verdict"), _value("verdict"), words=True)] if _any(rows, "verdict") else []),
-        Column(("status",), _value("status"), drop_first=_status_droppable(rows), words=True),
+        *([Column((rate, "verdict"), lambda row: row.verdict, words=True)] if judged else []),
+        Column(("status",), lambda row: row.status, drop_first=status_drops, words=True),
     ]
 
 
-def _rates(rows: Sequence[Row], rate: str, title: str, split: str, drop_first: int = 0) -> Iterator[Column]:
+def _size(rows: Sequence[CellSummary]) -> Metric:
+    return ranking.size()
+
+
+def _shown(figure: float | None, show: Callable[[float], str]) -> str | None:
+    return None if figure is None else show(figure)
+
+
+def _percent_short(fraction: float) -> str:
+    return percent(fraction, 1)
+
+
+def _rates(rows: Sequence[CellSummary], rate: Rate, title: str, split: str, drop_first: int = 0) -> Iterator[Column]:
     """The columns of an error rate in one split."""
-    figure = _of(split, rate)
+
+    def show(stands_in: Callable[[CellSummary], bool], row: CellSummary) -> str | None:
+        found = row.rate(rate, split) if stands_in(row) else None
+        return found and percent(found.value)
+
     for how, stands_in in apart(rows, rate):
-        own = partial(_only, figure, stands_in)
-        yield Column((f"{title} %", split, *how), own, percent, min, drop_first, scored=True)
+        yield Column(
+            (f"{title} %", split, *how), partial(show, stands_in), lambda rows: ranking.accuracy(rate, split),
+            drop_first, scored=True,
+        )  # fmt: skip
 
 
-def _only(figure: Callable[[Row], Any], stands_in: Callable[[Row], bool], row: Row) -> Any:
-    return figure(row) if stands_in(row) else None
-
-
-def _nonspeech(rows: Sequence[Row]) -> list[Column]:
+def _nonspeech(rows: Sequence[CellSummary]) -> list[Column]:
     """What was heard where nothing is said, if any such audio was measured."""
-    if not _any(rows, "nonspeech_words_per_min"):
+    if all(row.nonspeech_words_per_min is None for row in rows):
         return []
-    return [Column(("non-speech", "words/min"), _value("nonspeech_words_per_min"), three_digits, min)]
+    return [Column(("non-speech", "words/min"), lambda row: _shown(row.nonspeech_words_per_min, three_digits))]
 
 
-def _status_droppable(rows: Sequence[Row]) -> int:
-    """It may go where it says the same in every row, and before figures: whatever failed is listed below as well."""
-    if _all_ok(rows):
-        return 4
-    return 2 if _any(rows, "verdict") else 0
-
-
-def _compared(rows: Sequence[Row]) -> list[Column]:
+def _compared(rows: Sequence[CellSummary]) -> list[Column]:
     """Time against the baseline, where cells took turns with it."""
-    if not _any(rows, "speed"):
+    if all(row.record.speed is None for row in rows):
         return []
+    by_ratio = ranking.speed_by(ranking.time_ratio)
     return [
-        Column(("time", "×base"), _value("speed"), _ratio, drop_first=1),
-        Column(("speed",), lambda row: row["speed"] and row["speed"]["verdict"], drop_first=5, words=True),
+        Column(("time", "×base"), _ratio, by_ratio, drop_first=1),
+        Column(
+            ("speed",),
+            lambda row: None if (speed := row.record.speed) is None else speed.verdict,
+            drop_first=5,
+            words=True,
+        ),
     ]
 
 
-def _any(rows: Sequence[Row], key: str) -> bool:
-    return any(row[key] is not None for row in rows)
-
-
-def _all_ok(rows: Sequence[Row]) -> bool:
-    return all(row["status"] == "ok" for row in rows)
-
-
-def _ratio(speed: Row) -> str:
+def _ratio(row: CellSummary) -> str | None:
     """`0.84 ±0.01`, with a question mark where the interval stayed wider than the protocol asks."""
-    return half_width(speed["ratio"], speed["ci95"]) + ("" if speed["converged"] else " ?")
+    speed = row.record.speed
+    return None if speed is None else half_width(speed.ratio, speed.ci95) + ("" if speed.converged else " ?")
 
 
-def _named(rows: Sequence[Row]) -> list[Column]:
+def _named(rows: Sequence[CellSummary]) -> list[Column]:
     """Which cell a row is: the corpus wherever there are several, of further settings those that tell cells apart."""
     of_all: dict[str, Names] = {
         "model": models(rows),
-        "quant": _values("quant", rows),
-        "device": _values("device", rows),
+        "quant": _values("quant.name", rows),
+        "device": _values("device.name", rows),
     }
     found = [
         Column((axis,), _looked_up(of), drop_first=_droppable(axis, of), shrinks=True, words=True)
@@ -160,15 +163,15 @@ def _named(rows: Sequence[Row]) -> list[Column]:
     further: dict[str, Names] = {
         axis: of
         for axis, key in AXES.items()
-        if _tells_apart(of := _values(axis, rows), _told_by(key, of_all | {"format": _values("format", rows)}))
-        or (axis == "dtype" and any(map(is_half, rows)))
+        if _tells_apart(of := _values(key, rows), _told_by(key, of_all | {"format": _values("quant.format", rows)}))
+        or (axis == "dtype" and any(row.settings.is_half for row in rows))
     }
     corpus = corpora(rows)
     if len(set(corpus.values())) > 1:
         further = {"dataset": corpus, **further}
     shown = [*of_all.values(), *further.values()]
-    if len({tuple(of[row["cell_id"]] for of in shown) for row in rows}) < len({row["cell_id"] for row in rows}):
-        further["cell"] = {row["cell_id"]: row["cell_id"][:_ID] for row in rows}
+    if len({tuple(of[row.cell_id] for of in shown) for row in rows}) < len({row.cell_id for row in rows}):
+        further["cell"] = {row.cell_id: row.cell_id[:_ID] for row in rows}
     return [
         *found,
         *(Column(tuple(axis.split("_")), _looked_up(of), shrinks=True, words=True) for axis, of in further.items()),
@@ -182,16 +185,16 @@ def _told_by(key: str, of_all: Mapping[str, Names]) -> Collection[Names]:
     return [of_all["quant"]] if key.startswith("quant.") else of_all.values()
 
 
-def _values(axis: str, rows: Sequence[Row]) -> Names:
-    return {row["cell_id"]: None if row[axis] is None else _as_text(row[axis]) for row in rows}
+def _values(key: str, rows: Sequence[CellSummary]) -> Names:
+    return {row.cell_id: None if (value := row.named.setting(key)) is None else _as_text(value) for row in rows}
 
 
 def _as_text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _looked_up(of: Names) -> Callable[[Row], str | None]:
-    return lambda row: of[row["cell_id"]]
+def _looked_up(of: Names) -> Callable[[CellSummary], str | None]:
+    return lambda row: of[row.cell_id]
 
 
 def _droppable(axis: str, of: Names) -> int:
@@ -205,23 +208,12 @@ def _tells_apart(of: Names, named: Collection[Names]) -> bool:
     return any(seen.setdefault(tuple(name[cell_id] for name in named), value) != value for cell_id, value in of.items())
 
 
-def _value(key: str) -> Callable[[Row], Any]:
-    return lambda row: row[key]
-
-
-def _of(split: str, key: str) -> Callable[[Row], Any]:
-    return lambda row: row["splits"].get(split, {}).get(key)
-
-
-def _percent_short(fraction: float) -> str:
-    return percent(fraction, 1)
-
-
-def show(rows: Sequence[Row], console: Console | None = None) -> None:
+def show(rows: Sequence[CellSummary], console: Console | None = None) -> None:
     """Print the table, fitted to the terminal; in a file or a pipe it is as wide as it needs to be.
 
     What did not end well follows below with its reason, and what a reader of the speeds should know. Rows keep their
-    order; the best of a column is bold.
+    order. Bold is the best figure of a column among cells of one checkpoint, corpus and protocol, unless the
+    intervals leave another level with it.
     """
     console = console or plain_console()
     if console.is_terminal:
@@ -230,7 +222,7 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
         console.file.write(text(rows))
 
 
-def text(rows: Sequence[Row], width: int = _UNLIMITED) -> str:
+def text(rows: Sequence[CellSummary], width: int = _UNLIMITED) -> str:
     """The same as plain text without colours, fitted to lines of `width` characters."""
     console = plain_console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
@@ -238,9 +230,9 @@ def text(rows: Sequence[Row], width: int = _UNLIMITED) -> str:
     return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 
-def _print(rows: Sequence[Row], console: Console) -> None:
-    keys = {row["cell_id"]: corpus_key(row) for row in rows}
-    filled = [_filled(column, rows, keys) for column in columns(rows)]
+def _print(rows: Sequence[CellSummary], console: Console) -> None:
+    made = study.groups(rows)
+    filled = [_filled(column, rows, made) for column in columns(rows)]
     chosen = _fitting(filled, console)
     console.print(_table(chosen, _name_widths(chosen, console), rows=True))
     dropped = sorted((one.column for one in filled if one not in chosen), key=lambda column: -column.drop_first)
@@ -276,9 +268,9 @@ class _Filled:
         return list(map(printable, self.column.title))
 
 
-def _filled(column: Column, rows: Sequence[Row], keys: Keys) -> _Filled:
-    best = _best(column, rows, keys)
-    return _Filled(column, [_cell(column, row, best.get(keys[row["cell_id"]])) for row in rows])
+def _filled(column: Column, rows: Sequence[CellSummary], made: Sequence[Group]) -> _Filled:
+    best = {cell_id for group in made for cell_id in _best(column, group.rows)}
+    return _Filled(column, [_cell(column, row, row.cell_id in best) for row in rows])
 
 
 def _fitting(filled: Sequence[_Filled], console: Console) -> list[_Filled]:
@@ -343,55 +335,46 @@ def _table(chosen: Sequence[_Filled], widths: Widths | None = None, rows: bool =
     return table
 
 
-def _best(column: Column, rows: Sequence[Row], keys: Keys) -> dict[Hashable, str]:
-    """How the best figure of a column is printed, by corpus: figures of different corpora do not compare."""
-    found: dict[Hashable, list[float]] = {}
-    for row in rows:
-        figure = column.figure(row)
-        if row["status"] == "ok" and figure is not None and not (column.scored and few(row)):
-            found.setdefault(keys[row["cell_id"]], []).append(figure)
-    if column.better is None:
-        return {}
-    return {key: column.show(column.better(figures)) for key, figures in found.items() if len(figures) > 1}
+def _best(column: Column, rows: Sequence[CellSummary]) -> list[str]:
+    """The cell that is best in a column; none where another is level with it."""
+    marks = ranking.marks(rows, column.metric(rows))
+    return [] if "level" in marks.values() else list(marks)
 
 
-def _cell(column: Column, row: Row, best: str | None) -> Text:
-    figure = column.figure(row)
-    if figure is None:
+def _cell(column: Column, row: CellSummary, best: bool) -> Text:
+    found = column.show(row)
+    if found is None:
         return Text(ABSENT, style="dim")
-    shown = printable(column.show(figure))
-    if column.words:
-        return Text(shown, style=_STYLES.get(shown, ""))
-    bold = row["status"] == "ok" and shown == best and not (column.scored and few(row))
-    return Text(shown, style="bold" if bold else "")
+    shown = printable(found)
+    return Text(shown, style=_STYLES.get(shown, "") if column.words else "bold" if best else "")
 
 
-def _failures(rows: Sequence[Row], named: Mapping[str, str]) -> Iterator[Text]:
+def _failures(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator[Text]:
     for some, status, reason in failures(rows):
-        yield _line(status, _STYLES[status], counted([named[row["cell_id"]] for row in some]), reason)
+        yield _line(status, _STYLES[status], counted([named[row.cell_id] for row in some]), reason)
 
 
-def _few(rows: Sequence[Row]) -> Iterator[Text]:
+def _few(rows: Sequence[CellSummary]) -> Iterator[Text]:
     """Corpora of so few utterances that nothing is shown."""
     for corpus, what in too_few(rows):
         yield _line("too few utterances", "yellow", corpus, what)
 
 
-def _problems(rows: Sequence[Row]) -> Iterator[Text]:
+def _problems(rows: Sequence[CellSummary]) -> Iterator[Text]:
     for which, corpus, found in problems(rows):
         yield _line(which, "yellow", corpus, found)
 
 
-def _unsettled(rows: Sequence[Row], named: Mapping[str, str]) -> Iterator[Text]:
+def _unsettled(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator[Text]:
     """Cells whose time did not settle within the protocol's budget."""
     for row in rows:
-        speed = row["speed"]
-        if speed is not None and not speed["converged"]:
-            reach = f"{ratio(speed['ratio'])}{between(speed['ci95'], ratio)} × base after {speed['blocks']} blocks"
-            yield _line("not converged", "yellow", named[row["cell_id"]], reach)
+        speed = row.record.speed
+        if speed is not None and not speed.converged:
+            reach = f"{ratio(speed.ratio)}{between(speed.ci95, ratio)} × base after {speed.blocks} blocks"
+            yield _line("not converged", "yellow", named[row.cell_id], reach)
 
 
-def _notes(rows: Sequence[Row], called: Mapping[str, str]) -> Iterator[Text]:
+def _notes(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[Text]:
     notes = {"loops": loops, "batch": depends_on_batch, "size": sizes, "noise": noise, "no verdict": no_baseline}
     for word, found in notes.items():
         for cells, what in found(rows, called):

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from quantlab.stats.bootstrap import p_value
-from quantlab.stats.rates import Counts, Rate, Sample, resample
+from quantlab.stats.estimate import Estimate
+from quantlab.stats.rates import Counts, Sample, resample
 
 
 class Matched(NamedTuple):
@@ -29,7 +30,7 @@ class Matched(NamedTuple):
 class Effect:
     """A main effect on the pooled WER; fractions."""
 
-    mean: Rate  # of changed − reference over the pairs
+    mean: Estimate  # of changed − reference over the pairs
     smallest: float  # of the pairs' own differences
     largest: float
     pairs: int
@@ -47,11 +48,11 @@ def main_effects(sample: Sample, contrasts: Sequence[Sequence[Matched]], resampl
     summed = [_sum([_more(pair) for pair in pairs]) for pairs in contrasts]
     for pairs, result in zip(contrasts, resample(sample, summed, resamples), strict=True):
         total = result.pooled.wer
-        assert total.value is not None
+        assert total is not None
         differences = [_more(pair).words.sum() / sum(sample.words) for pair in pairs]
         known = total.ci95 is not None
         p = p_value(result.samples, total.value, sample.units.count) if known else 1.0
-        yield Effect(_divided(total, len(pairs)), float(min(differences)), float(max(differences)), len(pairs), p)
+        yield Effect(total.times(1 / len(pairs)), float(min(differences)), float(max(differences)), len(pairs), p)
 
 
 def _more(pair: Matched) -> Counts:
@@ -60,9 +61,3 @@ def _more(pair: Matched) -> Counts:
 
 def _sum(counts: Sequence[Counts]) -> Counts:
     return Counts(np.sum([item.words for item in counts], axis=0), np.sum([item.chars for item in counts], axis=0))
-
-
-def _divided(rate: Rate, by: int) -> Rate:
-    assert rate.value is not None
-    low_high = None if rate.ci95 is None else (rate.ci95[0] / by, rate.ci95[1] / by)
-    return Rate(rate.value / by, low_high)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantlab.stats.bootstrap import Floats, Units, choose_units, interval, resampled_sums
+from quantlab.stats.estimate import Estimate
 
 _LEAST, _MOST = 2**19, 2**21  # resampled sums at once: 4 MiB, which a cache holds in part, to 16 MiB
 
@@ -60,17 +61,11 @@ class Counts(NamedTuple):
     chars: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Errors / reference length, a fraction."""
-
-    value: float | None  # None without reference words
-    ci95: tuple[float, float] | None  # None from too few units
-
-
 class Rates(NamedTuple):
-    wer: Rate
-    cer: Rate
+    """Errors / reference length, fractions; None without reference words, no interval from too few units."""
+
+    wer: Estimate | None
+    cer: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -130,7 +125,7 @@ def _with_pooled(sums: Floats) -> Floats:
     return np.concatenate([sums, sums.sum(axis=0, keepdims=True)])
 
 
-def _rate(units: Units, value: float, bounds: Floats) -> Rate:
+def _rate(units: Units, value: float, bounds: Floats) -> Estimate | None:
     low, high = map(float, bounds)
-    exists = units.enough and math.isfinite(low)
-    return Rate(value=float(value) if math.isfinite(value) else None, ci95=(low, high) if exists else None)
+    known = units.enough and math.isfinite(low)
+    return Estimate(float(value), (low, high) if known else None) if math.isfinite(value) else None

@@ -15,7 +15,7 @@ from quantlab.measurement.cell import run_cell
 from quantlab.records import storage
 from quantlab.records.figures import split_result
 from quantlab.records.schema import Batch
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 from quantlab.scoring.score import Reference, Scoring, utterance
 from quantlab.util.errors import ConfigError
 
@@ -76,9 +76,9 @@ def test_a_corpus_of_nothing_else_has_no_error_rate_and_no_verdict(clips, tmp_pa
         split = run(path, tmp_path, quant).record.splits["test"]
         assert (split.wer, split.cer, split.empty_share, split.loop_share) == (None, None, None, None)
         assert split.nonspeech_words_per_min is not None
-    found = rows(tmp_path / "runs")
-    assert [(row["wer"], row["verdict"], row["comparison"]) for row in found] == [(None, None, None)] * 2
-    assert all(row["nonspeech_words_per_min"] is not None for row in found)
+    found = summaries(tmp_path / "runs")
+    assert [(row.wer, row.verdict, row.comparison) for row in found] == [(None, None, None)] * 2
+    assert all(row.nonspeech_words_per_min is not None for row in found)
 
 
 def test_counted_by_hand():

@@ -12,7 +12,7 @@ from quantlab.measurement.cell import _resident_baseline, run_cell
 from quantlab.recogniser.assemble import assemble, prepared
 from quantlab.recogniser.fingerprints import cell_id
 from quantlab.report import wording
-from quantlab.report.rows import row
+from quantlab.report.summaries import summary
 from quantlab.report.table import columns, text
 from quantlab.tracking.describe import params
 
@@ -83,7 +83,7 @@ def test_records_are_compared_within_their_type():
 
 
 def test_a_type_that_is_not_fp32_is_shown(cells):
-    rows = {dtype: row(item.record) for dtype, item in cells.items()}
+    rows = {dtype: summary(item.record) for dtype, item in cells.items()}
     assert list(wording.names(list(rows.values())).values())[:2] == ["nano-none-cpu", "nano-none-cpu-float16"]
     shown = {name: ["dtype" in column.title for column in columns([item])] for name, item in rows.items()}
     assert {name: any(found) for name, found in shown.items()} == {"float32": False, "float16": True, "bfloat16": True}

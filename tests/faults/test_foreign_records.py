@@ -14,7 +14,7 @@ from quantlab.grid.slurm import batch as batches
 from quantlab.records import storage
 from quantlab.report import __main__ as report
 from quantlab.report.plots import figures
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 from quantlab.tracking import runs
 
 STYLES = tuple(report.FORMATS)
@@ -106,7 +106,7 @@ def said_by_all(root, capsys, styles=("table", "json")):
         printed = capsys.readouterr()
         said.append(printed.out + printed.err)
     if "html" in styles:
-        figures(rows(root, on_unreadable=lambda why: None))
+        figures(summaries(root, on_unreadable=lambda why: None))
     return said
 
 

@@ -14,7 +14,7 @@ from quantlab.records import storage
 from quantlab.records.schema import Record
 from quantlab.report import __main__ as report
 from quantlab.report.plots import figures
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 from quantlab.tracking import describe
 from quantlab.util.printable import printable
 
@@ -158,7 +158,7 @@ def test_the_page(root, sound, capsys, data):
         lines = nudged(data, [json.loads(line) for line in (folder / name).read_text().splitlines()])
         (root / "cells" / "cell" / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert report.main(["--root", str(root), "--format", "html"]) in (0, 1, 2)
-    figures(rows(root, on_unreadable=lambda why: None))
+    figures(summaries(root, on_unreadable=lambda why: None))
     capsys.readouterr()
 
 

@@ -27,7 +27,7 @@ from quantlab.report.plots import figures
 from quantlab.report.recommend import show
 from quantlab.report.recommend.choose import recommend as recommended
 from quantlab.report.recommend.judge import Limits
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 from quantlab.tracking import describe, view
 from quantlab.util.console import console, warn
 from quantlab.util.printable import markdown as as_markdown
@@ -188,7 +188,7 @@ def test_no_text_is_a_formula_or_more_than_a_line(name):
 
 def test_a_terminal_in_colour_gets_no_codes_but_ours(root):
     for print_it in (
-        lambda console: table.show(rows(root), console),
+        lambda console: table.show(summaries(root), console),
         lambda console: show.show(recommended(root, Limits()), console),
         lambda console: shown_as_it_goes(root, console),
     ):
@@ -213,7 +213,7 @@ ALLOWED = {"paragraph", "heading", "bullet_list", "list_item", "table", "thead",
 
 
 def test_markdown_has_no_markup_but_ours(root):
-    said = markdown.render(root, rows(root))
+    said = markdown.render(summaries(root))
     for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(said):
         for part in [token, *(token.children or [])]:
             kind = part.type.removesuffix("_open").removesuffix("_close")
@@ -228,7 +228,7 @@ def test_what_markdown_escapes_reads_as_it_was(name):
 
 
 def test_latex_has_no_command_but_ours(root, text):
-    said = latex.render(root, rows(root))
+    said = latex.render(summaries(root))
     commands = set(re.findall(r"\\([a-zA-Z]+)", said))
     assert not commands & {"input", "write", "frac"}
     assert said.count(r"\end{tabular}") == said.count(r"\begin{tabular}")
@@ -250,7 +250,7 @@ class Tags(HTMLParser):
 
 
 def test_the_page_has_no_element_but_ours(root, text):
-    said = page(root, rows(root))
+    said = page(summaries(root))
     tags = Tags(said).found
     assert sum(tag == "script" for tag, _ in tags) == 2 + said.count('type="application/octet-stream"') - 1
     assert not [tag for tag, names in tags if tag == "img" or any(name.startswith("on") for name in names)]
@@ -278,13 +278,13 @@ def test_mlflow_is_told_plain_text(root):
             check_plain(name)
             check_plain(value)
             assert "\n" not in value
-    note = view.summary_note(table.text(rows(root)), ["run"], "0")
+    note = view.summary_note(table.text(summaries(root)), ["run"], "0")
     tokens = MarkdownIt("commonmark").parse(note)
     assert [token.type for token in tokens][:2] == ["fence", "paragraph_open"]
 
 
 def test_plots_are_drawn(root):
-    assert all(content.startswith(b"\x89PNG") for content in figures(rows(root)).values())
+    assert all(content.startswith(b"\x89PNG") for content in figures(summaries(root)).values())
 
 
 def test_a_warning_is_one_line(text, capsys):

@@ -23,7 +23,8 @@ from quantlab.quantization.backends import as_shipped, ct2, ggml
 from quantlab.records import storage
 from quantlab.records.cell_id import hashed
 from quantlab.records.labels import names, of_record, short
-from quantlab.report import rows, table
+from quantlab.report import table
+from quantlab.report.summaries import summaries, summary
 from quantlab.tracking import describe
 from quantlab.util.errors import CheckpointError, ConfigError
 
@@ -111,11 +112,11 @@ def test_with_a_baseline_it_is_compared_and_without_there_is_no_verdict(cell, tm
     assert (found[records[1].cell_id], found.get(records[0].cell_id)) == (records[2].cell_id, None)
     for item in (lone, paired, baseline):
         storage.write(tmp_path, item)
-    by_id = {row["cell_id"]: row for row in rows.rows(tmp_path)}
-    assert by_id[records[0].cell_id]["verdict"] is None
-    assert "baseline.path=FOLDER" in by_id[records[0].cell_id]["no_baseline"]
-    assert by_id[records[1].cell_id]["verdict"] == "underpowered"
-    assert by_id[records[1].cell_id]["no_baseline"] is None
+    by_id = {row.cell_id: row for row in summaries(tmp_path)}
+    assert by_id[records[0].cell_id].verdict is None
+    assert "baseline.path=FOLDER" in by_id[records[0].cell_id].no_baseline
+    assert by_id[records[1].cell_id].verdict == "underpowered"
+    assert by_id[records[1].cell_id].no_baseline is None
     [told] = [line for line in table.text(list(by_id.values())).splitlines() if line.startswith("no verdict: ")]
     assert records[0].cell_id[:6] in told or "nano-ct2_int8" in told
 
@@ -147,7 +148,7 @@ def test_files_are_told_apart_by_their_formats(cell):
         "(format=f16)",
         "(format=int8_float32)",
     ]
-    shown = table.text([rows.row(item) for item in marked])
+    shown = table.text([summary(item) for item in marked])
     assert all(format in shown for format in FORMATS.values())
     assert "granularity" not in shown
     assert all(f", {item.setting('quant.format')}" in describe.name(item) for item in marked)

@@ -1,10 +1,9 @@
 """What figures do not show is said beside them: too few utterances, and sizes that look like a mistake."""
 
 import io
-from pathlib import Path
 
 import pytest
-from compared import careful_grid, of_six_utterances
+from compared import careful_grid, changed, of_six_utterances, split_changed
 from rich.console import Console
 from synthetic import result
 
@@ -12,7 +11,7 @@ from quantlab.quantization.embedding import EMBEDDING
 from quantlab.report import markdown, table
 from quantlab.report.html import grid, sections, summary
 from quantlab.report.recommend import Limits, recommend
-from quantlab.report.rows import row
+from quantlab.report.summaries import summary as summarised
 
 FEW = [of_six_utterances(quant) for quant in ("none", "torch_int8", "hqq_int4")]
 NOTE = "6 utterances; an interval needs 10, so no cell is shown to be better or worse"
@@ -25,7 +24,7 @@ def test_of_a_few_utterances_no_error_rate_is_the_best():
     bold = [line.partition("\x1b[1m")[2].partition("\x1b")[0].strip() for line in lines if line.startswith("nano")]
     assert set(bold) <= {"", "0.00976", "4.1"}  # time and size are counted all the same
     assert f"too few utterances: demo: {NOTE}" in table.text(FEW)
-    document = markdown.render(Path(), FEW)
+    document = markdown.render(FEW)
     assert f"Too few utterances: {NOTE}." in document
     assert "**3" not in document
 
@@ -45,17 +44,14 @@ def test_the_page_claims_nothing_of_a_few_utterances():
 
 
 def test_one_utterance_is_one():
-    one = of_six_utterances("none")
-    for count, split in zip((1, 0), one["splits"].values(), strict=True):
-        split["utterances"] = count
+    one = split_changed(split_changed(of_six_utterances("none"), utterances=0), "clean", utterances=1)
     assert "1 utterance," in sections.measured([one])
 
 
 def test_a_page_of_two_corpora_tells_their_cells_and_answers_apart():
     """The script shows the answer of the corpus that is chosen; the table has both."""
-    few = [item | {"cell_id": f"few-{item['cell_id']}"} for item in FEW]
-    for item in few:
-        item["fingerprints"] = item["fingerprints"] | {"corpus": "e" * 64}
+    marks = {"checkpoint": "c" * 64, "corpus": "e" * 64}
+    few = [changed(item, cell_id=f"few-{item.cell_id}", fingerprints=marks) for item in FEW]
     both = [*careful_grid(), *few]
     said = sections.in_short(both)
     assert said.count("data-short=") == 2
@@ -74,19 +70,23 @@ def with_embedding(quantized=False):
         update={"name": "proj_out", "bytes_before": 3_000_000, "bytes_after": 3_000_000, "quantized": False}
     )  # fmt: skip
     more = (head, head.model_copy(update={"name": EMBEDDING, "quantized": True})) if quantized else (head,)
-    return row(record.model_copy(update={"receipt": receipt.model_copy(update={"modules": receipt.modules + more})}))
+    return summarised(
+        record.model_copy(update={"receipt": receipt.model_copy(update={"modules": receipt.modules + more})})
+    )
 
 
 def test_a_size_that_looks_like_a_mistake_is_explained_where_it_is_shown():
     what = "3.0 of 4.1 MB are the token embedding, which is not quantized; quant.embedding=true does it"
-    rows = [row(result("none").record), with_embedding()]
+    rows = [summarised(result("none").record), with_embedding()]
     assert f"size: nano-hqq_int4-cpu: {what}" in table.text(rows)
-    assert f"Size of hqq_int4: {what}" in markdown.render(Path(), rows)
+    assert f"Size of hqq_int4: {what}" in markdown.render(rows)
     assert what in sections.in_short(rows)
     [finding] = [one for one in recommend(rows, Limits(max_size_mb=2)).rejected if "hqq" in one.cell.name]
     assert finding.advice.startswith(what)
 
 
-@pytest.mark.parametrize("rows", [[with_embedding(quantized=True)], [row(result("none").record)], careful_grid()])
+@pytest.mark.parametrize(
+    "rows", [[with_embedding(quantized=True)], [summarised(result("none").record)], careful_grid()]
+)
 def test_where_it_is_quantized_or_small_nothing_is_said(rows):
     assert "embedding" not in table.text(rows)

@@ -5,17 +5,16 @@ import io
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
-from compared import careful_grid, compared, paper_grid, uncompared
+from compared import careful_grid, changed, compared, paper_grid, uncompared
 from synthetic import bad_result
 
+from quantlab.records.schema import Noise
 from quantlab.report import document, flat, latex, markdown
-from quantlab.report.rows import row
+from quantlab.report.summaries import summary
 
-ROOT = Path("mlruns")
-UNSUPPORTED = row(bad_result("unsupported", "no | [CUDA](x) *kernels*_").record)
+UNSUPPORTED = summary(bad_result("unsupported", "no | [CUDA](x) *kernels*_").record)
 
 
 def _tables(text: str) -> dict[str, list[list[str]]]:
@@ -37,7 +36,7 @@ def _column(lines: list[list[str]], title: str) -> dict[str, str]:
 
 
 def test_the_study_s_table_with_intervals_and_the_best_marked():
-    lines = _tables(markdown.render(ROOT, careful_grid()))["nano on demo, protocol careful"]
+    lines = _tables(markdown.render(careful_grid()))["nano on demo, protocol careful"]
     assert lines[0] == [
         "device", "method", "WER % clean", "WER % other", "CER % clean", "CER % other", "RTF", "time ×base",
         "smaller by %", "WER against baseline",
@@ -53,7 +52,7 @@ def test_the_study_s_table_with_intervals_and_the_best_marked():
 
 
 def test_table_4_names_no_winner_that_the_intervals_do_not_show():
-    lines = _tables(markdown.render(ROOT, careful_grid()))["Best by priority"]
+    lines = _tables(markdown.render(careful_grid()))["Best by priority"]
     best = _column(lines, "best")
     assert best["fastest"] == "torch_int8 leads, but is not shown to be best: cannot be told from bnb_nf4"
     assert best["smallest"] == "**hqq_int3**"
@@ -61,14 +60,14 @@ def test_table_4_names_no_winner_that_the_intervals_do_not_show():
 
 
 def test_table_4_of_cells_timed_once_claims_no_fastest():
-    text = markdown.render(ROOT, paper_grid())
+    text = markdown.render(paper_grid())
     assert re.search("no interval to tell it from none, .* and 2 more", text)
     assert "protocol=careful shows it" in text
     assert "**torch_int8**" not in text
 
 
 def test_figure_1_and_the_robustness_gap():
-    found = _tables(markdown.render(ROOT, careful_grid()))
+    found = _tables(markdown.render(careful_grid()))
     increase = found["WER increase against the baseline"]
     assert _column(increase, "other, points")["hqq_int3"] == "+4.06 [+3.66, +4.46]"
     gap = found["Robustness gap"]
@@ -80,7 +79,7 @@ def test_figure_1_and_the_robustness_gap():
 def test_published_and_measured_are_columns_of_their_own_and_neither_fills_the_other():
     small = {"model": "small", "dataset__name": "librispeech", "device": "cuda"}
     rows = [compared("none", baseline="small", **small), *careful_grid()]
-    lines = _tables(markdown.render(ROOT, rows))["Published against measured"]
+    lines = _tables(markdown.render(rows))["Published against measured"]
     header, *lines = lines
     assert {line[0] for line in lines} == {"small-none-cuda"}
     [rtf] = [line for line in lines if line[header.index("figure")] == "rtf"]
@@ -89,29 +88,29 @@ def test_published_and_measured_are_columns_of_their_own_and_neither_fills_the_o
     assert cer[header.index("published") :][:3] == ["1.02", "1.562 [0.762, 2.362]", "reproduced"]
     verdicts = [line[header.index("verdict")] == "not comparable" for line in lines]
     assert verdicts == sorted(verdicts)
-    assert "published" in document.sections(ROOT, rows)[-1].heading.lower()
+    assert "published" in document.sections(rows)[-1].heading.lower()
 
 
 def test_a_grid_that_no_paper_reports_has_no_such_section():
-    assert "Published" not in markdown.render(ROOT, careful_grid())
+    assert "Published" not in markdown.render(careful_grid())
 
 
 def test_what_was_not_measured_is_listed_and_its_reason_is_no_markup():
-    text = markdown.render(ROOT, [*careful_grid(), UNSUPPORTED])
+    text = markdown.render([*careful_grid(), UNSUPPORTED])
     [_, line] = _tables(text)["Not measured"]
     assert line == ["nano-torch_int8-cpu (protocol=paper)", "unsupported", r"no \| [CUDA]\(x) \*kernels\*\_"]
 
 
 def test_noise_is_said_beneath_the_table():
     rows = careful_grid()
-    rows[1]["noise"] = {"flags": ["steal time 8 %", "other load"]}
-    text = markdown.render(ROOT, rows)
+    rows[1] = changed(rows[1], noise=Noise(flags=("steal time 8 %", "other load")))
+    text = markdown.render(rows)
     assert "- While timed, torch_int8: steal time 8 %." in text
     assert "- While timed, torch_int8: other load." in text
 
 
 def test_no_interval_no_brackets_and_no_verdict_column():
-    text = markdown.render(ROOT, [uncompared("none"), uncompared("torch_int8")])
+    text = markdown.render([uncompared("none"), uncompared("torch_int8")])
     lines = _tables(text)["nano on demo, protocol paper"]
     assert "WER against baseline" not in lines[0]
     assert _column(lines, "WER % clean") == {"none": "**3.12**", "torch_int8": "3.20"}
@@ -120,11 +119,11 @@ def test_no_interval_no_brackets_and_no_verdict_column():
 
 def test_an_empty_report_is_a_document():
     for form in (markdown, latex, flat):
-        assert isinstance(form.render(ROOT, []), str)
+        assert isinstance(form.render([]), str)
 
 
 def test_latex_is_balanced_and_in_characters_that_tex_has():
-    text = latex.render(ROOT, [*careful_grid(), UNSUPPORTED])
+    text = latex.render([*careful_grid(), UNSUPPORTED])
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 5
     body = text.replace(r"\{", "").replace(r"\}", "")
     assert body.count("{") == body.count("}")
@@ -143,7 +142,7 @@ def test_latex_is_balanced_and_in_characters_that_tex_has():
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_latex_compiles(tmp_path):
     packages = r"\usepackage[utf8]{inputenc}\usepackage{booktabs,graphicx}"
-    text = latex.render(ROOT, [*careful_grid(), UNSUPPORTED])
+    text = latex.render([*careful_grid(), UNSUPPORTED])
     (tmp_path / "a.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{text}\end{{document}}")
     done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"], cwd=tmp_path,
                           capture_output=True, text=True, check=False)  # fmt: skip
@@ -152,9 +151,9 @@ def test_latex_compiles(tmp_path):
 
 def test_csv_has_one_line_per_cell_at_full_precision():
     rows = [*careful_grid(), UNSUPPORTED]
-    lines = list(csv.DictReader(io.StringIO(flat.render(ROOT, rows))))
+    lines = list(csv.DictReader(io.StringIO(flat.render(rows))))
     assert len(lines) == len(rows)
-    wanted = rows[1]
+    wanted = rows[1].to_dict()
     found = lines[1]
     assert float(found["splits.clean.wer"]) == wanted["splits"]["clean"]["wer"]
     assert float(found["splits.clean.wer_ci95.low"]) == wanted["splits"]["clean"]["wer_ci95"][0]

@@ -7,9 +7,10 @@ from synthetic import adding_up, result
 
 from quantlab.analysis.evidence import evidence
 from quantlab.records import storage
+from quantlab.records.several import Stored
 from quantlab.report import markdown
 from quantlab.report.factors import choice_effects
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 
 UTTERANCES = 320
 WORDS = 8 * UTTERANCES
@@ -33,14 +34,14 @@ def grid(root, errors, **changes):
     for (bits, group_size), wrong in errors.items():
         keys = {"quant__bits": bits, "quant__group_size": group_size, "quant__granularity": "per-group"}
         write(root, f"b{bits:g}g{group_size}", wrong, **keys, **changes)
-    return [row for row in rows(root) if row["status"] == "ok"]
+    return [row for row in summaries(root) if row.ok]
 
 
 ERRORS = {(8, 64): 10, (8, 32): 12, (4, 64): 30, (4, 32): 20, (2, 64): 200, (2, 32): 100}
 
 
 def test_each_level_against_the_first_over_its_pairs(tmp_path):
-    effects = choice_effects(tmp_path, grid(tmp_path, ERRORS))
+    effects = choice_effects(grid(tmp_path, ERRORS))
     assert [(item.choice, item.level, item.reference) for item in effects] == [
         ("bits", "4", "8"),
         ("bits", "2", "8"),
@@ -60,21 +61,22 @@ def test_each_level_against_the_first_over_its_pairs(tmp_path):
 def test_one_pair_is_the_difference_that_the_evidence_of_the_cell_gives(tmp_path):
     """With one pair alone, the effect is a comparison of two cells, which another module makes as well."""
     some = {key: ERRORS[key] for key in [(8, 64), (4, 64), (8, 32)]}
-    [bits, _] = choice_effects(tmp_path, grid(tmp_path, some))
+    [bits, _] = choice_effects(grid(tmp_path, some))
     assert bits.alone == ("b8g32",)
     reference = storage.read(tmp_path, "b8g64")
     as_baseline = reference.model_copy(
         update={"config": reference.config | {"quant": reference.config["quant"] | {"name": "none"}}}
     )
-    compared = evidence(tmp_path, [as_baseline, storage.read(tmp_path, "b4g64")])["b4g64"].comparison
-    assert bits.effect.mean.value == compared.wer_difference
-    assert bits.effect.mean.ci95 == compared.wer_difference_ci95
+    compared = evidence([Stored(tmp_path, item) for item in (as_baseline, storage.read(tmp_path, "b4g64"))])[
+        "b4g64"
+    ].comparison
+    assert bits.effect.mean == compared.wer_difference
     assert bits.effect.p == compared.p
 
 
 def test_cells_without_a_partner_do_not_count_and_are_named(tmp_path):
     some = {key: value for key, value in ERRORS.items() if key != (2, 32)}
-    four, two, fine = choice_effects(tmp_path, grid(tmp_path, some))
+    four, two, fine = choice_effects(grid(tmp_path, some))
     assert (four.alone, two.alone, fine.alone) == ((), ("b8g32",), ("b2g64",))
     assert two.effect.mean.value * WORDS == pytest.approx(190)
     assert fine.effect.mean.value * WORDS == pytest.approx((2 - 10) / 2)
@@ -82,7 +84,7 @@ def test_cells_without_a_partner_do_not_count_and_are_named(tmp_path):
 
 def test_where_nothing_changed_the_interval_has_a_width(tmp_path):
     same = dict.fromkeys(itertools.product([8, 4], [64, 32]), 10)
-    for item in choice_effects(tmp_path, grid(tmp_path, same)):
+    for item in choice_effects(grid(tmp_path, same)):
         assert item.effect.mean.value == 0
         assert item.effect.mean.ci95 == pytest.approx((-3 / WORDS, 3 / WORDS))
         assert item.p_holm == 1
@@ -90,9 +92,9 @@ def test_where_nothing_changed_the_interval_has_a_width(tmp_path):
 
 def test_of_cells_chosen_alike_the_latest_counts(tmp_path):
     found = grid(tmp_path, ERRORS)
-    before = choice_effects(tmp_path, found)
+    before = choice_effects(found)
     write(tmp_path, "again", 300, minute=-1 % 60, quant__bits=4, quant__group_size=32, quant__granularity="per-group")
-    four, *_ = choice_effects(tmp_path, [row for row in rows(tmp_path) if row["status"] == "ok"])
+    four, *_ = choice_effects([row for row in summaries(tmp_path) if row.ok])
     assert four.effect.mean.value * WORDS == pytest.approx((20 + 288) / 2)
     assert before[0].effect.mean.value * WORDS == pytest.approx((20 + 8) / 2)
 
@@ -106,7 +108,7 @@ def test_a_format_is_a_choice_only_where_bits_do_not_say_it(tmp_path):
         ("d", "float8", True),
     ]:
         write(tmp_path, cell_id, 20, quant="quanto_int8", quant__format=kind, quant__head=head)
-    effects = choice_effects(tmp_path, [row for row in rows(tmp_path) if row["status"] == "ok"])
+    effects = choice_effects([row for row in summaries(tmp_path) if row.ok])
     assert [(item.choice, item.reference, item.level) for item in effects] == [
         ("format", "float8", "int8"),
         ("head", "False", "True"),
@@ -115,14 +117,14 @@ def test_a_format_is_a_choice_only_where_bits_do_not_say_it(tmp_path):
 
 def test_one_choice_or_another_baseline_is_no_design(tmp_path):
     only_bits = {key: value for key, value in ERRORS.items() if key[1] == 64}
-    assert choice_effects(tmp_path, grid(tmp_path, only_bits)) == []
+    assert choice_effects(grid(tmp_path, only_bits)) == []
     write(tmp_path, "other", 20, quant__group_size=32, quant__granularity="per-group", seed=1)
-    assert choice_effects(tmp_path, [row for row in rows(tmp_path) if row["status"] == "ok"]) == []
+    assert choice_effects([row for row in summaries(tmp_path) if row.ok]) == []
 
 
 def test_the_section_is_in_the_document_where_there_is_a_design(tmp_path):
     found = grid(tmp_path, {key: value for key, value in ERRORS.items() if key != (2, 32)})
-    text = markdown.render(tmp_path, found)
+    text = markdown.render(found)
     section = text.split("### What each design choice costs")[1]
     lines = [[field.strip() for field in line.split("|")[1:-1]] for line in section.splitlines() if "|" in line]
     assert lines[0][:5] == ["device", "library", "choice", "level", "against"]
@@ -131,5 +133,5 @@ def test_the_section_is_in_the_document_where_there_is_a_design(tmp_path):
     assert lines[2][6] == "+0.31 to +0.78"
     assert "Alone, without a partner in some line, where they do not count: hqq_int4 (" in section
     assert "What each design choice costs" not in markdown.render(
-        tmp_path, [row for row in found if row["bits"] in (None, 4)]
+        [row for row in found if row.settings.bits in (None, 4)]
     )

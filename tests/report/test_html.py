@@ -9,19 +9,21 @@ import shutil
 import numpy as np
 import pages
 import pytest
+from compared import changed
 from synthetic import bad_result, grid, result, split_result
 
 from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
 from quantlab.data.readers.manifest import ASSETS
 from quantlab.records import storage
+from quantlab.records.schema import Noise
 from quantlab.report import html
 from quantlab.report.html import clips, sections, summary
 from quantlab.report.html.align import alignments
 from quantlab.report.html.front import Candidate, Estimate, front, on_front
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, packed, policy
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 from quantlab.scoring.normalise import normaliser
 
 HOSTILE = '</script><img src=x onerror="document.title=`taken`"> & \u2028 <!--texts--> $title {{7*7}}'
@@ -90,7 +92,7 @@ def test_luck_that_cells_share_does_not_change_who_is_on_the_front():
 
 def test_the_same_page_twice(tmp_path):
     grid(tmp_path)
-    assert html.page(tmp_path, rows(tmp_path)) == html.page(tmp_path, rows(tmp_path))
+    assert html.page(summaries(tmp_path)) == html.page(summaries(tmp_path))
 
 
 # alignment
@@ -130,7 +132,7 @@ def test_worst_regressions_first_and_only_what_differs(tmp_path):
     counts = {}
     storage.write(tmp_path, pages.cell("none", said, "cell0", counts))
     storage.write(tmp_path, pages.cell("hqq_int3", said, "cell1", counts))
-    page = html.page(tmp_path, rows(tmp_path))
+    page = html.page(summaries(tmp_path))
     found, known = block(page, "heard-cell1"), block(page, "utterances")
     base = {u.id: u for u in storage.read_utterances(tmp_path, "cell0")}
     own = {u.id: u for u in storage.read_utterances(tmp_path, "cell1")}
@@ -146,10 +148,10 @@ def test_worst_regressions_first_and_only_what_differs(tmp_path):
 
 def test_a_page_of_too_much_text_holds_the_worst_and_says_so(tmp_path):
     pages.large_grid(tmp_path, cells=6, utterances=300)
-    found = rows(tmp_path)
-    whole = html.page(tmp_path, found)
+    found = summaries(tmp_path)
+    whole = html.page(found)
     limit = len(whole) - 20_000
-    small = html.page(tmp_path, found, most_bytes=limit)
+    small = html.page(found, most_bytes=limit)
     assert len(small.encode()) <= limit
     cell = block(small, "heard-cell005")
     assert 0 < len(cell["heard"]) < cell["differing"]
@@ -167,7 +169,7 @@ def test_what_was_scored_and_what_was_written(tmp_path):
     )
     item = result("none", cell_id="cell0").model_copy(update={"utterances": (pages.counted(said),)})
     storage.write(tmp_path, item)
-    page = html.page(tmp_path, rows(tmp_path))
+    page = html.page(summaries(tmp_path))
     [[*_, scored, written]] = block(page, "utterances") or [[None, None]]
     assert written == "Mr. Brown's colour!"
     assert scored == normaliser()("Mr. Brown's colour!").strip()
@@ -191,7 +193,7 @@ def test_packed_data_cannot_leave_its_block():
 def test_hostile_names_and_reasons_stay_text(tmp_path):
     storage.write(tmp_path, bad_result("failed", HOSTILE, model__name=HOSTILE, dataset__name=HOSTILE))
     storage.write(tmp_path, result("none", cell_id="cell0", quant__library=HOSTILE))
-    page = html.page(tmp_path, rows(tmp_path))
+    page = html.page(summaries(tmp_path))
     assert "<img" not in page
     assert page.count("<script") == page.count("</script>")
     assert "{{7*7}}" in page  # it is there, as text
@@ -267,19 +269,20 @@ def test_cells_of_other_corpora_and_devices_are_apart(tmp_path):
     grid(tmp_path)
     storage.write(tmp_path, result("none", cell_id="gpu", device="cuda"))
     storage.write(tmp_path, bad_result("failed", "no corpus", cell_id="lost", model__name="base"))
-    made = summary.groups(rows(tmp_path))
+    made = summary.groups(summaries(tmp_path))
     assert [group.label for group in made] == ["demo, cpu", "demo, cuda"]
-    assert "lost" in [row["cell_id"] for row in made[0].rows]
+    assert "lost" in [row.cell_id for row in made[0].rows]
 
 
 def test_every_flag_and_every_reason_is_told(tmp_path):
     grid(tmp_path)
-    found = rows(tmp_path)
-    found[0]["noise"] = {"flags": ["another process took 30 % of the cores"]}
+    found = summaries(tmp_path)
+    flagged = changed(found[0], noise=Noise(flags=("another process took 30 % of the cores",)))
+    found = [flagged, *found[1:]]
     assert "another process took 30 % of the cores" in sections.noise(found)
     told = sections.not_measured(found)
     for row in found:
-        assert row["status"] == "ok" or row["reason"] in told.replace("&#x27;", "'")
+        assert row.ok or row.record.reason in told.replace("&#x27;", "'")
 
 
 def test_random_weights_have_a_page_too(tmp_path):
@@ -288,7 +291,7 @@ def test_random_weights_have_a_page_too(tmp_path):
     mute = tuple(u.model_copy(update={"hypothesis": None}) for u in item.utterances)
     changed = item.record.model_copy(update={"splits": splits})
     storage.write(tmp_path, item.model_copy(update={"record": changed, "utterances": mute}))
-    page = html.page(tmp_path, rows(tmp_path))
+    page = html.page(summaries(tmp_path))
     assert block(page, "state")["cells"]["cell0"]["wer"]["all"] is None
     assert "heard-cell0" not in page.replace("`heard-", "")
 
@@ -301,7 +304,7 @@ def test_what_cells_are_compared_with_is_called_what_it_is(stored, called, tmp_p
     for dtype in stored:
         for quant in ("none", "hqq_int4"):
             storage.write(tmp_path, result(quant, f"{dtype}-{quant}", runtime__dtype=dtype))
-    page = html.page(tmp_path, rows(tmp_path))
+    page = html.page(summaries(tmp_path))
     assert f"Is it worse than {called}?" in page
     assert f">against {called}" in page
     assert block(page, "state")["reference"] == called

@@ -15,7 +15,7 @@ from quantlab.data import open_corpus
 from quantlab.data.readers.manifest import ASSETS
 from quantlab.records import storage
 from quantlab.report import html
-from quantlab.report.rows import rows
+from quantlab.report.summaries import summaries
 
 pytestmark = pytest.mark.browser
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -42,7 +42,7 @@ def large(tmp_path_factory):
     root = tmp_path_factory.mktemp("large")
     pages.large_grid(root)
     path = root / "report.html"
-    path.write_text(html.page(root, rows(root)), encoding="utf-8")
+    path.write_text(html.page(summaries(root)), encoding="utf-8")
     return path
 
 
@@ -290,7 +290,7 @@ def test_what_models_say_is_text(opened, tmp_path):
     name = result("bnb_nf4", cell_id="cell2", quant__name=HOSTILE, quant__library=HOSTILE, model__name=HOSTILE)
     storage.write(tmp_path, name)
     path = tmp_path / "report.html"
-    path.write_text(html.page(tmp_path, rows(tmp_path)), encoding="utf-8")
+    path.write_text(html.page(summaries(tmp_path)), encoding="utf-8")
     page = opened(path)
     page.locator("tr[data-cell=cell1] a").click()
     page.wait_for_selector("#sheet[open] .utterance")
@@ -360,7 +360,7 @@ def _page_of(corpus, folder):
     texts = tuple(pages.counted(item) for item in said)
     storage.write(folder, made.model_copy(update={"record": changed, "utterances": texts}))
     path = folder / "report.html"
-    path.write_text(html.page(folder, rows(folder), audio=(folder,)), encoding="utf-8")
+    path.write_text(html.page(summaries(folder), audio=(folder,)), encoding="utf-8")
     return path
 
 

@@ -3,9 +3,9 @@ import sys
 import time
 
 import pytest
-from compared import careful_grid, compared, paper_grid, uncompared
+from compared import careful_grid, changed, compared, paper_grid, uncompared
 from matplotlib.collections import PathCollection
-from synthetic import QUANTS
+from synthetic import QUANTS, split_result
 
 from quantlab.report import plots, study
 
@@ -53,7 +53,8 @@ def test_marks_are_as_large_as_the_models():
 
 def test_the_pareto_front_is_what_nothing_beats_in_both():
     # torch int8 is the fastest, none the most accurate; all else is slower than both and worse than none
-    assert [row["quant"] for row in plots.pareto(careful_grid())] == ["torch_int8", "none"]
+    placed = [plots._Placed(row, row.rtf, row.wer, 1) for row in careful_grid()]
+    assert [cell.row.settings.quant for cell in plots.pareto(placed)] == ["torch_int8", "none"]
 
 
 def test_bars_have_the_length_of_the_increase():
@@ -79,9 +80,7 @@ def test_verdicts_differ_in_shape_as_well_as_in_colour():
 def test_what_was_not_compared_has_no_empty_plots():
     rows = [uncompared("none"), uncompared("torch_int8")]
     assert plots.figures(rows[:1]) == {}
-    for row in rows:
-        row["wer"] = None
-    assert plots.figures(rows) == {}
+    assert plots.figures([changed(row, splits={"clean": split_result(None, 0.01)}) for row in rows]) == {}
 
 
 def test_of_very_many_cells_the_worst_are_shown_and_it_is_said():

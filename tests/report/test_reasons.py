@@ -10,7 +10,7 @@ from quantlab.records.schema import Record
 from quantlab.report import table
 from quantlab.report.document import _not_measured
 from quantlab.report.html.sections import not_measured
-from quantlab.report.rows import row
+from quantlab.report.summaries import summary
 from quantlab.util.console import console
 from quantlab.util.reasons import joined, key
 
@@ -48,7 +48,7 @@ def test_progress_tells_a_reason_with_the_first_cell(records):
 
 
 def test_table_and_report_tell_it_once_with_all_cells(records):
-    rows = [row(item) for item in records]
+    rows = [summary(item) for item in records]
     [section] = _not_measured(rows)
     written = [" ".join(cell.text for line in section.table.lines for cell in line), str(not_measured(rows))]
     for text in (table.text(rows), *written):

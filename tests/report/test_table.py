@@ -1,18 +1,19 @@
 import io
+import re
 
 import pytest
-from compared import careful_grid, paper_grid
+from compared import careful_grid, changed, paper_grid
 from rich.console import Console
 from synthetic import bad_result, result
 
-from quantlab.records.schema import Problem
-from quantlab.report.rows import row
-from quantlab.report.table import columns, rtf, show, text
+from quantlab.records.schema import Noise, Problem
+from quantlab.report.summaries import summary
+from quantlab.report.table import columns, show, text
 from quantlab.report.wording import percent
 
-ROWS = [row(result(quant).record) for quant in ("none", "torch_int8", "quanto_int8_static", "hqq_int3")] + [
-    row(bad_result("unsupported", "torch dynamic int8 has no CUDA kernels; use device=cpu", device="cuda").record),
-    row(bad_result("failed", "left 4 of 73 modules alone", "bnb_nf4", cell_id="bad2").record),
+ROWS = [summary(result(quant).record) for quant in ("none", "torch_int8", "quanto_int8_static", "hqq_int3")] + [
+    summary(bad_result("unsupported", "torch dynamic int8 has no CUDA kernels; use device=cpu", device="cuda").record),
+    summary(bad_result("failed", "left 4 of 73 modules alone", "bnb_nf4", cell_id="bad2").record),
 ]
 
 
@@ -27,12 +28,6 @@ def test_every_figure_in_its_unit():
     # WER 60/1280 and 211/1280; CER half of each; RTF (0.0219 + 0.02409) / 2; 13.1 MB × 0.29
     assert "nano hqq_int3 cpu 4.69 16.48 2.34 8.24 0.0230 3.8 71.0 ok".split() == lines[6].split()
     assert lines[7].split() == "nano torch_int8 cuda – – – – – – – unsupported".split()
-
-
-def test_rtf_is_total_time_over_total_audio():
-    splits = {"a": {"generate_s": 1.0, "audio_s": 10.0}, "b": {"generate_s": 9.0, "audio_s": 30.0}}
-    assert rtf({"splits": splits}) == 10 / 40
-    assert rtf({"splits": {}}) is None
 
 
 def test_what_did_not_end_well_is_explained_below():
@@ -76,6 +71,15 @@ def test_the_best_of_a_column_is_bold_and_only_ok_rows_compete():
     assert "\x1b[1m 3.8" in lines[3]
 
 
+def test_nothing_is_bold_where_the_intervals_leave_another_level_with_it():
+    console = _terminal(200)
+    show(careful_grid(), console)
+    lines = {line.split()[1]: line for line in console.file.getvalue().splitlines() if line.startswith("nano")}
+    bold = {quant: re.findall(r"\x1b\[1m *([\d.]+)", line) for quant, line in lines.items()}
+    # WER: torch and quanto overlap with none; time: bnb overlaps with torch; CER: half of the WER, the same intervals
+    assert bold == {quant: [] for quant in lines} | {"hqq_int3": ["3.8", "71.0"]}
+
+
 def test_a_single_row_is_no_competition():
     console = _terminal(120)
     show(ROWS[:1], console)
@@ -90,7 +94,7 @@ def test_no_colour_without_colours(monkeypatch):
 
 
 def test_what_tells_cells_apart_becomes_a_column():
-    same = [row(result("hqq_int4").record), row(result("hqq_int4", "b", quant__group_size=16).record)]
+    same = [summary(result("hqq_int4").record), summary(result("hqq_int4", "b", quant__group_size=16).record)]
     titles = [" ".join(column.title) for column in columns(same)]
     assert "group size" in titles
     assert "seed" not in titles
@@ -98,22 +102,22 @@ def test_what_tells_cells_apart_becomes_a_column():
 
 
 def test_splits_of_any_name_and_number():
-    one = row(result("none").record)
-    one["splits"] = {"test-noisy": one["splits"]["clean"]}
+    one = summary(result("none").record)
+    one = changed(one, splits={"test-noisy": one.record.splits["clean"]})
     assert "test-noisy" in text([one])
     titles = [" ".join(column.title) for column in columns([one, ROWS[0]])]
     assert titles[3:6] == ["WER % test-noisy", "WER % clean", "WER % other"]
 
 
 def test_brackets_in_a_reason_are_no_markup():
-    odd = row(bad_result("failed", "shape [64, 64] [/nonsense] [red]").record)
+    odd = summary(bad_result("failed", "shape [64, 64] [/nonsense] [red]").record)
     assert "shape [64, 64] [/nonsense] [red]" in text([odd])
 
 
 def test_random_weights_have_no_wer_but_a_speed():
     record = result("none").record
     splits = {name: split.model_copy(update={"wer": None, "cer": None}) for name, split in record.splits.items()}
-    line = text([row(record.model_copy(update={"splits": splits}))]).splitlines()[3]
+    line = text([summary(record.model_copy(update={"splits": splits}))]).splitlines()[3]
     assert line.split() == "nano none cpu – – – – 0.0127 13.1 0.0 ok".split()
 
 
@@ -146,9 +150,8 @@ def test_a_time_that_did_not_settle_is_marked_and_told_below():
 
 
 def test_noise_is_told_below_once_for_cells_that_differ_in_a_number_alone():
-    rows = [item | {"noise": {"flags": [f"other processes took {60 + index} % of the cores"]}}
-            for index, item in enumerate(careful_grid())]  # fmt: skip
-    rows[0]["noise"] = {"flags": ["throttled"]}
+    flags = ["throttled", *(f"other processes took {60 + index} % of the cores" for index in range(1, 7))]
+    rows = [changed(item, noise=Noise(flags=(flag,))) for item, flag in zip(careful_grid(), flags, strict=True)]
     lines = [line for line in text(rows).splitlines() if line.startswith("noise")]
     assert lines == [
         "noise: nano-none-cpu: throttled",
@@ -166,7 +169,7 @@ def test_what_matters_most_stays_where_it_is_narrow(width, shown):
 
 
 def test_with_cells_that_failed_the_verdict_outlives_the_status_column():
-    rows = [*CAREFUL, row(bad_result("unsupported", "no kernels", device="cuda").record)]
+    rows = [*CAREFUL, summary(bad_result("unsupported", "no kernels", device="cuda").record)]
     plain = text(rows, 80)
     assert all(len(line) <= 80 for line in plain.splitlines())
     assert "underpowered" in plain
@@ -194,7 +197,7 @@ def test_utterances_with_problems_are_counted_by_whether_they_are_in_the_figures
     left_out = (_problem("unreadable"), _problem("unreadable", utterance="b.wav"), _problem("too long"))
     heard = (_problem("silence", measured=True),)
     records = [result(quant).record for quant in ("none", "hqq_int4")]
-    some = [row(record.model_copy(update={"problems": left_out + heard})) for record in records]
+    some = [summary(record.model_copy(update={"problems": left_out + heard})) for record in records]
     lines = text(some).splitlines()
     named = f"named in cells/{records[0].cell_id}/record.json"
     assert f"not measured: demo: 3 utterances (2 unreadable, 1 too long), {named}" in lines
@@ -207,7 +210,7 @@ def test_where_it_is_narrow_error_rates_and_verdict_are_left(rows, width):
     table, told, _ = text(rows, width).partition("Left out, ")
     assert told
     assert all(word in table for word in ("quant", "WER %", "clean", "other"))
-    assert ("verdict" in table) == any(row["verdict"] is not None for row in rows)
+    assert ("verdict" in table) == any(row.verdict is not None for row in rows)
 
 
 @pytest.mark.parametrize("width", range(20, 66, 5))

@@ -67,7 +67,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
         except KeyboardInterrupt:
             display.say(f"interrupted: jobs that were submitted go on; scancel ends them. {_how_to_look(root)}")
             return INTERRUPTED
-    return conclude(records, rows, grid)
+    return conclude(rows, grid)
 
 
 def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from quantlab.records import storage
-from quantlab.records.schema import Batch, Receipt, Record
+from quantlab.records.schema import Batch, Receipt
+from quantlab.report.cell_summary import CellSummary
 
 _BINS = 24
 _STAGES = (  # in the order in which they run
@@ -24,8 +25,9 @@ _STAGES = (  # in the order in which they run
 )
 
 
-def of_record(root: Path, record: Record) -> dict[str, Any]:
+def of_cell(row: CellSummary) -> dict[str, Any]:
     """Everything of a record but its environment and its texts, as JSON."""
+    record = row.record
     return {
         "created": record.created_at,
         "traceback": record.traceback,
@@ -35,7 +37,7 @@ def of_record(root: Path, record: Record) -> dict[str, Any]:
         "energy": None if record.energy_j is None else [record.energy_j, record.energy_source],
         "fixed": None if record.fixed_work is None else record.fixed_work.model_dump(mode="json"),
         "noise": None if record.noise is None else record.noise.model_dump(mode="json"),
-        "latency": _latencies(root, record.cell_id),
+        "latency": _latencies(row.root, record.cell_id),
         "receipt": None if record.receipt is None else _receipt(record.receipt),
         "problems": [
             [item.split, item.utterance, item.kind, item.detail, "yes" if item.measured else "no"]

@@ -13,36 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quantlab.stats.estimate import Estimate
+
 DRAWS = 1000
 _MOST = 200_000  # draws × cells; a grid of 1,000 cells still takes well under a second
 _FEWEST = 200
 _POINTS = 80  # of the band, along x
 _Z = 1.959964  # standard deviations to either end of a 95 % interval
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval; without one it is taken as exact."""
-
-    value: float
-    ci95: Sequence[float] | None = None
-
-    def draws(self, random: np.random.Generator, count: int) -> Array:
-        """(count,) values that could have been measured instead."""
-        return self.value + self.errors(random, count)
-
-    def multiples(self, random: np.random.Generator, count: int) -> Array:
-        """The same for a time or a ratio, which errs by a factor and has no 0: log-normal."""
-        if self.ci95 is None or self.ci95[0] <= 0:
-            return self.draws(random, count)
-        deviation = float(np.log(self.ci95[1] / self.ci95[0])) / (2 * _Z)
-        return self.value * np.exp(random.normal(0.0, deviation, count))
-
-    def errors(self, random: np.random.Generator, count: int) -> Array:
-        """(count,) errors that the estimate could have, around 0."""
-        deviation = 0.0 if self.ci95 is None else (self.ci95[1] - self.ci95[0]) / (2 * _Z)
-        return random.normal(0.0, deviation, count)
 
 
 @dataclass(frozen=True)
@@ -87,6 +65,25 @@ def front(candidates: Sequence[Candidate], seed: int = 0) -> Front | None:
     )
 
 
+def draws(found: Estimate, random: np.random.Generator, count: int) -> Array:
+    """(count,) values that could have been measured instead; without an interval the figure is taken as exact."""
+    return found.value + errors(found, random, count)
+
+
+def multiples(found: Estimate, random: np.random.Generator, count: int) -> Array:
+    """The same for a time or a ratio, which errs by a factor and has no 0: log-normal."""
+    if found.ci95 is None or found.ci95[0] <= 0:
+        return draws(found, random, count)
+    deviation = float(np.log(found.ci95[1] / found.ci95[0])) / (2 * _Z)
+    return found.value * np.exp(random.normal(0.0, deviation, count))
+
+
+def errors(found: Estimate, random: np.random.Generator, count: int) -> Array:
+    """(count,) errors that the estimate could have, around 0."""
+    deviation = 0.0 if found.ci95 is None else (found.ci95[1] - found.ci95[0]) / (2 * _Z)
+    return random.normal(0.0, deviation, count)
+
+
 def _draws(candidates: Sequence[Candidate], random: np.random.Generator) -> tuple[Array, Array]:
     """(draws, cells) of x and of y."""
     count = int(np.clip(_MOST // len(candidates), _FEWEST, DRAWS))
@@ -94,16 +91,16 @@ def _draws(candidates: Sequence[Candidate], random: np.random.Generator) -> tupl
 
     def wer(candidate: Candidate) -> Array:
         if candidate.baseline is None:
-            return candidate.y.draws(random, count)
+            return draws(candidate.y, random, count)
         name, estimate = candidate.baseline
         if name not in shared:
-            shared[name] = estimate.draws(random, count)
+            shared[name] = draws(estimate, random, count)
         if candidate.difference is None:
             return shared[name]
-        error = candidate.difference.errors(random, count)
+        error = errors(candidate.difference, random, count)
         return shared[name] + candidate.y.value - estimate.value + error
 
-    x = np.stack([candidate.x.multiples(random, count) for candidate in candidates], axis=1)
+    x = np.stack([multiples(candidate.x, random, count) for candidate in candidates], axis=1)
     return x, np.stack([wer(candidate) for candidate in candidates], axis=1)
 
 

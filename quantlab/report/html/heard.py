@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from quantlab.records import storage
 from quantlab.records.schema import Record, Utterance
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html import clips
 from quantlab.scoring.normalise import NORMALISERS
 from quantlab.scoring.score import Scoring
@@ -60,19 +61,19 @@ class Corpus:
                 self.audio[key] = places[utterance.id]
 
 
-def heard(root: Path, found: Sequence[tuple[Record, str | None]], corpus: Corpus) -> Iterator[Cell]:
+def heard(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
     """What each cell heard; `corpus` is filled on the way.
 
     Baselines come first and stay in memory; of the other cells only what differs from them does.
 
     Args:
-        root: the folder of the records.
-        found: records that ended well, each with the cell id of its baseline, its own if it is one.
+        found: cells that ended well.
         corpus: is changed in place.
     """
     baselines: dict[str, dict[Key, Heard]] = {}
-    for record, baseline in sorted(found, key=lambda item: item[0].cell_id != item[1]):
-        own = _read(root, record, corpus)
+    for row in sorted(found, key=lambda row: not row.is_baseline):
+        record, baseline = row.record, row.baseline
+        own = _read(row.root, record, corpus)
         if own is None:
             continue
         if record.cell_id == baseline:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from quantlab.report import document, ranking
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html.grid import VERDICTS, badge, status
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.summary import Group, groups, labels
 from quantlab.report.parts import Section, Table
 from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
-from quantlab.report.rows import Row
 from quantlab.report.wording import (
     corpora,
     failures,
@@ -34,60 +33,60 @@ _MOST = 5  # names in a sentence
 _FIGURE = re.compile(r"\d+(?:\.\d+)?")
 
 
-def title(rows: Sequence[Row]) -> str:
+def title(rows: Sequence[CellSummary]) -> str:
     """What the page is about, e.g. `18 ways to run nano on demo, cpu`."""
     of = sorted(set(corpora(rows).values()))
     heard = of[0] if len(of) == 1 else f"{len(of)} corpora"
-    return f"Quantized {_some(sorted(set(models(rows).values())))} on {heard}, {_listed(rows, 'device')}"
+    devices = _distinct(row.settings.device for row in rows)
+    return f"Quantized {_some(sorted(set(models(rows).values())))} on {heard}, {devices}"
 
 
-def _listed(rows: Sequence[Row], key: str) -> str:
-    return _some(sorted({str(row[key]) for row in rows}))
+def _distinct(values: Iterable[str]) -> str:
+    return _some(sorted(set(map(str, values))))
 
 
-def measured(rows: Sequence[Row]) -> Html:
+def measured(rows: Sequence[CellSummary]) -> Html:
     """One line: how much was measured, how, when, on what; of several corpora how many there are."""
-    first, last = min(row["created_at"][:10] for row in rows), max(row["created_at"][:10] for row in rows)
+    first, last = min(row.record.created_at[:10] for row in rows), max(row.record.created_at[:10] for row in rows)
     when = first if first == last else f"{first} to {last}"
-    audio_s = max(sum(split["audio_s"] for split in row["splits"].values()) for row in rows)
-    count = max(sum(split["utterances"] for split in row["splits"].values()) for row in rows)
-    heard = len(set(corpora([row for row in rows if row["splits"]]).values()))
+    audio_s, count = max(row.audio_s for row in rows), max(row.utterances for row in rows)
+    heard = len(set(corpora([row for row in rows if row.splits]).values()))
     parts = [
         f"{heard} corpora"
         if heard > 1
         else f"{utterances(count)}, {audio_s / 60:,.1f} min of speech"
         if count
         else None,
-        f"protocol {_listed(rows, 'protocol')}",
+        f"protocol {_distinct(row.settings.protocol for row in rows)}",
         *environment_words(rows),
         when,
     ]
     return tag("p", " · ".join(filter(None, parts)), class_="sub")
 
 
-def environment_words(rows: Sequence[Row]) -> Iterator[str]:
+def environment_words(rows: Sequence[CellSummary]) -> Iterator[str]:
     """Processor and threads, in short."""
     found = Counter(
-        str(row["environment"].get("gpu") or row["environment"].get("processor") or "")
+        str(row.record.environment.get("gpu") or row.record.environment.get("processor") or "")
         for row in rows
-        if row["environment"]
+        if row.record.environment
     )
     found.pop("", None)
     if found:
         yield found.most_common(1)[0][0] + (f" and {len(found) - 1} more" if len(found) > 1 else "")
-    threads = sorted({str(row["threads"]) for row in rows if row["threads"]})
+    threads = sorted({str(row.settings.threads) for row in rows if row.settings.threads})
     if threads:
         yield f"{' or '.join(threads)} threads"
 
 
-def chips(rows: Sequence[Row]) -> Html:
+def chips(rows: Sequence[CellSummary]) -> Html:
     """How many cells ended how."""
-    counts = Counter(row["status"] for row in rows)
+    counts = Counter(row.status for row in rows)
     order = sorted(counts, key=lambda word: (word != "ok", word))
     return tag("ul", (tag("li", tag("b", counts[word]), " ", status(word)) for word in order), class_="chips")
 
 
-def in_short(rows: Sequence[Row]) -> Html:
+def in_short(rows: Sequence[CellSummary]) -> Html:
     """The answer for each corpus and device in a sentence, and three cells to start from."""
     named = labels(rows)
     shares = (
@@ -103,26 +102,26 @@ def in_short(rows: Sequence[Row]) -> Html:
     return join(_few(rows), shares, _notes(rows))
 
 
-def _notes(rows: Sequence[Row]) -> list[Html]:
+def _notes(rows: Sequence[CellSummary]) -> list[Html]:
     called = names(rows)
     told = (*sizes(rows, called), *no_baseline(rows, called))
     return [tag("p", tag("b", f"{cells}: "), f"{what}.", class_="note") for cells, what in told]
 
 
-def _few(rows: Sequence[Row]) -> list[Html]:
+def _few(rows: Sequence[CellSummary]) -> list[Html]:
     """A caution for every corpus of so few utterances that nothing is shown."""
     return [tag("p", tag("b", f"{corpus}: "), f"{what}.", class_="warning") for corpus, what in too_few(rows)]
 
 
 def _verdicts(group: Group) -> Html:
-    counts = Counter(row["verdict"] for row in group.measured if row["verdict"] not in (None, "baseline"))
+    counts = Counter(row.verdict for row in group.measured if row.verdict not in (None, "baseline"))
     if not counts:
         return tag(
             "p",
             "No cell could be compared with its baseline: it (quant=none) is not recorded, or there is "
             "no text to score.",
         )
-    shared = next(row["comparison"] for row in group.measured if row["comparison"] is not None)
+    shared = next(row.comparison for row in group.measured if row.comparison is not None)
     ordered = sorted(counts, key=lambda word: VERDICTS[word][1])
     return join(
         tag(
@@ -135,7 +134,7 @@ def _verdicts(group: Group) -> Html:
         tag(
             "p",
             "Better and worse: shown by a paired test, corrected for the number of cells. Tied: not shown, and the "
-            f"95 % interval of the difference ends below +{percent(shared['margin'], 1)} points. "
+            f"95 % interval of the difference ends below +{percent(shared.margin, 1)} points. "
             "Underpowered: neither; it takes more speech to tell.",
             class_="note",
         ),
@@ -144,10 +143,10 @@ def _verdicts(group: Group) -> Html:
 
 def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Html | None]:
     rows = group.measured
-    harmless = [row for row in rows if row["verdict"] in ("better", "tied")]
+    harmless = [row for row in rows if row.verdict in ("better", "tied")]
     if harmless:
         yield _card("Smallest without loss of accuracy", harmless, ranking.size(), "smallest", named)
-        harmless += [row for row in rows if row["verdict"] == "baseline"]  # it may well be the fastest
+        harmless += [row for row in rows if row.verdict == "baseline"]  # it may well be the fastest
         yield _card("Fastest without loss of accuracy", harmless, ranking.speed(harmless), "fastest", named)
     elif len(rows) > 1:
         yield tag("article", tag("h3", "Without loss of accuracy"),
@@ -157,29 +156,31 @@ def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Html | None]:
     yield _card(f"Lowest {rate_name(rows)}", rows, ranking.accuracy(), "most accurate", named)
 
 
-def _card(heading: str, rows: Sequence[Row], metric: Metric, priority: str, named: Mapping[str, str]) -> Html | None:
+def _card(
+    heading: str, rows: Sequence[CellSummary], metric: Metric, priority: str, named: Mapping[str, str]
+) -> Html | None:
     found = ranking.rank(rows, metric)
     if found is None:
         return None
-    unsure = [named[row["cell_id"]] for row in (*found.level, *found.unknown)]
+    unsure = [named[row.cell_id] for row in (*found.level, *found.unknown)]
     why = "The data cannot tell it from " if found.level else "Measured once, so not shown to differ from "
     rest = f" and {len(unsure) - 3} more" if len(unsure) > 3 else ""
     return tag(
         "article",
         tag("h3", heading),
-        tag("a", named[found.leader["cell_id"]], href=f"#cell={found.leader['cell_id']}", class_="pick"),
+        tag("a", named[found.leader.cell_id], href=f"#cell={found.leader.cell_id}", class_="pick"),
         (tag("p", part) for part in trade_off(found.leader, priority).split("; ")),
         tag("p", f"{why}{', '.join(unsure[:3])}{rest}.", class_="note") if unsure else None,
     )
 
 
-def noise(rows: Sequence[Row]) -> Html | None:
+def noise(rows: Sequence[CellSummary]) -> Html | None:
     """What disturbed the machine while cells were timed; never collapsed."""
     named = names(rows)
     flagged: dict[tuple[str, ...], dict[str, str]] = {}  # flag without its figures → cell → flag
     for row in rows:
-        for flag in (row["noise"] or {}).get("flags") or ():
-            flagged.setdefault(tuple(_FIGURE.split(flag)), {})[named[row["cell_id"]]] = flag
+        for flag in row.flags:
+            flagged.setdefault(tuple(_FIGURE.split(flag)), {})[named[row.cell_id]] = flag
     if not flagged:
         return None
     lines = (
@@ -202,7 +203,7 @@ def _some(cells: Sequence[str]) -> str:
     return ", ".join(cells[:_MOST]) + rest
 
 
-def not_measured(rows: Sequence[Row]) -> Html | None:
+def not_measured(rows: Sequence[CellSummary]) -> Html | None:
     """Cells that did not end well, with their reasons."""
     bad = list(failures(rows))
     if not bad:
@@ -211,15 +212,15 @@ def not_measured(rows: Sequence[Row]) -> Html | None:
     lines = []
     for some, what, reason in bad:
         count = f"{len(some)} cells: " if len(some) > 1 else ""
-        links = [tag("a", named[row["cell_id"]], href=f"#cell={row['cell_id']}") for row in some]
+        links = [tag("a", named[row.cell_id], href=f"#cell={row.cell_id}") for row in some]
         told = [(link, ", ") for link in links[:-1]], links[-1]
         lines.append(tag("li", status(what), " ", count, *told, ": ", reason or "no reason recorded"))
     return tag("section", tag("h2", "Not measured"), tag("ul", lines, class_="reasons"), id="not-measured")
 
 
-def study(root: Path, rows: Sequence[Row], unread: Sequence[str] = ()) -> Html:
+def study(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> Html:
     """The study's tables, and published figures beside measured ones."""
-    found = [section for section in document.sections(root, rows, unread) if section.heading != "Not measured"]
+    found = [section for section in document.sections(rows, unread) if section.heading != "Not measured"]
     return join(_section(section) for section in found)
 
 
@@ -254,23 +255,25 @@ def _table(table: Table) -> Html:
     return tag("table", tag("thead", tag("tr", head)), tag("tbody", body))
 
 
-def filters(rows: Sequence[Row]) -> Html:
+def filters(rows: Sequence[CellSummary]) -> Html:
     """The fields that choose cells, for the charts and the table alike."""
     made = groups(rows)
-    verdicts = [word for word in VERDICTS if any(row["verdict"] == word for row in rows)]
+    verdicts = [word for word in VERDICTS if any(row.verdict == word for row in rows)]
     return join(
         _field("text", "Find", tag("input", id="f-text", type="search", placeholder="e.g. int4", autocomplete="off")),
         _choice("group", "Corpus and device", [(str(i), group.label) for i, group in enumerate(made)])
         if len(made) > 1
         else None,
-        _choice("library", "Library", _values(rows, "library")),
+        _choice("library", "Library", _values(row.settings.library for row in rows)),
         _choice("verdict", "Verdict", [(word, word) for word in verdicts]) if verdicts else None,
-        _choice("status", "Status", _values(rows, "status")) if len({row["status"] for row in rows}) > 1 else None,
+        _choice("status", "Status", _values(row.status for row in rows))
+        if len({row.status for row in rows}) > 1
+        else None,
     )
 
 
-def _values(rows: Sequence[Row], key: str) -> list[tuple[str, str]]:
-    return [(word, word) for word in dict.fromkeys(str(row[key]) for row in rows)]
+def _values(words: Iterable[str]) -> list[tuple[str, str]]:
+    return [(word, word) for word in dict.fromkeys(map(str, words))]
 
 
 def _choice(name: str, label: str, options: Sequence[tuple[str, str]]) -> Html:
@@ -283,12 +286,12 @@ def _field(name: str, label: str, control: Html) -> Html:
     return tag("div", tag("label", label, for_=f"f-{name}"), control, class_="field")
 
 
-def environments(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def environments(rows: Sequence[CellSummary]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Every environment once, and which one each cell was measured in."""
     found: list[dict[str, Any]] = []
     index = {}
     for row in rows:
-        if row["environment"] not in found:
-            found.append(row["environment"])
-        index[row["cell_id"]] = found.index(row["environment"])
+        if row.record.environment not in found:
+            found.append(row.record.environment)
+        index[row.cell_id] = found.index(row.record.environment)
     return found, index

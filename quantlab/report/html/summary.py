@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from quantlab.report import ranking, wording
-from quantlab.report.html.front import Candidate, Estimate, Front, front
-from quantlab.report.rows import Row
-from quantlab.report.wording import between, megabytes, percent, points, three_digits
+from quantlab.report.cell_summary import CellSummary
+from quantlab.report.html.front import Candidate, Front, front
+from quantlab.report.ranking import Figure
+from quantlab.report.wording import between, estimate, megabytes, percent, points, three_digits
+from quantlab.stats.estimate import Estimate
 
-POOLED = "all"  # name of "all splits together" among the splits; in `Row` it is the row itself
-COSTS = {  # what the scatter may have as its x → how it is found, with its interval
-    "rtf": lambda row: _estimate(ranking.rtf(row), ranking.rtf_ci95(row)),
-    "ratio": lambda row: _estimate(ranking.ratio(row), ranking.ratio_ci95(row)),
-    "size": lambda row: _estimate(row["size_bytes"], None),
+POOLED = "all"  # name of "all splits together" among the splits
+COSTS: dict[str, Figure] = {  # what the scatter may have as its x
+    "rtf": ranking.rtf,
+    "ratio": ranking.time_ratio,
+    "size": lambda row: None if row.size_bytes is None else Estimate(row.size_bytes),
 }
 
 
@@ -24,85 +26,83 @@ class Group:
     """Cells whose WER and time may be compared: the same corpus, the same device."""
 
     label: str
-    rows: tuple[Row, ...]
+    rows: tuple[CellSummary, ...]
 
     @property
-    def measured(self) -> list[Row]:
-        return [row for row in self.rows if row["status"] == "ok"]
+    def measured(self) -> list[CellSummary]:
+        return [row for row in self.rows if row.ok]
 
     @property
     def baseline(self) -> str | None:
         """The one that all of them share; with it, the luck of the corpus is the same for all and drops out."""
-        found = {row["baseline"] for row in self.measured}
+        found = {row.baseline for row in self.measured}
         return found.pop() if len(found) == 1 else None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(split for row in self.rows for split in row["splits"]))
+        return tuple(dict.fromkeys(split for row in self.rows for split in row.splits))
 
 
-def groups(rows: Sequence[Row]) -> list[Group]:
+def groups(rows: Sequence[CellSummary]) -> list[Group]:
     """The groups, the one with most good cells first.
 
     Corpora of one name that differ (`dataset.limit=40`, an edited manifest) are told apart by their fingerprint.
     """
-    found: dict[tuple[str, Hashable], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: "corpus" not in row["fingerprints"]):
-        key = (str(row["device"]), wording.corpus_key(row))
-        alike = [other for other in found if (other[0], found[other][0]["dataset"]) == (key[0], row["dataset"])]
+    found: dict[tuple[str, Hashable], list[CellSummary]] = {}
+    for row in sorted(rows, key=lambda row: row.corpus.fingerprint is None):
+        key = (str(row.settings.device), row.named.corpus_key)
+        alike = [other for other in found if (other[0], found[other][0].dataset) == (key[0], row.dataset)]
         # a cell that failed before its corpus was read belongs to any of that name
-        lost = "corpus" not in row["fingerprints"] and alike
+        lost = row.corpus.fingerprint is None and alike
         found.setdefault(alike[0] if lost else key, []).append(row)
-    named = wording.corpora([row for row in rows if row["splits"]] or rows)
+    named = wording.corpora([row for row in rows if row.splits] or rows)
     made = [Group(_group_label(some, named), tuple(some)) for some in found.values()]
     return sorted(made, key=lambda group: -len(group.measured))
 
 
-def _group_label(rows: Sequence[Row], named: Mapping[str, str]) -> str:
-    corpus = next((named[row["cell_id"]] for row in rows if row["cell_id"] in named), rows[0]["dataset"])
-    counts = [sum(split["utterances"] for split in row["splits"].values()) for row in rows if row["splits"]]
-    size = f" ({wording.utterances(counts[0])})" if counts and corpus != rows[0]["dataset"] else ""
-    return f"{corpus}{size}, {rows[0]['device']}"
+def _group_label(rows: Sequence[CellSummary], named: Mapping[str, str]) -> str:
+    corpus = next((named[row.cell_id] for row in rows if row.cell_id in named), rows[0].dataset)
+    counts = [row.utterances for row in rows if row.splits]
+    size = f" ({wording.utterances(counts[0])})" if counts and corpus != rows[0].dataset else ""
+    return f"{corpus}{size}, {rows[0].settings.device}"
 
 
-def labels(rows: Sequence[Row]) -> dict[str, str]:
+def labels(rows: Sequence[CellSummary]) -> dict[str, str]:
     """Cell id → the shortest name that tells the cell from the others of its group."""
     models = wording.models(rows)
-    several = len({(models[row["cell_id"]], row["weights"]) for row in rows}) > 1
+    several = len({(models[row.cell_id], row.settings.weights) for row in rows}) > 1
     found: dict[str, str] = {}
     for group in groups(rows):
-        for model in dict.fromkeys((models[row["cell_id"]], row["weights"]) for row in group.rows):
-            some = [row for row in group.rows if (models[row["cell_id"]], row["weights"]) == model]
+        for model in dict.fromkeys((models[row.cell_id], row.settings.weights) for row in group.rows):
+            some = [row for row in group.rows if (models[row.cell_id], row.settings.weights) == model]
             named = wording.methods(some)
-            found |= {
-                row["cell_id"]: _label_of(model[0] if several else "", named[row["cell_id"]], row) for row in some
-            }
+            found |= {row.cell_id: _label_of(model[0] if several else "", named[row.cell_id], row) for row in some}
     return found
 
 
-def _label_of(model: str, method: str, row: Row) -> str:
+def _label_of(model: str, method: str, row: CellSummary) -> str:
     """`none` says little beside the names of quantizers."""
     text = method.replace("none", wording.unquantized(row), 1) if method.split(" ")[0] == "none" else method
     return f"{model} {text}".strip()
 
 
-def state(rows: Sequence[Row]) -> dict[str, Any]:
+def state(rows: Sequence[CellSummary]) -> dict[str, Any]:
     """Everything the charts show, as JSON."""
-    by_id = {row["cell_id"]: row for row in rows}
+    by_id = {row.cell_id: row for row in rows}
     named, full = labels(rows), wording.names(rows)
     made = groups(rows)
-    bars = {row["cell_id"]: _bars(row, group, by_id) for group in made for row in group.rows}
-    margins = [row["comparison"]["margin"] for row in rows if row["comparison"] is not None]
+    bars = {row.cell_id: _bars(row, group, by_id) for group in made for row in group.rows}
+    margins = [row.comparison.margin for row in rows if row.comparison is not None]
     return {
         "pooled": POOLED,
         "reference": wording.reference(rows),
         "rate": wording.rate_name(rows),
         "margin": margins[0] if margins else None,
-        "libraries": list(dict.fromkeys(row["library"] for row in rows)),
+        "libraries": list(dict.fromkeys(row.settings.library for row in rows)),
         "groups": [
             {
                 "label": group.label,
-                "cells": [row["cell_id"] for row in group.rows],
+                "cells": [row.cell_id for row in group.rows],
                 "splits": group.splits,
                 "paired": group.baseline is not None,
                 "few": next((what for _, what in wording.too_few(group.measured)), None),
@@ -114,51 +114,42 @@ def state(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _cell(row: Row, label: str, name: str) -> dict[str, Any]:
+def _cell(row: CellSummary, label: str, name: str) -> dict[str, Any]:
     return {
         "label": label,
         "name": name,
-        "library": row["library"],
-        "status": row["status"],
-        "reason": row["reason"],
-        "verdict": row["verdict"],
-        "baseline": row["baseline"],
-        "size": row["size_bytes"],
-        "speed": None if row["speed"] is None else row["speed"]["verdict"],
-        "cost": {name: _triple(find(row)) for name, find in COSTS.items()} if row["status"] == "ok" else {},
-        "wer": {split: _triple(wer(row, split)) for split in (POOLED, *row["splits"])},
-        "difference": {split: _triple(difference(row, split)) for split in (POOLED, *row["splits"])},
+        "library": row.settings.library,
+        "status": row.status,
+        "reason": row.record.reason,
+        "verdict": row.verdict,
+        "baseline": row.baseline,
+        "size": row.size_bytes,
+        "speed": None if row.record.speed is None else row.record.speed.verdict,
+        "cost": {name: _triple(find(row)) for name, find in COSTS.items()} if row.ok else {},
+        "wer": {split: _triple(wer(row, split)) for split in (POOLED, *row.splits)},
+        "difference": {split: _triple(difference(row, split)) for split in (POOLED, *row.splits)},
         "facts": list(facts(row)),
     }
 
 
-def _triple(estimate: Estimate | None) -> list[float | None] | None:
-    if estimate is None:
-        return None
-    low, high = (None, None) if estimate.ci95 is None else estimate.ci95
-    return [estimate.value, low, high]
+def _triple(found: Estimate | None) -> list[float | None] | None:
+    return None if found is None else [found.value, *(found.ci95 or (None, None))]
 
 
-def _estimate(value: float | None, ci95: Sequence[float] | None) -> Estimate | None:
-    return None if value is None else Estimate(value, ci95)
-
-
-def wer(row: Row, split: str) -> Estimate | None:
+def wer(row: CellSummary, split: str) -> Estimate | None:
     """WER of a split or of all (`POOLED`)."""
-    part = row if split == POOLED else row["splits"][split]
-    return _estimate(part["wer"], part["wer_ci95"])
+    return row.rate("wer", None if split == POOLED else split)
 
 
-def difference(row: Row, split: str) -> Estimate | None:
+def difference(row: CellSummary, split: str) -> Estimate | None:
     """WER − the baseline's, of a split or of all; None for a baseline and where there is none."""
-    part = row["comparison"] if split == POOLED else row["splits"][split]
-    return None if part is None else _estimate(part["wer_difference"], part["wer_difference_ci95"])
+    return row.difference("wer", None if split == POOLED else split)
 
 
-def _bars(row: Row, group: Group, by_id: dict[str, Row]) -> dict[str, list[float | None] | None]:
+def _bars(row: CellSummary, group: Group, by_id: dict[str, CellSummary]) -> dict[str, list[float | None] | None]:
     """WER as the scatter shows it: with the interval of the comparison where all cells share a baseline."""
     found: dict[str, list[float | None] | None] = {}
-    for split in (POOLED, *row["splits"]):
+    for split in (POOLED, *row.splits):
         pairing, change = _pairing(row, split, by_id)
         if group.baseline is None or pairing is None:
             found[split] = _triple(wer(row, split))
@@ -169,35 +160,31 @@ def _bars(row: Row, group: Group, by_id: dict[str, Row]) -> dict[str, list[float
     return found
 
 
-def facts(row: Row) -> Iterator[tuple[str, str]]:
+def facts(row: CellSummary) -> Iterator[tuple[str, str]]:
     """What is to be read of a cell at a glance: name, figure in words."""
-    if row["status"] != "ok":
-        yield row["status"], row["reason"] or "no reason recorded"
-    if row["wer"] is not None:
-        yield wording.rate_name([row]), f"{percent(row['wer'])} %{between(row['wer_ci95'], percent)}"
+    if not row.ok:
+        yield row.status, row.record.reason or "no reason recorded"
+    if row.wer is not None:
+        yield wording.rate_name([row]), estimate(row.wer, percent, " %")
         yield from (("scored by", how) for how in wording.scorings([row]).values())
     if (loops := wording.looping(row)) is not None:
         yield "loops", loops
     found = difference(row, POOLED)
     if found is not None:
-        yield f"against {wording.unquantized(row)}", f"{points(found.value)} points{between(found.ci95, points)}"
-    time = ranking.rtf(row)
-    if time is not None:
-        yield "RTF", f"{three_digits(time)}{between(ranking.rtf_ci95(row), three_digits)}"
-    if row["speed"] is not None:
-        speed = row["speed"]
-        yield (
-            f"time / {wording.unquantized(row)}",
-            f"{speed['ratio']:.2f}{between(speed['ci95'], wording.ratio)}, {speed['verdict']}",
-        )
-    if row["size_bytes"] is not None:
-        smaller = f", {percent(row['size_reduction'], 0)} % smaller" if row["size_reduction"] else ""
-        yield "size", f"{megabytes(row['size_bytes'])} MB{smaller}"
+        yield f"against {wording.unquantized(row)}", estimate(found, points, " points")
+    if row.rtf is not None:
+        yield "RTF", estimate(row.rtf, three_digits)
+    if (speed := row.record.speed) is not None:
+        told = f"{wording.ratio(speed.ratio)}{between(speed.ci95, wording.ratio)}, {speed.verdict}"
+        yield f"time / {wording.unquantized(row)}", told
+    if row.size_bytes is not None:
+        smaller = f", {percent(row.record.size_reduction, 0)} % smaller" if row.record.size_reduction else ""
+        yield "size", f"{megabytes(row.size_bytes)} MB{smaller}"
         if left := wording.embedding_left(row):
             yield "of it", left
 
 
-def _fronts(group: Group, by_id: dict[str, Row]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _fronts(group: Group, by_id: dict[str, CellSummary]) -> Iterator[tuple[str, dict[str, Any]]]:
     for cost in COSTS:
         for split in (POOLED, *group.splits):
             found = _front(group, cost, split, by_id)
@@ -205,27 +192,26 @@ def _fronts(group: Group, by_id: dict[str, Row]) -> Iterator[tuple[str, dict[str
                 yield f"{cost} {split}", asdict(found)
 
 
-def _front(group: Group, cost: str, split: str, by_id: dict[str, Row]) -> Front | None:
+def _front(group: Group, cost: str, split: str, by_id: dict[str, CellSummary]) -> Front | None:
     candidates = []
     for row in group.measured:
         if ranking.few(row):
             return None  # nothing would be drawn again, and what is measured once looks certain
-        if split == POOLED or split in row["splits"]:
-            x, y = COSTS[cost](row), wer(row, split)
-            if x is not None and y is not None:
-                pairing, change = _pairing(row, split, by_id)
-                if pairing is not None and group.baseline is not None:
-                    pairing = (pairing[0], Estimate(pairing[1].value))
-                candidates.append(Candidate(row["cell_id"], x, y, pairing, change))
+        x, y = COSTS[cost](row), wer(row, split)
+        if x is not None and y is not None:
+            pairing, change = _pairing(row, split, by_id)
+            if pairing is not None and group.baseline is not None:
+                pairing = (pairing[0], Estimate(pairing[1].value))
+            candidates.append(Candidate(row.cell_id, x, y, pairing, change))
     return front(candidates)
 
 
-def _pairing(row: Row, split: str, by_id: dict[str, Row]) -> tuple[tuple[str, Estimate] | None, Estimate | None]:
+def _pairing(
+    row: CellSummary, split: str, by_id: dict[str, CellSummary]
+) -> tuple[tuple[str, Estimate] | None, Estimate | None]:
     """The cell of the baseline and its WER, and the difference; None and None where there is no comparison."""
-    baseline = by_id.get(row["baseline"] or "")
-    if baseline is None or (split != POOLED and split not in baseline["splits"]):
+    baseline = by_id.get(row.baseline or "")
+    base, change = None if baseline is None else wer(baseline, split), difference(row, split)
+    if baseline is None or base is None or (change is None and baseline is not row):
         return None, None
-    base, change = wer(baseline, split), difference(row, split)
-    if base is None or (change is None and baseline is not row):
-        return None, None
-    return (row["baseline"], base), change
+    return (baseline.cell_id, base), change

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantlab.records.schema import Record
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html.align import alignments
 from quantlab.report.html.heard import Cell, Corpus, Heard, Key, heard
 from quantlab.report.html.payload import packed
@@ -36,17 +36,16 @@ class Texts:
         return len(self.utterances) + sum(map(len, self.cells.values()))
 
 
-def fitted(root: Path, found: Sequence[tuple[Record, str | None]], budget: int, audio: tuple[Path, ...] = ()) -> Texts:
+def fitted(found: Sequence[CellSummary], budget: int, audio: tuple[Path, ...] = ()) -> Texts:
     """The texts of some cells, in at most `budget` letters of page: the worst utterances of each, as many as fit.
 
     Args:
-        root: the folder of the records.
-        found: records that ended well, each with the cell id of its baseline, its own if it is one.
+        found: cells that ended well.
         budget: letters of the page that texts may take.
         audio: see `page`.
     """
     corpus = Corpus(folders=audio)
-    cells = list(heard(root, found, corpus))
+    cells = list(heard(found, corpus))
     scored = _Scored()
     for most in STEPS:
         if _guess(cells, most) <= budget:

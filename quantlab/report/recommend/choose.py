@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from quantlab.records import storage
 from quantlab.records.cell_id import identity
 from quantlab.records.labels import short
 from quantlab.records.schema import to_json
+from quantlab.records.several import Roots, Stored, stored
 from quantlab.report import ranking
+from quantlab.report.cell_summary import CellSummary
 from quantlab.report.ranking import Ranking
 from quantlab.report.recommend.judge import STANDINGS, Candidate, Finding, Limits, Standing, judge, judge_counted
-from quantlab.report.rows import Row, row, rows_of
-from quantlab.report.wording import between, corpora, corpus_key, loops, models, names, ratio
+from quantlab.report.summaries import compared
+from quantlab.report.wording import corpora, estimate, loops, models, names, ratio
 from quantlab.util.console import warn
 
 
@@ -43,49 +44,53 @@ class Recommendation:
     notes: tuple[str, ...] = ()
 
 
-def recommend(source: str | Path | Sequence[Row], limits: Limits | None = None) -> Recommendation:
+def recommend(source: Roots | Sequence[CellSummary], limits: Limits | None = None) -> Recommendation:
     """The cell to deploy within limits.
 
     Args:
-        source: the folder that holds the records (`output_dir` of the grid), or rows of them with their evidence.
+        source: the folder that holds the records (`output_dir` of the grid), several of them, or cells with their
+            evidence.
         limits: None asks for an increase of at most 0.5 points of WER and nothing else.
 
     Raises:
         NotRecordedError: no cell of that device, model, dataset or split is there.
         SeveralCorporaError: `limits.dataset` names none of those that are there.
+        ConfigError: two folders hold different records of one cell.
     """
     limits = limits or Limits()
-    if isinstance(source, str | Path):
-        return _recommend(_compared(source, limits), limits, str(source))
-    return _recommend(_asked_for(list(source), limits), limits, "mlruns")
+    cells = [] if isinstance(source, str | Path) else [item for item in source if isinstance(item, CellSummary)]
+    roots = source if isinstance(source, str | Path) else [item for item in source if isinstance(item, str | Path)]
+    return _recommend(_asked_for(cells, limits) if cells else _compared(roots, limits), limits)
 
 
-def _compared(root: str | Path, limits: Limits) -> list[Row]:
-    """Rows of the cells asked for, with evidence only where it can decide: that takes far longer than reading."""
-    found = {item.cell_id: item for item in storage.readable(root, storage.recorded(root), warn)}
-    plain = _asked_for([row(item) for item in found.values()], limits)
-    out = {item["cell_id"] for item in plain if judge_counted(item, "", limits) is not None}
-    wanted = [item["cell_id"] for item in plain if item["cell_id"] not in out or item["quant"] == "none"]
-    known = {item["cell_id"]: item for item in rows_of(root, [found[cell_id] for cell_id in wanted])}
-    return [known.get(item["cell_id"], item) for item in plain]
+def _compared(roots: Roots, limits: Limits) -> list[CellSummary]:
+    """The cells asked for, with evidence only where it can decide: that takes far longer than reading."""
+    plain = _asked_for([CellSummary(record, root=root) for root, record in stored(roots, None, warn)], limits)
+    wanted = [
+        Stored(item.root, item.record)
+        for item in plain
+        if item.settings.quant == "none" or judge_counted(item, "", limits) is None
+    ]
+    known = {item.cell_id: item for item in compared(roots, wanted)}
+    return [known.get(item.cell_id, item) for item in plain]
 
 
-def _asked_for(found: Sequence[Row], limits: Limits) -> list[Row]:
-    found = _chosen_by(found, "device", limits.device, lambda item: (item["device"],))
+def _asked_for(found: Sequence[CellSummary], limits: Limits) -> list[CellSummary]:
+    found = _chosen_by(found, "device", limits.device, lambda item: (item.settings.device,))
     named = models(found)
     found = _chosen_by(found, "model", limits.model, lambda item: _called(item, "checkpoint", named))
     if not found:
         raise NotRecordedError("no cells are recorded")
     found = _of_one_corpus(found, limits.dataset)
-    splits = sorted({split for item in found for split in item["splits"]})
+    splits = sorted({split for item in found for split in item.splits})
     if limits.split is not None and limits.split not in splits:
         raise NotRecordedError(f"no cell with split {limits.split!r} is recorded{_hint(splits)}")
     return list(found)
 
 
 def _chosen_by(
-    found: Sequence[Row], axis: str, wanted: str | None, called: Callable[[Row], Sequence[str]]
-) -> Sequence[Row]:
+    found: Sequence[CellSummary], axis: str, wanted: str | None, called: Callable[[CellSummary], Sequence[str]]
+) -> Sequence[CellSummary]:
     """The cells that are called so; all if nothing is wanted."""
     chosen = [item for item in found if wanted is None or wanted in called(item)]
     if not chosen and wanted is not None:
@@ -94,41 +99,41 @@ def _chosen_by(
     return chosen
 
 
-def _called(item: Row, part: Literal["checkpoint", "corpus"], named: Mapping[str, str]) -> tuple[str, ...]:
+def _called(item: CellSummary, part: Literal["checkpoint", "corpus"], named: Mapping[str, str]) -> tuple[str, ...]:
     """What a person may call it: with what tells it apart, by its name or its file's, by its fingerprint."""
-    mark = str(item[part]["fingerprint"])
-    plain = item["model" if part == "checkpoint" else "dataset"]
-    return named[item["cell_id"]], plain, item[part]["name"], mark, short(mark)
+    of = item.checkpoint if part == "checkpoint" else item.corpus
+    plain = item.model if part == "checkpoint" else item.dataset
+    return named[item.cell_id], plain, of.name, str(of.fingerprint), short(of.fingerprint)
 
 
-def _of_one_corpus(found: Sequence[Row], wanted: str | None) -> Sequence[Row]:
+def _of_one_corpus(found: Sequence[CellSummary], wanted: str | None) -> Sequence[CellSummary]:
     """The cells of one corpus, whatever its name; those that failed before theirs was read stay with their name."""
     named = corpora(found)
     found = _chosen_by(found, "dataset", wanted, lambda item: _called(item, "corpus", named))
-    keys = {item["cell_id"]: corpus_key(item) for item in found}
-    heard = {keys[item["cell_id"]]: item for item in found if item["status"] == "ok"}
+    keys = {item.cell_id: item.named.corpus_key for item in found}
+    heard = {keys[item.cell_id]: item for item in found if item.ok}
     if len(heard) > 1:
         told = "; ".join(sorted(_told(item, named) for item in heard.values()))
         raise SeveralCorporaError(f"the cells are of several corpora ({told}): choose one with --dataset")
     one = next(iter(heard), None)
-    return [item for item in found if one in (None, keys[item["cell_id"]]) or item["corpus"]["fingerprint"] is None]
+    return [item for item in found if one in (None, keys[item.cell_id]) or item.corpus.fingerprint is None]
 
 
-def _told(item: Row, named: Mapping[str, str]) -> str:
+def _told(item: CellSummary, named: Mapping[str, str]) -> str:
     """A corpus, with its fingerprint where its name alone does not choose it."""
-    text, mark = named[item["cell_id"]], short(str(item["corpus"]["fingerprint"]))
-    return text if text == item["dataset"] or mark in text else f"{text}, {mark}"
+    text, mark = named[item.cell_id], short(item.corpus.fingerprint)
+    return text if text == item.dataset or mark in text else f"{text}, {mark}"
 
 
 def _hint(there: Sequence[str]) -> str:
     return f"; recorded: {', '.join(there)}" if there else ""
 
 
-def _recommend(found: Sequence[Row], limits: Limits, output_dir: str) -> Recommendation:
+def _recommend(found: Sequence[CellSummary], limits: Limits) -> Recommendation:
     kept, notes = _best_timed(found)
     called = names(kept)
     notes += tuple(f"{cells}: {what}" for cells, what in loops(kept, called))
-    findings = [judge(item, called[item["cell_id"]], limits, output_dir) for item in kept]
+    findings = [judge(item, called[item.cell_id], limits) for item in kept]
     of: dict[Standing, tuple[Finding, ...]] = {
         standing: tuple(sorted((one for one in findings if one.standing == standing), key=_nearness))
         for standing in STANDINGS
@@ -138,23 +143,23 @@ def _recommend(found: Sequence[Row], limits: Limits, output_dir: str) -> Recomme
         limits=limits, best=None, because=_nearest_miss(of), claim=None, qualifying=(), rejected=of["falls out"],
         underpowered=of["underpowered"], undecided=of["undecided"], notes=notes,
     )  # fmt: skip
-    return _chosen(blank, [item for item in kept if item["cell_id"] in good], good)
+    return _chosen(blank, [item for item in kept if item.cell_id in good], good)
 
 
-def _best_timed(found: Sequence[Row]) -> tuple[list[Row], tuple[str, ...]]:
+def _best_timed(found: Sequence[CellSummary]) -> tuple[list[CellSummary], tuple[str, ...]]:
     """Of a cell measured under several protocols only what was timed against its baseline in turns."""
-    careful = {item["protocol"] for item in found if item["speed"] is not None}
-    timed = {_same(item) for item in found if item["protocol"] in careful and item["status"] == "ok"}
-    kept = [item for item in found if item["protocol"] in careful or _same(item) not in timed]
+    careful = {item.settings.protocol for item in found if item.record.speed is not None}
+    timed = {_same(item) for item in found if item.settings.protocol in careful and item.ok}
+    kept = [item for item in found if item.settings.protocol in careful or _same(item) not in timed]
     dropped = len(found) - len(kept)
     note = f"Left out: {dropped} records of cells that were also timed in turns with their baseline"
     return kept, (note,) if dropped else ()
 
 
-def _same(item: Row) -> str:
+def _same(item: CellSummary) -> str:
     """Equal for cells that differ in their protocol at the most."""
-    config = {key: value for key, value in identity(item["config"]).items() if key != "protocol"}
-    return to_json([config, item["fingerprints"]])
+    config = {key: value for key, value in identity(item.record.config).items() if key != "protocol"}
+    return to_json([config, item.record.fingerprints])
 
 
 def _nearness(finding: Finding) -> tuple[bool, int, float]:
@@ -168,25 +173,25 @@ def _nearest_miss(of: dict[Standing, tuple[Finding, ...]]) -> str:
     return "nothing qualifies"
 
 
-def _chosen(blank: Recommendation, good: Sequence[Row], cells: dict[str, Candidate]) -> Recommendation:
+def _chosen(blank: Recommendation, good: Sequence[CellSummary], cells: dict[str, Candidate]) -> Recommendation:
     found = ranking.rank(good, ranking.speed(good))
     if found is None:
         return blank
     group = [found.leader, *found.level, *found.unknown]
-    best = min(group, key=lambda item: item["size_bytes"])  # of equal ones the faster
+    best = min(group, key=lambda item: item.size_bytes or 0)  # of equal ones the faster
     claim = "only" if len(good) == 1 else "fastest" if found.shown else "smallest"
     return replace(
         blank,
-        best=cells[best["cell_id"]],
+        best=cells[best.cell_id],
         claim=claim,
         because=_because(found, cells, claim, len(good)),
-        qualifying=tuple(cells[item["cell_id"]] for item in found.order),
+        qualifying=tuple(cells[item.cell_id] for item in found.order),
     )
 
 
 def _because(found: Ranking, cells: dict[str, Candidate], claim: str, count: int) -> str:
     if claim == "only":
-        if ranking.is_baseline(found.leader):
+        if found.leader.is_baseline:
             return "no quantized cell is shown to stay within the limits"
         return "the only cell that qualifies"
     if claim == "fastest":
@@ -196,13 +201,11 @@ def _because(found: Ranking, cells: dict[str, Candidate], claim: str, count: int
             f"the smallest of the {count} that qualify: speed was measured once, without an interval, so which is "
             "fastest is not shown; protocol=careful would show it"
         )
-    group = [cells[item["cell_id"]] for item in (found.leader, *found.level, *found.unknown)]
+    group = [cells[item.cell_id] for item in (found.leader, *found.level, *found.unknown)]
     told = ", ".join(f"{cell.name}{_speed(cell)}" for cell in group[:4])
     more = f" and {len(group) - 4} more" if len(group) > 4 else ""
     return f"the smallest of {len(group)} that cannot be told apart in speed: {told}{more}"
 
 
 def _speed(cell: Candidate) -> str:
-    if cell.speed_ratio is None:
-        return ""
-    return f" {ratio(cell.speed_ratio)}×{between(cell.speed_ci95, ratio)}"
+    return "" if cell.speed is None else f" {estimate(cell.speed, ratio, '×')}"

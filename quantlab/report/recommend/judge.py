@@ -6,14 +6,14 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from quantlab.analysis.evidence import Comparison
 from quantlab.config import overrides
-from quantlab.report import ranking, study
-from quantlab.report.rows import Row
-from quantlab.report.study import Change
-from quantlab.report.wording import MB, Interval, between, embedding_left, megabytes, points, rate_name, three_digits
+from quantlab.report.cell_summary import CellSummary, pair
+from quantlab.report.wording import MB, embedding_left, estimate, megabytes, points, rate_name, three_digits
 from quantlab.stats.bootstrap import MIN_UNITS
+from quantlab.stats.estimate import Estimate
 from quantlab.util.languages import ErrorUnit
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -56,14 +56,26 @@ class Candidate:
     name: str
     error_unit: ErrorUnit  # what WER counts
     size_bytes: int | None
-    rtf: float | None
-    rtf_ci95: Interval | None
-    speed_ratio: float | None  # time / time of the baseline
-    speed_ci95: Interval | None
+    rtf: Estimate | None
+    speed: Estimate | None  # time / time of the baseline
     speed_converged: bool | None  # the interval is as narrow as the protocol asks
-    wer_increase: float | None
-    wer_increase_ci95: Interval | None
+    wer_increase: Estimate | None
     peak_memory_bytes: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "cell_id": self.cell_id,
+            "name": self.name,
+            "error_unit": self.error_unit,
+            "size_bytes": self.size_bytes,
+            **pair("rtf", self.rtf),
+            "speed_ratio": self.speed and self.speed.value,
+            "speed_ci95": self.speed and self.speed.ci95,
+            "speed_converged": self.speed_converged,
+            **pair("wer_increase", self.wer_increase),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
 
 
 @dataclass(frozen=True)
@@ -87,40 +99,29 @@ class _Check:
     over: float = 0.0
 
 
-def candidate(row: Row, name: str, split: str | None = None) -> Candidate:
+def candidate(row: CellSummary, name: str, split: str | None = None) -> Candidate:
     """The cell as a person chooses among cells."""
-    change = wer_increase(row, split)
     return Candidate(
-        cell_id=row["cell_id"],
+        cell_id=row.cell_id,
         name=name,
-        error_unit=row["error_unit"],
-        size_bytes=row["size_bytes"],
-        rtf=ranking.rtf(row),
-        rtf_ci95=ranking.rtf_ci95(row),
-        speed_ratio=ranking.ratio(row),
-        speed_ci95=ranking.ratio_ci95(row),
-        speed_converged=None if row["speed"] is None else row["speed"]["converged"],
-        wer_increase=change.value,
-        wer_increase_ci95=change.ci95,
-        peak_memory_bytes=row["peak_memory_bytes"],
+        error_unit=row.record.error_unit,
+        size_bytes=row.size_bytes,
+        rtf=row.rtf,
+        speed=row.ratio,
+        speed_converged=None if row.record.speed is None else row.record.speed.converged,
+        wer_increase=row.increase("wer", split),
+        peak_memory_bytes=row.record.peak_memory_bytes,
     )
 
 
-def wer_increase(row: Row, split: str | None) -> Change:
-    """WER minus the baseline's; exactly 0 for the baseline itself."""
-    if ranking.is_baseline(row) and row["wer"] is not None:
-        return Change(0.0, (0.0, 0.0))
-    return study.increase(row, split)
-
-
-def judge(row: Row, name: str, limits: Limits, output_dir: str = "mlruns") -> Finding:
+def judge(row: CellSummary, name: str, limits: Limits) -> Finding:
     """The finding on one cell; WER is looked at only if everything that is simply counted is within its limit."""
     return judge_counted(row, name, limits) or _combined(
-        candidate(row, name, limits.split), [*_counted(row, limits), _wer(row, limits, output_dir)]
+        candidate(row, name, limits.split), [*_counted(row, limits), _wer(row, limits)]
     )
 
 
-def judge_counted(row: Row, name: str, limits: Limits) -> Finding | None:
+def judge_counted(row: CellSummary, name: str, limits: Limits) -> Finding | None:
     """The finding on a cell that falls out by its status, size, memory or RTF; None if it does not.
 
     It asks for no statistics, so that they need not be computed for such a cell.
@@ -141,13 +142,13 @@ def _combined(cell: Candidate, checks: Sequence[_Check]) -> Finding:
     )
 
 
-def _counted(row: Row, limits: Limits) -> Iterator[_Check]:
-    if row["status"] != "ok":
-        yield _Check("falls out", f"{row['status']}: {row['reason']}", over=math.inf)
+def _counted(row: CellSummary, limits: Limits) -> Iterator[_Check]:
+    if not row.ok:
+        yield _Check("falls out", f"{row.status}: {row.record.reason}", over=math.inf)
         return
-    for check in _bytes("size", row["size_bytes"], limits.max_size_mb):
+    for check in _bytes("size", row.size_bytes, limits.max_size_mb):
         yield replace(check, advice=embedding_left(row))
-    yield from _bytes("peak memory", row["peak_memory_bytes"], limits.max_memory_mb)
+    yield from _bytes("peak memory", row.record.peak_memory_bytes, limits.max_memory_mb)
     if limits.max_rtf is not None:
         yield _rtf(row, limits.max_rtf)
 
@@ -162,26 +163,25 @@ def _bytes(what: str, found: int | None, allowed_mb: float | None) -> Iterator[_
         yield _Check("falls out", reason, over=found / (allowed_mb * MB) - 1)
 
 
-def _rtf(row: Row, allowed: float) -> _Check:
-    value, ci95 = ranking.rtf(row), ranking.rtf_ci95(row)
-    if value is None:
+def _rtf(row: CellSummary, allowed: float) -> _Check:
+    if row.rtf is None:
         return _Check("undecided", "RTF was not measured")
-    low, high = ci95 or (value, value)
-    reason = f"RTF {three_digits(value)}{between(ci95, three_digits)}, allowed {allowed:g}"
+    low, high = row.rtf.ci95 or (row.rtf.value, row.rtf.value)
+    reason = f"RTF {estimate(row.rtf, three_digits)}, allowed {allowed:g}"
     if low > allowed:
-        return _Check("falls out", reason, over=value / allowed - 1)
+        return _Check("falls out", reason, over=row.rtf.value / allowed - 1)
     return _Check("underpowered" if high > allowed else "qualifies", reason)
 
 
-def _wer(row: Row, limits: Limits, output_dir: str) -> _Check:
-    change, allowed = wer_increase(row, limits.split), limits.max_wer_increase / 100
-    if change.value is None or change.ci95 is None:
-        return _incomparable(row, limits.split, output_dir)
+def _wer(row: CellSummary, limits: Limits) -> _Check:
+    change, allowed = row.increase("wer", limits.split), limits.max_wer_increase / 100
+    if change is None or change.ci95 is None:
+        return _incomparable(row, limits.split)
     low, high = change.ci95
     where = "" if limits.split is None else f" in {limits.split}"
     close = any(0 < abs(end - allowed) < _HUNDREDTH for end in change.ci95)
     show = functools.partial(points, digits=3 if close else 2)  # not "0.50, allowed 0.5" of what is a hair above
-    found = f"{rate_name([row])} {show(change.value)} points{between(change.ci95, show)}{where}"
+    found = f"{rate_name([row])} {estimate(change, show, ' points')}{where}"
     reason = f"{found}, allowed +{limits.max_wer_increase:g}"
     if high <= allowed:
         return _Check("qualifies", reason)
@@ -191,45 +191,45 @@ def _wer(row: Row, limits: Limits, output_dir: str) -> _Check:
     return _Check("underpowered", reason, _more(row, limits.split, change, allowed), over=max(over, 0.0))
 
 
-def _incomparable(row: Row, split: str | None, output_dir: str) -> _Check:
+def _incomparable(row: CellSummary, split: str | None) -> _Check:
     """Why the WER of a cell cannot be held against its baseline's, and the command that would change it."""
-    command = functools.partial(overrides.command, row["config"], output_dir)
-    if row["weights"] != "pretrained":
-        return _Check("undecided", f"{row['weights']} weights have no WER", command=command(("model.weights",)))
-    if split is not None and split not in row["splits"]:
+    command = functools.partial(overrides.command, row.record.config, str(row.root))
+    if row.settings.weights != "pretrained":
+        return _Check("undecided", f"{row.settings.weights} weights have no WER", command=command(("model.weights",)))
+    if split is not None and split not in row.splits:
         return _Check("undecided", f"split {split} was not measured", command=command(("dataset.splits",)))
-    if row["baseline"] is None:
+    if row.baseline is None:
         return _Check("undecided", "no baseline (quant=none, all else equal) is recorded", command=command())
-    if row["wer"] is None:
+    if row.wer is None:
         return _Check("undecided", "it has no scored text", command=command())
-    if row["comparison"] is None:
+    if row.comparison is None:
         return _Check("undecided", "its baseline has no scored text in common with it", command=command())
-    return _too_few(row, split, command)
+    return _too_few(row, row.comparison, split, command)
 
 
-def _too_few(row: Row, split: str | None, command: Callable[[tuple[str, ...]], str]) -> _Check:
+def _too_few(
+    row: CellSummary, compared: Comparison, split: str | None, command: Callable[[tuple[str, ...]], str]
+) -> _Check:
     """Of fewer utterances (or speakers) than an interval needs."""
-    compared = row["comparison"]
-    count = compared["units"] if split is None else row["splits"][split]["utterances"]
+    count = compared.units if split is None else row.splits[split].result.utterances
     where = "" if split is None else f" in {split}"
-    reason = f"an interval needs {MIN_UNITS} {compared['unit']}s, there {'is' if count == 1 else 'are'} {count}{where}"
-    if row["config"]["dataset"].get("limit") is None:
-        return _Check("undecided", reason, f"add utterances to {row['corpus']['name']}, or measure another corpus")
+    reason = f"an interval needs {MIN_UNITS} {compared.unit}s, there {'is' if count == 1 else 'are'} {count}{where}"
+    if row.record.setting("dataset.limit") is None:
+        return _Check("undecided", reason, f"add utterances to {row.corpus.name}, or measure another corpus")
     return _Check("undecided", reason, command=command(("dataset.limit",)))
 
 
-def _more(row: Row, split: str | None, change: Change, allowed: float) -> str:
+def _more(row: CellSummary, split: str | None, change: Estimate, allowed: float) -> str:
     """How many utterances it would take to settle it with a chance of 80 %, if the difference stays what it is.
 
     The minimum detectable difference shrinks with the square root of their number.
     """
-    assert change.value is not None
     assert change.ci95 is not None
-    pooled = row["comparison"] if split is None else None
-    count = pooled["utterances"] if pooled else row["splits"][split]["utterances"]
+    pooled = row.comparison if split is None else None
+    count = pooled.utterances if pooled else row.splits[str(split)].result.utterances
     detectable = (change.ci95[1] - change.ci95[0]) / 2 * _HALF_WIDTH_TO_MDE
-    if pooled and pooled["mde"] is not None:
-        detectable = pooled["mde"]
+    if pooled and pooled.mde is not None:
+        detectable = pooled.mde
     distance = abs(allowed - change.value)
     if distance == 0 or (detectable / distance) ** 2 > _HOPELESS:
         return f"at the limit: more than {_HOPELESS} times the {count:,} utterances would hardly settle it"

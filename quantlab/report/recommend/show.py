@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -16,15 +14,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from quantlab.report.cell_summary import EXACTLY_0, EXACTLY_1
 from quantlab.report.recommend.choose import Recommendation
-from quantlab.report.recommend.judge import Candidate, Finding
-from quantlab.report.wording import ABSENT, between, half_width, megabytes, points, three_digits
+from quantlab.report.recommend.judge import Candidate, Finding, Limits
+from quantlab.report.wording import ABSENT, estimate, half_width, megabytes, points, three_digits
 from quantlab.util.console import console as plain_console
 from quantlab.util.languages import RATES
 from quantlab.util.printable import printable
 
 _PLAIN_WIDTH = 100  # columns of a file or a pipe
-EXACT = (0.0, 0.0)  # the increase of the baseline over itself
 _GAP = 3  # characters between two columns
 _SHORTEST = 8  # characters that a name is folded to
 _FEW = 12  # lines of a list; the rest is counted
@@ -49,15 +47,17 @@ def text(found: Recommendation, width: int = _PLAIN_WIDTH, everything: bool = Fa
 
 def to_json(found: Recommendation) -> str:
     """One JSON object: fractions, seconds, bytes, as in the report; null where there is no figure."""
-    return json.dumps(_finite(dataclasses.asdict(found)), indent=1, allow_nan=False)
+    return json.dumps(_plain(found), indent=1, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
-    """A cell that failed is infinitely far from qualifying, which JSON cannot say."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+def _plain(value: object) -> object:
+    """As JSON can say it: a cell that failed is infinitely far from qualifying, which it cannot."""
+    if isinstance(value, Candidate):
+        return value.to_dict()
+    if isinstance(value, Recommendation | Finding | Limits):
+        return {name: _plain(part) for name, part in vars(value).items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
@@ -88,13 +88,10 @@ def _text(text: str, style: str = "") -> Text:
 
 def _figures(cell: Candidate) -> str:
     parts = []
-    if cell.wer_increase is not None and cell.wer_increase_ci95 != EXACT:
-        parts.append(
-            f"{RATES[cell.error_unit]} {points(cell.wer_increase)} points"
-            f"{between(cell.wer_increase_ci95, points)} against its baseline"
-        )
+    if cell.wer_increase not in (None, EXACTLY_0):
+        parts.append(f"{RATES[cell.error_unit]} {estimate(cell.wer_increase, points, ' points')} against its baseline")
     if cell.rtf is not None:
-        parts.append(f"RTF {three_digits(cell.rtf)}")
+        parts.append(f"RTF {three_digits(cell.rtf.value)}")
     if _was_timed(cell):
         parts.append(f"{_ratio(cell)} of the time of its baseline")
         parts += ["not converged"] if cell.speed_converged is False else []
@@ -105,13 +102,13 @@ def _figures(cell: Candidate) -> str:
 
 def _was_timed(cell: Candidate) -> bool:
     """The baseline was not timed against itself: its ratio is 1."""
-    return cell.speed_ci95 is not None and cell.speed_ci95 != (1.0, 1.0)
+    return cell.speed not in (None, EXACTLY_1)
 
 
 def _ratio(cell: Candidate) -> str:
-    if cell.speed_ratio is None or cell.speed_ci95 is None:
+    if cell.speed is None or cell.speed.ci95 is None:
         return ABSENT
-    return half_width(cell.speed_ratio, cell.speed_ci95) if _was_timed(cell) else "1"
+    return half_width(cell.speed.value, cell.speed.ci95) if _was_timed(cell) else "1"
 
 
 def _heading(title: str, items: Sequence[object]) -> Text:
@@ -138,10 +135,10 @@ def _table(cells: Sequence[Candidate], best: Candidate | None, width: int) -> It
 
 
 def _fields(cell: Candidate, timed: bool) -> Iterator[str]:
-    exact = cell.wer_increase_ci95 == EXACT
+    change = cell.wer_increase
     yield printable(cell.name)
-    yield "0" if exact else points(cell.wer_increase or 0.0) + between(cell.wer_increase_ci95, points)
-    yield ABSENT if cell.rtf is None else three_digits(cell.rtf)
+    yield "0" if change is None or change == EXACTLY_0 else estimate(change, points)
+    yield ABSENT if cell.rtf is None else three_digits(cell.rtf.value)
     if timed:
         yield _ratio(cell) + (" ?" if cell.speed_converged is False and _was_timed(cell) else "")
     yield ABSENT if cell.size_bytes is None else megabytes(cell.size_bytes)

@@ -1,0 +1,407 @@
+"""One cell as it is reported: its record, the evidence of its utterances, the published figures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from quantlab.analysis.evidence import Comparison, Evidence, SplitEvidence
+from quantlab.config.schema import AS_SHIPPED
+from quantlab.quantization.base import FLOATS
+from quantlab.quantization.select import HEAD
+from quantlab.records import labels
+from quantlab.records.schema import OriginalFile, Problem, Receipt, Record, SplitResult, Status, added
+from quantlab.stats.estimate import Estimate, Interval
+from quantlab.stats.paired import Verdict
+
+Rate = Literal["wer", "cer"]
+Reproduced = Literal["reproduced", "not reproduced", "not comparable"]
+EXACTLY_0, EXACTLY_1 = Estimate(0.0, (0.0, 0.0)), Estimate(1.0, (1.0, 1.0))  # of a baseline against itself
+
+
+def _at(key: str) -> Any:
+    """A field that stands at this key of the resolved configuration; None where an older record has none."""
+    return field(metadata={"key": key})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for, as far as reports show it; the record has all of it."""
+
+    weights: str = _at("model.weights")
+    quant: str = _at("quant.name")
+    library: str = _at("quant.library")
+    bits: float | None = _at("quant.bits")
+    format: str | None = _at("quant.format")
+    scheme: str = _at("quant.scheme")
+    activations: str | None = _at("quant.activations")
+    granularity: str | None = _at("quant.granularity")
+    group_size: int | None = _at("quant.group_size")
+    symmetric: bool | None = _at("quant.symmetric")
+    double_quant: bool | None = _at("quant.double_quant")
+    axis: int | None = _at("quant.axis")
+    backend: str | None = _at("quant.backend")
+    target: str | None = _at("quant.target")
+    skip: Sequence[str] | None = _at("quant.skip")
+    head: bool | None = _at("quant.head")
+    embedding: bool | None = _at("quant.embedding")
+    device: str = _at("device.name")
+    threads: int | None = _at("device.threads")
+    runtime: str = _at("runtime.name")
+    audio_ctx: str | None = _at("runtime.audio_ctx")
+    dtype: str | None = _at("runtime.dtype")
+    noise_kind: str | None = _at("dataset.noise.kind")
+    snr_db: float | None = _at("dataset.noise.snr_db")
+    long: str | None = _at("dataset.long")
+    language: str | None = _at("dataset.language")
+    protocol: str = _at("protocol.name")
+    batch_size: int | None = _at("protocol.batch_size")
+    seed: int = _at("seed")
+
+    @classmethod
+    def of(cls, record: Record) -> Settings:
+        """Those of a record."""
+        return cls(**{item.name: record.setting(item.metadata["key"]) for item in fields(cls)})
+
+    @property
+    def is_half(self) -> bool:
+        """Whether what is not quantized is in another type than fp32; older records do not say, and are fp32."""
+        return self.dtype not in (None, "float32")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoint by name and content."""
+
+    name: str
+    fingerprint: str | None
+    original: OriginalFile | None  # where it is no folder of transformers
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The corpus by name (of a manifest its file's) and content."""
+
+    name: str
+    fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split: its figures as recorded, with their intervals and the differences to the baseline."""
+
+    result: SplitResult
+    evidence: SplitEvidence = field(default_factory=SplitEvidence)
+
+    def rate(self, rate: Rate) -> Estimate | None:
+        """WER or CER, a fraction."""
+        wer = rate == "wer"
+        ci95 = self.evidence.wer_ci95 if wer else self.evidence.cer_ci95
+        return _estimate(self.result.wer if wer else self.result.cer, ci95)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        found = self.evidence
+        return self.result.model_dump(mode="json") | {
+            "wer_ci95": _listed(found.wer_ci95),
+            "cer_ci95": _listed(found.cer_ci95),
+            "ci_unit": found.ci_unit,
+            "ci_units": found.ci_units,
+            **pair("wer_difference", found.wer_difference),
+            **pair("cer_difference", found.cer_difference),
+        }
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A published figure beside ours; both in the unit of the source."""
+
+    source: str
+    where: str
+    metric: str
+    split: str | None  # of the source
+    unit: str | None
+    value: float
+    published: str  # the value with the digits of the source
+    measured: Estimate | None
+    verdict: Reproduced
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            **{name: value for name, value in vars(self).items() if name not in ("measured", "verdict", "reason")},
+            "measured": self.measured and self.measured.value,
+            "ci95": self.measured and _listed(self.measured.ci95),
+            "verdict": self.verdict,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class CellSummary:
+    """One cell: figures as fractions, seconds and bytes; what does not exist is None, never 0."""
+
+    record: Record
+    evidence: Evidence = field(default_factory=Evidence)  # what its utterances say; nothing without them
+    root: Path = Path("mlruns")  # where its raw files lie
+    published: tuple[Compared, ...] = ()
+
+    @property
+    def cell_id(self) -> str:
+        """What the cell is called on disk."""
+        return self.record.cell_id
+
+    @property
+    def status(self) -> Status:
+        """How the cell ended."""
+        return self.record.status
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was measured."""
+        return self.record.status == "ok"
+
+    @property
+    def baseline(self) -> str | None:
+        """The cell id of what it is compared with; its own if it is one."""
+        return self.evidence.baseline
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return self.baseline == self.cell_id
+
+    @property
+    def verdict(self) -> Literal["baseline"] | Verdict | None:
+        """One word on its accuracy against the baseline."""
+        return self.evidence.verdict
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The cell against its baseline, over all splits."""
+        return self.evidence.comparison
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What was asked for."""
+        return Settings.of(self.record)
+
+    @cached_property
+    def named(self) -> labels.Cell:
+        """What names are made of, and keys: cells of one `corpus_key` heard the same."""
+        return labels.of_record(self.record)
+
+    @property
+    def model(self) -> str:
+        """What a person calls the checkpoint."""
+        return self.named.model
+
+    @property
+    def dataset(self) -> str:
+        """What a person calls the corpus, with its noise."""
+        return self.named.dataset
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """By name and content."""
+        return Checkpoint(self.model, self.record.fingerprints.get("checkpoint"), self.record.original)
+
+    @property
+    def corpus(self) -> Corpus:
+        """By name and content."""
+        return Corpus(self.named.corpus, self.record.fingerprints.get("corpus"))
+
+    @cached_property
+    def splits(self) -> dict[str, SplitSummary]:
+        """By name."""
+        known = self.evidence.splits
+        return {name: SplitSummary(one, known.get(name, SplitEvidence())) for name, one in self.record.splits.items()}
+
+    @property
+    def utterances(self) -> int:
+        """How many were heard, over all splits."""
+        return sum(split.utterances for split in self.record.splits.values())
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of audio, over all splits."""
+        return sum(split.audio_s for split in self.record.splits.values())
+
+    @cached_property
+    def wer(self) -> Estimate | None:
+        """All errors of all splits / all reference words; None where a split has no text."""
+        splits = self.record.splits.values()
+        value = _ratio([one.errors for one in splits], [one.ref_words for one in splits])
+        return _estimate(value, self.evidence.wer_ci95)
+
+    @cached_property
+    def cer(self) -> Estimate | None:
+        """As `wer`, of characters."""
+        splits = self.record.splits.values()
+        value = _ratio([one.char_errors for one in splits], [one.ref_chars for one in splits])
+        return _estimate(value, self.evidence.cer_ci95)
+
+    def rate(self, rate: Rate = "wer", split: str | None = None) -> Estimate | None:
+        """WER or CER of a split, or over all (None)."""
+        if split is None:
+            return self.wer if rate == "wer" else self.cer
+        return self.splits[split].rate(rate) if split in self.splits else None
+
+    def difference(self, rate: Rate = "wer", split: str | None = None) -> Estimate | None:
+        """WER or CER minus the baseline's, in a split or over all (None); None for the baseline itself."""
+        part = self.comparison if split is None else self.evidence.splits.get(split)
+        if part is None:
+            return None
+        return part.wer_difference if rate == "wer" else part.cer_difference
+
+    def increase(self, rate: Rate = "wer", split: str | None = None) -> Estimate | None:
+        """As `difference`, and exactly 0 for the baseline itself."""
+        return EXACTLY_0 if self.is_baseline and self.wer is not None else self.difference(rate, split)
+
+    @cached_property
+    def rtf(self) -> Estimate | None:
+        """Real-time factor over all splits: total timed generation time / total audio duration.
+
+        Its interval is theirs, weighted by audio, as if all erred to the same side.
+        """
+        splits = self.record.splits.values()
+        if not splits:
+            return None
+        value = sum(one.generate_s for one in splits) / self.audio_s
+        intervals = [(one.rtf_ci95, one.audio_s) for one in splits if one.rtf_ci95 is not None]
+        if len(intervals) < len(splits):
+            return Estimate(value)
+        low, high = (sum(ci95[end] * audio_s for ci95, audio_s in intervals) / self.audio_s for end in (0, 1))
+        return Estimate(value, (low, high))
+
+    @property
+    def ratio(self) -> Estimate | None:
+        """Time of the cell / time of its baseline; exactly 1 for the baseline; None where they did not take turns."""
+        if self.is_baseline:
+            return EXACTLY_1
+        return None if self.record.speed is None else Estimate(self.record.speed.ratio, self.record.speed.ci95)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the model: unique tensors, tied ones once."""
+        return None if self.record.receipt is None else self.record.receipt.size_bytes
+
+    @property
+    def embedding_bytes(self) -> int | None:
+        """Of the token embedding that a quantized model still holds as floats; None where it does not.
+
+        It is as large as the output projection was, whose matrix it is.
+        """
+        receipt = self.record.receipt
+        modules = {} if receipt is None else {item.name: item for item in receipt.modules}
+        if receipt is None or not receipt.modules_quantized or HEAD not in modules:
+            return None
+        size = modules[HEAD].bytes_before
+        floats = sum(count for dtype, count in receipt.bytes_by_dtype.items() if dtype in FLOATS)
+        return size if floats >= size and not any("embed_tokens" in name for name in modules) else None
+
+    @property
+    def nonspeech_words_per_min(self) -> float | None:
+        """Words heard per minute of audio in which nothing is said, over all splits that have some."""
+        parts = [split for split in self.record.splits.values() if split.nonspeech_s]
+        audio_s = sum(split.nonspeech_s or 0.0 for split in parts)
+        return 60 * sum(split.nonspeech_words or 0 for split in parts) / audio_s if audio_s else None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What disturbed the machine while the cell was timed, in words."""
+        return () if self.record.noise is None else self.record.noise.flags
+
+    @property
+    def no_baseline(self) -> str | None:
+        """Why there can be no verdict; None where nothing stands in its way but a record that is not there."""
+        if self.record.setting("quant.library") != AS_SHIPPED or "baseline" in self.record.fingerprints:
+            return None
+        return "nobody said what the file was made of, so it has no verdict: baseline.path=FOLDER of its fp32 model"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, with the keys that every format shares."""
+        record, receipt, named = self.record, self.record.receipt, self.named
+        return {
+            "cell_id": record.cell_id,
+            "status": record.status,
+            "reason": record.reason,
+            **vars(self.settings),
+            "model": named.model,
+            "checkpoint": {
+                "name": named.model,
+                "fingerprint": self.checkpoint.fingerprint,
+                "original": None if record.original is None else record.original.model_dump(),
+            },
+            "dataset": named.dataset,
+            "corpus": vars(self.corpus),
+            "size_bytes": self.size_bytes,
+            "size_reduction": record.size_reduction,
+            "embedding_bytes": self.embedding_bytes,
+            "params": None if receipt is None else receipt.params,
+            "splits": {name: split.to_dict() for name, split in self.splits.items()},
+            "wer": None if self.wer is None else self.wer.value,
+            "wer_ci95": _listed(self.evidence.wer_ci95),
+            "cer": None if self.cer is None else self.cer.value,
+            "cer_ci95": _listed(self.evidence.cer_ci95),
+            "baseline": self.baseline,
+            "verdict": self.verdict,
+            "no_baseline": self.no_baseline,
+            "comparison": None if self.comparison is None else _comparison(self.comparison),
+            "normaliser": record.normaliser,
+            "error_unit": record.error_unit,
+            "scorer": record.scorer,
+            "nonspeech_words_per_min": self.nonspeech_words_per_min,
+            **record.stages.model_dump(),
+            "cold_start_s": record.cold_start_s,
+            **record.model_dump(mode="json", include={"engine_stages", "speed", "fixed_work", "compilation", "noise"}),
+            "energy_j": record.energy_j,
+            "energy_source": record.energy_source,
+            "peak_memory_bytes": record.peak_memory_bytes,
+            "peak_reserved_bytes": record.peak_reserved_bytes,
+            "gpu_process_bytes": record.gpu_process_bytes,
+            "receipt": None if receipt is None else _receipt(receipt),
+            "environment": record.environment,
+            "fingerprints": record.fingerprints,
+            "problems": [_problem(item) for item in record.problems],
+            "created_at": record.created_at,
+            "config": record.config,
+            "published": [item.to_dict() for item in self.published],
+        }
+
+
+def _estimate(value: float | None, ci95: Interval | None) -> Estimate | None:
+    return None if value is None else Estimate(value, ci95)
+
+
+def _ratio(counts: Sequence[int | None], lengths: Sequence[int | None]) -> float | None:
+    """All counts / all lengths; None where one is missing."""
+    count, length = added(*counts), added(*lengths)
+    return count / length if count is not None and length else None
+
+
+def _listed(ci95: Interval | None) -> list[float] | None:
+    return None if ci95 is None else list(ci95)
+
+
+def pair(name: str, found: Estimate | None) -> dict[str, Any]:
+    """A figure and its interval under two keys."""
+    return {name: found and found.value, f"{name}_ci95": found and _listed(found.ci95)}
+
+
+def _comparison(found: Comparison) -> Mapping[str, Any]:
+    first = pair("wer_difference", found.wer_difference) | pair("cer_difference", found.cer_difference)
+    return first | {name: value for name, value in vars(found).items() if name not in first}
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    return receipt.model_dump(exclude={"modules", "params", "size_bytes"})
+
+
+def _problem(item: Problem) -> dict[str, Any]:
+    what = f"{item.kind}: {item.detail}"
+    return {"id": item.utterance, "split": item.split, "kind": item.kind, "what": what, "measured": item.measured}

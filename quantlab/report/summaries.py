@@ -1,0 +1,157 @@
+"""The cells of one root or several as typed summaries, each compared with its baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantlab.analysis.evidence import Evidence, evidence
+from quantlab.analysis.pairs import find_baselines
+from quantlab.records import labels
+from quantlab.records.schema import Record
+from quantlab.records.several import Roots, Stored, paths, stored
+from quantlab.records.storage import recorded
+from quantlab.report import reproduced
+from quantlab.report.cell_summary import CellSummary
+from quantlab.stats.estimate import Estimate
+from quantlab.util.console import warn
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Summaries(tuple[CellSummary, ...]):
+    """Cells in reading order; as the rows of a data frame, or as JSON."""
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row per cell; fractions, seconds, bytes; empty where there is no figure.
+
+        Columns have the names of the CSV report: `label` (unique here), `cell_id`, `status`, `model` and `corpus` (as
+        told apart here), `quant`, `library`, `bits`, `device`, `dtype`, `runtime`, `protocol`, `error_unit`, `verdict`,
+        `size_bytes`, `size_reduction`, `peak_memory_bytes`; over all splits `wer`, `cer`, `rtf`, `wer_difference` (to
+        the baseline) and `ratio` (time / time of the baseline); of each split `splits.NAME.wer`, `splits.NAME.cer`,
+        `splits.NAME.wer_difference`. Each of these has its 95 % interval beside it: `wer_ci95.low`, `wer_ci95.high`.
+        """
+        import pandas
+
+        cells = [cell.named for cell in self]
+        named, models, corpora = labels.names(cells), labels.checkpoints(cells), labels.corpora(cells)
+        return pandas.DataFrame(
+            [
+                {"label": named[cell.cell_id], "model": models[cell.cell_id], "corpus": corpora[cell.cell_id]}
+                | _flat(cell)
+                for cell in self
+            ]
+        )
+
+    def to_json(self) -> str:
+        """One JSON list, in ASCII whatever the terminal's encoding, and strict: a NaN would raise."""
+        return json.dumps([cell.to_dict() for cell in self], indent=1, allow_nan=False)
+
+
+def summaries(
+    roots: Roots,
+    ids: Sequence[str] | None = None,
+    margin: float | None = None,
+    on_unreadable: Callable[[str], None] = warn,
+) -> Summaries:
+    """One summary per cell recorded below the roots, each compared with its baseline.
+
+    A record that cannot be read is left out; so is the evidence of one whose raw files cannot be read. Holm's
+    correction is over the cells returned.
+
+    Args:
+        roots: a grid's output_dir, or several; a cell's baseline may lie in another root.
+        ids: only these cells, in this order; None is all, baseline first within each model, dataset and device.
+            A baseline that is not among them is still looked for below the roots.
+        margin: percentage points of WER that do not matter; None is each record's own `stats.margin`.
+        on_unreadable: told about every file that could not be read, and cells that could not be paired in full.
+
+    Raises:
+        ConfigError: two roots hold different records of one cell, or one of several holds none.
+    """
+    found = compared(roots, stored(roots, ids, on_unreadable), margin, on_unreadable)
+    return Summaries(sorted(found, key=_order)) if ids is None else found
+
+
+def of_records(root: str | Path, records: Sequence[Record], on_unreadable: Callable[[str], None] = warn) -> Summaries:
+    """As `summaries`, of records of one root that were read already, in their order."""
+    return compared(root, [Stored(Path(root), record) for record in records], None, on_unreadable)
+
+
+def compared(
+    roots: Roots, found: Sequence[Stored], margin: float | None = None, on_unreadable: Callable[[str], None] = warn
+) -> Summaries:
+    """As `summaries`, of records that were read already, in their order."""
+    known = evidence([*found, *_baselines_elsewhere(roots, found)], margin, on_unreadable)
+    return Summaries(summary(record, known[record.cell_id], root) for root, record in found)
+
+
+def summary(record: Record, known: Evidence | None = None, root: Path = Path("mlruns")) -> CellSummary:
+    """A record with its evidence, and the published figures that stand beside it."""
+    plain = CellSummary(record, known or Evidence(), root)
+    return replace(plain, published=reproduced.compared(plain))
+
+
+def _baselines_elsewhere(roots: Roots, found: Sequence[Stored]) -> list[Stored]:
+    """Recorded baselines of cells whose own is not among `found`; reading every record takes its time."""
+    records = [item.record for item in found]
+    known = find_baselines(records)
+    here = {record.cell_id for record in records}
+    if here <= set(known):
+        return []
+    elsewhere = [cell_id for root in paths(roots) for cell_id in recorded(root) if cell_id not in here]
+    others = stored(roots, list(dict.fromkeys(elsewhere)), lambda message: None)
+    baselines = find_baselines([*records, *(item.record for item in others)])
+    wanted = {baselines.get(cell_id) for cell_id in here}
+    return [item for item in others if item.record.cell_id in wanted]
+
+
+def _order(cell: CellSummary) -> tuple[Any, ...]:
+    asked = cell.settings
+    axes = (cell.dataset, cell.model, asked.weights, asked.device, asked.runtime, asked.dtype, asked.protocol)
+    return (
+        *map(str, axes),
+        cell.corpus.name,
+        *(part.fingerprint or "~" for part in (cell.corpus, cell.checkpoint)),  # what failed early comes last
+        asked.quant != "none",
+        str(asked.library),
+        -(asked.bits or 0),
+        str(asked.quant),
+        cell.cell_id,
+    )
+
+
+def _flat(cell: CellSummary) -> dict[str, Any]:
+    asked, record = cell.settings, cell.record
+    found = {"wer": cell.wer, "cer": cell.cer, "wer_difference": cell.difference()}
+    for name, split in cell.splits.items():
+        change = split.evidence.wer_difference
+        of_split = {"wer": split.rate("wer"), "cer": split.rate("cer"), "wer_difference": change}
+        found |= {f"splits.{name}.{figure}": estimate for figure, estimate in of_split.items()}
+    found |= {"rtf": cell.rtf, "ratio": cell.ratio}
+    return {
+        "cell_id": cell.cell_id,
+        "status": cell.status,
+        "quant": asked.quant,
+        "library": asked.library,
+        "bits": asked.bits,
+        "device": asked.device,
+        "dtype": asked.dtype,
+        "runtime": asked.runtime,
+        "protocol": asked.protocol,
+        "error_unit": record.error_unit,
+        "verdict": cell.verdict,
+        "size_bytes": cell.size_bytes,
+        "size_reduction": record.size_reduction,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        **{column: value for name, estimate in found.items() for column, value in _columns(name, estimate)},
+    }
+
+
+def _columns(name: str, found: Estimate | None) -> list[tuple[str, float | None]]:
+    low, high = (found and found.ci95) or (None, None)
+    return [(name, found and found.value), (f"{name}_ci95.low", low), (f"{name}_ci95.high", high)]
