@@ -58,7 +58,7 @@ def main() -> int:
     if options.malloc == "keep" and sys.platform == "linux":
         keep_memory()
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # as in every cell; read once, when torch is imported
-    from quantlab.cli.run import compose
+    from quantlab.config.compose import compose
     from quantlab.engines.clocks import Clocks
     from quantlab.models import load
     from quantlab.recogniser.assemble import assemble, prepared

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from report import result
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.grid.plan import Cell, plan
 from quantlab.recogniser.fingerprints import library_versions
 from quantlab.records import storage

@@ -41,7 +41,7 @@ def main() -> int:
 
 def repetitions(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A/A and slowed in turn, as often as asked for."""
-    from quantlab.cli.run import compose
+    from quantlab.config.compose import compose
     from quantlab.grid.process import Workers
     from quantlab.recogniser.fingerprints import resolve
 

@@ -98,15 +98,15 @@ def commands(_: str, page: str) -> str:
     """Every command's `--help`."""
     from quantlab.util.console import COMMANDS
 
-    names = ["quantlab", *(f"quantlab.{name}" for name in COMMANDS)]
+    names = ["quantlab", *(f"quantlab {name}" for name in COMMANDS)]
     with ThreadPoolExecutor() as pool:
         said = pool.map(_help, names)
-    return "\n".join(f"## `python -m {name}`\n\n```text\n{text}\n```\n" for name, text in zip(names, said, strict=True))
+    return "\n".join(f"## `{name}`\n\n```text\n{text}\n```\n" for name, text in zip(names, said, strict=True))
 
 
-def _help(module: str) -> str:
+def _help(command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
+        [sys.executable, "-m", *command.split(), "--help"],
         env=os.environ | {"COLUMNS": HELP_WIDTH, "TERM": "dumb", "NO_COLOR": "1"},
         cwd=ROOT,
         capture_output=True,

@@ -7,8 +7,7 @@ Keys as on the command line of quantlab: `quant=bnb_nf4 dataset.limit=100`. Noth
 
 import sys
 
-from quantlab.cli.run import compose
-from quantlab.measurement.cell import run_cell
+from quantlab import compose, run_cell
 from quantlab.records.schema import CellResult
 
 DEFAULTS = ["quant=hqq_int3", "dataset.limit=20", "device=cpu"]

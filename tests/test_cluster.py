@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from quantlab.cli.run import compose, main, read
+from quantlab.cli.run import main
 from quantlab.cli.status import main as status
+from quantlab.config.compose import compose, read
 from quantlab.config.launcher import LauncherConfig
 from quantlab.grid.claims import claimed
 from quantlab.grid.plan import plan
@@ -264,7 +265,7 @@ def test_times_of_squeue(text, seconds):
 
 def test_offline_a_missing_model_says_how_to_fetch_it(tmp_path):
     program = (
-        "from quantlab import models; from quantlab.cli.run import compose; "
+        "from quantlab import models; from quantlab.config.compose import compose; "
         "models.locate(compose(['model=tiny'])[0].model)"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from quantlab import models
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.engines import decoding
 from quantlab.measurement.cell import run_cell

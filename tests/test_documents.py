@@ -6,7 +6,7 @@ import shlex
 import pytest
 from documents import ROOT
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*/*.md"))
 GRID = re.compile(r"^(?: {4})?python -m quantlab ((?:.*\\\n)*.*)$", re.MULTILINE)

@@ -137,4 +137,4 @@ def test_misuse(quantlab, arguments, said):
 def test_help_has_examples(quantlab):
     done = quantlab("--help", module="quantlab.fetch")
     assert done.returncode == 0
-    assert "python -m quantlab.fetch model=small,base,tiny dataset=librispeech" in done.stdout
+    assert "quantlab fetch model=small,base,tiny dataset=librispeech" in done.stdout

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.grid.plan import plan
 from quantlab.recogniser.fingerprints import library_versions
 

@@ -2,7 +2,7 @@
 
 import time
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.grid import plan as planning
 from quantlab.grid.plan import plan
 from quantlab.util.errors import Unavailable

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -125,6 +125,7 @@ def test_python_runs(program, folder, environment):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    error_rate, quantized = done.stdout.split()
-    assert float(error_rate) >= 0
-    assert int(quantized) > 0
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [quant for quant, *_ in lines] == ["none", "hqq_int4"]
+    assert all(float(error_rate) >= 0 for _, error_rate, _ in lines)
+    assert [int(quantized) > 0 for *_, quantized in lines] == [False, True]

@@ -110,9 +110,7 @@ def test_without_records_there_is_nothing_to_rescore(tmp_path, more, capsys, mon
 
 
 def test_a_normaliser_that_does_not_exist_is_a_misuse(root, capsys):
-    with pytest.raises(SystemExit) as caught:
-        rescore.main(["--root", str(root), "--normaliser", "whispr"])
-    assert caught.value.code == 2
+    assert rescore.main(["--root", str(root), "--normaliser", "whispr"]) == 2
     assert "did you mean 'whisper'" in capsys.readouterr().err
 
 

@@ -173,7 +173,5 @@ def test_what_is_not_asked_for_stays(root, tmp_path):
     ],
 )
 def test_misuse_is_one_line(given, said, tmp_path, capsys):
-    with pytest.raises(SystemExit) as caught:
-        rescore.main(["--root", str(tmp_path), *given])
-    assert caught.value.code == 2
+    assert rescore.main(["--root", str(tmp_path), *given]) == 2
     assert said in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.schema import RunConfig
 from quantlab.records.schema import Record
 from quantlab.records.shape import check, shape_of

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from quantlab import models
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.engines import decoding
 from quantlab.measurement.cell import run_cell

@@ -1,5 +1,6 @@
 """The wheel holds everything that a run needs, and works where there is no checkout."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import quantlab
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,6 +45,21 @@ def test_it_runs_outside_the_checkout(site, shared_cache, tmp_path):
     done = run(site, shared_cache, tmp_path, "-m", "quantlab", "quant=torch_int8", "dataset.limit=1", "tracking=off")
     assert done.returncode == 0, done.stderr
     assert "torch_int8" in done.stdout
+
+
+def test_every_public_name_is_in_it(site, shared_cache, tmp_path):
+    program = "import quantlab; print(*(getattr(quantlab, name) and name for name in quantlab.__all__))"
+    done = run(site, shared_cache, tmp_path, "-c", program)
+    assert done.stdout.split() == quantlab.__all__, done.stderr
+    assert (site / "quantlab" / "py.typed").is_file()
+
+
+def test_the_script_is_the_front_door(site, shared_cache, tmp_path):
+    [script] = importlib.metadata.distributions(name="quantlab", path=[str(site)])
+    [found] = script.entry_points.select(group="console_scripts")
+    program = f"from {found.module} import {found.attr}; {found.attr}()"
+    done = run(site, shared_cache, tmp_path, "-c", program, "--version")
+    assert (done.returncode, done.stdout) == (0, f"quantlab {script.version}\n"), done.stderr
 
 
 def test_experiments_are_in_it(site, shared_cache, tmp_path):

@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace, tokens: int) -> list[dict[str, Any]]:
     import torch
 
     from quantlab import models
-    from quantlab.cli.run import compose
+    from quantlab.config.compose import compose
     from quantlab.data import features, open_corpus
     from quantlab.recogniser.assemble import prepared
     from quantlab.recogniser.fingerprints import resolve

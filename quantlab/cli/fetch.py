@@ -1,36 +1,40 @@
-"""`python -m quantlab.fetch`: put on this machine what a grid reads, so that its jobs need no network.
+"""`quantlab fetch`: put on this machine what a grid reads, so that its jobs need no network.
 
 Compute nodes of a cluster often have none: fetch on the login node, into caches that the nodes share.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import click
+
 from quantlab import data, models
-from quantlab.cli.run import compose
+from quantlab.cli.keys import grid_arguments
+from quantlab.config.compose import compose
 from quantlab.config.schema import DatasetConfig, ModelConfig, NoiseConfig, RunConfig
 from quantlab.data.readers.hub import parquet_files
 from quantlab.data.readers.joined import Joined
 from quantlab.data.utterance import Audio, File
-from quantlab.records.root_option import add_root
+from quantlab.records.root_option import root_option
 from quantlab.report.wording import megabytes
 from quantlab.util import hub
-from quantlab.util.console import MISUSED, NO, Parser, refuse, warn
+from quantlab.util.command import HELP, perform
+from quantlab.util.console import NO, warn
 from quantlab.util.entry import enter
 from quantlab.util.errors import ConfigError, Unavailable
 
 HERE, FETCHED, EXTRACTED, MISSING = "here already", "fetched", "extracted", "not available"
-_EXAMPLES = """examples:
-  python -m quantlab.fetch model=small,base,tiny dataset=librispeech
-  python -m quantlab.fetch --features experiment=paper_table2
+_EXAMPLES = """\b
+examples:
+  quantlab fetch model=small,base,tiny dataset=librispeech
+  quantlab fetch --features experiment=paper_table2
 then, where there is no network:
-  HF_HUB_OFFLINE=1 python -m quantlab -m model=small,base,tiny quant=none,torch_int8 dataset=librispeech
+  HF_HUB_OFFLINE=1 quantlab -m model=small,base,tiny quant=none,torch_int8 dataset=librispeech
 
 Where things go: checkpoints and corpora into the hub's own cache, HF_HOME (~/.cache/huggingface); features into
 QUANTLAB_CACHE (~/.cache/quantlab). Set both to folders that the nodes see."""
@@ -53,29 +57,6 @@ class Thing:
     obtain: Callable[[], Place]  # from the cache, else from elsewhere
     got: str = FETCHED  # what to say when it was not here before
     look: Callable[[], bool] | None = None  # whether it is here; None: `obtain` knows without the hub
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what the cells of a command line read; a line for each thing.
-
-    Returns:
-        The exit code: 0 all of it is here, 1 something is missing, 2 the configuration is wrong. A misuse of an
-        option leaves through `SystemExit(2)`.
-    """
-    options = _parser().parse_intermixed_args(arguments)
-    try:
-        configs = compose(["--multirun", *options.overrides])
-    except ConfigError as error:
-        refuse(error)
-        return MISUSED
-    missing = 0
-    things = [*_checkpoints(configs), *_corpora(configs), *(_features(configs) if options.features else ())]
-    for thing in things:
-        state, told = _obtained(thing)
-        missing += state == MISSING
-        print(f"{thing.kind:10}  {thing.name:22}  {told}", flush=True)
-    warn(_conclusion(len(things), missing))
-    return NO if missing else 0
 
 
 def _obtained(thing: Thing) -> tuple[str, str]:
@@ -182,25 +163,34 @@ def _conclusion(things: int, missing: int) -> str:
     return f"all {things} are here: the jobs need no network (HF_HUB_OFFLINE=1 keeps them from asking)"
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m quantlab.fetch",
-        usage="python -m quantlab.fetch [--root DIR] [--features] [-m] [key=value ...]",
-        description="Put on this machine what the cells of a grid read, and measure nothing. The arguments are those "
-        "of the grid; comma lists are all fetched. Exit code: 0 all is here, 1 something is missing, 2 misused.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_root(parser, "; nothing is written there")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as `python -m quantlab` takes them")
-    parser.add_argument("-m", "--multirun", action="store_true", help="taken as the grid takes it; changes nothing")
-    parser.add_argument(
-        "--features",
-        action="store_true",
-        help="extract the log-mel features too, which the first cell of each corpus would do (imports torch)",
-    )
-    return parser
+@click.command("fetch", context_settings=HELP, epilog=_EXAMPLES)
+@root_option("; nothing is written there")
+@click.option(
+    "--features",
+    is_flag=True,
+    help="Extract the log-mel features too, which the first cell of each corpus would do (imports torch).",
+)
+@click.option("-m", "--multirun", "sweep", is_flag=True, help="Taken as the grid takes it; changes nothing.")
+@grid_arguments
+def command(root: Path, features: bool, sweep: bool, arguments: tuple[str, ...]) -> int:
+    """Put on this machine what the cells of a grid read, and measure nothing.
 
+    The arguments are those of quantlab run; comma lists are all fetched.
+
+    Exit code: 0 all of it is here, 1 something is missing, 2 the configuration or an option is wrong.
+    """
+    configs = compose(arguments)
+    missing = 0
+    things = [*_checkpoints(configs), *_corpora(configs), *(_features(configs) if features else ())]
+    for thing in things:
+        state, told = _obtained(thing)
+        missing += state == MISSING
+        print(f"{thing.kind:10}  {thing.name:22}  {told}", flush=True)
+    warn(_conclusion(len(things), missing))
+    return NO if missing else 0
+
+
+main = partial(perform, command)
 
 if __name__ == "__main__":
     enter(main)

@@ -1,58 +1,97 @@
-"""The console script: `quantlab <name>` is `python -m quantlab.<name>`."""
+"""`quantlab`, and `python -m quantlab`: the front door. Each command is imported when it is asked for."""
 
 from __future__ import annotations
 
-import runpy
-import sys
+import os
 from collections.abc import Sequence
+from importlib import import_module
 
-from quantlab.util.console import COMMANDS, MISUSED, warn
-from quantlab.util.entry import enter
+import click
+from click.shell_completion import shell_complete
+
+from quantlab.cli import keys
+from quantlab.util.command import HELP, perform
+from quantlab.util.console import COMMANDS, SECTIONS
 from quantlab.util.errors import did_you_mean
 
-GRID = "python -m quantlab -m model=nano quant=none,torch_int8"
+COMPLETE = "_QUANTLAB_COMPLETE"  # set by the shell's completion: bash_source, zsh_complete, …
+_ELSEWHERE = ("report", "export")  # commands that live beside what they do
+
+
+class _Door(click.Group):
+    """The commands by name; what begins with a key or an option of Hydra is a grid to be run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import it."""
+        if cmd_name not in COMMANDS:
+            return None
+        place = f"quantlab.{cmd_name}.__main__" if cmd_name in _ELSEWHERE else f"quantlab.cli.{cmd_name}"
+        found: click.Command = import_module(place).command
+        return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `run` where it was left out."""
+        if not args:
+            args = ["--help"]
+        if args[0] not in (*COMMANDS, "--help", "-h", "--version"):
+            if not _is_of_a_grid(args[0]) and not ctx.resilient_parsing:
+                raise click.UsageError(f"no command {args[0]!r}{_meant(args[0])}", ctx)
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """By section; then what a grid is made of."""
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
+        keys.write_groups(formatter)
+        formatter.write_paragraph()
+        formatter.write_text("What each key does: quantlab run --help")
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
+        """Commands, and keys of a grid."""
+        return [*super().shell_complete(ctx, incomplete), *keys.completions(ctx, None, incomplete)]
+
+
+def _is_of_a_grid(argument: str) -> bool:
+    """Whether it is a key (`quant=none`, `~quant`, `+experiment=x`, the group `quant`) or an option (`-m`)."""
+    return "=" in argument or argument[:1] in ("-", "+", "~", "") or argument in keys.groups()
+
+
+def _meant(name: str) -> str:
+    """What a name that is no command may be: the option of a group, or a command mistyped."""
+    group = next((group for group, options in keys.groups().items() if name in options), None)
+    return did_you_mean(name, list(COMMANDS)) if group is None else f"; did you mean {group}={name}?"
+
+
+@click.group(
+    "quantlab",
+    cls=_Door,
+    context_settings=HELP,
+    subcommand_metavar="COMMAND | [-m] KEY=VALUE...",
+    options_metavar="[--help] [--version]",
+)
+@click.version_option(message="%(prog)s %(version)s", package_name="quantlab", prog_name="quantlab")
+def command() -> None:
+    """Which quantization of this speech recogniser should I deploy, on this device?
+
+    \b
+      quantlab quant=hqq_int4
+      quantlab -m quant=none,torch_int8,hqq_int4 dataset.limit=20
+      quantlab report
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command of quantlab.
+    """Run a command of quantlab, or the grid that the arguments ask for.
 
     Returns:
-        The exit code: 0 after the list of commands, 2 for a name that is none. A command leaves through
-        `SystemExit` with its own.
+        The exit code: that of the command; 0 after the help, 2 for a name that is none.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help"):
-        print(_help())
-        return 0
-    name, *rest = given
-    if name not in COMMANDS:
-        warn(_no_such(name, given))
-        return MISUSED
-    sys.argv = [f"quantlab {name}", *rest]
-    runpy.run_module(f"quantlab.{name}", run_name="__main__", alter_sys=True)
-    return 0
-
-
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {line}" for name, line in COMMANDS.items()]
-    return "\n".join(
-        [
-            "Measure a grid of quantized speech recognisers:",
-            f"  {GRID}",
-            "  python -m quantlab --help",
-            "",
-            "What is beside it, as `quantlab <name>` or `python -m quantlab.<name>` (each has --help):",
-            *lines,
-        ]
-    )
-
-
-def _no_such(name: str, given: Sequence[str]) -> str:
-    if name.startswith("-") or "=" in name:
-        return f"the grid is run by: python -m quantlab {' '.join(given)}"
-    return f"no command {name!r}{did_you_mean(name, list(COMMANDS))}"
-
-
-if __name__ == "__main__":
-    enter(main)
+    if instruction := os.environ.get(COMPLETE):
+        return shell_complete(command, {}, "quantlab", COMPLETE, instruction)
+    return perform(command, arguments)

@@ -1,84 +1,102 @@
-"""`python -m quantlab.recommend`: the cell to deploy within limits."""
+"""`quantlab recommend`: the cell to deploy within limits."""
 
 from __future__ import annotations
 
-import argparse
-import gc
-from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
-from quantlab.records.root_option import PACKED, add_root, records_below
+import click
+
+from quantlab.records import several
+from quantlab.records.root_option import roots_option
 from quantlab.report.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.report.recommend.judge import DEVICES
-from quantlab.util.console import MISUSED, NO, Parser, not_negative, one_of, positive, to_stdout, warn
+from quantlab.util.command import HELP, OneOf, example, not_negative, perform, positive
+from quantlab.util.console import MISUSED, NO, to_stdout, warn
 from quantlab.util.entry import enter
+from quantlab.util.memory import uncollected
 
-_EXAMPLE = "python -m quantlab.recommend --max-size-mb 100 --max-wer-increase 0.5 --device cpu"
 
+@click.command(
+    "recommend",
+    context_settings=HELP,
+    epilog=example("quantlab recommend --max-size-mb 100 --max-wer-increase 0.5 --device cpu"),
+)
+@click.option(
+    "--max-wer-increase",
+    type=not_negative,
+    default=0.5,
+    show_default=True,
+    metavar="POINTS",
+    help="Percentage points of WER against the fp32 baseline.",
+)
+@click.option("--max-size-mb", type=positive, metavar="MB", help="Of the model; MB = 10^6 bytes.")
+@click.option("--max-memory-mb", type=positive, metavar="MB", help="Peak memory while it recognises.")
+@click.option("--max-rtf", type=positive, metavar="RTF", help="Generation time / audio time.")
+@click.option("--device", type=OneOf("device", DEVICES), help="Only this device.")
+@click.option("--model", metavar="NAME", help="Only this model, by name or fingerprint.")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="Needed where several corpora are recorded: name, file of a manifest, or fingerprint.",
+)
+@click.option("--split", metavar="NAME", help="The WER increase in this split instead of over all.")
+@roots_option()
+@click.option(
+    "--format", type=OneOf("format", ("table", "json")), default="table", show_default=True, help="How it is printed."
+)
+@click.option("--all", "everything", is_flag=True, help="List every cell, however many.")
+@uncollected()
+def command(
+    roots: tuple[Path, ...],
+    format: str,
+    everything: bool,
+    max_wer_increase: float,
+    max_size_mb: float | None,
+    max_memory_mb: float | None,
+    max_rtf: float | None,
+    device: str | None,
+    model: str | None,
+    dataset: str | None,
+    split: str | None,
+) -> int:
+    """Say which measured cell to deploy.
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what to deploy.
+    It is the fastest of those within the limits, where the data show one. A cell is within a limit of WER when the
+    whole 95 % interval of its increase is.
 
-    Returns:
-        The exit code: 0, 1 if nothing qualifies or nothing is recorded, 2 if the records hold several corpora. A
-        misuse of an option leaves through `SystemExit(2)`.
+    Exit code: 0, 1 if nothing qualifies or nothing is recorded, 2 if the records hold several corpora or an option is
+    wrong.
     """
-    options = _parser().parse_args(arguments)
+    limits = Limits(
+        max_size_mb=max_size_mb,
+        max_wer_increase=max_wer_increase,
+        max_rtf=max_rtf,
+        max_memory_mb=max_memory_mb,
+        device=device,
+        model=model,
+        dataset=dataset,
+        split=split,
+    )
     try:
-        with records_below(options.root) as root:
-            found = recommend(root, _limits(options))
+        with several.below(roots) as root:
+            found = recommend(root, limits)
     except NotRecordedError as error:
-        warn(f"{error.args[0]} (below {options.root}); measure some: python -m quantlab -m quant=none,…")
+        below = " and ".join(map(str, roots))
+        warn(f"{error.args[0]} (below {below}); measure some: quantlab -m quant=none,…")
         return NO
     except SeveralCorporaError as error:
         warn(str(error))
         return MISUSED
     with to_stdout():
-        if options.format == "json":
+        if format == "json":
             print(show.to_json(found))
         else:
-            show.show(found, everything=options.all)
+            show.show(found, everything=everything)
     return 0 if found.best is not None else NO
 
 
-def _limits(options: argparse.Namespace) -> Limits:
-    return Limits(
-        max_size_mb=options.max_size_mb,
-        max_wer_increase=options.max_wer_increase,
-        max_rtf=options.max_rtf,
-        max_memory_mb=options.max_memory_mb,
-        device=options.device,
-        model=options.model,
-        dataset=options.dataset,
-        split=options.split,
-    )
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m quantlab.recommend",
-        description="Which measured cell to deploy: the fastest of those within the limits, where the data show one. "
-        "A cell is within a limit of WER when the whole 95 % interval of its increase is.",
-        epilog=f"example: {_EXAMPLE}",
-    )
-    parser.add_argument("--max-wer-increase", type=not_negative, default=0.5, metavar="POINTS",
-                        help="percentage points of WER against the fp32 baseline (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--max-size-mb", type=positive, metavar="MB", help="of the model; MB = 10^6 bytes")
-    parser.add_argument("--max-memory-mb", type=positive, metavar="MB", help="peak memory while it recognises")
-    parser.add_argument("--max-rtf", type=positive, metavar="RTF", help="generation time / audio time")
-    parser.add_argument("--device", type=one_of("device", DEVICES), metavar="|".join(DEVICES))
-    parser.add_argument("--model", metavar="NAME", help="only this model, by name or fingerprint")
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="needed where several corpora are recorded: name, file of a manifest, or fingerprint",
-    )
-    parser.add_argument("--split", metavar="NAME", help="the WER increase in this split instead of over all")
-    add_root(parser, PACKED)
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: %(default)s")
-    parser.add_argument("--all", action="store_true", help="list every cell, however many")
-    return parser
-
+main = partial(perform, command)
 
 if __name__ == "__main__":
-    gc.disable()  # a short life that only builds: looking for garbage takes a fifth of it over many records
     enter(main)

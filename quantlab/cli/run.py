@@ -1,72 +1,100 @@
-"""The entry: what a command line asks for is composed, validated as a whole, then run, here or on a cluster."""
+"""`quantlab run`, or `quantlab` with keys: a grid, validated as a whole, then measured here or on a cluster.
+
+What it takes is Hydra's and reaches Hydra as it is written. The work is imported inside: `--help` needs none of it.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
-from quantlab.config.hydra import composed
-from quantlab.config.launcher import PREFIX, LauncherConfig, parse_launcher
-from quantlab.config.parse import parse_grid
-from quantlab.config.schema import RunConfig
-from quantlab.grid.run import run_grid
-from quantlab.util.console import refuse
+import click
+
+from quantlab.cli import keys
+from quantlab.util.command import HELP, example, perform
+from quantlab.util.console import tell, to_stdout
+from quantlab.util.entry import enter
 from quantlab.util.errors import ConfigError
 
+DRY_RUN = "--dry-run"
+# Those of Hydra that show something in place of a run.
+SHOWS = ("--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the grid that the command line asks for.
 
-    Returns:
-        The exit code: 0, 1 if a cell failed, 2 if the configuration is wrong (nothing was run then).
+class _AsWritten(click.Command):
+    """Its options are declared for its help and for shells; what is given is not read by click."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the arguments as they are, but for the two that any command has."""
+        ctx.params["arguments"] = tuple(args)
+        if not ctx.resilient_parsing:
+            if {"-h", "--help"} & set(args):
+                with to_stdout():
+                    click.echo(self.get_help(ctx))
+                ctx.exit()
+            if "--version" in args:
+                with to_stdout():
+                    click.echo(keys.version())
+                ctx.exit()
+        return []
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options, then the groups and what each key does."""
+        super().format_options(ctx, formatter)
+        keys.write_groups(formatter)
+        keys.write_keys(formatter)
+
+
+@click.command("run", cls=_AsWritten, context_settings=HELP, epilog=example("quantlab -m quant=none,torch_int8"))
+@click.option("-m", "--multirun", is_flag=True, help="Sweep: every combination of comma lists is a cell.")
+@click.option(DRY_RUN, is_flag=True, help="List the cells with their ids, and measure nothing.")
+@click.option("--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the configuration, and measure nothing.")
+@click.option(
+    "--config-dir",
+    metavar="DIR",
+    help="A folder of options and studies of your own: DIR/quant/mine.yaml is quant=mine, DIR/experiment/x.yaml is "
+    "experiment=x.",
+)
+@click.option("--version", is_flag=True, help="Print the version.")
+@keys.grid_arguments
+def command(arguments: tuple[str, ...]) -> int:
+    """Measure a grid of cells: choose one option of each group, or sweep with -m and commas.
+
+    Each cell is quantized, proven and measured in a process of its own, and recorded below output_dir. One that is
+    recorded already is not measured again.
+
+    Exit code: 0, 1 if a cell failed, 2 if the configuration is wrong (nothing is measured then), 130 if interrupted.
     """
-    try:
-        given = sys.argv[1:] if arguments is None else arguments
-        sweep = read(given)
-        if not sweep.configs and asks_to_run(given):
-            raise ConfigError(f"the sweep has no cell: a glob or a range of it is empty, in {' '.join(given)}")
-        if not sweep.configs:
-            return 0
-        if sweep.launcher is None:
-            return run_grid(sweep.configs)
-        from quantlab.grid.slurm.submit import run_on_slurm
+    from quantlab.config.compose import read
 
-        return run_on_slurm(sweep.configs, sweep.launcher)
-    except ConfigError as error:
-        return refuse(error)
+    given = [argument for argument in arguments if argument != DRY_RUN]
+    sweep = read(given)
+    if not sweep.configs and not _shows(given):
+        raise ConfigError(f"the sweep has no cell: a glob or a range of it is empty, in {' '.join(given)}")
+    if not sweep.configs:
+        return 0
+    if DRY_RUN in arguments:
+        from quantlab.grid.preview import preview
 
+        with to_stdout():
+            for line in preview(sweep.configs, sweep.launcher):
+                tell(line)
+        return 0
+    if sweep.launcher is None:
+        from quantlab.grid.run import run_grid
 
-@dataclass(frozen=True)
-class Sweep:
-    """What a command line asks for, validated."""
+        return run_grid(sweep.configs)
+    from quantlab.grid.slurm.submit import run_on_slurm
 
-    configs: list[RunConfig]  # empty after --help, --cfg and the like
-    launcher: LauncherConfig | None  # None: this machine
-
-
-def read(arguments: Sequence[str]) -> Sweep:
-    """The cells that a command line asks for, and where they are to run.
-
-    Raises:
-        ConfigError: a name or a value is wrong; the message says which, and what is allowed.
-    """
-    found = composed(arguments)
-    if any(launcher != found.launchers[0] for launcher in found.launchers):
-        raise ConfigError(f"{PREFIX}*: one launcher for all cells, it cannot be swept over")
-    return Sweep(parse_grid(found.points), parse_launcher(found.launchers[0]) if found.launchers else None)
+    return run_on_slurm(sweep.configs, sweep.launcher)
 
 
-def compose(arguments: Sequence[str]) -> list[RunConfig]:
-    """The cells that a command line asks for, validated; `["quant=hqq_int4"]` is one, `["-m", …]` a grid.
-
-    Raises:
-        ConfigError: a name or a value is wrong; the message says which, and what is allowed.
-    """
-    return parse_grid(composed(arguments).points)
+def _shows(arguments: Sequence[str]) -> bool:
+    """Whether a command line is one of those that only show something."""
+    return any(argument.split("=")[0] in SHOWS for argument in arguments)
 
 
-def asks_to_run(arguments: Sequence[str]) -> bool:
-    """Whether the command line is none of those that only show something."""
-    shows = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
-    return not any(argument.split("=")[0] in shows for argument in arguments)
+main = partial(perform, command)
+
+if __name__ == "__main__":
+    enter(main)

@@ -1,16 +1,21 @@
-"""`python -m quantlab.status`: every cell below a folder and where it is, from any node, at any time."""
+"""`quantlab status`: every cell below a folder and where it is, from any node, at any time."""
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import click
 
 from quantlab.grid.status.collect import SETTLED, Line, collect, counts
-from quantlab.records.root_option import add_root, no_records
-from quantlab.util.console import NO, Parser, one_of, to_stdout, warn
+from quantlab.records.root_option import no_records, root_option
+from quantlab.util.command import HELP, OneOf, example, perform
+from quantlab.util.console import NO, to_stdout, warn
 from quantlab.util.entry import enter
+from quantlab.util.memory import uncollected
 from quantlab.util.printable import printable
 
 FORMATS = ("table", "json")
@@ -21,19 +26,24 @@ SHOWN = {  # field → title
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print it.
+@click.command("status", context_settings=HELP, epilog=example("quantlab status --root mlruns"))
+@root_option()
+@click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="How it is printed.")
+@uncollected()
+def command(root: Path, format: str) -> int:
+    """Say where every cell is.
 
-    Returns:
-        The exit code: 0 if every cell is settled (ok or unsupported); 1 if one failed, is lost or is still to come, or
-        if there is none.
+    Recorded (ok, unsupported, failed, timeout, oom), running, pending in a queue of SLURM, not submitted yet, or lost:
+    its job ended without a record. Reads the folder and asks squeue where there is one.
+
+    Exit code: 0 if every cell is settled (ok or unsupported); 1 if one failed, is lost or is still to come, or if
+    there is none; 2 for a wrong option.
     """
-    options = _parser().parse_args(arguments)
-    lines = collect(options.root)
+    lines = collect(root)
     if not lines:
-        warn(no_records(options.root))
+        warn(no_records(root))
     with to_stdout():
-        if options.format == "json":
+        if format == "json":
             print(json.dumps({"counts": counts(lines), "cells": [asdict(line) for line in lines]}, indent=1))
         elif lines:
             print(_table(lines))
@@ -58,21 +68,7 @@ def _shown(line: Line, name: str) -> str:
     return f"{text[: WIDEST - 1]}…" if name == "detail" and len(text) > WIDEST else text
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m quantlab.status",
-        description="Say where every cell is: recorded (ok, unsupported, failed, timeout, oom), running, pending in a "
-        "queue of SLURM, not submitted yet, or lost: its job ended without a record. Reads the folder and asks squeue "
-        "where there is one. Exits with 0 if all cells are settled (ok or unsupported), else with 1.",
-        epilog="example: python -m quantlab.status --root mlruns",
-    )
-    add_root(parser)
-    parser.add_argument(
-        "--format", type=one_of("format", FORMATS), default="table", metavar="|".join(FORMATS), help="default: table"
-    )
-    return parser
-
+main = partial(perform, command)
 
 if __name__ == "__main__":
-    gc.disable()  # a short life that only builds
     enter(main)

@@ -1,4 +1,4 @@
-"""`python -m quantlab.verify`: every figure of a record, computed again from its raw data.
+"""`quantlab verify`: every figure of a record, computed again from its raw data.
 
 What was read off the model or the machine while it ran (the receipt's modules, memory, energy, whether an utterance
 looped) cannot be computed again; the digests tell whether the raw files are those that were written.
@@ -9,22 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
+
 from quantlab.config.schema import ProtocolConfig
-from quantlab.records import figures, storage
+from quantlab.records import figures, several, storage
 from quantlab.records.cell_id import hashed
-from quantlab.records.root_option import PACKED, add_root, no_records, records_below
+from quantlab.records.root_option import no_records, roots_option
 from quantlab.records.schema import Batch, Receipt, Record, Utterance
 from quantlab.scoring.normalise import NORMALISERS
 from quantlab.scoring.score import SCORERS, Scoring, count
-from quantlab.util.console import MISUSED, NO, Parser, tell, to_stdout, warn
+from quantlab.util.command import HELP, example, perform
+from quantlab.util.console import MISUSED, NO, tell, to_stdout, warn
 from quantlab.util.entry import enter
 from quantlab.util.errors import did_you_mean
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
-_EXAMPLE = "python -m quantlab.verify --root mlruns"
 # Figures of a split that earlier records do not have; null there.
 _SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
 
@@ -199,28 +202,30 @@ def _compare(place: str, stored: Any, recomputed: Any) -> Iterator[_Figure]:
         yield _Figure(place, stored, recomputed)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what differs.
+@click.command("verify", context_settings=HELP, epilog=example("quantlab verify --root mlruns"))
+@click.argument("ids", nargs=-1, metavar="[CELL_ID]...")
+@roots_option()
+def command(ids: tuple[str, ...], roots: tuple[Path, ...]) -> int:
+    """Compute every figure of the records again from their raw data, and print what differs.
 
-    Returns:
-        The exit code: 0, 1 if a figure differs or nothing is recorded, 2 for an id that has no record. A misuse of
-        an option leaves through `SystemExit(2)`.
+    Of the cells that are named; else of all.
+
+    Exit code: 0, 1 if a figure differs or nothing is recorded, 2 for an id that has no record or a wrong option.
     """
-    options = _parser().parse_args(arguments)
     code = NO  # of a reader who left before the end, so at a difference
     try:
-        with records_below(options.root) as root, to_stdout():
-            code = _print(check(root, options.ids or None), options.root)
+        with several.below(roots) as root, to_stdout():
+            code = _print(check(root, ids or None), roots)
     except NoSuchCellError as error:
         warn(error.args[0])
         return MISUSED
     return code
 
 
-def _print(found: Iterator[Checked], root: Path) -> int:
+def _print(found: Iterator[Checked], roots: Sequence[Path]) -> int:
     checked = list(_shown(found))
     if not checked:
-        warn(no_records(root))
+        warn(no_records(*roots))
         return NO
     total, wrong = sum(item.figures for item in checked), sum(len(item.differences) for item in checked)
     if wrong:
@@ -238,16 +243,7 @@ def _shown(found: Iterator[Checked]) -> Iterator[Checked]:
         yield item
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m quantlab.verify",
-        description="Compute every figure of the records again from their raw data, and print what differs.",
-        epilog=f"example: {_EXAMPLE}",
-    )
-    parser.add_argument("ids", nargs="*", metavar="CELL_ID", help="only these cells (default: every record)")
-    add_root(parser, PACKED)
-    return parser
-
+main = partial(perform, command)
 
 if __name__ == "__main__":
     enter(main)

@@ -85,7 +85,7 @@ def misused(usage: str) -> str:
         return wrong
     if unknown.startswith("--root"):
         return f"{unknown}: the grid's folder is output_dir=DIR"
-    return f"{unknown}: no such option; keys have no dashes, e.g. quant=hqq_int4 (python -m quantlab --help lists them)"
+    return f"{unknown}: no such option; keys have no dashes, e.g. quant=hqq_int4 (quantlab run --help lists them)"
 
 
 def one_line(error: Exception) -> str:
@@ -104,9 +104,9 @@ def _group(missing: str, groups: Collection[str]) -> tuple[str, str]:
 
 def _unreadable(override: str, lines: Sequence[str], sweeps: bool) -> str:
     if override in COMMANDS:
-        return f"{override}: the grid takes key=value; that command is: python -m quantlab.{override}"
+        return f"{override}: the grid takes key=value; that command is: quantlab {override}"
     if "=" not in override:
-        return f"{override}: expected key=value, e.g. quant=hqq_int4 (python -m quantlab --help lists the keys)"
+        return f"{override}: expected key=value, e.g. quant=hqq_int4 (quantlab run --help lists the keys)"
     why = next((line for line in lines if not line.startswith(("Error parsing override", "See https"))), "")
     why = why.rpartition("': ")[2]  # after "HydraException while evaluating '…': "
     why = f" ({why})" if why and not why.startswith("Lexer") else ""

@@ -92,15 +92,19 @@ class Architecture(_Part):
     Source of the shipped values: the `config.json` of each checkpoint on the hub.
     """
 
-    d_model: int = Field(ge=1, le=16_384)
-    encoder_layers: int = Field(ge=1, le=256)
-    decoder_layers: int = Field(ge=1, le=256)
-    attention_heads: int = Field(ge=1, le=1024)
-    ffn_dim: int = Field(ge=1, le=131_072)
-    num_mel_bins: int = Field(ge=1, le=200)
-    vocab_size: int = Field(ge=16, le=_MOST)  # nine of them are no text
-    max_source_positions: int = Field(default=1500, ge=1, le=100_000)  # encoder frames; 1500 = 30 s at 50 frames/s
-    max_target_positions: int = Field(default=448, ge=8, le=100_000)  # tokens, four of them the prompt
+    d_model: int = Field(ge=1, le=16_384, description="width of the model")
+    encoder_layers: int = Field(ge=1, le=256, description="layers of the encoder")
+    decoder_layers: int = Field(ge=1, le=256, description="layers of the decoder")
+    attention_heads: int = Field(ge=1, le=1024, description="heads; they share the width")
+    ffn_dim: int = Field(ge=1, le=131_072, description="width between the two layers of a feed-forward part")
+    num_mel_bins: int = Field(ge=1, le=200, description="mel bins of a frame: 80, or 128 since large-v3")
+    vocab_size: int = Field(ge=16, le=_MOST, description="tokens, at least nine of them no text")
+    max_source_positions: int = Field(
+        default=1500, ge=1, le=100_000, description="encoder frames; 1500 = 30 s at 50 frames/s"
+    )
+    max_target_positions: int = Field(
+        default=448, ge=8, le=100_000, description="tokens of a window, four of them the prompt"
+    )
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Architecture:
@@ -114,13 +118,20 @@ class Architecture(_Part):
 class ModelConfig(_Part):
     """Which recogniser, and where its weights come from."""
 
-    name: Name
-    source: Literal["shipped", "hub"]
-    repo: str | None = None  # hub id, e.g. openai/whisper-small
-    revision: str | None = None  # pinned commit of `repo`
-    path: FilePath | None = None  # a local folder in the transformers layout; wins over the hub
-    weights: Literal["pretrained", "random"] = "pretrained"
-    random_tokens: int = Field(default=32, gt=0, le=_MOST)  # tokens generated per utterance when weights=random
+    name: Name = Field(description="what a person calls the checkpoint")
+    source: Literal["shipped", "hub"] = Field(description="where it comes from")
+    repo: str | None = Field(default=None, description="id on the hub, e.g. openai/whisper-small")
+    revision: str | None = Field(default=None, description="pinned commit of model.repo")
+    path: FilePath | None = Field(
+        default=None,
+        description="a local checkpoint of transformers, OpenAI, CTranslate2 or whisper.cpp; wins over the hub",
+    )
+    weights: Literal["pretrained", "random"] = Field(
+        default="pretrained", description="random: the architecture alone, for size and speed"
+    )
+    random_tokens: int = Field(
+        default=32, gt=0, le=_MOST, description="tokens generated per utterance with random weights"
+    )
     architecture: Architecture | None = None
 
     @property
@@ -149,22 +160,30 @@ def model_label(name: str, source: object, path: object) -> str:
 class QuantConfig(_Part):
     """How the weights (and, for static schemes, the activations) are stored and computed."""
 
-    name: Name
-    library: str  # a file of quantlab/quantization/backends, or an entry point of group quantlab.quantizers
-    bits: float | None = Field(default=None, gt=0, le=32)  # stored bits per weight; 1.58 = ternary
-    format: str | None = None  # int8, int4, float8_e4m3fn, nf4, fp4, …
-    scheme: Literal["none", "dynamic", "static", "weight-only"] = "weight-only"
-    activations: str | None = None  # format of the activations, static schemes only
-    granularity: Literal["per-tensor", "per-channel", "per-group"] | None = None
-    group_size: int | None = Field(default=None, gt=0, le=_MOST)  # weights that share one scale
-    symmetric: bool | None = None
-    double_quant: bool = False  # scales quantized once more (bitsandbytes)
-    axis: Literal[0, 1] | None = None  # along which HQQ groups
-    backend: Backend | None = None  # HQQ's kernels; null: the best that is installed
-    target: Target = "all"
-    skip: Names = ()  # globs over module names, e.g. "*.k_proj"
-    head: bool = False  # whether proj_out is quantized
-    embedding: bool = False  # whether the token embedding is, with proj_out, as the two are one matrix
+    name: Name = Field(description="what a person calls it")
+    library: str = Field(
+        description="a file of quantlab/quantization/backends, or an entry point of group quantlab.quantizers"
+    )
+    bits: float | None = Field(default=None, gt=0, le=32, description="stored bits per weight; 1.58 = ternary")
+    format: str | None = Field(default=None, description="of the weights: int8, int4, float8_e4m3fn, nf4, fp4, …")
+    scheme: Literal["none", "dynamic", "static", "weight-only"] = Field(
+        default="weight-only", description="what is quantized, and when the scales of activations are found"
+    )
+    activations: str | None = Field(default=None, description="format of the activations, static schemes only")
+    granularity: Literal["per-tensor", "per-channel", "per-group"] | None = Field(
+        default=None, description="what shares a scale"
+    )
+    group_size: int | None = Field(default=None, gt=0, le=_MOST, description="weights that share one scale")
+    symmetric: bool | None = Field(default=None, description="without a zero point")
+    double_quant: bool = Field(default=False, description="scales quantized once more (bitsandbytes)")
+    axis: Literal[0, 1] | None = Field(default=None, description="along which HQQ groups")
+    backend: Backend | None = Field(default=None, description="HQQ's kernels; null: the best that is installed")
+    target: Target = Field(default="all", description="which half of the model is quantized")
+    skip: Names = Field(default=(), description="globs over module names to leave alone, e.g. '[\"*.k_proj\"]'")
+    head: bool = Field(default=False, description="quantize proj_out too")
+    embedding: bool = Field(
+        default=False, description="quantize the token embedding too, with proj_out, as the two are one matrix"
+    )
 
     @model_validator(mode="after")
     def _without_what_does_not_apply(self) -> QuantConfig:
@@ -185,17 +204,27 @@ AS_SHIPPED = "as_shipped"  # quant.library of a file that is measured as it is
 
 
 class DeviceConfig(_Part):
-    name: Literal["cpu", "cuda", "mps", "auto"] = "auto"
-    threads: int | None = Field(default=None, gt=0, le=4096)  # intra-op threads; null = every core this process may use
-    pin: bool = True  # keep the process on as many cores as it has threads, where the system can
+    name: Literal["cpu", "cuda", "mps", "auto"] = Field(
+        default="auto", description="where the model runs; auto: a GPU where there is one"
+    )
+    threads: int | None = Field(
+        default=None, gt=0, le=4096, description="intra-op threads; null: every core this process may use"
+    )
+    pin: bool = Field(
+        default=True, description="keep the process on as many cores as it has threads, where the system can"
+    )
 
 
 class RuntimeConfig(_Part):
     """How the model is run."""
 
-    name: Literal["eager", "compile"] = "eager"  # compile: static cache and torch.compile
-    audio_ctx: AudioContext = "full"  # dynamic: the encoder sees only the frames that hold audio, not the whole window
-    dtype: Dtype = "float32"  # in which all that is not quantized is stored and computed
+    name: Literal["eager", "compile"] = Field(
+        default="eager", description="how the model is run; compile: static cache and torch.compile"
+    )
+    audio_ctx: AudioContext = Field(
+        default="full", description="dynamic: the encoder sees only the frames that hold audio, not the whole window"
+    )
+    dtype: Dtype = Field(default="float32", description="in which all that is not quantized is stored and computed")
 
 
 class HubSplit(_Part):
@@ -208,10 +237,16 @@ class HubSplit(_Part):
 class NoiseConfig(_Part):
     """Noise that is mixed into a corpus; `snr_db=inf` is the corpus as it is, so that a sweep can begin with it."""
 
-    kind: Literal["white", "pink", "babble", "recorded"] | None = None  # babble: other utterances of the corpus
-    snr_db: float | None = None  # power of the whole utterance / power of the noise; at most _LOUDEST_DB either way
-    path: FilePath | None = None  # folder of noise recordings, kind=recorded
-    seed: int = Field(default=0, ge=0, le=_LARGEST_SEED)
+    kind: Literal["white", "pink", "babble", "recorded"] | None = Field(
+        default=None,
+        description="noise mixed into every utterance; babble: other utterances of the corpus; needs snr_db",
+    )
+    snr_db: float | None = Field(
+        default=None,
+        description="power of the whole utterance / power of the noise, -100 to 100 dB; inf: the corpus as it is",
+    )
+    path: FilePath | None = Field(default=None, description="folder of noise recordings, kind=recorded")
+    seed: int = Field(default=0, ge=0, le=_LARGEST_SEED, description="of the noise")
 
     @model_validator(mode="after")
     def _none_at_infinity(self) -> NoiseConfig:
@@ -241,27 +276,50 @@ class NoiseConfig(_Part):
 
 
 class DatasetConfig(_Part):
-    name: Name
-    source: str  # shipped, joined, hub, librispeech_dir, manifest, or an entry point of group quantlab.datasets
-    path: FilePath | None = None  # manifest file, corpus folder, or a local clone of the hub repository
-    repo: str | None = None
-    revision: str | None = None
-    hub_splits: dict[str, HubSplit] = Field(default_factory=dict)
-    audio_column: str = "audio"
-    text_column: str = "text"
-    speaker_column: str | None = None
-    id_column: str | None = None
-    splits: Annotated[Names, Field(min_length=1)] | None = None  # null = every split the corpus has
-    ignored_columns: Names = ()  # of a manifest: what is known to change nothing that is heard or scored; globs
-    channel: int | None = Field(default=None, ge=0)  # the one that is heard, from 0; null: the average of all
-    limit: int | None = Field(default=None, gt=0, le=_MOST)  # utterances per split, the first ones in corpus order
-    language: Annotated[str, AfterValidator(_language)] = "en"  # a code of Whisper's
-    licence: str | None = None  # of the audio and its references, as their owner states it
-    nonspeech: bool = False  # utterances whose reference has no word are decoded, and the words heard in them counted
-    unscored: Names = ()  # references left out, compared once normalised; "" is one of which no word is left
+    name: Name = Field(description="what a person calls the corpus")
+    source: str = Field(
+        description="shipped, joined, hub, librispeech_dir, manifest, or an entry point of group quantlab.datasets"
+    )
+    path: FilePath | None = Field(
+        default=None, description="manifest file, corpus folder, or a local clone of the hub repository"
+    )
+    repo: str | None = Field(default=None, description="id on the hub")
+    revision: str | None = Field(default=None, description="pinned commit of dataset.repo")
+    hub_splits: dict[str, HubSplit] = Field(
+        default_factory=dict,
+        description="where each split lies in a hub dataset: {clean: {config: clean, split: test}}",
+    )
+    audio_column: str = Field(default="audio", description="of a hub dataset")
+    text_column: str = Field(default="text", description="of a hub dataset: the references")
+    speaker_column: str | None = Field(default=None, description="of a hub dataset, if it has one")
+    id_column: str | None = Field(default=None, description="of a hub dataset; null: utterances are numbered")
+    splits: Annotated[Names, Field(min_length=1)] | None = Field(
+        default=None, description="null: every split the corpus has"
+    )
+    ignored_columns: Names = Field(
+        default=(), description="of a manifest: what is known to change nothing that is heard or scored; globs"
+    )
+    channel: int | None = Field(
+        default=None, ge=0, description="the one that is heard, from 0; null: the average of all"
+    )
+    limit: int | None = Field(
+        default=None, gt=0, le=_MOST, description="utterances per split, the first ones in corpus order"
+    )
+    language: Annotated[str, AfterValidator(_language)] = Field(default="en", description="a code of Whisper's")
+    licence: str | None = Field(default=None, description="of the audio and its references, as their owner states it")
+    nonspeech: bool = Field(
+        default=False, description="decode utterances whose reference has no word, and count the words heard in them"
+    )
+    unscored: Names = Field(
+        default=(), description='references left out, compared once normalised; "" is one of which no word is left'
+    )
     noise: NoiseConfig = NoiseConfig()
-    long: Literal["chunked", "consecutive", "sequential"] | None = None  # what exceeds the window; null: left out
-    chunk_overlap_s: float | None = Field(default=None, gt=0, le=3600)  # null: a third of the window, chunked only
+    long: Literal["chunked", "consecutive", "sequential"] | None = Field(
+        default=None, description="what to do with audio longer than the window of the model; null: leave it out"
+    )
+    chunk_overlap_s: float | None = Field(
+        default=None, gt=0, le=3600, description="null: a third of the window; chunked only"
+    )
 
     @property
     def label(self) -> str:
@@ -289,38 +347,69 @@ def corpus_label(name: str, noise: str | None, snr_db: float | None) -> str:
 class ProtocolConfig(_Part):
     """How every cell of a grid is measured."""
 
-    name: Name
-    batch_size: int = Field(default=16, gt=0, le=65_536)  # utterances
-    warmup_batches: int = Field(default=2, ge=0, le=_MOST)  # untimed batches before the first timed one
-    max_new_tokens: int | None = Field(default=None, gt=0, le=_MOST)  # null = what the model's positions allow
-    num_beams: int = Field(default=1, gt=0, le=128)
-    fallbacks: bool = False  # of dataset.long=sequential: a window that went wrong is decoded again, at random
-    condition_on_prev_tokens: bool = False  # of dataset.long=sequential: each window is told the text before it
-    interleave: bool = False  # time the cell against a resident baseline, A B B A, until `rel_ci` or `budget_s`
-    rel_ci: float = Field(default=0.02, gt=0, lt=1)  # width of the ratio's 95 % interval / the ratio
-    budget_s: float = Field(default=120.0, gt=0, le=_LONGEST_S)  # wall seconds for the timing against the baseline
-    forced_tokens: int = Field(default=32, gt=1, le=_MOST)  # tokens per utterance where the work is fixed
-    residency: Literal["auto", "together", "alternate"] = "auto"  # both models in one process, or one at a time
+    name: Name = Field(description="what a person calls it")
+    batch_size: int = Field(default=16, gt=0, le=65_536, description="utterances decoded together")
+    warmup_batches: int = Field(default=2, ge=0, le=_MOST, description="untimed batches before the first timed one")
+    max_new_tokens: int | None = Field(
+        default=None, gt=0, le=_MOST, description="null: what the model's positions allow"
+    )
+    num_beams: int = Field(default=1, gt=0, le=128, description="1: greedy")
+    fallbacks: bool = Field(
+        default=False, description="dataset.long=sequential: a window that went wrong is decoded again, at random"
+    )
+    condition_on_prev_tokens: bool = Field(
+        default=False, description="dataset.long=sequential: each window is told the text before it"
+    )
+    interleave: bool = Field(
+        default=False, description="time the cell in turns with a resident baseline, until rel_ci or budget_s"
+    )
+    rel_ci: float = Field(
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="width of the ratio's 95 % interval / the ratio at which the timing may end",
+    )
+    budget_s: float = Field(
+        default=120.0, gt=0, le=_LONGEST_S, description="wall seconds for the timing against the baseline"
+    )
+    forced_tokens: int = Field(default=32, gt=1, le=_MOST, description="tokens per utterance where the work is fixed")
+    residency: Literal["auto", "together", "alternate"] = Field(
+        default="auto", description="both models in one process, or one at a time"
+    )
 
 
 class CalibrationConfig(_Part):
     """Static schemes only; the study calibrates on a random 10 % of the evaluation data (arXiv 2511.08093)."""
 
-    fraction: float = Field(default=0.1, gt=0, le=1)
-    source: Literal["eval", "disjoint"] = "eval"  # disjoint keeps those utterances out of the score
+    fraction: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of the utterances that static schemes calibrate on, chosen at random from the seed",
+    )
+    source: Literal["eval", "disjoint"] = Field(
+        default="eval",
+        description="eval: those that are scored too, as in the study; disjoint: they are kept out of every score",
+    )
 
 
 class StatsConfig(_Part):
     """How a cell is compared with its baseline, once both are recorded; no figure of a record depends on it."""
 
-    margin: float = Field(default=0.5, gt=0, le=100)  # percentage points of WER that do not matter (non-inferiority)
-    resamples: int = Field(default=10_000, ge=1000, le=1_000_000)  # of the bootstrap
+    margin: float = Field(
+        default=0.5, gt=0, le=100, description="percentage points of WER that do not matter (non-inferiority)"
+    )
+    resamples: int = Field(default=10_000, ge=1000, le=1_000_000, description="of the bootstrap")
 
 
 class TrackingConfig(_Part):
-    name: Literal["local", "server", "off"] = "local"
-    uri: Annotated[str, AfterValidator(_address)] | None = None  # of the MLflow server; shows its host alone
-    experiment: str = Field(default="quantlab", min_length=1)
+    name: Literal["local", "server", "off"] = Field(
+        default="local", description="where MLflow is: below output_dir, on a server, or nowhere"
+    )
+    uri: Annotated[str, AfterValidator(_address)] | None = Field(
+        default=None, description="of the MLflow server, http://HOST:PORT"
+    )
+    experiment: str = Field(default="quantlab", min_length=1, description="of MLflow")
 
     @model_validator(mode="after")
     def _server_has_uri(self) -> TrackingConfig:
@@ -332,13 +421,19 @@ class TrackingConfig(_Part):
 class ExportConfig(_Part):
     """Where the quantized model itself is left, once it is proven and measured."""
 
-    dir: FilePath | None = None  # gets a folder for each cell; null: no model is kept
+    dir: FilePath | None = Field(
+        default=None,
+        description="gets a folder for each cell with its quantized model, to be loaded again; null: no model is kept",
+    )
 
 
 class BaselineConfig(_Part):
     """quant=as_shipped only: nobody can tell from a quantized file what it was made of."""
 
-    path: FilePath | None = None  # the checkpoint before quantization, in any form that model.path takes
+    path: FilePath | None = Field(
+        default=None,
+        description="quant=as_shipped: the checkpoint before quantization, as model.path takes it",
+    )
 
 
 class RunConfig(_Part):
@@ -355,11 +450,17 @@ class RunConfig(_Part):
     stats: StatsConfig = StatsConfig()
     export: ExportConfig = ExportConfig()
     baseline: BaselineConfig = BaselineConfig()
-    seed: int = Field(default=0, ge=0, le=_LARGEST_SEED)
-    isolate: bool = True  # a process of its own for the cell; false to step through it in a debugger
-    timeout_s: float = Field(default=3600.0, gt=0, le=_LONGEST_S)  # the whole cell
-    resume: bool = True  # skip a cell whose record exists
-    output_dir: FilePath = "mlruns"
+    seed: int = Field(
+        default=0, ge=0, le=_LARGEST_SEED, description="of everything random: calibration, random weights"
+    )
+    isolate: bool = Field(
+        default=True, description="each cell in a process of its own; false to step through it in a debugger"
+    )
+    timeout_s: float = Field(
+        default=3600.0, gt=0, le=_LONGEST_S, description="seconds for a whole cell; not kept with isolate=false"
+    )
+    resume: bool = Field(default=True, description="a cell that is recorded already is not measured again")
+    output_dir: FilePath = Field(default="mlruns", description="records, MLflow database and artifacts")
 
     @model_validator(mode="after")
     def _baseline_is_of_a_file_as_shipped(self) -> RunConfig:

@@ -1,37 +1,47 @@
-"""`python -m quantlab.export`: models of cells that were measured before, as folders, without measuring them again."""
+"""`quantlab export`: models of cells that were measured before, as folders, without measuring them again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+
+import click
 
 from quantlab.export.place import is_there
 from quantlab.records import storage
-from quantlab.records.root_option import add_root, no_records
+from quantlab.records.root_option import no_records, root_option
 from quantlab.records.schema import Exported, Record
-from quantlab.util.console import MISUSED, NO, Parser, tell, warn
+from quantlab.util.command import HELP, PATH, example, perform
+from quantlab.util.console import MISUSED, NO, tell, warn
 from quantlab.util.entry import enter
 from quantlab.util.errors import ConfigError, ExportError, Unavailable, did_you_mean
 
-_EXAMPLE = "python -m quantlab.export --root mlruns --dir exported 2f0c6d1b9a3e4857"
 
+@click.command(
+    "export", context_settings=HELP, epilog=example("quantlab export --root mlruns --dir exported 2f0c6d1b9a3e4857")
+)
+@root_option()
+@click.option("--dir", "directory", type=PATH, required=True, help="Gets a folder for each cell, <label>-<cell id>.")
+@click.argument("cells", nargs=-1, metavar="[CELL]...")
+def command(root: Path, directory: Path, cells: tuple[str, ...]) -> int:
+    """Leave the quantized models of measured cells as folders that can be loaded again.
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Export the models of recorded cells.
+    Of the cells whose ids are given; else of all that are ok. Each is made as its record says, must hear what it
+    heard, and is not measured. A grid with export.dir=DIR does so by itself.
 
-    Returns:
-        The exit code: 0 if all of them are there, 1 if one is not or there are no records, 2 for a cell that has none.
+    Exit code: 0 if all of them are there, 1 if one is not or there are no records, 2 for a cell that has none or a
+    wrong option.
     """
-    options = _parser().parse_args(arguments)
-    ids = storage.recorded(options.root)
+    ids = storage.recorded(root)
     if not ids:
-        warn(no_records(options.root))
+        warn(no_records(root))
         return NO
-    if strange := [id for id in options.cells if id not in ids]:
-        warn(f"no cell {strange[0]!r} below {options.root}{did_you_mean(strange[0], ids)}")
+    if strange := [id for id in cells if id not in ids]:
+        warn(f"no cell {strange[0]!r} below {root}{did_you_mean(strange[0], ids)}")
         return MISUSED
-    records = storage.readable(options.root, options.cells or ids, warn)
-    return 0 if _export_all(options.root, records, str(options.dir), asked_for=bool(options.cells)) else NO
+    records = storage.readable(root, cells or ids, warn)
+    return 0 if _export_all(root, records, str(directory), asked_for=bool(cells)) else NO
 
 
 def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for: bool) -> bool:
@@ -63,18 +73,7 @@ def _export(root: Path, record: Record, directory: str) -> bool:
     return True
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m quantlab.export",
-        description="Leave the quantized models of measured cells as folders that can be loaded again: each is made as "
-        "its record says, must hear what it heard, and is not measured. A grid with export.dir=DIR does so by itself.",
-        epilog=f"example: {_EXAMPLE}",
-    )
-    add_root(parser)
-    parser.add_argument("--dir", type=Path, required=True, help="gets a folder for each cell, <label>-<cell id>")
-    parser.add_argument("cells", nargs="*", metavar="CELL", help="ids of cells (default: all that are ok)")
-    return parser
-
+main = partial(perform, command)
 
 if __name__ == "__main__":
     enter(main)

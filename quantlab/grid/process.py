@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Workers:
         try:
             resource_tracker.ensure_running()  # the tracker ignores SIGTERM, but no other; unblocks SIGTERM on the way
             signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
-            with _room_for_a_socket():
+            with _room_for_a_socket(), _without_main():
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -102,7 +103,8 @@ class Workers:
         oom_kills = _oom_kills()
         process = self._context.Process(target=_work, args=(config, str(log), theirs))
         try:
-            process.start()
+            with _without_main():
+                process.start()
             theirs.close()
             outcome = _listen(process, ours, config.timeout_s, progress)
         finally:
@@ -110,6 +112,20 @@ class Workers:
             ours.close()
             _hide_secrets(log)
         return outcome or _post_mortem(process.exitcode, log, _oom_kills() > oom_kills)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """A block in which a process that is started does not import `__main__` again, as multiprocessing has it do.
+
+    No cell needs it, and the script of somebody who calls `quantlab.run` would run once more in every cell.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

@@ -49,21 +49,49 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
     Raises:
         ConfigError: a library, a path or a split does not exist, or output_dir cannot be written.
     """
-    root = Path(configs[0].output_dir)
-    cells = plan(configs)
-    open_root(root, configs[0].export.dir)
+    cells = _ready(configs)
     with Display(len(cells)) as display:
-        grid = Grid(root, configs[0], display)
+        grid = Grid(Path(configs[0].output_dir), configs[0], display)
         try:
-            sweep = sweep_id(cells)
-            grid.outbox.begin(sweep, [cell.id for cell in cells])
-            records = grid.run(cells, sweep)
-            summaries = grid.summarise(records, sweep)
-            kept = export_missing(root, records, configs[0].export.dir)
+            summaries, kept = grid.whole(cells, configs[0].export.dir)
         except KeyboardInterrupt:
-            return _interrupted(cells, root, display)
+            return _interrupted(cells, grid.root, display)
     code = conclude(summaries, grid)
     return code if kept else FAILED
+
+
+def run(overrides: Sequence[str]) -> Summaries:
+    """Measure a grid as `quantlab -m` does, and write its records; a cell that is recorded already is read.
+
+    Args:
+        overrides: keys as on the command line, e.g. `["quant=none,hqq_int4", "dataset.limit=20"]`; `output_dir=…` is
+            the folder that gets the records, `mlruns` by default.
+
+    Returns:
+        A summary a cell, in the order of the grid and each compared with its baseline, also of a cell that failed or
+        cannot exist (`status`, `reason`); `.to_dataframe()` has a row for each. Error rates and shares are fractions,
+        `_s` seconds, `_bytes` bytes.
+
+    Raises:
+        ConfigError: a name or a value is wrong, a path does not exist, or output_dir cannot be written; nothing is
+            measured then.
+    """
+    from quantlab.config.compose import read  # Hydra, which who runs a grid that is composed does without
+
+    sweep = read(["-m", *overrides])
+    if sweep.launcher is not None:
+        raise ConfigError("hydra/launcher: run() measures on this machine; for jobs of SLURM: quantlab -m …")
+    cells = _ready(sweep.configs)
+    with Display(len(cells)) as display:
+        grid = Grid(Path(sweep.configs[0].output_dir), sweep.configs[0], display)
+        return grid.whole(cells, sweep.configs[0].export.dir)[0]
+
+
+def _ready(configs: Sequence[RunConfig]) -> list[Cell]:
+    """The cells of a grid whose folders are there."""
+    cells = plan(configs)
+    open_root(Path(configs[0].output_dir), configs[0].export.dir)
+    return cells
 
 
 def open_root(root: Path, exported_to: str | None) -> None:
@@ -98,6 +126,14 @@ class Grid:
         self.outbox = tracking.Outbox(root, config.tracking, display.say)
         self.workers: Runner | None = Workers() if config.isolate else None
         self.measuring: Cell | None = None
+
+    def whole(self, cells: Sequence[Cell], exported_to: str | None) -> tuple[Summaries, bool]:
+        """Every cell's summary, and whether every model that was to be exported is there."""
+        sweep = sweep_id(cells)
+        self.outbox.begin(sweep, [cell.id for cell in cells])
+        records = self.run(cells, sweep)
+        found = self.summarise(records, sweep)
+        return found, export_missing(self.root, records, exported_to)
 
     def run(self, cells: Sequence[Cell], sweep: str) -> list[Record]:
         """Every cell's record, in the order of `cells`: measured now, before, or by another process meanwhile.

@@ -1,42 +1,43 @@
-"""`--root`: the folder of records that a command reads, or the file that they are packed in."""
+"""`--root`: the folder of records that a command reads, or several, or the file that they are packed in."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from quantlab.util.console import refuse
+import click
 
-PACKED = ", or records packed by tar"  # of what `--root` may be
+from quantlab.util.command import PATH
 
-
-@contextlib.contextmanager
-def records_below(root: Path) -> Iterator[Path]:
-    """The folder of records for the length of a block; a file that holds none is a misuse, in one line."""
-    from quantlab.records.archive import ArchiveError, unpacked
-
-    try:
-        with unpacked(root) as folder:
-            yield folder
-    except ArchiveError as error:
-        sys.exit(refuse(error))
+DEFAULT = Path("mlruns")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """`--root DIR`, which every command takes."""
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path("mlruns"),
-        metavar="DIR",
-        help=f"the grid's output_dir (default: %(default)s){more}",
+def root_option(more: str = "") -> Callable[[Function], Function]:
+    """`--root DIR`, which every command takes; `root` of its function."""
+    return click.option(
+        "--root", type=PATH, default=DEFAULT, show_default=True, metavar="DIR", help=f"The grid's output_dir{more}."
     )
 
 
-def no_records(root: str | Path) -> str:
+def roots_option(more: str = "") -> Callable[[Function], Function]:
+    """`--root DIR --root DIR …` of commands that only read records (`quantlab.records.several`); `roots`."""
+    return click.option(
+        "--root",
+        "roots",
+        type=PATH,
+        multiple=True,
+        default=[DEFAULT],
+        show_default=True,
+        metavar="DIR",
+        help=f"The grid's output_dir, or records packed by tar{more}; may be given several times, for the records of "
+        "all of them.",
+    )
+
+
+def no_records(*roots: str | Path) -> str:
     """What to say, and to do, where nothing has been measured."""
-    missing = "" if Path(root).is_dir() else ", which is no folder"
-    return f"no records below {root}{missing}; make some: python -m quantlab -m quant=none,torch_int8"
+    missing = "" if Path(roots[0]).is_dir() else ", which is no folder"
+    below = " and ".join(map(str, roots))
+    return f"no records below {below}{missing}; make some: quantlab -m quant=none,torch_int8"

@@ -322,6 +322,8 @@ class OriginalFile(_Part):
 
 
 class Record(_Part):
+    """What is kept of one cell beside raw texts and timings; `_s` is seconds, `_bytes` bytes, rates are fractions."""
+
     schema_version: int = SCHEMA_VERSION
     cell_id: str
     status: Status

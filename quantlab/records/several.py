@@ -12,6 +12,7 @@ from typing import NamedTuple
 from quantlab.records import storage
 from quantlab.records.archive import unpacked
 from quantlab.records.schema import Record
+from quantlab.util.console import warn
 from quantlab.util.errors import ConfigError
 
 Roots = str | Path | Sequence[str | Path]
@@ -47,6 +48,26 @@ class Merged:
     copied: int
     there: int  # the same, byte for byte, before
     clashes: tuple[Clash, ...]  # left out
+
+
+def load_records(root: Roots, on_unreadable: Callable[[str], None] = warn) -> list[Record]:
+    """The records of a grid, in order of cell id: settings, receipt, figures of each split; no texts, no raw timings.
+
+    Error rates and shares are fractions, `_s` seconds, `_bytes` bytes.
+
+    Args:
+        root: the grid's output_dir, a file that records are packed in by tar, or several of these.
+        on_unreadable: told of each record that cannot be read, which is left out; by default it is said on stderr.
+
+    Raises:
+        ConfigError: there is no record; a file holds none; or two roots have different records of one cell.
+    """
+    roots = paths(root)
+    with below(roots) as folder:
+        ids = storage.recorded(folder)
+        if not ids:
+            raise ConfigError(f"no records below {' and '.join(map(str, roots))}")
+        return storage.readable(folder, ids, on_unreadable)
 
 
 @contextlib.contextmanager
@@ -138,8 +159,7 @@ def _distinct(opened: Mapping[Path, Path]) -> dict[str, Path]:
     """
     found, clashes = _gathered(opened)
     if clashes:
-        how = "report them one at a time, or delete the folder of the one that is not meant"
-        raise ClashError("\n".join(f"{clash}; {how}" for clash in clashes))
+        raise ClashError("\n".join([*map(str, clashes), "read these folders one at a time"]))
     return found
 
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from pydantic_core import PydanticSerializationError
 from quantlab.records.schema import Batch, CellResult, Record, Utterance
 from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes
+from quantlab.util.memory import uncollected
 from quantlab.util.redact import bare, redact
 
 Line = TypeVar("Line", Utterance, Batch)
@@ -240,7 +240,7 @@ def read_all(root: str | Path) -> Iterator[Record]:
 def readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str], None]) -> list[Record]:
     """The records of some cells; `on_unreadable` is told of each that cannot be read, and it is left out."""
     found = []
-    with _uncollected():
+    with uncollected():
         for cell_id in ids:
             try:
                 record = read(root, cell_id)
@@ -249,18 +249,6 @@ def readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str]
             else:
                 found += [record] if record is not None else []
     return found
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """A block without the garbage collector: of a thousand records it would look at each module again and again."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def read_utterances(root: str | Path, cell_id: str) -> list[Utterance]:

@@ -1,19 +1,23 @@
-"""`python -m quantlab.report`: the records below a folder, for a person or for a program."""
+"""`quantlab report`: the records below a folder, for a person or for a program."""
 
 from __future__ import annotations
 
-import argparse
-import gc
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from quantlab.records.root_option import PACKED, add_root, no_records, records_below
+import click
+
+from quantlab.records import several
+from quantlab.records.root_option import no_records, roots_option
 from quantlab.report import flat, latex, markdown, table
 from quantlab.report.summaries import Summaries, summaries
-from quantlab.util.console import MISUSED, NO, Parser, one_of, positive, to_stdout, warn
+from quantlab.util.command import HELP, PATH, OneOf, example, perform, positive
+from quantlab.util.console import MISUSED, NO, to_stdout, warn
 from quantlab.util.entry import enter
+from quantlab.util.memory import uncollected
 from quantlab.util.printable import printable
 
 _PAGE = "report.html"  # below the root
@@ -40,45 +44,82 @@ FORMATS: dict[str, Callable[[Summaries, Sequence[str]], str]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report, or write it to a file.
+@dataclass(frozen=True)
+class Asked:
+    """Options of the command."""
 
-    Returns:
-        The exit code: 0, 1 if there are no records, 2 if the file cannot be written. A misuse of an option leaves
-        through `SystemExit(2)`.
+    roots: tuple[Path, ...]
+    format: str
+    out: Path | None
+    audio: tuple[Path, ...]
+    margin: float | None
+
+
+@click.command(
+    "report",
+    context_settings=HELP,
+    epilog=example("quantlab report --root mlruns --format markdown --out report.md"),
+)
+@roots_option()
+@click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="How it is printed.")
+@click.option("--out", type=PATH, metavar="FILE", help=f"Write to a file (html in a terminal: DIR/{_PAGE}).")
+@click.option(
+    "--audio",
+    type=PATH,
+    metavar="DIR",
+    multiple=True,
+    help="html: play the audio of records that lies in this folder, as its manifest must; may be given several times "
+    "(default: of shipped corpora alone).",
+)
+@click.option(
+    "--margin",
+    type=positive,
+    metavar="POINTS",
+    help="Percentage points of WER that do not matter (default: stats.margin of each record).",
+)
+@uncollected()
+def command(
+    roots: tuple[Path, ...], format: str, out: Path | None, audio: tuple[Path, ...], margin: float | None
+) -> int:
+    """Print the cells measured so far.
+
+    WER and CER in %, size in MB (10^6 bytes), RTF = generation time / audio time over all splits. In JSON and CSV:
+    fractions, bytes, seconds; what does not exist is null or empty.
+
+    Exit code: 0, 1 if there are no records, 2 if the file cannot be written or an option is wrong.
     """
-    options = _parser().parse_args(arguments)
-    with records_below(options.root) as root:
-        return _report(options, root)
+    asked = Asked(roots, format, out, audio, margin)
+    with several.below(asked.roots) as root:
+        return _report(asked, root)
 
 
-def _report(options: argparse.Namespace, root: Path) -> int:
+def _report(asked: Asked, root: Path) -> int:
     unread: list[str] = []
 
     def leave_out(why: str) -> None:
         warn(why)
         unread.append(why)
 
-    found = summaries(root, margin=options.margin, on_unreadable=leave_out)
+    found = summaries(root, margin=asked.margin, on_unreadable=leave_out)
     if not found:
-        warn(no_records(options.root))
-        if options.format != "json":
+        warn(no_records(*asked.roots))
+        if asked.format != "json":
             return NO
-    code = _deliver(options, found, unread)
+    code = _deliver(asked, found, unread)
     return code if found else NO
 
 
-def _deliver(options: argparse.Namespace, found: Summaries, unread: Sequence[str]) -> int:
-    out, render = options.out, FORMATS[options.format]
-    if options.format == "html":
-        render = partial(_html, audio=tuple(options.audio))
-    if out is None and options.format == "html" and sys.stdout.isatty():
-        beside = options.root.parent if options.root.is_file() else options.root
+def _deliver(asked: Asked, found: Summaries, unread: Sequence[str]) -> int:
+    out, render = asked.out, FORMATS[asked.format]
+    if asked.format == "html":
+        render = partial(_html, audio=asked.audio)
+    if out is None and asked.format == "html" and sys.stdout.isatty():
+        beside = asked.roots[0].parent if asked.roots[0].is_file() else asked.roots[0]
         out = beside / _PAGE  # nobody reads a page of megabytes in a terminal
     if out is not None:
         return _write(out, render(found, unread))
     with to_stdout():
-        if options.format == "table" and sys.stdout.isatty():
+        if asked.format == "table" and sys.stdout.isatty():
             table.show(found)  # what could not be read stands above it already
         else:
             sys.stdout.write(render(found, unread))
@@ -95,41 +136,7 @@ def _write(path: Path, text: str) -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m quantlab.report",
-        description="Print the cells measured so far. WER and CER in %, size in MB (10^6 bytes), RTF = generation "
-        "time / audio time over all splits. In JSON and CSV: fractions, bytes, seconds; what does not exist is null "
-        "or empty.",
-        epilog="example: python -m quantlab.report --root mlruns --format markdown --out report.md",
-    )
-    add_root(parser, PACKED)
-    parser.add_argument(
-        "--format",
-        type=one_of("format", FORMATS),
-        default="table",
-        metavar="|".join(FORMATS),
-        help="default: %(default)s",
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"write to a file (html in a terminal: DIR/{_PAGE})")
-    parser.add_argument(
-        "--audio",
-        type=Path,
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="html: play the audio of records that lies in this folder, as its manifest must; may be given several "
-        "times (default: of shipped corpora alone)",
-    )
-    parser.add_argument(
-        "--margin",
-        type=positive,
-        metavar="POINTS",
-        help="percentage points of WER that do not matter (default: stats.margin of each record)",
-    )
-    return parser
-
+main = partial(perform, command)
 
 if __name__ == "__main__":
-    gc.disable()  # a short life that only builds: looking for garbage takes a fifth of it over many records
     enter(main)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from transformers import WhisperFeatureExtractor
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus
 
 from .conftest import RATE, encoded, tone

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.schema import DatasetConfig, NoiseConfig
 from quantlab.data import features, joined_text, open_corpus
 from quantlab.data.audio import decode

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 from transformers import WhisperFeatureExtractor
 
-from quantlab.cli.run import compose
 from quantlab.cli.verify import verify
+from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus
 from quantlab.data.readers.manifest import ASSETS
 from quantlab.measurement.cell import run_cell

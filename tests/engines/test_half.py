@@ -5,7 +5,7 @@ import torch
 from synthetic import result
 
 from quantlab.analysis.pairs import find_baselines
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.engines.clocks import Clocks
 from quantlab.measurement.alternate import must_alternate
 from quantlab.measurement.cell import _resident_baseline, run_cell

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.data import SplitFeatures, features, open_corpus
 from quantlab.engines import Passages, windows_of
 from quantlab.engines.long_form import FALLBACKS

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quantlab import models
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus
 from quantlab.engines import compiled, decoding
 from quantlab.engines.pytorch import Eager, positions_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.schema import ExportConfig, QuantConfig
 from quantlab.quantization import registry
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantlab import models
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.schema import ModelConfig
 from quantlab.grid.plan import plan
 from quantlab.records import storage

@@ -60,7 +60,7 @@ COMMANDS = (
     "quantlab.rescore --normaliser basic",
     "quantlab.recommend",
 )
-OTHERS = ("quantlab --cfg job", "quantlab.cli.main")
+OTHERS = ("quantlab --cfg job", "quantlab")
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *OTHERS])

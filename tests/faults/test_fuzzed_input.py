@@ -9,7 +9,7 @@ from damage import damaged, tried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.parse import parse_config
 from quantlab.config.schema import DatasetConfig, RunConfig
 from quantlab.data import open_corpus

@@ -5,7 +5,7 @@ from damage import JUNK, NUMBERS, tried
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.parse import keys
 from quantlab.config.schema import RunConfig
 from quantlab.grid.plan import plan

@@ -5,7 +5,7 @@ Through the real `main` of the grid and of each command beside it.
 
 import pytest
 
-from quantlab.cli import fetch, recommend, rescore, sbatch, status, sync, verify, work
+from quantlab.cli import fetch, merge, recommend, rescore, sbatch, status, sync, verify, work
 from quantlab.cli.main import main as named
 from quantlab.cli.run import main
 from quantlab.export import __main__ as export
@@ -130,7 +130,7 @@ GRID = [
     ("only=*-nothing-*", "only=*-nothing-*: keeps none of the 1 cells of the grid; a glob over names like nano-none-"),
     # what is no key=value
     ("quant", "quant: expected key=value, e.g. quant=hqq_int4"),
-    ("report", "report: the grid takes key=value; that command is: python -m quantlab.report"),
+    ("report", "report: the grid takes key=value; that command is: quantlab report"),
     ("--quant=none", "--quant=none: no such option; keys have no dashes, e.g. quant=hqq_int4"),
     ("--multirunn", "--multirunn: no such option"),
     ("--root runs", "--root: the grid's folder is output_dir=DIR"),
@@ -196,15 +196,15 @@ def test_a_study_of_ones_own(text, says, capsys, tmp_path, monkeypatch):
 BESIDE = [
     (report.main, "--fromat json", "--fromat: no such option; did you mean '--format'?"),
     (report.main, "--format jsno", "no format 'jsno'; did you mean 'json'?"),
-    (report.main, "--format", "--format: expected one argument"),
+    (report.main, "--format", "'--format' requires an argument"),
     (report.main, "--margin -1", "--margin: -1: a number above 0"),
-    (report.main, "mlruns", "unrecognized arguments: mlruns"),
+    (report.main, "mlruns", "unexpected extra argument (mlruns)"),
     (recommend.main, "--max-size-mb -3", "--max-size-mb: -3: a number above 0"),
     (recommend.main, "--max-size-mb=ten", "'ten' is no number"),
     (recommend.main, "--max-wer-increase nan", "--max-wer-increase: nan: a number, 0 or more"),
     (recommend.main, "--max-sise-mb 3", "--max-sise-mb: no such option; did you mean '--max-size-mb'?"),
     (recommend.main, "--device gpu", "no device 'gpu'; did you mean 'cpu'?"),
-    (recommend.main, "--format csv", "invalid choice: 'csv' (choose from "),
+    (recommend.main, "--format csv", "no format 'csv'; allowed: json, table"),
     (rescore.main, "", "nothing to change: give --normaliser, --scorer, or both"),
     (rescore.main, "--normalizer basic", "--normalizer: no such option; did you mean '--normaliser'?"),
     (rescore.main, "--normaliser whispr", "no normaliser 'whispr'; did you mean 'whisper'?"),
@@ -212,30 +212,38 @@ BESIDE = [
     (verify.main, "0123456789abcdef", "no record of cell '0123456789abcdef' below mlruns"),
     (status.main, "--rot x", "--rot: no such option; did you mean '--root'?"),
     (sync.main, "--tracking-uri http://here", "--tracking-uri: no such option; did you mean '--uri'?"),
-    (sync.main, "--uri here", "argument --uri: expected http://HOST:PORT; "),
+    (sync.main, "--uri here", "--uri: expected http://HOST:PORT; "),
     (sbatch.main, "quant=nnoe", "quant=nnoe: no such quant; did you mean 'none'?"),
     (sbatch.main, "hydra.launcher.partitoin=gpu", "did you mean 'hydra.launcher.partition'?"),
     (sbatch.main, "hydra/launcher=basic", "a script is for SLURM; allowed: slurm, slurm_cpu"),
-    (sbatch.main, "--cfg job", "--cfg: ask the grid: python -m quantlab --cfg job"),
-    (work.main, "", "the following arguments are required: --batch, --task"),
-    (export.main, "", "the following arguments are required: --dir"),
+    (sbatch.main, "--cfg job", "--cfg: ask the grid: quantlab --cfg job"),
+    (work.main, "", "--batch: required, but not given"),
+    (export.main, "", "--dir: required, but not given"),
     (export.main, "--to x", "--to: no such option; did you mean '--root'?"),
     (fetch.main, "modle=nano", "modle: no such key; did you mean 'model'?"),
     (fetch.main, "--rot=x model=nano", "--rot: no such option; did you mean '--root'?"),
     (named, "reprot", "no command 'reprot'; did you mean 'report'?"),
-    (named, "--fromat", "the grid is run by: python -m quantlab --fromat"),
-    (named, "quant=none", "the grid is run by: python -m quantlab quant=none"),
+    (named, "hqq_int4", "no command 'hqq_int4'; did you mean quant=hqq_int4?"),
+    (named, "report --fromat json", "--fromat: no such option; did you mean '--format'?"),
+    (named, "--fromat", "--fromat: no such option; keys have no dashes, e.g. quant=hqq_int4"),
+    (named, "quant=nnoe", "quant=nnoe: no such quant; did you mean 'none'?"),
+    (named, "run quant=nnoe", "quant=nnoe: no such quant; did you mean 'none'?"),
+    (named, "-m quant=none,nnoe --dry-run", "quant=nnoe: no such quant; did you mean 'none'?"),
+    (named, "quant", "quant: expected key=value, e.g. quant=hqq_int4"),
+    (named, "~quant", "quant: required, but not given"),
+    (named, "quant=none report", "report: the grid takes key=value; that command is: quantlab report"),
+    (merge.main, "", "DIR...: required, but not given"),
+    (merge.main, "a b", "--into: required, but not given"),
+    (merge.main, "a b --int c", "--int: no such option; did you mean '--into'?"),
+    (merge.main, "a b --into c", "no records below a, which does not exist"),
+    (report.main, "--root a --root b", "no records below a, which does not exist"),
 ]
 
 
-@pytest.mark.parametrize(("run", "line", "says"), BESIDE, ids=[f"{run.__module__} {line}" for run, line, _ in BESIDE])
+@pytest.mark.parametrize(("run", "line", "says"), BESIDE, ids=[line for _, line, _ in BESIDE])
 def test_the_commands_beside_it(run, line, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    try:
-        code = run(line.split())
-    except SystemExit as leaving:
-        code = leaving.code
-    assert code == MISUSED
+    assert run(line.split()) == MISUSED
     _assert_one_line(capsys.readouterr(), says)
     assert list(tmp_path.iterdir()) == []
 

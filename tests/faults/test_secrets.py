@@ -12,8 +12,9 @@ import synthetic
 import yaml
 
 from quantlab.cli import sync
-from quantlab.cli.run import compose, main
+from quantlab.cli.run import main
 from quantlab.cli.verify import main as verify
+from quantlab.config.compose import compose
 from quantlab.config.schema import RunConfig, TrackingConfig
 from quantlab.grid.slurm import batch as batches
 from quantlab.records import storage
@@ -75,8 +76,7 @@ def test_no_refusal_repeats_a_secret(secret, tmp_path, monkeypatch, capsys):
         printed = capsys.readouterr()
         assert_hidden(secret, printed.err + printed.out, place)
         assert "Traceback" not in printed.err
-    with pytest.raises(SystemExit):
-        sync.main(["--uri", f"bob:{secret}@host"])
+    assert sync.main(["--uri", f"bob:{secret}@host"]) == 2
     assert_hidden(secret, capsys.readouterr().err, "sync")
     assert list(tmp_path.iterdir()) == []
 

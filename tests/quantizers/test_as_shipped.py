@@ -10,7 +10,7 @@ import torch
 
 from quantlab import models
 from quantlab.analysis.pairs import find_baselines
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.overrides import command
 from quantlab.engines import decoding, whispercpp
 from quantlab.export.from_record import export_from_record

@@ -12,7 +12,7 @@ from arithmetic import FLOAT, Shape
 from quantizing import quant_config
 
 from quantlab import models
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding

@@ -5,7 +5,7 @@ import torch
 from arithmetic import FLOAT, Shape, size_bytes, weight_bytes
 from quantizing import generate, quant_config
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.grid.plan import plan
 from quantlab.quantization import registry
 from quantlab.quantization.embedding import EMBEDDING

@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType, quants
 from quantizing import quant_config
 
 from quantlab import models
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding, whispercpp
 from quantlab.engines.pytorch import Eager
@@ -374,7 +374,7 @@ def test_a_file_that_is_none(shipped, file):
 
 def test_a_process_that_has_used_it_ends_well():
     program = (
-        "from quantlab.cli.run import compose; from quantlab.measurement.cell import run_cell;"
+        "from quantlab.config.compose import compose; from quantlab.measurement.cell import run_cell;"
         "[config] = compose(['quant=ggml_q8_0', 'dataset.limit=1', 'device=cpu', 'tracking=off']);"
         "print(run_cell(config).record.status)"
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from quantizing import load_nano, quant_config
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.grid.plan import plan
 from quantlab.quantization import receipt, registry
 from quantlab.quantization.select import select

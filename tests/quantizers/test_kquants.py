@@ -15,7 +15,7 @@ from quantizing import quant_config
 from widened import widened
 
 from quantlab import models
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding
 from quantlab.grid.process import attempt

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from quantlab.cli.run import compose
+from quantlab.config.compose import compose
 from quantlab.grid.progress import Display
 from quantlab.records.schema import Record
 from quantlab.report import table

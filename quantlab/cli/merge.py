@@ -1,0 +1,39 @@
+"""`quantlab merge`: the records of several folders, copied into one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from quantlab.records import several
+from quantlab.util.command import HELP, PATH, example, perform
+from quantlab.util.console import NO, tell, warn
+from quantlab.util.entry import enter
+
+
+@click.command("merge", context_settings=HELP, epilog=example("quantlab merge laptop/mlruns board/mlruns --into all"))
+@click.argument("roots", nargs=-1, required=True, type=PATH, metavar="DIR...")
+@click.option(
+    "--into", type=PATH, required=True, metavar="DIR", help="Gets the records; what it has already stays as it is."
+)
+def command(roots: tuple[Path, ...], into: Path) -> int:
+    """Copy the records of several folders, or of tar archives, into one.
+
+    Each is copied whole, byte for byte. Records of one cell that are the same are one; of those that differ none is
+    copied, nothing is overwritten, and the cell is named.
+
+    Exit code: 0, 1 if records of one cell differ, 2 if a folder has no records or an option is wrong.
+    """
+    merged = several.merge(roots, into)
+    for clash in merged.clashes:
+        warn(f"{clash}: not copied; two measurements of one cell need a folder each")
+    tell(f"{merged.copied} records copied into {into}, {merged.there} there before, {len(merged.clashes)} left out")
+    return NO if merged.clashes else 0
+
+
+main = partial(perform, command)
+
+if __name__ == "__main__":
+    enter(main)

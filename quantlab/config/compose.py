@@ -1,0 +1,47 @@
+"""What is asked for, composed and validated as a whole: the cells of a grid, and where they are to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantlab.config.hydra import composed
+from quantlab.config.launcher import PREFIX, LauncherConfig, parse_launcher
+from quantlab.config.parse import parse_grid
+from quantlab.config.schema import RunConfig
+from quantlab.util.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a command line asks for, validated."""
+
+    configs: list[RunConfig]  # empty after --cfg and the like
+    launcher: LauncherConfig | None  # None: this machine
+
+
+def read(arguments: Sequence[str]) -> Sweep:
+    """The cells that a command line asks for, and where they are to run.
+
+    Raises:
+        ConfigError: a name or a value is wrong; the message says which, and what is allowed.
+    """
+    found = composed(arguments)
+    if any(launcher != found.launchers[0] for launcher in found.launchers):
+        raise ConfigError(f"{PREFIX}*: one launcher for all cells, it cannot be swept over")
+    return Sweep(parse_grid(found.points), parse_launcher(found.launchers[0]) if found.launchers else None)
+
+
+def compose(overrides: Sequence[str]) -> list[RunConfig]:
+    """The cells of a grid, validated, as `quantlab -m` makes them; nothing is measured.
+
+    Args:
+        overrides: keys as on the command line: `["quant=none,hqq_int4", "dataset.limit=20"]` is two cells.
+
+    Returns:
+        A configuration a cell, in the order of the grid: the last key varies fastest.
+
+    Raises:
+        ConfigError: a name or a value is wrong; the message says which, and what is allowed.
+    """
+    return parse_grid(composed(["-m", *overrides]).points)

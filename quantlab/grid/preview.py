@@ -1,0 +1,43 @@
+"""What a grid would do: its cells with their ids, which are recorded already, and which cannot be. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantlab.config.launcher import LauncherConfig
+from quantlab.config.schema import RunConfig
+from quantlab.grid.plan import Cell, plan
+from quantlab.grid.run import SETTLED
+from quantlab.grid.slurm.options import site
+from quantlab.records import storage
+from quantlab.records.schema import Record
+
+MEASURED = "would be measured"
+
+
+def preview(configs: Sequence[RunConfig], launcher: LauncherConfig | None = None) -> list[str]:
+    """A line for each cell, in the order of the grid: what would become of it, its id and its label.
+
+    Args:
+        configs: the cells; they share output_dir and resume.
+        launcher: of the jobs that would run them; None is this machine.
+
+    Raises:
+        ConfigError: as `quantlab.grid.plan.plan`.
+    """
+    cells = plan(configs, None if launcher is None else site(launcher))
+    found = storage.readable(configs[0].output_dir, [cell.id for cell in cells], on_unreadable=lambda why: None)
+    recorded = {record.cell_id: record for record in found} if configs[0].resume else {}
+    told = [_told(cell, recorded.get(cell.id)) for cell in cells]
+    count = sum(line.startswith(MEASURED) for line in told)
+    width = max(len(cell.label) for cell in cells)
+    lines = [f"{cell.id}  {cell.label:{width}}  {line}" for cell, line in zip(cells, told, strict=True)]
+    return [*lines, f"{count} of {len(cells)} cells would be measured, below {configs[0].output_dir}"]
+
+
+def _told(cell: Cell, record: Record | None) -> str:
+    if record is not None and record.status in SETTLED:
+        return f"recorded: {record.status}"
+    if cell.refusal is not None:
+        return f"{cell.refusal.status}: {cell.refusal.reason}"
+    return MEASURED if record is None else f"{MEASURED} again: {record.status} before"
