@@ -344,6 +344,20 @@ def corpus_label(name: str, noise: str | None, snr_db: float | None) -> str:
     return name if noise is None else f"{name}+{noise}{snr_db:g}dB"
 
 
+def cell_label(model: str, quant: object, device: object, dtype: object, noisy: str | None) -> str:
+    """A cell by itself: `nano-none-cpu-bfloat16-demo+white10dB`; older records have no type, and are fp32.
+
+    Args:
+        model: its label.
+        quant: name of the quantizer.
+        device: its name.
+        dtype: of what is not quantized.
+        noisy: the label of a corpus to which noise was added; None for any other.
+    """
+    stored = "" if dtype in (None, "float32") else f"-{dtype}"
+    return f"{model}-{quant}-{device}{stored}{f'-{noisy}' if noisy else ''}"
+
+
 class ProtocolConfig(_Part):
     """How every cell of a grid is measured."""
 
@@ -488,9 +502,8 @@ class RunConfig(_Part):
         """What a person calls the cell by itself, e.g. `nano-hqq_int4-cpu`; its type, where that is not fp32, and the
         corpus, where noise was added to it. In a list of cells `quantlab.records.labels` tells more.
         """
-        stored = "" if self.runtime.dtype == "float32" else f"-{self.runtime.dtype}"
-        heard = "" if self.dataset.noise.kind is None else f"-{self.dataset.label}"
-        return f"{self.model.label}-{self.quant.name}-{self.device.name}{stored}{heard}"
+        noisy = self.dataset.label if self.dataset.noise.kind else None
+        return cell_label(self.model.label, self.quant.name, self.device.name, self.runtime.dtype, noisy)
 
     @property
     def axes(self) -> str:

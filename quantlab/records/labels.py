@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from quantlab.config.schema import corpus_label, model_label
+from quantlab.config.schema import cell_label, corpus_label, model_label
 from quantlab.records.schema import Record
 
 Key = TypeVar("Key", bound=Hashable)
@@ -115,10 +115,9 @@ class Cell:
     @property
     def label(self) -> str:
         """The cell by itself, as `RunConfig.label`."""
-        dtype, noise = self.setting("runtime.dtype"), self.setting("dataset.noise.kind")
-        stored = "" if dtype in (None, "float32") else f"-{dtype}"
-        heard = "" if noise is None else f"-{self.dataset}"
-        return f"{self.model}-{self.setting('quant.name')}-{self.setting('device.name')}{stored}{heard}"
+        quant, device, dtype = (self.setting(key) for key in ("quant.name", "device.name", "runtime.dtype"))
+        noisy = self.dataset if self.setting("dataset.noise.kind") else None
+        return cell_label(self.model, quant, device, dtype, noisy)
 
 
 @cache

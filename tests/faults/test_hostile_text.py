@@ -27,7 +27,7 @@ from quantlab.report.plots import figures
 from quantlab.report.recommend import show
 from quantlab.report.recommend.choose import recommend as recommended
 from quantlab.report.recommend.judge import Limits
-from quantlab.report.summaries import summaries
+from quantlab.report.summaries import summaries, summary
 from quantlab.tracking import describe, view
 from quantlab.util.console import console, warn
 from quantlab.util.printable import markdown as as_markdown
@@ -178,7 +178,9 @@ def test_csv_holds_no_formula(root, capsys):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_text_is_a_formula_or_more_than_a_line(name):
-    written = flat.render(None, [{"cell_id": "a", "reason": HOSTILE[name], HOSTILE[name]: [1, HOSTILE[name]]}])
+    record = bad_result("failed", HOSTILE[name]).record
+    odd = record.model_copy(update={"environment": {HOSTILE[name]: [1, HOSTILE[name]]}})
+    written = flat.render([summary(odd)])
     check_plain(written)
     for line in csv.reader(io.StringIO(written)):
         assert not [
