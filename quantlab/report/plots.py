@@ -13,9 +13,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from quantlab.analysis.evidence import Comparison
 from quantlab.report import study
 from quantlab.report.cell_summary import CellSummary
+from quantlab.report.front import on_front
 from quantlab.report.study import Group
 from quantlab.report.wording import MB, rate_name
 from quantlab.stats.estimate import Estimate
@@ -149,11 +152,9 @@ def _reach(found: Estimate) -> list[list[float]] | None:
 
 def pareto(cells: Sequence[_Placed]) -> list[_Placed]:
     """The cells that no other beats in both WER and RTF as measured, fastest first."""
-    front: list[_Placed] = []
-    for cell in sorted(cells, key=lambda cell: cell.place):
-        if not front or cell.wer.value < front[-1].wer.value:
-            front.append(cell)
-    return front
+    x, y = np.array([cell.place for cell in cells]).T
+    best = on_front(x[None], y[None])[0]
+    return sorted((cell for cell, on in zip(cells, best, strict=True) if on), key=lambda cell: cell.place)
 
 
 def _spread(axes: Axes, values: Sequence[float]) -> None:

@@ -297,7 +297,10 @@ def test_a_warning_is_one_line(text, capsys):
 
 
 def test_figures_stay_figures_in_csv():
-    assert flat.render(None, [{"a": -1.5, "b": [-1, 0.5], "c": "-3"}]) == "a,b,c\n-1.5,-1;0.5,-3\n"
+    environment = {"a": -1.5, "b": [-1, 0.5], "c": "-3"}
+    odd = bad_result("failed", "").record.model_copy(update={"environment": environment})
+    [line] = csv.DictReader(io.StringIO(flat.render([summary(odd)])))
+    assert [line[f"environment.{name}"] for name in environment] == ["-1.5", "-1;0.5", "-3"]
 
 
 @pytest.mark.parametrize("kept", ["ünï", "日本語", "किताब", "نص عربي", "می‌خواهم", "a b", "🎧", "x²"])

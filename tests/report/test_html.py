@@ -18,13 +18,14 @@ from quantlab.data.readers.manifest import ASSETS
 from quantlab.records import storage
 from quantlab.records.schema import Noise
 from quantlab.report import html
+from quantlab.report.front import Candidate, front, on_front
 from quantlab.report.html import clips, sections, summary
 from quantlab.report.html.align import alignments
-from quantlab.report.html.front import Candidate, Estimate, front, on_front
 from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, packed, policy
 from quantlab.report.summaries import summaries
 from quantlab.scoring.normalise import normaliser
+from quantlab.stats.estimate import Estimate
 
 HOSTILE = '</script><img src=x onerror="document.title=`taken`"> & \u2028 <!--texts--> $title {{7*7}}'
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from quantlab.report import ranking, wording
 from quantlab.report.cell_summary import CellSummary
-from quantlab.report.html.front import Candidate, Front, front
+from quantlab.report.front import Candidate, Front, front
 from quantlab.report.ranking import Figure
 from quantlab.report.wording import between, estimate, megabytes, percent, points, three_digits
 from quantlab.stats.estimate import Estimate
