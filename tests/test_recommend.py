@@ -3,6 +3,7 @@ import json
 import math
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 
 import pytest
@@ -142,6 +143,20 @@ def test_without_a_baseline_or_text_the_command_that_settles_it_is_given():
     assert by_model["small"].reasons == ("random weights have no WER",)
     assert "model=small" in by_model["small"].command
     assert "weights" not in by_model["small"].command  # pretrained is the default
+
+
+def test_the_command_names_a_folder_that_stays(tmp_path, capsys):
+    one, other, packed = tmp_path / "one", tmp_path / "other", tmp_path / "packed.tar"
+    storage.write(one, result("none", "a"))
+    storage.write(other, result("hqq_int4", "b", model="tiny"))
+    with tarfile.open(packed, "w") as archive:
+        archive.add(other / "cells", "cells")
+    for roots, told in (([one, other], f"output_dir={one}"), ([packed, one], f"output_dir={one}"), ([packed], "")):
+        main([part for root in roots for part in ("--root", str(root))])
+        [line] = [line for line in capsys.readouterr().out.splitlines() if "quant=none,hqq_int4" in line]
+        assert told in line
+        assert "quantlab-records" not in line
+        assert ("output_dir" in line) == bool(told)
 
 
 def test_what_failed_falls_out_with_its_reason():

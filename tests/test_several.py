@@ -8,6 +8,7 @@ import pytest
 from synthetic import result
 
 from quantlab.records import several, storage
+from quantlab.report.summaries import summaries
 from quantlab.util.errors import ConfigError
 
 
@@ -86,6 +87,17 @@ def test_a_broken_record_is_named_by_its_own_place(roots):
     said = []
     with several.below(roots) as folder:
         storage.readable(folder, storage.recorded(folder), said.append)
+    assert [str(broken) in line for line in said] == [True]
+
+
+def test_a_broken_raw_file_is_named_by_its_own_place(roots):
+    broken = roots[1] / "cells" / "b1" / "utterances.jsonl"
+    broken.write_text("{")
+    said = []
+    with several.below(roots) as folder:
+        summaries(folder, on_unreadable=said.append)
+        with pytest.raises(ValueError, match=f"{broken}:1"):
+            storage.read_utterances(folder, "b1")
     assert [str(broken) in line for line in said] == [True]
 
 

@@ -36,9 +36,9 @@ def found(root):
 
 
 def test_one_bit_is_worse_and_eight_or_four_are_not_shown_to_be(found):
-    assert found["none"]["verdict"] == "baseline"
-    assert found["hqq_int1"]["verdict"] == "worse"
-    assert {found[quant]["verdict"] for quant in ("torch_int8", "bnb_nf4")} <= {"tied", "underpowered"}
+    assert found["none"].verdict == "baseline"
+    assert found["hqq_int1"].verdict == "worse"
+    assert {found[quant].verdict for quant in ("torch_int8", "bnb_nf4")} <= {"tied", "underpowered"}
 
 
 @pytest.mark.parametrize("quant", ["torch_int8", "bnb_nf4", "hqq_int1"])
@@ -62,7 +62,7 @@ def test_both_tests_agree(found, quant):
 def test_what_was_measured_is_verified_until_one_hypothesis_changes(root, found, capsys):
     assert main(["--root", str(root)]) == 0
     assert capsys.readouterr().out.startswith("4 records, ")
-    cell_id = found["bnb_nf4"]["cell_id"]
+    cell_id = found["bnb_nf4"].cell_id
     path = storage.cells_dir(root) / cell_id / "utterances.jsonl"
     before = path.read_bytes()
     first, *others = storage.read_utterances(root, cell_id)

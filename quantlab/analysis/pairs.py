@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from quantlab.records.cell_id import LIBRARIES, identity
 from quantlab.records.schema import Record, to_json
 from quantlab.records.several import Stored
-from quantlab.records.storage import RAW_BYTES, cells_dir
+from quantlab.records.storage import RAW_BYTES, cells_dir, lying
 from quantlab.stats.rates import Counts, Sample
 from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes
@@ -89,7 +89,7 @@ def read_scores(found: Iterable[Stored], warn: Warn) -> dict[str, Scores]:
             if scores is not None:
                 _see_that_they_add_up(item, scores)
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            warn(f"{path} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
+            warn(f"{lying(path)} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
         else:
             if scores is not None:
                 known[item.cell_id] = scores._replace(sample=samples.setdefault(scores.sample, scores.sample))

@@ -78,9 +78,10 @@ def command(
         dataset=dataset,
         split=split,
     )
+    output_dir = next((str(root) for root in roots if not root.is_file()), "mlruns")
     try:
         with several.below(roots) as root:
-            found = recommend(root, limits)
+            found = recommend(root, limits, output_dir)
     except NotRecordedError as error:
         below = " and ".join(map(str, roots))
         warn(f"{error.args[0]} (below {below}); measure some: quantlab -m quant=none,…")

@@ -214,8 +214,12 @@ def read(root: str | Path, cell_id: str) -> Record | None:
 
 
 def _no_record(path: Path, why: str) -> ValueError:
-    folder = path.parent.resolve() if path.parent.is_symlink() else path.parent  # `quantlab.records.several`
-    return ValueError(f"{folder / path.name} is no quantlab record: {why}; delete its folder to run the cell again")
+    return ValueError(f"{lying(path)} is no quantlab record: {why}; delete its folder to run the cell again")
+
+
+def lying(path: Path) -> Path:
+    """Where a file of a record lies, though it was read by a link that `quantlab.records.several` made."""
+    return path.parent.resolve() / path.name if path.parent.is_symlink() else path
 
 
 def _first(error: ValidationError) -> str:
@@ -270,10 +274,10 @@ def _lines(kind: type[Line], path: Path) -> Iterator[Line]:
     try:
         text = read_bytes(path, RAW_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise ValueError(f"{lying(path)} is no UTF-8 text: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): a hypothesis may hold U+2028
         try:
             if line:
                 yield kind.model_validate_json(line)
         except ValidationError as error:
-            raise ValueError(f"{path}:{number}: {_first(error)}") from None
+            raise ValueError(f"{lying(path)}:{number}: {_first(error)}") from None

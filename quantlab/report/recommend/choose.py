@@ -44,13 +44,16 @@ class Recommendation:
     notes: tuple[str, ...] = ()
 
 
-def recommend(source: Roots | Sequence[CellSummary], limits: Limits | None = None) -> Recommendation:
+def recommend(
+    source: Roots | Sequence[CellSummary], limits: Limits | None = None, output_dir: str | None = None
+) -> Recommendation:
     """The cell to deploy within limits.
 
     Args:
         source: the folder that holds the records (`output_dir` of the grid), several of them, or cells with their
             evidence.
         limits: None asks for an increase of at most 0.5 points of WER and nothing else.
+        output_dir: of the commands that would settle what is open; None is where each cell lies.
 
     Raises:
         NotRecordedError: no cell of that device, model, dataset or split is there.
@@ -60,7 +63,7 @@ def recommend(source: Roots | Sequence[CellSummary], limits: Limits | None = Non
     limits = limits or Limits()
     cells = [] if isinstance(source, str | Path) else [item for item in source if isinstance(item, CellSummary)]
     roots = source if isinstance(source, str | Path) else [item for item in source if isinstance(item, str | Path)]
-    return _recommend(_asked_for(cells, limits) if cells else _compared(roots, limits), limits)
+    return _recommend(_asked_for(cells, limits) if cells else _compared(roots, limits), limits, output_dir)
 
 
 def _compared(roots: Roots, limits: Limits) -> list[CellSummary]:
@@ -129,11 +132,11 @@ def _hint(there: Sequence[str]) -> str:
     return f"; recorded: {', '.join(there)}" if there else ""
 
 
-def _recommend(found: Sequence[CellSummary], limits: Limits) -> Recommendation:
+def _recommend(found: Sequence[CellSummary], limits: Limits, output_dir: str | None) -> Recommendation:
     kept, notes = _best_timed(found)
     called = names(kept)
     notes += tuple(f"{cells}: {what}" for cells, what in loops(kept, called))
-    findings = [judge(item, called[item.cell_id], limits) for item in kept]
+    findings = [judge(item, called[item.cell_id], limits, output_dir or str(item.root)) for item in kept]
     of: dict[Standing, tuple[Finding, ...]] = {
         standing: tuple(sorted((one for one in findings if one.standing == standing), key=_nearness))
         for standing in STANDINGS

@@ -114,10 +114,10 @@ def candidate(row: CellSummary, name: str, split: str | None = None) -> Candidat
     )
 
 
-def judge(row: CellSummary, name: str, limits: Limits) -> Finding:
+def judge(row: CellSummary, name: str, limits: Limits, output_dir: str) -> Finding:
     """The finding on one cell; WER is looked at only if everything that is simply counted is within its limit."""
     return judge_counted(row, name, limits) or _combined(
-        candidate(row, name, limits.split), [*_counted(row, limits), _wer(row, limits)]
+        candidate(row, name, limits.split), [*_counted(row, limits), _wer(row, limits, output_dir)]
     )
 
 
@@ -173,10 +173,10 @@ def _rtf(row: CellSummary, allowed: float) -> _Check:
     return _Check("underpowered" if high > allowed else "qualifies", reason)
 
 
-def _wer(row: CellSummary, limits: Limits) -> _Check:
+def _wer(row: CellSummary, limits: Limits, output_dir: str) -> _Check:
     change, allowed = row.increase("wer", limits.split), limits.max_wer_increase / 100
     if change is None or change.ci95 is None:
-        return _incomparable(row, limits.split)
+        return _incomparable(row, limits.split, output_dir)
     low, high = change.ci95
     where = "" if limits.split is None else f" in {limits.split}"
     close = any(0 < abs(end - allowed) < _HUNDREDTH for end in change.ci95)
@@ -191,9 +191,9 @@ def _wer(row: CellSummary, limits: Limits) -> _Check:
     return _Check("underpowered", reason, _more(row, limits.split, change, allowed), over=max(over, 0.0))
 
 
-def _incomparable(row: CellSummary, split: str | None) -> _Check:
+def _incomparable(row: CellSummary, split: str | None, output_dir: str) -> _Check:
     """Why the WER of a cell cannot be held against its baseline's, and the command that would change it."""
-    command = functools.partial(overrides.command, row.record.config, str(row.root))
+    command = functools.partial(overrides.command, row.record.config, output_dir)
     if row.settings.weights != "pretrained":
         return _Check("undecided", f"{row.settings.weights} weights have no WER", command=command(("model.weights",)))
     if split is not None and split not in row.splits:
