@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from data.conftest import hub_clone  # noqa: F401  a fixture
 from local_hub import Repository, serving
 
 from quantlab import models
+from quantlab.config.options import option
 from quantlab.records import storage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ def repositories(hub_clone):  # noqa: F811
     folders = {"model/tiny": models.ASSETS / "nano", "dataset/librispeech": hub_clone}
     found = {}
     for name, folder in folders.items():
-        asked = yaml.safe_load((ROOT / f"conf/{name}.yaml").read_text())
+        asked = option(*name.split("/"))
         found[asked["repo"]] = Repository(folder, asked["revision"])
     return found
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from quantlab import models
+from quantlab.config.options import option
 from quantlab.config.schema import Architecture, DatasetConfig, ModelConfig
 from quantlab.models import random_weights
 from quantlab.util.errors import ConfigError
@@ -29,7 +29,7 @@ TINY = Architecture(
 
 
 def from_yaml(kind, name, **keys):
-    return kind.model_validate(yaml.safe_load((CONF / f"{name}.yaml").read_text()) | keys)
+    return kind.model_validate({**option(*name.split("/")), **keys})
 
 
 def model_yaml(name, **keys):

@@ -3,13 +3,12 @@
 import shlex
 
 import pytest
-import yaml
 
 from quantlab.config import overrides
 from quantlab.config.hydra import composed
+from quantlab.config.options import names, option
 from quantlab.config.overrides import command
 from quantlab.config.parse import parse_config
-from quantlab.util.resources import shared_dir
 
 CLIP = {"test": {"config": "en", "split": "test"}}
 ASKED = [
@@ -69,12 +68,12 @@ NEEDED = {"manifest": {"path": "x"}, "librispeech_dir": {"path": "x"}, "server":
 @pytest.mark.parametrize("group", overrides.GROUPS)
 def test_every_option_is_told_by_its_name_alone(group):
     base = parse_config(_plain(of("device=cpu")[0]))
-    for path in (shared_dir("conf") / group).glob("*.yaml"):
-        needed = NEEDED.get(path.stem, {})
-        part = type(getattr(base, group)).model_validate(yaml.safe_load(path.read_text()) | needed)
+    for name in names(group):
+        needed = NEEDED.get(name, {})
+        part = type(getattr(base, group)).model_validate({**option(group, name), **needed})
         found = overrides.overrides(_plain(base) | {group: part.model_dump(mode="json")})
-        if path.stem != "auto":
-            assert found.get(group, path.stem) == path.stem
+        if name != "auto":
+            assert found.get(group, name) == name
             assert found.keys() - overrides.GROUPS == {f"{group}.{key}" for key in needed}
 
 

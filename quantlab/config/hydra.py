@@ -30,6 +30,7 @@ from omegaconf.resolvers import oc
 
 from quantlab.config import hydra_errors
 from quantlab.config import sweep as points_of
+from quantlab.config.options import BASE
 from quantlab.util.address import Address
 from quantlab.util.console import MISUSED, to_stdout
 from quantlab.util.errors import ConfigError
@@ -188,5 +189,5 @@ def _register() -> None:
 
 
 def _groups() -> set[str]:
-    """Those of `conf/` that quantlab reads; what is in its `hydra` are options of Hydra's own groups."""
-    return {path.name for path in shared_dir("conf").iterdir() if path.is_dir()} - {"hydra"}
+    """Those of `conf/` that quantlab reads; its `hydra` has options of Hydra's groups, its BASE has none."""
+    return {path.name for path in shared_dir("conf").iterdir() if path.is_dir()} - {"hydra", BASE}

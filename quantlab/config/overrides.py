@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from quantlab.config.options import names, option, read
 from quantlab.config.schema import AS_SHIPPED
 from quantlab.util.quoting import override, shell
 from quantlab.util.redact import HIDDEN
@@ -67,27 +64,21 @@ def overrides(config: Mapping[str, Any]) -> Overrides:
             chosen[group] = option
         further |= differing
     rest = {key: value for key, value in config.items() if key not in (*GROUPS, *_LEFT_OUT)}
-    further |= dict(_differing(_read(shared_dir("conf") / "config.yaml"), rest, ""))
+    further |= dict(_differing(read(shared_dir("conf") / "config.yaml"), rest, ""))
     return chosen | {key: value for key, value in further.items() if HIDDEN not in str(value)}
 
 
 def _nearest(group: str, part: Mapping[str, Any]) -> tuple[str, Overrides]:
     """The option from which least has to be changed; of equal ones that of the same name."""
     found = {
-        path.stem: dict(_differing(_read(path), part, f"{group}."))
-        for path in sorted((shared_dir("conf") / group).glob("*.yaml"))
-        if path.stem != "auto"  # which is resolved
+        name: dict(_differing(option(group, name), part, f"{group}."))
+        for name in names(group)
+        if name != "auto"  # which is resolved
     }
     if group == "quant" and part.get("library") == AS_SHIPPED:
         return AS_SHIPPED, {key: value for key, value in found[AS_SHIPPED].items() if key not in _READ_OFF}
     best = min(found, key=lambda option: (len(found[option]), option != part.get("name")))
     return best, found[best]
-
-
-@functools.cache
-def _read(path: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _differing(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from quantlab.config.options import option
 from quantlab.config.schema import Dtype
 from quantlab.report.cell_summary import CellSummary
-from quantlab.util.resources import shared_dir
 
 _FILE = Path(__file__).with_name("published.yaml")
 _CHANGES_NO_FIGURE = {"name", "backend"}  # of the keys of quant: kernels compute the same
@@ -184,14 +184,8 @@ def _same_settings(quant: Mapping[str, Any], item: Figures) -> bool:
     """Whether a cell's quantizer is as its option ships, or as the source says; older records lack newer keys."""
     if item.quant in (None, "none"):
         return item.quant == "none"
-    expected = _shipped(str(item.quant)) | item.settings
+    expected = {**option("quant", str(item.quant)), **item.settings}
     return all(quant[key] == expected.get(key) for key in quant if key not in _CHANGES_NO_FIGURE)
-
-
-@functools.cache
-def _shipped(quant: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((shared_dir("conf") / "quant" / f"{quant}.yaml").read_text(encoding="utf-8"))
-    return found
 
 
 def _flat(item: Figures, published: Published) -> Iterator[Figure]:

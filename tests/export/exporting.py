@@ -3,9 +3,8 @@
 import functools
 from pathlib import Path
 
-import yaml
-
 from quantlab.config.compose import compose
+from quantlab.config.options import names, option
 from quantlab.config.schema import ExportConfig, QuantConfig
 from quantlab.quantization import registry
 
@@ -23,7 +22,7 @@ ALIKE = set(
 
 def on_cpu():
     """The files of conf/quant that run on a CPU, but for ALIKE; k-quants do not fit nano, a file is no export."""
-    found = {path.stem: parsed(path.stem) for path in sorted((ROOT / "conf" / "quant").glob("*.yaml"))}
+    found = {name: parsed(name) for name in names("quant")}
     return [
         name
         for name, quant in found.items()
@@ -49,4 +48,4 @@ def configure(name, directory, *more):
 
 
 def parsed(name):
-    return QuantConfig.model_validate(yaml.safe_load((ROOT / "conf" / "quant" / f"{name}.yaml").read_text()))
+    return QuantConfig.model_validate(option("quant", name))

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 from transformers import WhisperForConditionalGeneration
 
+from quantlab.config.options import names, option
 from quantlab.config.schema import QuantConfig
 from quantlab.quantization import receipt, registry
 from quantlab.quantization.embedding import share
@@ -15,7 +15,7 @@ from quantlab.quantization.select import select
 from quantlab.records.schema import Receipt
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(path.stem for path in (ROOT / "conf" / "quant").glob("*.yaml"))
+CONFIGS = names("quant")
 
 
 @dataclass
@@ -34,8 +34,7 @@ def load_nano():
 
 def quant_config(config, /, **changes):
     """The QuantConfig of a file of conf/quant, with other values for some keys."""
-    raw = yaml.safe_load((ROOT / "conf" / "quant" / f"{config}.yaml").read_text())
-    return QuantConfig.model_validate(raw | changes)
+    return QuantConfig.model_validate({**option("quant", config), **changes})
 
 
 def quantize(model, quant, device="cpu"):

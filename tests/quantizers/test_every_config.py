@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import yaml
 from arithmetic import Shape, size_bytes
-from quantizing import CONFIGS, ROOT, generate
+from quantizing import CONFIGS, generate
 
+from quantlab.config.options import option
 from quantlab.config.schema import QuantConfig
 from quantlab.quantization import registry
 
@@ -23,7 +23,7 @@ def test_the_names_that_are_public_interface():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_yaml_names_every_key_so_that_hydra_can_override_it(name):
-    raw = yaml.safe_load((ROOT / "conf" / "quant" / f"{name}.yaml").read_text())
+    raw = option("quant", name)
     assert set(raw) == set(QuantConfig.model_fields)
     quant = QuantConfig.model_validate(raw)
     assert quant.name == name

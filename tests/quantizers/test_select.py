@@ -140,11 +140,12 @@ def test_everything_else_exists_on_cuda(name):
 
 def test_asking_imports_neither_torch_nor_a_library():
     code = (
-        "import sys, yaml, pathlib\n"
+        "import sys\n"
         "from quantlab.quantization import registry\n"
+        "from quantlab.config.options import names, option\n"
         "from quantlab.config.schema import QuantConfig\n"
-        f"for path in pathlib.Path({str(ROOT / 'conf' / 'quant')!r}).glob('*.yaml'):\n"
-        "    quant = QuantConfig.model_validate(yaml.safe_load(path.read_text()))\n"
+        "for name in names('quant'):\n"
+        "    quant = QuantConfig.model_validate(option('quant', name))\n"
         "    for device in ('cpu', 'cuda', 'mps'):\n"
         "        registry.get(quant.library).why_unsupported(quant, device)\n"
         "    registry.distributions(quant.library)\n"
