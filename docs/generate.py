@@ -220,6 +220,8 @@ def _fields(owner: griffe.Class, in_yaml: bool = False) -> str:
     else:
         rows = [_field(item) for item in fields]
         head = ["| field | type | default | |", "|---|---|---|---|"]
+    if not rows:
+        return ""
     return "\n".join(head + [f"| {' | '.join(part.replace('|', chr(92) + '|') for part in row)} |" for row in rows])
 
 

@@ -148,7 +148,7 @@ class CellSummary:
     record: Record
     evidence: Evidence = field(default_factory=Evidence)  # what its utterances say; nothing without them
     root: Path = Path("mlruns")  # where its raw files lie
-    published: tuple[Compared, ...] = ()
+    published: tuple[Compared, ...] = ()  # what others reported, beside what was measured here
 
     @property
     def cell_id(self) -> str:
