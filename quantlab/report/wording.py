@@ -274,13 +274,18 @@ def counted(called: Sequence[str]) -> str:
     return f"{len(called)} cells ({', '.join(called)})" if len(called) > 1 else called[0]
 
 
-def _once(told: Iterable[tuple[CellSummary, str]], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Cells and what is said of them, once for those that differ in no more than a number."""
+def together(told: Iterable[tuple[CellSummary, str]], called: Mapping[str, str]) -> Iterator[tuple[list[str], str]]:
+    """Cells by name and what is said of them, once for those that differ in no more than numbers."""
     found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for row, text in told:
         found.setdefault(tuple(_NUMBER.split(text)), []).append((called[row.cell_id], text))
     for some in found.values():
-        yield _some([name for name, _ in some]), _joined([text for _, text in some])
+        yield [name for name, _ in some], _joined([text for _, text in some])
+
+
+def _once(told: Iterable[tuple[CellSummary, str]], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """As `together`, many cells as their number."""
+    yield from ((_some(cells), what) for cells, what in together(told, called))
 
 
 def _some(called: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pages
 import pytest
-from compared import changed
+from compared import changed, compared
 from synthetic import bad_result, grid, result, split_result
 
 from quantlab.config.schema import DatasetConfig
@@ -284,6 +284,13 @@ def test_every_flag_and_every_reason_is_told(tmp_path):
     told = sections.not_measured(found)
     for row in found:
         assert row.ok or row.record.reason in told.replace("&#x27;", "'")
+
+
+def test_flags_that_differ_in_numbers_are_one_line_with_all_of_them():
+    clocks = ((1.2, 3.4), (0.9, 3.1))
+    cells = [changed(compared("hqq_int4", cell_id=f"c{low}"), noise=Noise(flags=(f"its clock varied between {low} and {high} GHz",)))
+             for low, high in clocks]  # fmt: skip
+    assert "<b>its clock varied between 0.9 to 1.2 and 3.1 to 3.4 GHz</b>" in sections.noise(cells)
 
 
 def test_random_weights_have_a_page_too(tmp_path):

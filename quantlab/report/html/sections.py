@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,12 +24,12 @@ from quantlab.report.wording import (
     rate_name,
     reference,
     sizes,
+    together,
     too_few,
     utterances,
 )
 
 _MOST = 5  # names in a sentence
-_FIGURE = re.compile(r"\d+(?:\.\d+)?")
 
 
 def title(rows: Sequence[CellSummary]) -> str:
@@ -177,25 +176,14 @@ def _card(
 def noise(rows: Sequence[CellSummary]) -> Html | None:
     """What disturbed the machine while cells were timed; never collapsed."""
     named = names(rows)
-    flagged: dict[tuple[str, ...], dict[str, str]] = {}  # flag without its figures → cell → flag
-    for row in rows:
-        for flag in row.flags:
-            flagged.setdefault(tuple(_FIGURE.split(flag)), {})[named[row.cell_id]] = flag
-    if not flagged:
+    lines = [
+        tag("li", tag("b", what), ": ", _some(list(dict.fromkeys(cells))))
+        for cells, what in together(((row, flag) for row in rows for flag in row.flags), named)
+    ]
+    if not lines:
         return None
-    lines = (
-        tag("li", tag("b", _together(list(cells.values()))), ": ", _some(list(cells))) for cells in flagged.values()
-    )
     heading = tag("h2", "⚠ The machine was disturbed while cells were timed")
     return tag("section", heading, tag("ul", lines), class_="warning", id="noise")
-
-
-def _together(flags: Sequence[str]) -> str:
-    """Flags that differ in one figure as one: `other processes took 16 to 83 % of the cores`."""
-    found = sorted((float(figure[0]), figure[0]) for flag in flags if (figure := _FIGURE.search(flag)))
-    if len(set(flags)) == 1 or not found:
-        return flags[0]
-    return _FIGURE.sub(f"{found[0][1]} to {found[-1][1]}", flags[0], count=1)
 
 
 def _some(cells: Sequence[str]) -> str:
