@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,8 @@ def run_program(program, folder, variables):
 
 
 def user_folder(folder):
-    """A user's folder: recordings of their own, and LibriSpeech as it is unpacked."""
+    """A user's folder: a checkpoint and recordings of their own, and LibriSpeech as it is unpacked."""
+    shutil.copytree(ROOT / "quantlab/assets/nano", folder / "my-whisper")
     clips = [json.loads(line) for line in (DEMO / "manifest.jsonl").open()][:2]
     lines = [{"audio": str(DEMO / clip["audio"]), "text": clip["text"]} for clip in clips]
     (folder / "my.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

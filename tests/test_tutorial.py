@@ -1,5 +1,7 @@
 """The tutorial from its first command to its last program, in one folder, on two utterances of each split."""
 
+import re
+
 import pytest
 from documents import blocks, environment, run, run_program
 
@@ -7,7 +9,7 @@ PAGE = "docs/tutorial/deploy.md"
 LESS = "dataset.limit=2 device.threads=1 tracking=off"
 # In place of `make demo`, which CI runs by itself: the baseline, and the cell that the page goes on with.
 STANDS_FOR = {
-    "make demo": f"python -m quantlab -m quant=none,quanto_int8_static {LESS}",
+    "make demo": f"quantlab -m quant=none,quanto_int8_static {LESS}",
     "source .venv/bin/activate": "true",
 }
 SAID = "daniel traveled from prague to london by ferry"
@@ -21,7 +23,7 @@ def steps(tmp_path_factory, shared_cache):
     for language, text in blocks(PAGE):
         if language == "sh":
             command = STANDS_FOR.get(text.strip(), text.strip())
-            less = f" {LESS}" if command.startswith("python -m quantlab ") and LESS not in command else ""
+            less = f" {LESS}" if re.match(r"quantlab (-m|quant=)", command) and LESS not in command else ""
             done.append((language, text, run(command + less, folder, variables)))
         elif language == "python":
             done.append((language, text, run_program(text, folder, variables)))
