@@ -10,6 +10,7 @@ import pytest
 from synthetic import grid
 
 from quantlab.cli import keys, main
+from quantlab.config.options import BASE
 from quantlab.config.parse import keys as every_key
 from quantlab.config.schema import RunConfig
 from quantlab.grid import run as grids
@@ -85,9 +86,8 @@ def test_the_help_names_every_command_and_every_group(arguments, capsys):
 
 def test_the_groups_are_those_that_are_composed():
     assert keys.groups()["quant"] == sorted(path.stem for path in (shared_dir("conf") / "quant").glob("*.yaml"))
-    assert set(keys.groups()) == {path.name for path in shared_dir("conf").iterdir() if path.is_dir()} - {"hydra"} | {
-        "experiment"
-    }
+    folders = {path.name for path in shared_dir("conf").iterdir() if path.is_dir()}
+    assert set(keys.groups()) == folders - {"hydra", BASE} | {"experiment"}
     assert "demo" in keys.groups()["experiment"]
 
 

@@ -97,7 +97,7 @@ def _corpora(configs: Sequence[RunConfig]) -> Iterator[Thing]:
         yield Thing("corpus", dataset.name, partial(_corpus, dataset))
 
 
-_UNCUT = {"limit": None, "channel": None, "noise": NoiseConfig(), "long": None, "chunk_overlap_s": None}
+_UNCUT = {"limit": None, "ids": None, "channel": None, "noise": NoiseConfig(), "long": None, "chunk_overlap_s": None}
 
 
 def _corpus(dataset: DatasetConfig) -> Place:

@@ -305,6 +305,9 @@ class DatasetConfig(_Part):
     limit: int | None = Field(
         default=None, gt=0, le=_MOST, description="utterances per split, the first ones in corpus order"
     )
+    ids: Annotated[Names, Field(min_length=1)] | None = Field(
+        default=None, description="these utterances alone, e.g. '[a,b]', in corpus order; null: all"
+    )
     language: Annotated[str, AfterValidator(_language)] = Field(default="en", description="a code of Whisper's")
     licence: str | None = Field(default=None, description="of the audio and its references, as their owner states it")
     nonspeech: bool = Field(

@@ -46,13 +46,13 @@ class Corpus:
 
 
 def open_corpus(dataset: DatasetConfig) -> Corpus:
-    """List the utterances of a corpus: the splits asked for, the first `limit` of each.
+    """List the utterances of a corpus: the splits asked for, of each those of `ids`, the first `limit` of them.
 
     Raises:
-        ConfigError: the path, the source, a split or a line of a manifest is wrong.
+        ConfigError: the path, the source, a split, an id or a line of a manifest is wrong.
         Unavailable: a hub corpus that is neither cached nor within reach.
     """
-    listing = reader(dataset.source)(dataset)
+    listing = _listed(dataset)
     splits = {
         split_name(name): tuple(
             item if dataset.source == "joined" else heard_by(dataset, item) for item in listing[name][: dataset.limit]
@@ -63,6 +63,25 @@ def open_corpus(dataset: DatasetConfig) -> Corpus:
         splits = {name: tuple(digested(digests, item) for item in split) for name, split in splits.items()}
     _check_ids(dataset, [item for split in splits.values() for item in split])
     return Corpus(dataset, _fingerprint(dataset, splits), splits)
+
+
+def _listed(dataset: DatasetConfig) -> Listing:
+    """The utterances by split; where ids are chosen, those alone, and the splits that have one of them.
+
+    Raises:
+        ConfigError: see `open_corpus`.
+    """
+    read = reader(dataset.source)
+    if dataset.ids is None:
+        return read(dataset)
+    whole = read(dataset.model_copy(update={"limit": None}))
+    wanted, names = set(dataset.ids), chosen_splits(dataset, whole)
+    found = {name: [item for item in whole[name] if item.id in wanted] for name in names}
+    if missing := wanted - {item.id for split in found.values() for item in split}:
+        like = next(item.id for name in names for item in whole[name])
+        strange = f"{dataset.name} has no utterance {shortened(min(missing))}"
+        raise ConfigError(f"dataset.ids: {strange}; its ids are like {shortened(like)}")
+    return {name: split for name, split in found.items() if split or dataset.splits is not None}
 
 
 def _fingerprint(dataset: DatasetConfig, splits: Listing) -> str:

@@ -56,6 +56,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     dataset, protocol = kept.get("dataset"), kept.get("protocol")
     if isinstance(protocol, Mapping) and not (isinstance(dataset, Mapping) and dataset.get("long") == "sequential"):
         kept["protocol"] = {key: value for key, value in protocol.items() if value or key not in LONG_FORM}
+    if isinstance(dataset, Mapping) and dataset.get("ids") is None:  # a later key
+        kept["dataset"] = {key: value for key, value in dataset.items() if key != "ids"}
     if isinstance(noise := kept.get("dataset", {}).get("noise"), Mapping):  # its recordings are in the fingerprint
         kept["dataset"]["noise"] = {key: value for key, value in noise.items() if key != "path"}
     return kept

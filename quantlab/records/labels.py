@@ -21,6 +21,7 @@ Key = TypeVar("Key", bound=Hashable)
 # Of what was heard: name → key of the resolved configuration.
 HEARD = {
     "limit": "dataset.limit",
+    "ids": "dataset.ids",
     "splits": "dataset.splits",
     "language": "dataset.language",
     "channel": "dataset.channel",
@@ -49,7 +50,11 @@ OF_FORMAT = frozenset({"quant.bits", "quant.granularity", "quant.group_size", "q
 # Change no figure, or are told otherwise.
 _NOT_TOLD = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
              "model.path", "dataset.path", "dataset.licence", "dataset.noise.path")  # fmt: skip
-_WITHOUT = {"splits": "all splits", "long": "long left out"}  # how null is said; else "no limit"
+_WITHOUT = {
+    "splits": "all splits",
+    "long": "long left out",
+    "ids": "all utterances",
+}  # how null is said; else "no limit"
 FINGERPRINT = 6  # hex digits that are shown
 _ID = 8  # of a cell id
 

@@ -9,8 +9,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from quantlab.config.compose import compose
 from quantlab.config.schema import DatasetConfig
 from quantlab.data import Corpus, open_corpus
+from quantlab.records.cell_id import identity
 from quantlab.util.errors import ConfigError
 
 from .conftest import RATE, manifest_config, tone, write_jsonl
@@ -28,6 +30,37 @@ def test_manifest(speech):
     assert listed(corpus) == {"one": ["a.wav", "b.flac"], "two": ["c.ogg", "d.oga", "e.mp3"]}
     first = corpus.splits["one"][0]
     assert (first.text, first.speaker, first.split) == ("clip a", "a", "one")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"ids": ("e.mp3", "b.flac")}, {"one": ["b.flac"], "two": ["e.mp3"]}),
+        ({"ids": ("b.flac",)}, {"one": ["b.flac"]}),
+        ({"ids": ("e.mp3", "d.oga"), "limit": 1}, {"two": ["d.oga"]}),
+        ({"ids": ("c.ogg",), "splits": ("two",)}, {"two": ["c.ogg"]}),
+    ],
+)
+def test_utterances_by_id(asked, found, speech):
+    corpus = open_corpus(manifest_config(speech, **asked))
+    assert listed(corpus) == found
+    assert corpus.fingerprint != open_corpus(manifest_config(speech)).fingerprint
+
+
+def test_an_id_that_is_not_there_is_named(speech):
+    with pytest.raises(ConfigError, match=r"dataset.ids: .* has no utterance 'x'; its ids are like 'a.wav'"):
+        open_corpus(manifest_config(speech, ids=("a.wav", "x")))
+    with pytest.raises(ConfigError, match=r"has no utterance 'a.wav'"):
+        open_corpus(manifest_config(speech, ids=("a.wav",), splits=("two",)))
+
+
+def test_a_cell_without_chosen_ids_is_the_one_that_it_was():
+    [config] = compose(["dataset.ids=null"])
+    [chosen] = compose(["dataset.ids=[a,b]"])
+    now, before = config.model_dump(mode="json"), config.model_dump(mode="json")
+    del before["dataset"]["ids"]
+    assert identity(now) == identity(before)
+    assert identity(chosen.model_dump(mode="json"))["dataset"]["ids"] == ["a", "b"]
 
 
 def test_manifest_defaults_and_foreign_keys(tmp_path):
