@@ -139,9 +139,7 @@ def _see_that_they_add_up(record: Record, scores: Scores) -> None:
     for name, stored in record.splits.items():
         chosen = splits == name
         found = [int(part[chosen].sum()) for part in (scores.counts.words, words, scores.counts.chars, chars)]
-        errors = [stored.substitutions, stored.deletions, stored.insertions]
-        told = [None if None in errors else sum(filter(None, errors)), stored.ref_words]
-        if found != [*told, stored.char_errors, stored.ref_chars]:
+        if found != [stored.errors, stored.ref_words, stored.char_errors, stored.ref_chars]:
             raise ValueError(f"its counts do not add up to those of split {shortened(name)} in record.json")
 
 
