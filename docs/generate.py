@@ -36,7 +36,6 @@ PAGES = {
     "quantlab/assets/demo/README.md": "docs/reference/demo.md",
     "quantlab/assets/nano/README.md": "docs/reference/nano.md",
 }  # files outside of docs/ that have a page of the site
-HELP_WIDTH = "100"  # columns
 CODE_WIDTH = 88  # columns that fit a page of the site
 SCHEMA = "quantlab.config.schema"
 IN_YAML = {
@@ -107,7 +106,7 @@ def commands(_: str, page: str) -> str:
 def _help(command: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *command.split(), "--help"],
-        env=os.environ | {"COLUMNS": HELP_WIDTH, "TERM": "dumb", "NO_COLOR": "1"},
+        env=os.environ | {"COLUMNS": str(CODE_WIDTH), "TERM": "dumb", "NO_COLOR": "1"},
         cwd=ROOT,
         capture_output=True,
         text=True,
