@@ -48,6 +48,10 @@ MANIFESTS = tuple(
 )  # fmt: skip
 SAME_FILE = tuple(how | {"dataset__path": f"{mark}/m.jsonl"} for how, mark in zip(MANIFESTS, "ef", strict=True))
 FOLDERS = tuple({"fingerprints": {"checkpoint": mark * 64}, "model__path": f"{mark}/tuned-{mark}"} for mark in "ef")
+FILES = tuple(
+    {"fingerprints": {"checkpoint": mark * 64}, "model__name": "base", "model__source": "hub", "model__path": path}
+    for mark, path in (("e", "base.pt"), ("f", "ggml-base.bin"))
+)
 SAME_FOLDER = tuple(how | {"model__path": f"{mark}/tuned"} for how, mark in zip(FOLDERS, "ef", strict=True))
 DTYPES = tuple({"runtime__dtype": dtype} for dtype in ("float32", "bfloat16"))
 LANGUAGES = tuple({"dataset__language": code} for code in ("en", "de"))
@@ -63,6 +67,7 @@ KINDS = {
     "manifests of one name": (SAME_FILE, ("eeeeee", "ffffff")),
     "checkpoint": (FOLDERS, ("tuned-e", "tuned-f")),
     "checkpoints of one name": (SAME_FOLDER, ("tuned eeeeee", "tuned ffffff")),
+    "files of one model": (FILES, ("base (base.pt)", "base (ggml-base.bin)")),
     "dtype": (DTYPES, ("-cpu", "-cpu-bfloat16")),
     "language": (LANGUAGES, ("language=en", "language=de")),
     "splits": (SPLITS, ("all splits", "splits=clean")),

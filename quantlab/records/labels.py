@@ -139,11 +139,19 @@ def of_record(record: Record) -> Cell:
 
 
 def checkpoints(cells: Sequence[Cell]) -> dict[str, str]:
-    """Cell id → model, with a part of its fingerprint where several checkpoints have this name."""
+    """Cell id → model; of several checkpoints of this name with their file's, or a part of their fingerprint."""
     found: dict[str, str] = {}
-    for model, some in grouped(cells, lambda cell: (cell.model, cell.setting("model.weights"))).items():
-        found |= _with_fingerprint(some, "checkpoint", {cell.id: model[0] for cell in some})
+    for some in grouped(cells, lambda cell: (cell.model, cell.setting("model.weights"))).values():
+        several = len({cell.mark("checkpoint") for cell in some} - {None}) > 1
+        named = {cell.id: _with_file(cell) if several else cell.model for cell in some}
+        found |= _with_fingerprint(some, "checkpoint", named)
     return found
+
+
+def _with_file(cell: Cell) -> str:
+    """`base (ggml-base.bin)`, where `model.path` says more than the model's name."""
+    file = PurePath(str(cell.setting("model.path") or "")).name
+    return f"{cell.model} ({file})" if file and file != cell.model else cell.model
 
 
 def corpora(cells: Sequence[Cell]) -> dict[str, str]:
