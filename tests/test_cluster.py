@@ -272,4 +272,4 @@ def test_offline_a_missing_model_says_how_to_fetch_it(tmp_path):
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert "openai/whisper-tiny" in done.stderr
-    assert "python -m quantlab.fetch model=tiny …" in done.stderr
+    assert "quantlab fetch model=tiny …" in done.stderr

@@ -81,8 +81,8 @@ def test_what_is_missing_offline_is_a_row_that_names_the_way_out(quantlab, monke
     assert quantlab(*CELL, *QUICK).returncode == 1
     assert quantlab("model=tiny", "dataset.limit=1", *QUICK).returncode == 1
     reasons = {record.setting("dataset.name"): record.reason for record in storage.read_all(quantlab.folder / "mlruns")}
-    assert "python -m quantlab.fetch dataset=librispeech" in reasons["librispeech"]
-    assert "python -m quantlab.fetch model=tiny" in reasons["demo"]
+    assert "quantlab fetch dataset=librispeech" in reasons["librispeech"]
+    assert "quantlab fetch model=tiny" in reasons["demo"]
     assert all("is not on this machine and HF_HUB_OFFLINE forbids" in reason for reason in reasons.values())
 
 

@@ -47,8 +47,8 @@ def as_asked(arguments):
 def pasted(line):
     """Every point of the grids that a printed line asks for."""
     commands = line.split(" && ")
-    assert all(part.startswith("python -m quantlab ") for part in commands)
-    return [config for part in commands for config in of(*shlex.split(part)[3:])]
+    assert all(part.startswith("quantlab ") for part in commands)
+    return [config for part in commands for config in of(*shlex.split(part)[1:])]
 
 
 @pytest.mark.parametrize("arguments", ASKED, ids=lambda arguments: arguments[-1])

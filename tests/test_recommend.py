@@ -138,7 +138,7 @@ def test_without_a_baseline_or_text_the_command_that_settles_it_is_given():
     by_model = {finding.cell.name.split("-")[0]: finding for finding in found.undecided}
     assert by_model["tiny"].reasons == ("no baseline (quant=none, all else equal) is recorded",)
     assert by_model["tiny"].command.startswith(
-        "python -m quantlab -m model=tiny quant=none,hqq_int4 device=cpu dataset=demo protocol=paper "
+        "quantlab -m model=tiny quant=none,hqq_int4 device=cpu dataset=demo protocol=paper "
     )
     assert by_model["small"].reasons == ("random weights have no WER",)
     assert "model=small" in by_model["small"].command
@@ -357,8 +357,8 @@ def test_it_fits_and_a_command_to_copy_is_whole(width):
     found = recommend([*careful_grid(), uncompared("hqq_int4", model="tiny", cell_id="lonely")], Limits())
     lines = show.text(found, width).splitlines()
     command = found.undecided[0].command
-    assert [line.strip() for line in lines if "python -m" in line] == [command]
-    assert all(len(line) <= width for line in lines if "python -m" not in line)
+    assert [line.strip() for line in lines if "quantlab -m" in line] == [command]
+    assert all(len(line) <= width for line in lines if "quantlab -m" not in line)
     assert "0.84 ±0.01" in show.text(found, width)
 
 

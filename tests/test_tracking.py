@@ -335,9 +335,7 @@ def test_where_to_look(root):
     server = TrackingConfig(name="server", uri="http://me:geheim@host:5000")
     assert tracking.ui_command("mlruns", server) == "http://***@host:5000"
     assert tracking.ui_command("mlruns", TrackingConfig(name="off")) is None
-    assert tracking.sync_command("my runs", server) == (
-        "python -m quantlab.sync --root 'my runs' --uri \"$MLFLOW_TRACKING_URI\""
-    )
+    assert tracking.sync_command("my runs", server) == ("quantlab sync --root 'my runs' --uri \"$MLFLOW_TRACKING_URI\"")
 
 
 def _no_table(cell_ids):

@@ -205,9 +205,7 @@ print(cells < 3, time.perf_counter() - begin < 10, "mlflow" in sys.modules)
     *said, last = done.stdout.splitlines()
     assert last == "True True False", done.stdout + done.stderr
     assert sum("connection refused" in line for line in said) == 1, "it is said once"
-    assert (
-        f"3 of 3 cells are not in MLflow; when it answers again: python -m quantlab.sync --root {tmp_path}" in said[-1]
-    )
+    assert f"3 of 3 cells are not in MLflow; when it answers again: quantlab sync --root {tmp_path}" in said[-1]
     assert said[-1].endswith('--uri "$MLFLOW_TRACKING_URI"'), "a printed address has no password"
     assert "geheim" not in done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""`python -m quantlab.sync` into a local store, and who may close a run."""
+"""`quantlab sync` into a local store, and who may close a run."""
 
 import json
 import os
@@ -115,7 +115,7 @@ def test_no_records_and_no_server_are_exit_code_1(tmp_path, capsys):
         taken.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
         assert sync.main(["--root", str(tmp_path), "--uri", uri]) == 1
-    assert f"run it again: python -m quantlab.sync --root {tmp_path} --uri {uri}" in capsys.readouterr().err
+    assert f"run it again: quantlab sync --root {tmp_path} --uri {uri}" in capsys.readouterr().err
 
 
 def test_misuse_is_exit_code_2_and_help_has_an_example(capsys):
@@ -227,7 +227,7 @@ def test_a_damaged_database_is_named_and_another_one_has_everything(root, damage
     assert f"{root}/mlflow.db is damaged (" in said
     assert "run it again" not in said
     command = said[said.index("mv ") :].strip()
-    assert command == f"mv {root}/mlflow.db {root}/mlflow.db.damaged && python -m quantlab.sync --root {root}"
+    assert command == f"mv {root}/mlflow.db {root}/mlflow.db.damaged && quantlab sync --root {root}"
     (root / "mlflow.db").rename(root / "mlflow.db.damaged")
     done = quantlab("--root", str(root), module="quantlab.sync")
     assert done.returncode == 0, done.stderr

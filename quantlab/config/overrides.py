@@ -46,7 +46,7 @@ def command(config: Mapping[str, Any], root: str, reset: tuple[str, ...] = ()) -
 def _line(found: Mapping[str, Any], sweep: Mapping[str, str] | None = None) -> str:
     sweep = sweep or {}
     arguments = [_argument(key, value) if key not in sweep else f"{key}={sweep[key]}" for key, value in found.items()]
-    return " ".join(["python -m quantlab", *(["-m"] if sweep else []), *map(shell, arguments)])
+    return " ".join(["quantlab", *(["-m"] if sweep else []), *map(shell, arguments)])
 
 
 def _argument(key: str, value: Any) -> str:

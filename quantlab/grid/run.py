@@ -278,8 +278,8 @@ def conclude(found: Sequence[CellSummary], grid: Grid) -> int:
             show(found)
     except OSError as error:  # the cells are recorded all the same
         written = False
-        display.say(f"the table cannot be written: {error.strerror}; python -m quantlab.report prints it again")
-    display.say(f"records  {storage.cells_dir(grid.root)}  (python -m quantlab.report --root {grid.root})")
+        display.say(f"the table cannot be written: {error.strerror}; quantlab report prints it again")
+    display.say(f"records  {storage.cells_dir(grid.root)}  (quantlab report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")
     for name, link in grid.outbox.links().items():

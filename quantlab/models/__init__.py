@@ -180,7 +180,7 @@ def special_tokens(model: ModelConfig) -> Tokens | None:
 
 def _ways_out(model: ModelConfig) -> str:
     return caches.told(_repo(model)) + (
-        f"fetch it where the hub is reachable, with the same arguments: python -m quantlab.fetch model={model.name} …; "
+        f"fetch it where the hub is reachable, with the same arguments: quantlab fetch model={model.name} …; "
         "or set model.path=FOLDER to a copy of it (model=nano ships with quantlab, and model.weights=random needs no "
         "checkpoint)"
     )

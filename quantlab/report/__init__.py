@@ -1,1 +1,1 @@
-"""Records → what people and programs read: `python -m quantlab.report`."""
+"""Records → what people and programs read: `quantlab report`."""

@@ -10,7 +10,7 @@ from quantlab.report.parts import Cell, Section, Table
 from quantlab.util.printable import printable
 
 _PROSE = r"p{0.4\textwidth}"
-_HEAD = "% needs \\usepackage{booktabs,graphicx}; written by python -m quantlab.report --format latex"
+_HEAD = "% needs \\usepackage{booktabs,graphicx}; written by quantlab report --format latex"
 _ESCAPED = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

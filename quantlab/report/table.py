@@ -1,4 +1,4 @@
-"""The table of a terminal: at the end of a grid, and from `python -m quantlab.report`."""
+"""The table of a terminal: at the end of a grid, and from `quantlab report`."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def sync_command(root: str | Path, tracking: TrackingConfig) -> str:
     uri = f'"${VARIABLE}"' if hides else shlex.quote(str(tracking.uri))
     place = f" --uri {uri}" if tracking.name == "server" else ""
     experiment = f" --experiment {shlex.quote(tracking.experiment)}" if tracking.experiment != "quantlab" else ""
-    return f"python -m quantlab.sync --root {shlex.quote(str(root))}{place}{experiment}"
+    return f"quantlab sync --root {shlex.quote(str(root))}{place}{experiment}"
 
 
 def _log(root: Path, tracking: TrackingConfig, cell_id: str, sweep: str, store: Store) -> None:

@@ -204,7 +204,7 @@ def _damaged(error: Exception, root: str | Path, tracking: TrackingConfig) -> Da
     path = shlex.quote(str(Path(root) / database(root).name))
     return Damaged(
         f"MLflow: {path} is damaged ({sign}); nothing that was measured is lost, as it is made from the records: "
-        f"mv {path} {path}.damaged && python -m quantlab.sync --root {shlex.quote(str(root))}"
+        f"mv {path} {path}.damaged && quantlab sync --root {shlex.quote(str(root))}"
     )
 
 

@@ -319,4 +319,4 @@ def test_what_cells_are_compared_with_is_called_what_it_is(stored, called, tmp_p
 
 
 def test_no_records():
-    assert "python -m quantlab" in html.page(None, [])
+    assert "quantlab -m quant" in html.page(None, [])

@@ -59,7 +59,7 @@ def test_what_runs_is_what_was_composed(slurm, monkeypatch):
     held_back = "hydra.launcher.additional_parameters={hold: true}"
     done = slurm.run(*ON, "quant=hqq_int8", GO_HOME, held_back, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "python -m quantlab.status --root mlruns" in done.stderr
+    assert "quantlab status --root mlruns" in done.stderr
     lines, code = slurm.status()
     assert (states(lines), code) == ({"nano-hqq_int8-cpu": "pending"}, 1)
     assert lines["nano-hqq_int8-cpu"]["detail"] == "JobHeldUser"

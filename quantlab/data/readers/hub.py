@@ -97,7 +97,7 @@ def _snapshot(dataset: DatasetConfig, revision: str | None, split: HubSplit, pat
     assert dataset.repo is not None  # _files sees to it
     ways_out = (
         "fetch it where the hub is reachable, with the same arguments: "
-        f"python -m quantlab.fetch dataset={dataset.name} …; or take another corpus: "
+        f"quantlab fetch dataset={dataset.name} …; or take another corpus: "
         "dataset=librispeech_dir dataset.path=FOLDER, dataset=manifest dataset.path=FILE, or dataset=demo"
     )
     return hub.snapshot(dataset.repo, revision, "dataset", patterns, lambda folder: _whole(folder, split), ways_out)

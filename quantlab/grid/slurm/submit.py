@@ -113,7 +113,7 @@ def _check_slurm() -> None:
 
 
 def _how_to_look(root: Path) -> str:
-    return f"look with: python -m quantlab.status --root {shlex.quote(str(root))}"
+    return f"look with: quantlab status --root {shlex.quote(str(root))}"
 
 
 def _by_id(records: Sequence[Record]) -> dict[str, Record]:

@@ -80,7 +80,7 @@ def words(path: Path, repo: str | None, revision: str | None) -> Words:
         other = f"fetch {repo}" if repo else "name the model, e.g. model=base, and fetch it"
         raise Unavailable(
             f"{path} has no tokenizer of its own: pip install openai-whisper, whose tokenizer is then taken; or "
-            f"{other} (python -m quantlab.fetch model=…, without model.path), whose tokenizer is then taken"
+            f"{other} (quantlab fetch model=…, without model.path), whose tokenizer is then taken"
         )
     return Words(found, hashlib.sha256(to_json([[end, sorted(texts.items())] for end, texts in
                                                 sorted(found.items())]).encode()).hexdigest())  # fmt: skip

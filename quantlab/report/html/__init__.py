@@ -13,7 +13,7 @@ from quantlab.report.html.payload import asset, data_block, packed, plotly, poli
 from quantlab.report.wording import rate_name, reference
 
 PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens at once
-EMPTY = "No records: measure something first, e.g. python -m quantlab -m quant=none,torch_int8"
+EMPTY = "No records: measure something first, e.g. quantlab -m quant=none,torch_int8"
 
 
 def page(
