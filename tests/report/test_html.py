@@ -2,15 +2,17 @@
 
 import base64
 import gzip
+import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pages
 import pytest
 from compared import changed, compared
-from synthetic import bad_result, grid, result, split_result
+from synthetic import QUANTS, bad_result, grid, result, split_result
 
 from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
@@ -211,6 +213,27 @@ def test_the_policy_allows_the_two_scripts_and_no_network():
 def test_nothing_of_ours_points_to_the_network():
     for name in ("page.html", "page.css", "main.js", "base.js", "cell.js", "scatter.js", "forest.js", "table.js"):
         assert not re.search(r"https?://|//cdn|@import|url\(", asset(name))
+
+
+# what others made
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [  # of the npm package plotly.js-basic-dist-min 4.1.1
+        ("plotly-basic.min.js", "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"),
+        ("plotly-basic.LICENSE", "8c45d9eaf50c2f72dd9c7ab9ef440788ba58a3538484b5c51c1f17d5128752e7"),
+    ],
+)
+def test_plotly_is_what_its_makers_published(name, digest):
+    assert hashlib.sha256((Path(html.__file__).parent / "assets" / name).read_bytes()).hexdigest() == digest
+
+
+def test_a_page_of_seven_cells_is_less_than_a_megabyte(tmp_path):
+    said, counts = pages.spoken(400), {}
+    for quant in QUANTS:
+        storage.write(tmp_path, pages.cell(quant, said, quant, counts))
+    assert len(html.page(summaries(tmp_path)).encode()) < 1_000_000
 
 
 # audio, groups, what is told
