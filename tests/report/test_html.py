@@ -12,6 +12,8 @@ import numpy as np
 import pages
 import pytest
 from compared import changed, compared
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from synthetic import QUANTS, bad_result, grid, result, split_result
 
 from quantlab.config.schema import DatasetConfig
@@ -23,8 +25,8 @@ from quantlab.report import html
 from quantlab.report.front import Candidate, front, on_front
 from quantlab.report.html import clips, sections, summary
 from quantlab.report.html.align import alignments
-from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, packed, policy
+from quantlab.report.html.templates import environment
 from quantlab.report.summaries import summaries
 from quantlab.scoring.normalise import normaliser
 from quantlab.stats.estimate import Estimate
@@ -181,12 +183,19 @@ def test_what_was_scored_and_what_was_written(tmp_path):
 # what others wrote
 
 
-def test_markup_escapes_by_default():
-    made = tag("p", HOSTILE, Html("<b>ours</b>"), [None, 3], title=HOSTILE, data_x="1", hidden=True, open=False)
-    assert "<img" not in made
-    assert made.count("<b>ours</b>3") == 1
-    assert ' data-x="1" hidden>' in made
-    assert join("a", None, "<") == "a&lt;"
+def test_templates_escape_by_default():
+    """In text and in attributes, and what cannot be seen is written out."""
+    template = environment().from_string('<p title="{{ x }}" class="{{ nothing }}">{{ ours }}{{ x }}</p>')
+    made = template.render(x=f"{HOSTILE}\x1b[31m\ud800\u202e", nothing=None, ours=Markup("<b>ours</b>"))
+    assert re.findall("<[^>]*>", made)[1:] == ["<b>", "</b>", "</p>"]
+    assert made.count('"') == 4
+    assert made.count(r"\x1b[31m\ud800\u202e") == 2
+    assert 'class=""' in made
+
+
+def test_a_name_that_a_template_is_not_given_is_an_error():
+    with pytest.raises(UndefinedError):
+        environment().from_string("{{ forgotten }}").render()
 
 
 def test_packed_data_cannot_leave_its_block():
@@ -211,7 +220,7 @@ def test_the_policy_allows_the_two_scripts_and_no_network():
 
 
 def test_nothing_of_ours_points_to_the_network():
-    for name in ("page.html", "page.css", "main.js", "base.js", "cell.js", "scatter.js", "forest.js", "table.js"):
+    for name in ("page.html.j2", "page.css", "main.js", "base.js", "cell.js", "scatter.js", "forest.js", "table.js"):
         assert not re.search(r"https?://|//cdn|@import|url\(", asset(name))
 
 
@@ -303,16 +312,19 @@ def test_every_flag_and_every_reason_is_told(tmp_path):
     found = summaries(tmp_path)
     flagged = changed(found[0], noise=Noise(flags=("another process took 30 % of the cores",)))
     found = [flagged, *found[1:]]
-    assert "another process took 30 % of the cores" in sections.noise(found)
-    told = sections.not_measured(found)
+    assert "another process took 30 % of the cores" in dict(sections.noise(found))
+    told = [reason for *_, reason in sections.not_measured(found)]
     for row in found:
-        assert row.ok or row.record.reason in told.replace("&#x27;", "'")
+        assert row.ok or row.record.reason in told
+    page = html.page(found)
+    assert all(re.search(rf'id="{part}"', page) for part in ("noise", "not-measured"))
 
 
 def test_flags_that_differ_in_numbers_are_one_line_with_all_of_them():
     flags = [f"its clock varied between {low} and {high} GHz" for low, high in ((1.2, 3.4), (0.9, 3.1))]
     cells = [changed(compared("hqq_int4", cell_id=flag[25]), noise=Noise(flags=(flag,))) for flag in flags]
-    assert "<b>its clock varied between 0.9 to 1.2 and 3.1 to 3.4 GHz</b>" in sections.noise(cells)
+    [(what, _)] = sections.noise(cells)
+    assert what == "its clock varied between 0.9 to 1.2 and 3.1 to 3.4 GHz"
 
 
 def test_random_weights_have_a_page_too(tmp_path):

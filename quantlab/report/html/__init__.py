@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
+
+from markupsafe import Markup
 
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html import details, grid, sections, summary, texts
-from quantlab.report.html.markup import Html, join, tag
 from quantlab.report.html.payload import asset, data_block, packed, plotly, policy, script
+from quantlab.report.html.templates import render
 from quantlab.report.wording import rate_name, reference
 
 PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens at once
@@ -32,42 +33,43 @@ def page(
         unread: lines about what could not be read.
     """
     if not rows:
-        return tag("p", EMPTY)
+        return f"<p>{EMPTY}</p>"
     without_texts = _filled(rows, unread, _blocks(rows))
     left = most_bytes - len(without_texts.encode("utf-8", "replace"))
     heard = texts.fitted([row for row in rows if row.ok], left, audio)
     blocks = [data_block("utterances", heard.utterances)]
     blocks += [data_block(f"heard-{cell}", text) for cell, text in heard.cells.items()]
-    return without_texts.replace("<!--texts-->", join(blocks))
+    return without_texts.replace("<!--texts-->", "".join(blocks))
 
 
-def _blocks(rows: Sequence[CellSummary]) -> Html:
+def _blocks(rows: Sequence[CellSummary]) -> Markup:
     kinds, of_cell = sections.environments(rows)
     state = summary.state(rows) | {"environments": kinds}
     for cell, number in of_cell.items():
         state["cells"][cell]["environment"] = number
     blocks = [data_block("state", packed(state))]
     blocks += [data_block(f"cell-{row.cell_id}", packed(details.of_cell(row))) for row in rows]
-    return join(blocks)
+    return Markup("").join(blocks)
 
 
-def _filled(rows: Sequence[CellSummary], unread: Sequence[str], blocks: Html) -> str:
-    return Template(asset("page.html")).substitute(
-        policy=tag("meta", http_equiv="Content-Security-Policy", content=policy()),
-        style=Html(asset("page.css")),
-        title=join(sections.title(rows)),
+def _filled(rows: Sequence[CellSummary], unread: Sequence[str], blocks: Markup) -> str:
+    filled = render(
+        "page",
+        policy=policy(),
+        style=Markup(asset("page.css")),
+        title=sections.title(rows),
         measured=sections.measured(rows),
         chips=sections.chips(rows),
+        noise=sections.noise(rows),
         short=sections.in_short(rows),
-        noise=sections.noise(rows) or "",
-        filters=sections.filters(rows),
+        choices=sections.choices(rows),
         table=grid.table(rows),
-        count=len(rows),
         reference=reference(rows),
         rate=rate_name(rows),
-        not_measured=sections.not_measured(rows) or "",
+        not_measured=sections.not_measured(rows),
         study=sections.study(rows, unread),
         blocks=blocks,
         plotly=data_block("plotly", plotly()[0]),
-        script=tag("script", Html(script())),
+        script=Markup(script()),
     )
+    return str(filled)

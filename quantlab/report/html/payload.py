@@ -9,8 +9,9 @@ import json
 from functools import cache
 from importlib.resources import files
 
-from quantlab.report.html.markup import Html, tag
-from quantlab.util.printable import printable_parts
+from markupsafe import Markup
+
+from quantlab.util.printable import printable, printable_parts
 
 _SCRIPTS = ("base.js", "labels.js", "scatter.js", "forest.js", "table.js", "words.js", "cell.js", "main.js")
 
@@ -28,9 +29,9 @@ def _compressed(data: bytes) -> str:
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
 
 
-def data_block(name: str, text: str) -> Html:
+def data_block(name: str, text: str) -> Markup:
     """A block that the browser keeps and never runs; `text` is `packed`."""
-    return tag("script", Html(text), type="application/octet-stream", id=name)
+    return Markup('<script type="application/octet-stream" id="{}">{}</script>').format(printable(name), text)
 
 
 @cache
