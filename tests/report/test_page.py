@@ -233,6 +233,24 @@ def test_axes_of_the_scatter_can_be_chosen(opened, large):
     assert page.locator("#scatter .scatterlayer .point").count() == 30
 
 
+def test_charts_of_few_cells_leave_no_blank_and_the_toolbar_covers_no_legend(opened, large):
+    """At any width, also after it changed, whatever is filtered."""
+    page = opened(large, width=600)
+    boxes = """() => [...document.querySelectorAll("main .chart")].map((chart) => {
+        const box = (part) => chart.querySelector(part)?.getBoundingClientRect();
+        return [chart.offsetHeight, chart._fullLayout.height, box(".modebar").bottom, box(".legend")?.top ?? Infinity];
+    })"""
+    page.get_by_label("Library").select_option("hqq")
+    page.get_by_label("Find").fill("base")
+    page.locator("#forest .ytick", has_text="tiny").first.wait_for(state="detached")
+    for width in (600, 1280, 320):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(400)
+        for there, drawn, toolbar, legend in page.evaluate(boxes):
+            assert there == drawn
+            assert toolbar < legend
+
+
 def test_failed_cells_have_a_sheet_with_their_reason(opened, large):
     page = opened(large)
     page.locator("#not-measured li", has_text="oom").locator("a").click()

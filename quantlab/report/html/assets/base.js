@@ -114,6 +114,7 @@ const CONFIG = {
 
 async function draw(id, traces, more) {
   const chart = $(id);
+  if (more.height) chart.style.height = chart.style.minHeight = `${more.height}px`; // no blank space below few cells
   await Plotly.react(chart, traces, layout(more), CONFIG);
   if (!chart.dataset.listens) {
     chart.dataset.listens = "yes";
