@@ -53,6 +53,7 @@ def pytest_collection_modifyitems(items):
 # but for one, which tells how often it was asked.
 FAULTS = """
 import ctypes, multiprocessing, os, signal, time
+from quantlab.data.readers.manifest import read_shipped
 from quantlab.quantization.backends import torch as real
 
 class Fault:
@@ -76,16 +77,20 @@ def _lazy(model, *_): return model
 
 hang, segfault, kill, exit_, raise_, memory, lazy = map(Fault, (_hang, _segfault, _kill, _exit, _raise, _memory, _lazy))
 
-def _written_down(quant):
+def _written_down(what):
     with open(os.environ["QUANTLAB_WITNESS"], "a") as file:
-        file.write(f"{quant.library} {quant.target}\\n")
+        file.write(f"{what}\\n")
+
+def read(dataset):  # the shipped corpus, which writes down every time that it is listed
+    _written_down(dataset.name)
+    return read_shipped(dataset.model_copy(update={"source": "shipped"}))
 
 def _witness(model, quant, *rest):
-    _written_down(quant)
+    _written_down(f"{quant.library} {quant.target}")
     return real.setup(model, quant, *rest)
 
 def _failing_witness(model, quant, *rest):
-    _written_down(quant)
+    _written_down(f"{quant.library} {quant.target}")
     time.sleep(4)
     raise ValueError("seen, and failed")
 
@@ -105,6 +110,9 @@ memory = quantlab_faults:memory
 lazy = quantlab_faults:lazy
 witness = quantlab_faults:witness
 failing_witness = quantlab_faults:failing_witness
+
+[quantlab.datasets]
+witness = quantlab_faults:read
 """
 
 

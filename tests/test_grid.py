@@ -62,9 +62,12 @@ def test_impossible_combination_is_a_row_and_no_failure(quantlab):
     assert done.returncode == 0, done.stderr
 
 
-def test_second_run_measures_nothing_again(quantlab):
-    command = ("-m", "quant=none,torch_int8", "device=cpu", *SMALL)
+def test_second_run_measures_nothing_again(quantlab, monkeypatch):
+    listed = quantlab.folder / "listed"
+    monkeypatch.setenv("QUANTLAB_WITNESS", str(listed))
+    command = ("-m", "quant=none,torch_int8", "dataset.source=witness", "device=cpu", *SMALL)
     assert quantlab(*command).returncode == 0
+    assert listed.read_text() == "demo\n", "a corpus is listed once, however many cells and processes hear it"
     before = {path: path.stat().st_mtime_ns for path in (quantlab.folder / "mlruns").rglob("*.json*")}
     start = time.monotonic()
     again = quantlab(*command)

@@ -10,11 +10,14 @@ from importlib.metadata import EntryPoint, entry_points
 
 from quantlab.config.schema import DatasetConfig
 from quantlab.data.noise import noise_facts
-from quantlab.data.readers.hub import read_hub
-from quantlab.data.readers.joined import read_joined
+from quantlab.data.readers.array import Array
+from quantlab.data.readers.hub import Row, read_hub
+from quantlab.data.readers.joined import Joined, read_joined
 from quantlab.data.readers.librispeech import read_librispeech
 from quantlab.data.readers.manifest import read_manifest, read_shipped
 from quantlab.data.utterance import (
+    Audio,
+    File,
     Listing,
     Reader,
     Utterance,
@@ -43,6 +46,25 @@ class Corpus:
     dataset: DatasetConfig
     fingerprint: str  # of every utterance selected: id, reference, speaker, audio; of the noise, if any; hex
     splits: Mapping[str, tuple[Utterance, ...]]
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether audio that is decoded later, in another process, is known to be the audio that was listed.
+
+        It is where each file was hashed, as features refuse one that has changed, and where the listing or the table
+        behind it holds the samples. What else a reader of another package may call is known to that package alone.
+        """
+        return all(_is_pinned(item.audio) for split in self.splits.values() for item in split)
+
+    def fingerprint_now(self) -> str:
+        """`fingerprint`, of this listing and of the noise as it lies there now."""
+        return _fingerprint(self.dataset, self.splits)
+
+
+def _is_pinned(audio: Audio) -> bool:
+    if isinstance(audio, Joined):
+        return all(_is_pinned(part.audio) for part in audio.parts)
+    return isinstance(audio, Array | Row) or (isinstance(audio, File) and audio.digest is not None)
 
 
 def open_corpus(dataset: DatasetConfig) -> Corpus:

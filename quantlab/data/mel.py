@@ -156,9 +156,9 @@ def _check_unchanged(source: _Source, key: str) -> None:
         for item in (part for utterance in source.utterances for part in _parts(utterance)):
             audio = item.audio
             if isinstance(audio, File) and audio.digest not in (None, file_digest(digests, audio.path)):
-                raise ConfigError(f"{audio.path} changed while it was read: run again")
+                raise ConfigError(f"{audio.path} changed after it was listed: run again")
     if source.key != key:
-        raise ConfigError(f"the noise in {source.dataset.noise.path} changed while it was read: run again")
+        raise ConfigError(f"the noise in {source.dataset.noise.path} changed after it was listed: run again")
 
 
 def _parts(utterance: Utterance) -> Sequence[Utterance]:

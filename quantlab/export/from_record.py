@@ -8,14 +8,13 @@ from pathlib import Path
 
 from quantlab.config.parse import parse_config
 from quantlab.config.schema import AS_SHIPPED, RunConfig
-from quantlab.data import open_corpus
 from quantlab.data.speech import split_batches
 from quantlab.engines.clocks import Clocks
 from quantlab.export.place import staged
 from quantlab.export.verified import DecodedBatch, evenly_spaced, export_verified
 from quantlab.models.folder import some
 from quantlab.recogniser.assemble import Assembled, assemble, prepared
-from quantlab.recogniser.fingerprints import cell_id, fingerprints
+from quantlab.recogniser.fingerprints import identify
 from quantlab.records import storage
 from quantlab.records.schema import Exported, Record, Utterance
 from quantlab.util.errors import ConfigError, ExportError
@@ -36,11 +35,12 @@ def export_from_record(root: Path, record: Record, directory: str) -> Exported:
     if record.setting("quant.library") == AS_SHIPPED:
         raise ExportError(f"quant={AS_SHIPPED} is a file already: {record.setting('model.path')}")
     config = _config(record, directory)
-    if cell_id(config, fingerprints(config, open_corpus(config.dataset))) != record.cell_id:
+    known = identify(config)
+    if known.id != record.cell_id:
         raise ExportError("its checkpoint, its corpus or the libraries have changed since: measure it again")
     with prepared(config) as device, staged(directory) as staging:
         assert staging is not None
-        made = assemble(config, device, Clocks(device), staging)
+        made = assemble(config, device, Clocks(device), staging, known.corpus)
         batches = evenly_spaced(list(split_batches(made.speech.measured, made.decoder.decoding.batch_size)))
         heard = [DecodedBatch(part.speech, made.decoder.generate(part.speech)[0]) for part in batches]
         _compare(storage.read_utterances(root, record.cell_id), config, made, heard)

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from quantlab import models
 from quantlab.config.schema import AS_SHIPPED, ModelConfig, RunConfig
-from quantlab.data import open_corpus
+from quantlab.data import Corpus, open_corpus
 from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.quantization import registry
 from quantlab.quantization.backends.as_shipped import read_off, why_not_so
 from quantlab.quantization.base import AnyQuantizer
-from quantlab.recogniser.fingerprints import fingerprints, library_versions, resolve
+from quantlab.recogniser.fingerprints import Identity, fingerprints, library_versions, resolve
 from quantlab.records import labels
 from quantlab.records.cell_id import LONG_FORM, hashed
 from quantlab.records.schema import Status, to_json
@@ -46,11 +46,17 @@ class Cell:
     versions: dict[str, str] = field(default_factory=dict)  # of the libraries behind its figures
     refusal: Refusal | None = None
     name: str = ""  # among the cells of its grid
+    corpus: Corpus | None = field(default=None, repr=False, compare=False)  # None: listed where it is decoded
 
     @property
     def label(self) -> str:
         """What a person calls it."""
         return self.name or self.config.label
+
+    @property
+    def identity(self) -> Identity:
+        """What the process that measures it needs not find out again."""
+        return Identity(self.id, self.fingerprints, self.versions, self.corpus)
 
 
 def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
@@ -80,7 +86,12 @@ def _check_any(cells: Sequence[Cell]) -> None:
 def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
     """What makes a cell of a configuration; cells that share checkpoint and corpus have them hashed once."""
     corpora = _once(open_corpus, lambda dataset: dataset.model_dump_json())
-    identify = _once(lambda config: fingerprints(config, corpora(config.dataset)), _sources)
+
+    def identified(config: RunConfig) -> tuple[dict[str, str], Corpus]:
+        corpus = corpora(config.dataset)
+        return fingerprints(config, corpus.fingerprint), corpus
+
+    identify = _once(identified, _sources)
     tokens = _once(models.special_tokens, lambda model: model.model_dump_json())
     where = site or here()
     return lambda config: _cell(resolve(config, where), identify, tokens, where)
@@ -88,14 +99,15 @@ def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
 
 def _cell(
     config: RunConfig,
-    identify: Callable[[RunConfig], dict[str, str]],
+    identify: Callable[[RunConfig], tuple[dict[str, str], Corpus]],
     tokens: Callable[[ModelConfig], Tokens | None],
     site: Site,
 ) -> Cell:
     marks: dict[str, str] = {}
+    corpus = None
     try:
         config = read_off(config)
-        marks = identify(config)
+        marks, corpus = identify(config)
         if (known := tokens(config.model)) is not None:
             check_language(known.languages, config.dataset.language, f"model {config.model.label}")
             if config.dataset.long == "sequential":
@@ -113,7 +125,9 @@ def _cell(
     except OSError as error:  # a path that no file system holds, or that may not be looked into
         raise ConfigError(printable(f"{config.label}: {shortened(error.filename)}: {error.strerror}")) from None
     versions = library_versions(config)
-    return Cell(hashed(config.model_dump(mode="json"), marks, versions), config, marks, versions, refusal)
+    id = hashed(config.model_dump(mode="json"), marks, versions)
+    listed = corpus if corpus and corpus.is_pinned else None
+    return Cell(id, config, marks, versions, refusal, corpus=listed)
 
 
 def _refusal(config: RunConfig, site: Site) -> Refusal | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # quantlab.measurement.cell imports torch, which is not for t
     from multiprocessing.context import ForkServerProcess
 
     from quantlab.measurement.cell import Progress
+    from quantlab.recogniser.fingerprints import Identity
 
 # to stop, that the time limit is near, that the terminal is closed
 SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
@@ -59,7 +60,9 @@ class Runner(Protocol):
 
     def start(self) -> None: ...
 
-    def run(self, config: RunConfig, log: Path, progress: Progress) -> CellResult | Failure: ...
+    def run(
+        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None = None
+    ) -> CellResult | Failure: ...
 
 
 class Workers:
@@ -90,18 +93,21 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         process.join()
 
-    def run(self, config: RunConfig, log: Path, progress: Progress) -> CellResult | Failure:
+    def run(
+        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None = None
+    ) -> CellResult | Failure:
         """Measure a cell in a process of its own.
 
         Args:
             config: the cell; `timeout_s` bounds the whole of it.
             log: the file that gets what the cell and its libraries print.
             progress: called in this process with what the cell reports.
+            known: see `run_cell`.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = self._context.Pipe()
         oom_kills = _oom_kills()
-        process = self._context.Process(target=_work, args=(config, str(log), theirs))
+        process = self._context.Process(target=_work, args=(config, str(log), theirs, known))
         try:
             with _without_main():
                 process.start()
@@ -153,12 +159,12 @@ def _room_for_a_socket() -> Iterator[None]:
         tempfile.tempdir = chosen
 
 
-def attempt(config: RunConfig, progress: Progress) -> CellResult | Failure:
+def attempt(config: RunConfig, progress: Progress, known: Identity | None = None) -> CellResult | Failure:
     """`run_cell`, with whatever it raises turned into a failure."""
     from quantlab.measurement.cell import run_cell
 
     try:
-        return run_cell(config, progress)
+        return run_cell(config, progress, known)
     except Exception as error:
         return Failure(
             status=_status(error),
@@ -262,7 +268,7 @@ def _nothing() -> None:
     """The target of the process that only waits for the server's imports."""
 
 
-def _work(config: RunConfig, log: str, pipe: Connection) -> None:
+def _work(config: RunConfig, log: str, pipe: Connection, known: Identity | None) -> None:
     """What the cell's process does."""
     _start_process_group()
     _exit_with_parent()
@@ -270,7 +276,7 @@ def _work(config: RunConfig, log: str, pipe: Connection) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable()
-    pipe.send(attempt(config, _throttled(lambda stage, done, total: pipe.send((stage, done, total)))))
+    pipe.send(attempt(config, _throttled(lambda stage, done, total: pipe.send((stage, done, total))), known))
     pipe.close()
     sys.stdout.flush()
     leaving: Any = util  # what is private has no types

@@ -214,9 +214,9 @@ class Grid:
             outcome: CellResult | Failure = Failure(cell.refusal.status, cell.refusal.reason)
         elif self.workers:
             log = self.root / "logs" / f"{cell.id}.log"
-            outcome = self.workers.run(cell.config, log, self.display.update)
+            outcome = self.workers.run(cell.config, log, self.display.update, cell.identity)
         else:
-            outcome = attempt(cell.config, self.display.update)
+            outcome = attempt(cell.config, self.display.update, cell.identity)
         return self._store(_finished(outcome, cell, time.perf_counter() - start), cell)
 
     def _store(self, result: CellResult, cell: Cell) -> Record:

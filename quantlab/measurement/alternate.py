@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from quantlab.config.schema import RunConfig
+from quantlab.data import Corpus
 from quantlab.engines.clocks import Clocks
 from quantlab.measurement.interleave import (
     SHARES,
@@ -49,11 +50,12 @@ def must_alternate(config: RunConfig, baseline_bytes: int, device: torch.device)
     return size_bytes * HEADROOM > free
 
 
-def alternate_processes(config: RunConfig, batches: int, progress: Progress) -> Iterator[Batch]:
+def alternate_processes(config: RunConfig, corpus: Corpus | None, batches: int, progress: Progress) -> Iterator[Batch]:
     """Time both models in processes of their own, free-running and at fixed length.
 
     Args:
         config: of the cell, resolved. Its own model has to be out of memory.
+        corpus: as it was listed; None: each process lists it.
         batches: how many the corpus has.
         progress: called between rounds.
 
@@ -61,10 +63,10 @@ def alternate_processes(config: RunConfig, batches: int, progress: Progress) -> 
         The timed calls, in order; those of a round have the same `block`.
     """
     budget = Budget(config.protocol.budget_s, progress)
-    yield from run_until_converged(_rounds(config, batches), config.protocol.rel_ci, budget.left)
+    yield from run_until_converged(_rounds(config, corpus, batches), config.protocol.rel_ci, budget.left)
 
 
-def _rounds(config: RunConfig, batches: int) -> Iterator[list[Batch]]:
+def _rounds(config: RunConfig, corpus: Corpus | None, batches: int) -> Iterator[list[Batch]]:
     configs: dict[Side, RunConfig] = {"cell": config, "baseline": config.of_baseline()}
     spawn = multiprocessing.get_context("spawn")  # a fork would hand down the memory that is to be free
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
@@ -73,15 +75,15 @@ def _rounds(config: RunConfig, batches: int) -> Iterator[list[Batch]]:
             yield [
                 call
                 for side in side_order(block)
-                for call in pool.submit(_segment, configs[side], side, chosen, block).result()
+                for call in pool.submit(_segment, configs[side], corpus, side, chosen, block).result()
             ]
 
 
-def _segment(config: RunConfig, side: Side, chosen: Sequence[int], block: int) -> list[Batch]:
+def _segment(config: RunConfig, corpus: Corpus | None, side: Side, chosen: Sequence[int], block: int) -> list[Batch]:
     """What one process does: the model as its cell has it, warm, timed on a few batches."""
     with prepared(config) as device:
         clocks = Clocks(device)
-        made = assemble(config, device, clocks)
+        made = assemble(config, device, clocks, corpus=corpus)
         warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
         found = shuffled_batches(made.speech.measured, made.decoder.decoding.batch_size, config.seed)
         calls = []

@@ -30,7 +30,7 @@ from quantlab.measurement.recordings import scored
 from quantlab.measurement.timing import Side, free_running
 from quantlab.quantization.backends.as_shipped import read_off
 from quantlab.recogniser.assemble import Assembled, assemble, prepared, torch_engine, warm_up
-from quantlab.recogniser.fingerprints import cell_id, fingerprints, resolve
+from quantlab.recogniser.fingerprints import Identity, check_unchanged, identify, resolve
 from quantlab.records.figures import fixed_work, speed, split_result
 from quantlab.records.schema import (
     Batch,
@@ -59,12 +59,17 @@ class Decoded:
     tokens: list[list[int]]
 
 
-def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: None) -> CellResult:
+def run_cell(
+    config: RunConfig, progress: Progress = lambda stage, done, total: None, known: Identity | None = None
+) -> CellResult:
     """Quantize a recogniser and measure it on a corpus.
 
     Args:
         config: the cell; `auto` and null are resolved for this machine first.
         progress: called between batches, never inside the timed region.
+        known: the cell's id and fingerprints, and its corpus as it was listed, as a grid has found them out; None:
+            they are found out first. Whichever, they are compared with what lies there once the model is loaded, and
+            again when all is measured, so that a record never has the hash of one file and the figures of another.
 
     Returns:
         The record and its raw samples; nothing is written but the model, where `export.dir` asks for it.
@@ -72,22 +77,26 @@ def run_cell(config: RunConfig, progress: Progress = lambda stage, done, total: 
     Raises:
         NotQuantizedError: the model is not what the configuration asked for.
         Unavailable: the checkpoint or the corpus is neither here nor on a hub that can be reached.
-        ConfigError: a name in the configuration does not exist in the model or the corpus.
+        ConfigError: a name in the configuration does not exist in the model or the corpus; or checkpoint, corpus or
+            libraries have changed meanwhile.
     """
     config = read_off(resolve(config))
+    known = known or identify(config)
     with prepared(config) as device:
         try:
             with staged(config.export.dir) as staging:
-                return _run(config, device, progress, staging)
+                return _run(config, known, device, progress, staging)
         except (OSError, ExportError) as error:
             if config.export.dir is None:
                 raise
             problem = f"{type(error).__name__}: {error}"
-        done = _run(config, device, progress, None)  # figures are good whatever becomes of the model
+        done = _run(config, known, device, progress, None)  # figures are good whatever becomes of the model
     return done.model_copy(update={"exported": Exported(folder=config.export.dir, problem=problem)})
 
 
-def _run(config: RunConfig, device: torch.device, progress: Progress, staging: Path | None) -> CellResult:
+def _run(
+    config: RunConfig, known: Identity, device: torch.device, progress: Progress, staging: Path | None
+) -> CellResult:
     clocks, memory = Clocks(device, lambda stage: progress(stage, 0, 0)), Memory(device)
     energy, machine = Meter(device), Monitor(device)
 
@@ -96,7 +105,8 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
         machine.sample()
         energy.sample()
 
-    made = assemble(config, device, clocks, staging)
+    made = assemble(config, device, clocks, staging, known.corpus)
+    check_unchanged(config, known, made.corpus)
     warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
     environment = describe(config, device)
     machine.start()
@@ -116,19 +126,17 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     utterances, doubts = _score(decoded, made, scoring)
 
     corpus, speech, evidence = made.corpus, made.speech, made.receipt
-    marks = fingerprints(config, corpus)
-    id = cell_id(config, marks)
     exported = None
     if staging is not None:
         between_batches("export", 0, 0)
         exported = export_verified(
-            config, id, made, staging, device, [DecodedBatch(item.speech, item.tokens) for item in decoded]
+            config, known.id, made, staging, device, [DecodedBatch(item.speech, item.tokens) for item in decoded]
         )
     batches = [item.batch for item in decoded]
     if config.protocol.interleave and must_alternate(config, evidence.baseline_bytes, device):
         del made  # two models do not fit
         _free(device)
-        batches += alternate_processes(config, len(batches), between_batches)
+        batches += alternate_processes(config, corpus if corpus.is_pinned else None, len(batches), between_batches)
     elif config.protocol.interleave:
         between_batches("load the baseline", 0, 0)
         baseline = _resident_baseline(config, made, device)
@@ -140,13 +148,14 @@ def _run(config: RunConfig, device: torch.device, progress: Progress, staging: P
     compilation = _compilation(config, warm, late)
     noise = _flagged(machine.read(), compilation)
 
+    check_unchanged(config, known, corpus)
     rel_ci = config.protocol.rel_ci
     record = Record(
-        cell_id=id,
+        cell_id=known.id,
         status="ok",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.model_dump(mode="json"),
-        fingerprints=marks,
+        fingerprints=dict(known.fingerprints),
         original=models.recorded(config.model),
         environment=environment,
         receipt=evidence,

@@ -39,13 +39,15 @@ class Checkpoint:
     tokenizer: WhisperTokenizer | None  # null when weights are random: there is no text to make
 
 
-def fingerprint(model: ModelConfig, seed: int, quantized_too: bool = False) -> str:
+def fingerprint(model: ModelConfig, seed: int, quantized_too: bool = False, checked: bool = False) -> str:
     """What weights and text depend on, without loading them: content, commit, or architecture and seed.
 
     Args:
         model: which.
         seed: of random weights.
         quantized_too: see `locate`.
+        checked: the folder was found sound before, and is only asked whether its content is still the same: what the
+            file system tells of each file decides that, see `files.Digests`.
 
     Raises:
         ConfigError: the folder does not hold a checkpoint.
@@ -54,7 +56,7 @@ def fingerprint(model: ModelConfig, seed: int, quantized_too: bool = False) -> s
         return "random:" + hashlib.sha256(to_json([random_weights.shape(model), seed]).encode()).hexdigest()
     if model.source == "hub" and model.path is None:
         return f"{model.repo}@{hub.commit(_repo(model), model.revision, 'model')}"
-    return "sha256:" + folders.content_hash(locate(model, quantized_too))
+    return "sha256:" + folders.content_hash((_find if checked else locate)(model, quantized_too))
 
 
 def load(model: ModelConfig, seed: int, dtype: Dtype = "float32", quantized_too: bool = False) -> Checkpoint:
@@ -90,14 +92,18 @@ def locate(model: ModelConfig, quantized_too: bool = False) -> Path:
 
     Raises: as `load`.
     """
-    if model.path is not None:
-        folder = _of_path(model, Path(model.path).expanduser(), quantized_too)
-    elif model.source == "shipped":
-        folder = shipped(model.name)
-    else:
-        folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, _ways_out(model))
+    folder = _find(model, quantized_too)
     folders.check(folder)
     return folder
+
+
+def _find(model: ModelConfig, quantized_too: bool) -> Path:
+    """`locate`, unchecked."""
+    if model.path is not None:
+        return _of_path(model, Path(model.path).expanduser(), quantized_too)
+    if model.source == "shipped":
+        return shipped(model.name)
+    return hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, _ways_out(model))
 
 
 def _of_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:

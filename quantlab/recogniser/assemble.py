@@ -76,7 +76,9 @@ def prepared(config: RunConfig) -> Iterator[torch.device]:
         yield torch.device(config.device.name)
 
 
-def assemble(config: RunConfig, device: torch.device, clocks: Clocks, keep: Path | None = None) -> Assembled:
+def assemble(
+    config: RunConfig, device: torch.device, clocks: Clocks, keep: Path | None = None, corpus: Corpus | None = None
+) -> Assembled:
     """Load a checkpoint, quantize it and prove it; each stage is timed by `clocks`.
 
     Args:
@@ -84,6 +86,7 @@ def assemble(config: RunConfig, device: torch.device, clocks: Clocks, keep: Path
         device: where the model goes.
         clocks: of the stages.
         keep: a folder that gets all of the model but its tensors, to be exported; null where it is not.
+        corpus: as it was listed; None: it is listed now.
 
     Raises:
         NotQuantizedError: the model is not what the configuration asked for.
@@ -96,7 +99,7 @@ def assemble(config: RunConfig, device: torch.device, clocks: Clocks, keep: Path
     if keep is not None:
         write_companions(checkpoint, keep, config.dataset.language)
     with clocks.stage("features"):
-        corpus = open_corpus(config.dataset)
+        corpus = corpus or open_corpus(config.dataset)
         speech = _speech(config, corpus, checkpoint)
     with clocks.stage("quantize"):
         decoder, evidence, kept = _quantize(config, checkpoint.model, device, speech, clocks, keep)

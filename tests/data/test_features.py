@@ -224,7 +224,7 @@ def test_other_audio_of_the_same_name_size_and_time_is_never_served(extractor, t
     after = open_corpus(manifest)
     assert after.fingerprint != before.fingerprint
     assert np.abs(features(after, extractor, tmp_path / "cache").splits["test"].mel - heard).max() > 0.1
-    with pytest.raises(ConfigError, match=r"call\.wav changed while it was read: run again"):
+    with pytest.raises(ConfigError, match=r"call\.wav changed after it was listed: run again"):
         features(before, extractor, tmp_path / "another")  # under the name of what was hashed
 
 

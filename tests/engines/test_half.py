@@ -10,7 +10,7 @@ from quantlab.engines.clocks import Clocks
 from quantlab.measurement.alternate import must_alternate
 from quantlab.measurement.cell import _resident_baseline, run_cell
 from quantlab.recogniser.assemble import assemble, prepared
-from quantlab.recogniser.fingerprints import cell_id
+from quantlab.records.cell_id import hashed
 from quantlab.report import wording
 from quantlab.report.summaries import summary
 from quantlab.report.table import columns, text
@@ -51,8 +51,8 @@ def test_the_receipt_has_the_type_and_the_size(cells):
 
 def test_the_type_is_part_of_what_a_cell_is(cells):
     assert len({item.record.cell_id for item in cells.values()}) == 3
-    half = config("runtime.dtype=float16", "quant=hqq_int4")
-    assert cell_id(half, {}) != cell_id(config("quant=hqq_int4"), {})
+    half, full = config("runtime.dtype=float16", "quant=hqq_int4"), config("quant=hqq_int4")
+    assert hashed(half.model_dump(), {}, {}) != hashed(full.model_dump(), {}, {})
 
 
 def test_the_baseline_has_the_same_type():

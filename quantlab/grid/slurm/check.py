@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from quantlab.config.launcher import PREFIX
 from quantlab.grid.claims import slurm_job
 from quantlab.grid.plan import Cell, Refusal, planner
 from quantlab.grid.slurm.batch import Planned
+from quantlab.recogniser.fingerprints import differences
 from quantlab.util.errors import ConfigError
 from quantlab.util.machine import Site, here
 
@@ -25,7 +26,8 @@ def as_found_here(cells: Sequence[Planned]) -> list[Cell]:
     for planned in cells:
         cell = Cell(planned.id, planned.run_config(), planned.fingerprints, planned.versions)
         try:
-            found.append(replace(cell, refusal=_refusal(planned, find(cell.config))))
+            on_node = find(cell.config)
+            found.append(replace(cell, refusal=_refusal(planned, on_node), corpus=on_node.corpus))
         except ConfigError as error:  # a file that was there at submission
             found.append(replace(cell, refusal=Refusal("failed", f"not as it was submitted: {error}")))
     return found
@@ -34,17 +36,8 @@ def as_found_here(cells: Sequence[Planned]) -> list[Cell]:
 def _refusal(planned: Planned, found: Cell) -> Refusal | None:
     if found.refusal or found.id == planned.id:
         return found.refusal
-    told = [
-        *_differing("version of", planned.versions, found.versions),
-        *_differing("content of the", planned.fingerprints, found.fingerprints),
-    ]
-    what = "; ".join(told) or "its configuration differs"
+    what = "; ".join(differences(planned, found, "at submission", "here")) or "its configuration differs"
     return Refusal("failed", f"not the cell that was submitted ({what}): submit it again")
-
-
-def _differing(what: str, was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    names = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-    return [f"{what} {name}: {was.get(name)} at submission, {now.get(name)} here" for name in names]
 
 
 def _node() -> Site:

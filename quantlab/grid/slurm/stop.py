@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from quantlab.measurement.cell import Progress
+    from quantlab.recogniser.fingerprints import Identity
 
 STARTED_S = time.time()
 EARLY_S = 90  # how much earlier than asked for SLURM may tell of the limit: its own minute, and its timer
@@ -57,9 +58,11 @@ class Stoppable:
         """See `Workers.start`."""
         self._workers.start()
 
-    def run(self, config: RunConfig, log: Path, progress: Progress) -> CellResult | Failure:
+    def run(
+        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None = None
+    ) -> CellResult | Failure:
         """See `Workers.run`."""
-        outcome = self._workers.run(config, log, progress)
+        outcome = self._workers.run(config, log, progress, known)
         if self._stopping and isinstance(outcome, Failure):
             raise SystemExit("stopped by SLURM: the cell in flight has no record, so that it is measured again")
         return outcome
