@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from quantlab.config.parse import parse
-from quantlab.config.schema import Names, _Part
+from quantlab.config.schema import _Part
+from quantlab.config.types import Names
 from quantlab.util.errors import ConfigError
 
 PREFIX = "hydra.launcher."

@@ -7,66 +7,32 @@ models key by key; a notebook builds them directly.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
-from pathlib import Path, PurePath
-from typing import Annotated, Literal
+from pathlib import PurePath
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from quantlab.util.address import Address
+from quantlab.config.types import (
+    MOST,
+    AudioContext,
+    Backend,
+    Count,
+    Dtype,
+    FilePath,
+    Language,
+    Name,
+    Names,
+    Seconds,
+    Seed,
+    ServerAddress,
+    SomeNames,
+    Target,
+)
 from quantlab.util.errors import shortened
 
-
-def _as_tuple(value: object) -> object:
-    """Hydra hands over lists; frozen models hold tuples."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _printable(name: str) -> str:
-    if not name.isprintable():
-        raise PydanticCustomError("name", "a name holds what can be printed, and no line break")
-    return name
-
-
-def _language(code: str) -> str:
-    if not re.fullmatch("[a-z]{2,3}", code):
-        raise PydanticCustomError("language", "expected a code of two or three letters as Whisper has it, e.g. en, yue")
-    return code
-
-
-def _address(text: str) -> str:
-    try:
-        return Address(text)
-    except ValueError as error:
-        raise PydanticCustomError("address", "tracking.uri: {why}", {"why": str(error)}) from None
-
-
-def _file_path(path: str) -> str:
-    if not path:
-        raise PydanticCustomError("path", "it is empty")
-    if "\0" in path:
-        raise PydanticCustomError("path", "no path holds a NUL")
-    try:
-        Path(path).expanduser()
-    except RuntimeError:
-        raise PydanticCustomError("path", "no user of this machine has such a home") from None
-    return path
-
-
 SHIPPED = "nano"  # the model that comes with quantlab
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]  # what a person calls it
-FilePath = Annotated[str, AfterValidator(_file_path)]  # of a file or a folder
-_MOST = 1_000_000  # of what is counted: above any real figure, and still no burden
 _LOUDEST_DB = 100  # above it one of speech and noise is lost in the 16 bits of a recording
-_LARGEST_SEED = 2**32 - 1  # NumPy's
-_LONGEST_S = 31_536_000  # a year; a clock takes no infinity
-Target = Literal["all", "encoder", "decoder"]
-AudioContext = Literal["full", "dynamic"]
-Dtype = Literal["float32", "float16", "bfloat16"]
-Backend = Literal["pytorch", "aten", "torchao_int4", "gemlite", "marlin"]
 
 
 class _Part(BaseModel):
@@ -98,7 +64,7 @@ class Architecture(_Part):
     attention_heads: int = Field(ge=1, le=1024, description="heads; they share the width")
     ffn_dim: int = Field(ge=1, le=131_072, description="width between the two layers of a feed-forward part")
     num_mel_bins: int = Field(ge=1, le=200, description="mel bins of a frame: 80, or 128 since large-v3")
-    vocab_size: int = Field(ge=16, le=_MOST, description="tokens, at least nine of them no text")
+    vocab_size: int = Field(ge=16, le=MOST, description="tokens, at least nine of them no text")
     max_source_positions: int = Field(
         default=1500, ge=1, le=100_000, description="encoder frames; 1500 = 30 s at 50 frames/s"
     )
@@ -129,9 +95,7 @@ class ModelConfig(_Part):
     weights: Literal["pretrained", "random"] = Field(
         default="pretrained", description="random: the architecture alone, for size and speed"
     )
-    random_tokens: int = Field(
-        default=32, gt=0, le=_MOST, description="tokens generated per utterance with random weights"
-    )
+    random_tokens: Count = Field(default=32, description="tokens generated per utterance with random weights")
     architecture: Architecture | None = None
 
     @property
@@ -173,7 +137,7 @@ class QuantConfig(_Part):
     granularity: Literal["per-tensor", "per-channel", "per-group"] | None = Field(
         default=None, description="what shares a scale"
     )
-    group_size: int | None = Field(default=None, gt=0, le=_MOST, description="weights that share one scale")
+    group_size: Count | None = Field(default=None, description="weights that share one scale")
     symmetric: bool | None = Field(default=None, description="without a zero point")
     double_quant: bool = Field(default=False, description="scales quantized once more (bitsandbytes)")
     axis: Literal[0, 1] | None = Field(default=None, description="along which HQQ groups")
@@ -246,7 +210,7 @@ class NoiseConfig(_Part):
         description="power of the whole utterance / power of the noise, -100 to 100 dB; inf: the corpus as it is",
     )
     path: FilePath | None = Field(default=None, description="folder of noise recordings, kind=recorded")
-    seed: int = Field(default=0, ge=0, le=_LARGEST_SEED, description="of the noise")
+    seed: Seed = Field(default=0, description="of the noise")
 
     @model_validator(mode="after")
     def _none_at_infinity(self) -> NoiseConfig:
@@ -293,22 +257,18 @@ class DatasetConfig(_Part):
     text_column: str = Field(default="text", description="of a hub dataset: the references")
     speaker_column: str | None = Field(default=None, description="of a hub dataset, if it has one")
     id_column: str | None = Field(default=None, description="of a hub dataset; null: utterances are numbered")
-    splits: Annotated[Names, Field(min_length=1)] | None = Field(
-        default=None, description="null: every split the corpus has"
-    )
+    splits: SomeNames | None = Field(default=None, description="null: every split the corpus has")
     ignored_columns: Names = Field(
         default=(), description="of a manifest: what is known to change nothing that is heard or scored; globs"
     )
     channel: int | None = Field(
         default=None, ge=0, description="the one that is heard, from 0; null: the average of all"
     )
-    limit: int | None = Field(
-        default=None, gt=0, le=_MOST, description="utterances per split, the first ones in corpus order"
-    )
-    ids: Annotated[Names, Field(min_length=1)] | None = Field(
+    limit: Count | None = Field(default=None, description="utterances per split, the first ones in corpus order")
+    ids: SomeNames | None = Field(
         default=None, description="these utterances alone, e.g. '[a,b]', in corpus order; null: all"
     )
-    language: Annotated[str, AfterValidator(_language)] = Field(default="en", description="a code of Whisper's")
+    language: Language = Field(default="en", description="a code of Whisper's")
     licence: str | None = Field(default=None, description="of the audio and its references, as their owner states it")
     nonspeech: bool = Field(
         default=False, description="decode utterances whose reference has no word, and count the words heard in them"
@@ -366,10 +326,8 @@ class ProtocolConfig(_Part):
 
     name: Name = Field(description="what a person calls it")
     batch_size: int = Field(default=16, gt=0, le=65_536, description="utterances decoded together")
-    warmup_batches: int = Field(default=2, ge=0, le=_MOST, description="untimed batches before the first timed one")
-    max_new_tokens: int | None = Field(
-        default=None, gt=0, le=_MOST, description="null: what the model's positions allow"
-    )
+    warmup_batches: int = Field(default=2, ge=0, le=MOST, description="untimed batches before the first timed one")
+    max_new_tokens: Count | None = Field(default=None, description="null: what the model's positions allow")
     num_beams: int = Field(default=1, gt=0, le=128, description="1: greedy")
     fallbacks: bool = Field(
         default=False, description="dataset.long=sequential: a window that went wrong is decoded again, at random"
@@ -386,10 +344,8 @@ class ProtocolConfig(_Part):
         lt=1,
         description="width of the ratio's 95 % interval / the ratio at which the timing may end",
     )
-    budget_s: float = Field(
-        default=120.0, gt=0, le=_LONGEST_S, description="wall seconds for the timing against the baseline"
-    )
-    forced_tokens: int = Field(default=32, gt=1, le=_MOST, description="tokens per utterance where the work is fixed")
+    budget_s: Seconds = Field(default=120.0, description="wall seconds for the timing against the baseline")
+    forced_tokens: int = Field(default=32, gt=1, le=MOST, description="tokens per utterance where the work is fixed")
     residency: Literal["auto", "together", "alternate"] = Field(
         default="auto", description="both models in one process, or one at a time"
     )
@@ -423,9 +379,7 @@ class TrackingConfig(_Part):
     name: Literal["local", "server", "off"] = Field(
         default="local", description="where MLflow is: below output_dir, on a server, or nowhere"
     )
-    uri: Annotated[str, AfterValidator(_address)] | None = Field(
-        default=None, description="of the MLflow server, http://HOST:PORT"
-    )
+    uri: ServerAddress | None = Field(default=None, description="of the MLflow server, http://HOST:PORT")
     experiment: str = Field(default="quantlab", min_length=1, description="of MLflow")
 
     @model_validator(mode="after")
@@ -467,15 +421,11 @@ class RunConfig(_Part):
     stats: StatsConfig = StatsConfig()
     export: ExportConfig = ExportConfig()
     baseline: BaselineConfig = BaselineConfig()
-    seed: int = Field(
-        default=0, ge=0, le=_LARGEST_SEED, description="of everything random: calibration, random weights"
-    )
+    seed: Seed = Field(default=0, description="of everything random: calibration, random weights")
     isolate: bool = Field(
         default=True, description="each cell in a process of its own; false to step through it in a debugger"
     )
-    timeout_s: float = Field(
-        default=3600.0, gt=0, le=_LONGEST_S, description="seconds for a whole cell; not kept with isolate=false"
-    )
+    timeout_s: Seconds = Field(default=3600.0, description="seconds for a whole cell; not kept with isolate=false")
     resume: bool = Field(default=True, description="a cell that is recorded already is not measured again")
     output_dir: FilePath = Field(default="mlruns", description="records, MLflow database and artifacts")
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantlab.config.schema import Dtype, ModelConfig
+from quantlab.config.schema import ModelConfig
+from quantlab.config.types import Dtype
 from quantlab.models import caches, convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original

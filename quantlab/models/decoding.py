@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quantlab.config.schema import AudioContext
+from quantlab.config.types import AudioContext
 
 
 @dataclass(frozen=True)

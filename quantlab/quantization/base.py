@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from quantlab.config.schema import Dtype, QuantConfig
+from quantlab.config.schema import QuantConfig
+from quantlab.config.types import Dtype
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from quantlab.config.schema import Dtype
+from quantlab.config.types import Dtype
 from quantlab.quantization.base import Converted, Quantizer
 from quantlab.quantization.embedding import SharedEmbedding
 from quantlab.quantization.tensors import (

@@ -13,7 +13,8 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, cast
 
-from quantlab.config.schema import Dtype, QuantConfig
+from quantlab.config.schema import QuantConfig
+from quantlab.config.types import Dtype
 from quantlab.quantization import backends
 from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader
 from quantlab.util.errors import ConfigError, did_you_mean

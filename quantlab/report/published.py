@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quantlab.config.options import option
-from quantlab.config.schema import Dtype
+from quantlab.config.types import Dtype
 from quantlab.report.cell_summary import CellSummary
 
 _FILE = Path(__file__).with_name("published.yaml")

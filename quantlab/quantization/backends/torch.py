@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from quantlab.config.schema import Dtype, QuantConfig
+    from quantlab.config.schema import QuantConfig
+    from quantlab.config.types import Dtype
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("torch",)
