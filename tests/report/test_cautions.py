@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from compared import careful_grid, changed, of_six_utterances, split_changed
+from compared import careful_grid, changed, compared, of_six_utterances, split_changed
 from rich.console import Console
 from synthetic import result
 
@@ -46,6 +46,11 @@ def test_the_page_claims_nothing_of_a_few_utterances():
 def test_one_utterance_is_one():
     one = split_changed(split_changed(of_six_utterances("none"), utterances=0), "clean", utterances=1)
     assert "1 utterance," in sections.measured([one])
+
+
+def test_one_cell_is_one():
+    assert "Of 1 quantized cell (" in sections.in_short([compared("hqq_int4")])
+    assert "Of 2 quantized cells (" in sections.in_short([compared("hqq_int4"), compared("bnb_nf4")])
 
 
 def test_a_page_of_two_corpora_tells_their_cells_and_answers_apart():

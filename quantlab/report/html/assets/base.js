@@ -50,6 +50,7 @@ function passes(id) {
 // Plotly reads a little markup in its texts; ours has none.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 const percent = (fraction, digits = 2) => (100 * fraction).toFixed(digits);
 const signed = (points) => `${points < 0 ? "−" : points > 0 ? "+" : ""}${Math.abs(points).toFixed(2)}`;
 const bytes = (count) => (count >= 1e5 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e3).toFixed(1)} kB`);

@@ -75,9 +75,9 @@ function heardPart(own, all) {
 function counted(own, shown) {
   const n = (count) => count.toLocaleString("en");
   const cut = shown < own.differing ? ` To keep this page small, the worst ${n(shown)} of them are here; the record holds all.` : "";
-  if (!own.baseline) return `${n(own.differing)} of ${n(own.utterances)} utterances have errors.${cut}`;
+  if (!own.baseline) return `Errors in ${n(own.differing)} of ${plural(own.utterances, "utterance")}.${cut}`;
   const same = own.differing - own.worse - own.better;
-  return `${n(own.differing)} of ${n(own.utterances)} utterances differ: ${n(own.worse)} with more word errors, ${n(own.better)} with fewer, ${n(same)} with as many.${cut}`;
+  return `Different in ${n(own.differing)} of ${plural(own.utterances, "utterance")}: ${n(own.worse)} with more word errors, ${n(own.better)} with fewer, ${n(same)} with as many.${cut}`;
 }
 
 function more(list, found, from) {
@@ -92,7 +92,7 @@ function more(list, found, from) {
 function about(cell, known) {
   return [
     known.traceback ? part("Traceback", true, el("pre", {}, known.traceback)) : null,
-    known.problems.length ? part(`${known.problems.length} utterances with a problem`, true, lines(["split", "utterance", "what", "detail", "measured"], known.problems)) : null,
+    known.problems.length ? part(`${plural(known.problems.length, "utterance")} with a problem`, true, lines(["split", "utterance", "what", "detail", "measured"], known.problems)) : null,
     timing(known),
     receipt(known.receipt),
     part("Configuration", false, el("pre", {}, JSON.stringify(known.config, null, 1))),

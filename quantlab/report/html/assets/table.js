@@ -25,7 +25,8 @@ function filterTable() {
   const rows = [...$("cells").tBodies[0].rows];
   for (const row of rows) row.hidden = !passes(row.dataset.cell);
   const left = rows.filter((row) => !row.hidden).length;
-  const count = left === rows.length ? `${left} cells` : `${left} of ${rows.length} cells`;
+  const all = plural(rows.length, "cell");
+  const count = left === rows.length ? all : `${left} of ${all}`;
   $("count").textContent = page.groups.length > 1 ? `${count}; charts: ${group().label}` : count;
   for (const part of document.querySelectorAll("[data-short]")) part.hidden = page.groups[part.dataset.short] !== group();
   $("f-clear").hidden = left === rows.length;
