@@ -122,8 +122,9 @@ def _cell(
         refusal = Refusal("failed", str(error), is_mistake=True)
     except ConfigError as error:
         raise ConfigError(printable(f"{config.label}: {error}")) from None
-    except OSError as error:  # a path that no file system holds, or that may not be looked into
-        raise ConfigError(printable(f"{config.label}: {shortened(error.filename)}: {error.strerror}")) from None
+    except OSError as error:  # a path that no file system holds, or that may not be looked into; a disk that is full
+        where = "" if error.filename is None else f"{shortened(error.filename)}: "
+        raise ConfigError(printable(f"{config.label}: {where}{error.strerror or error}")) from None
     versions = library_versions(config)
     id = hashed(config.model_dump(mode="json"), marks, versions)
     listed = corpus if corpus and corpus.is_pinned else None
