@@ -21,13 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from report import result
-
 from quantlab.config.compose import compose
 from quantlab.grid.plan import Cell, plan
 from quantlab.recogniser.fingerprints import library_versions
 from quantlab.records import storage
 from quantlab.records.schema import CellResult
+from report import result
 
 MODELS = "nano,tiny,base,small,medium,large_v2,large_v3,large_v3_turbo,distil_large_v3,base_en"
 QUANTS = "none,torch_int8,quanto_int8,quanto_int4,hqq_int8,hqq_int4,hqq_int3,hqq_int2,bnb_nf4,bnb_fp4"

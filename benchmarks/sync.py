@@ -11,11 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from report import records
-
 from quantlab import tracking
 from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage
+from report import records
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from servers import PASSWORD, USER, MlflowServer, Postgres, find_initdb
+
+from helpers.servers import PASSWORD, USER, MlflowServer, Postgres, find_initdb
 
 # How long an example takes is the machine's matter: on a busy one the default of 0.2 s fails tests at random.
 # CI tries the same examples each time, everybody else new ones: what they find is a test to be added.
@@ -16,37 +17,17 @@ hypothesis.settings.register_profile("quantlab", deadline=None, derandomize="CI"
 hypothesis.settings.load_profile("quantlab")
 
 ROOT = Path(__file__).resolve().parent.parent
-ALONE = {
-    "test_noise.py",
-    "test_speed.py",
-    "test_machine.py",
-    "test_many_records.py",
-    "test_page.py",
-    "test_plots.py",
-    "test_command.py",
-    "test_bootstrap.py",
-}  # files whose limits in seconds hold while nothing else runs
-
-
-LONGEST = (
-    "test_readme.py",
-    "test_jobs.py",
-    "test_kill.py",
-    "test_grid.py",
-    "test_two_sweeps.py",
-    "test_tracking_server.py",
-    "test_verdicts.py",
-)  # files that take minutes begin first, so that none is left over at the end for one process
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what `make test` runs by itself and what `make soak` runs for longer, and order the files."""
+    """Mark the tests of random input that `make soak` runs for longer; files that take minutes begin first.
+
+    Otherwise one of them is left over at the end for one process.
+    """
     for item in items:
         if getattr(getattr(item, "function", None), "is_hypothesis_test", False) and item.path.parent.name == "faults":
             item.add_marker(pytest.mark.fuzz)
-        if item.path.name in ALONE:
-            item.add_marker(pytest.mark.alone)
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
 
 
 # A third party's quantizers, found through the entry point that any package can use: each fails in its own way,

@@ -5,8 +5,8 @@ import json
 import tarfile
 
 import pytest
-from synthetic import result
 
+from helpers.synthetic import result
 from quantlab.cli.recommend import main as recommend
 from quantlab.cli.rescore import main as rescore
 from quantlab.cli.verify import main as verify

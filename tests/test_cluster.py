@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import synthetic
 
+from helpers import synthetic
 from quantlab.cli.run import main
 from quantlab.cli.status import main as status
 from quantlab.config.compose import compose, read

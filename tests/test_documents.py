@@ -4,8 +4,8 @@ import re
 import shlex
 
 import pytest
-from documents import ROOT
 
+from helpers.documents import ROOT
 from quantlab.config.compose import read
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*/*.md"))

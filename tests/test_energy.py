@@ -5,8 +5,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from loads import put
 
+from helpers.loads import put
 from quantlab.util.energy import Meter
 
 pytest.importorskip("zeus", reason="needs the extra: pip install quantlab[energy]")

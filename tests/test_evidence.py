@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from synthetic import QUANTS, adding_up, bad_result, result
 
+from helpers.synthetic import QUANTS, adding_up, bad_result, result
 from quantlab.analysis.evidence import evidence
 from quantlab.analysis.pairs import find_baselines
 from quantlab.records import storage

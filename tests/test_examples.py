@@ -1,8 +1,9 @@
 """The script and the notebook of `examples/`, on little audio."""
 
 import nbformat
-from documents import ROOT, environment, run
 from nbclient import NotebookClient
+
+from helpers.documents import ROOT, environment, run
 
 LESS = ["dataset.limit=1", "device.threads=1", "protocol.warmup_batches=0", "protocol.max_new_tokens=24"]
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from data.conftest import hub_clone  # noqa: F401  a fixture
-from local_hub import Repository, serving
 
+from data.conftest import hub_clone  # noqa: F401  a fixture
+from helpers.local_hub import Repository, serving
 from quantlab import models
 from quantlab.config.options import option
 from quantlab.records import storage

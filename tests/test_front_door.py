@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from synthetic import grid
 
+from helpers.synthetic import grid
 from quantlab.cli import keys, main
 from quantlab.config.options import BASE
 from quantlab.config.parse import keys as every_key

@@ -9,6 +9,8 @@ import pytest
 
 from quantlab.records import storage
 
+pytestmark = pytest.mark.minutes
+
 SMALL = ("dataset.limit=3", "protocol=quick", "tracking=off")
 
 

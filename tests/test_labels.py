@@ -6,8 +6,8 @@ import json
 
 import pytest
 from rich.console import Console
-from synthetic import bad_result, result
 
+from helpers.synthetic import bad_result, result
 from quantlab.analysis.evidence import evidence
 from quantlab.grid.status.heads import heads
 from quantlab.records import labels, storage

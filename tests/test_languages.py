@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import result
 
+from helpers.synthetic import result
 from quantlab.cli import rescore, verify
 from quantlab.records import storage
 from quantlab.records.schema import Record

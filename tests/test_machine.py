@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from loads import put, stranger
 
+from helpers.loads import put, stranger
 from quantlab.config.hydra import composed
 from quantlab.config.parse import parse_config
 from quantlab.measurement.environment import describe
@@ -106,6 +106,7 @@ def test_pin_moves_every_thread_and_pinned_gives_the_cores_back():
 
 @linux
 @two_cores
+@pytest.mark.alone
 def test_pin_keeps_off_a_busy_core():
     usable = machine.affinity()
     for busy in usable[:2]:

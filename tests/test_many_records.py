@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from slowness import slowness
 
+from helpers.slowness import slowness
 from quantlab.records import storage
+
+pytestmark = pytest.mark.alone
 
 _PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "report.py"
 

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from loads import child, put, spin, stranger
 
+from helpers.loads import child, put, spin, stranger
 from quantlab.measurement.interference import Monitor, cgroup_throttles, flags, frequency_mhz, thermal_throttles
 from quantlab.records.schema import Noise
 from quantlab.util import machine, nvml
+
+pytestmark = pytest.mark.alone
 
 CPU = torch.device("cpu")
 SYS_CPU = "sys/devices/system/cpu"

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from documents import commands, environment, run, run_program, write_files
+
+from helpers.documents import commands, environment, run, run_program, write_files
 
 PAGE = "docs/how-to/quantizer.md"
 LESS = "dataset.limit=2 tracking=off"

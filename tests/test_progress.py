@@ -3,8 +3,8 @@
 import io
 
 import pytest
-import synthetic
 
+from helpers import synthetic
 from quantlab.grid import progress
 from quantlab.grid.progress import HEARTBEAT_S, Display
 from quantlab.util.console import console

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from synthetic import grid, result
 
 import quantlab
+from helpers.synthetic import grid, result
 from quantlab.records import storage
 from quantlab.util.errors import ConfigError
 

@@ -4,10 +4,10 @@ from decimal import Decimal
 
 import pytest
 import yaml
-from compared import changed, compared
 from pydantic import ValidationError
-from synthetic import bad_result
 
+from helpers.compared import changed, compared
+from helpers.synthetic import bad_result
 from quantlab.report import published
 from quantlab.report.summaries import summary
 

@@ -8,9 +8,11 @@ import time
 import urllib.request
 
 import pytest
-from documents import ROOT, commands, environment, programs, run, run_program, user_folder
 
+from helpers.documents import ROOT, commands, environment, programs, run, run_program, user_folder
 from quantlab.config.compose import read
+
+pytestmark = pytest.mark.minutes
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = commands("README.md")

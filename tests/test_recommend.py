@@ -7,10 +7,10 @@ import tarfile
 from dataclasses import replace
 
 import pytest
-from compared import careful_grid, changed, compared, of_six_utterances, paper_grid, split_changed, uncompared
 from rich.console import Console
-from synthetic import bad_result, grid, result
 
+from helpers.compared import careful_grid, changed, compared, of_six_utterances, paper_grid, split_changed, uncompared
+from helpers.synthetic import bad_result, grid, result
 from quantlab.cli.recommend import main
 from quantlab.records import storage
 from quantlab.report.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show

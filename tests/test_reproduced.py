@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from compared import changed, compared, split_changed, uncompared
-from synthetic import result
 
+from helpers.compared import changed, compared, split_changed, uncompared
+from helpers.synthetic import result
 from quantlab.records import storage
 from quantlab.report import html, latex, markdown, published, reproduced, table
 from quantlab.report.published import Published

@@ -3,8 +3,8 @@ import subprocess
 import sys
 
 import pytest
-from synthetic import bad_result, result
 
+from helpers.synthetic import bad_result, result
 from quantlab.cli import rescore
 from quantlab.cli.verify import verify
 from quantlab.records import storage

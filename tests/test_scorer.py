@@ -2,8 +2,8 @@
 
 import kaldialign
 import pytest
-from synthetic import adding_up, result
 
+from helpers.synthetic import adding_up, result
 from quantlab.cli import rescore
 from quantlab.cli.verify import verify
 from quantlab.records import storage

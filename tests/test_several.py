@@ -5,8 +5,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from synthetic import result
 
+from helpers.synthetic import result
 from quantlab.records import several, storage
 from quantlab.report.summaries import summaries
 from quantlab.util.errors import ConfigError

@@ -141,6 +141,7 @@ def measured(quantlab, *arguments, **environment):
     return found
 
 
+@pytest.mark.alone
 def test_fp32_against_fp32_is_no_difference(quantlab):
     found = measured(quantlab, "protocol.budget_s=60")
     assert found.speed.verdict in ("no difference", "not converged")  # where the neighbours are busy
@@ -156,6 +157,7 @@ def test_fp32_against_fp32_is_no_difference(quantlab):
     assert second == ["baseline", "cell", "cell", "baseline"]
 
 
+@pytest.mark.alone
 def test_a_tenth_slower_is_found(quantlab, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SLOWED), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep))
     found = measured(quantlab, "quant.library=slowed", "quant.name=slowed")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from synthetic import bad_result, result, utterances
 
+from helpers.synthetic import bad_result, result, utterances
 from quantlab.records import storage
 from quantlab.records.schema import CellResult, SplitResult
 
@@ -146,7 +146,7 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from quantlab.records import storage
-from synthetic import bad_result, result
+from helpers.synthetic import bad_result, result
 good, bad = result("none", "a1"), bad_result("failed", "x", cell_id="a1")
 print("ready", flush=True)
 while True:

@@ -7,13 +7,13 @@ import sys
 import threading
 from pathlib import Path
 
-import forked
 import pytest
 import yaml
-from compared import careful_grid
-from synthetic import bad_result, grid, result, split_result
 
 import quantlab
+from helpers import forked
+from helpers.compared import careful_grid
+from helpers.synthetic import bad_result, grid, result, split_result
 from quantlab import tracking
 from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage

@@ -9,16 +9,16 @@ import subprocess
 import sys
 import time
 
-import forked
 import pytest
-from servers import PASSWORD, USER, Nginx, Wire
-from synthetic import result
 
+from helpers import forked
+from helpers.servers import PASSWORD, USER, Nginx, Wire
+from helpers.synthetic import result
 from quantlab import tracking
 from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage
 
-pytestmark = pytest.mark.usefixtures("credentials")
+pytestmark = [pytest.mark.usefixtures("credentials"), pytest.mark.minutes]
 WRITERS = 64
 LIMIT_S = 10.0  # that a cell may wait for the server
 SLACK_S = 5.0  # for what is no waiting: reading records on a machine that others use

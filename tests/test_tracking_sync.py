@@ -11,8 +11,8 @@ import sys
 import time
 
 import pytest
-from synthetic import bad_result, grid, result
 
+from helpers.synthetic import bad_result, grid, result
 from quantlab import tracking
 from quantlab.cli import sync
 from quantlab.config.schema import TrackingConfig

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from documents import blocks, environment, run, run_program
+
+from helpers.documents import blocks, environment, run, run_program
 
 PAGE = "docs/tutorial/deploy.md"
 LESS = "dataset.limit=2 device.threads=1 tracking=off"

@@ -10,6 +10,8 @@ from quantlab.cli.verify import main
 from quantlab.records import storage
 from quantlab.report.summaries import summaries
 
+pytestmark = pytest.mark.minutes
+
 CELLS = "none,torch_int8,bnb_nf4,hqq_int1"
 SIZE = ("dataset.limit=60", "protocol.max_new_tokens=32")  # the 1-bit model never stops; the others need 30 at most
 

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from synthetic import QUANTS, bad_result, result
 
+from helpers.synthetic import QUANTS, bad_result, result
 from quantlab.cli import verify
 from quantlab.records import storage
 from quantlab.records.cell_id import hashed

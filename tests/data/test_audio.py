@@ -10,11 +10,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.corpora import RATE, encoded, tone
 from quantlab.data.audio import TooLongError, UnreadableAudioError, decode
 from quantlab.data.utterance import WHOLE, File, Part
 from quantlab.data.wav import MOST_CHUNKS, _chunks
-
-from .conftest import RATE, encoded, tone
 
 WINDOW_S = 6.0
 

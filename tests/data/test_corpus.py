@@ -9,13 +9,12 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.corpora import RATE, manifest_config, tone, write_jsonl
 from quantlab.config.compose import compose
 from quantlab.config.schema import DatasetConfig
 from quantlab.data import Corpus, open_corpus
 from quantlab.records.cell_id import identity
 from quantlab.util.errors import ConfigError
-
-from .conftest import RATE, manifest_config, tone, write_jsonl
 
 
 def listed(corpus):

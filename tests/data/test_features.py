@@ -10,13 +10,12 @@ import pytest
 import soundfile
 from transformers import WhisperFeatureExtractor
 
+from helpers.corpora import RATE, manifest_config, tone, write_jsonl
 from quantlab.config.schema import CalibrationConfig
 from quantlab.data import Features, cache_dir, calibration_ids, features, open_corpus
 from quantlab.data.audio import decode
 from quantlab.data.speech import SplitFeatures
 from quantlab.util.errors import ConfigError
-
-from .conftest import RATE, manifest_config, tone, write_jsonl
 
 
 @pytest.fixture

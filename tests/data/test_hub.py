@@ -13,15 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from local_hub import COMMIT, Repository, serving
 
+from helpers.corpora import RATE, tone, write_librispeech_parquet
+from helpers.local_hub import COMMIT, Repository, serving
 from quantlab import models
 from quantlab.config.schema import DatasetConfig, HubSplit, ModelConfig
 from quantlab.data import features, open_corpus
 from quantlab.data.audio import UnreadableAudioError, decode
 from quantlab.util.errors import ConfigError, Unavailable
-
-from .conftest import RATE, tone, write_librispeech_parquet
 
 
 def config(**keys):

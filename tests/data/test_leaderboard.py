@@ -8,10 +8,9 @@ import pytest
 import yaml
 from transformers import WhisperFeatureExtractor
 
+from helpers.corpora import RATE, encoded, tone
 from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus
-
-from .conftest import RATE, encoded, tone
 
 ENGLISH = ("ami", "common_voice", "earnings22", "gigaspeech", "spgispeech", "tedlium", "voxpopuli")
 TEXTS = ["So, what's the plan?", "ignore_time_segment_in_scoring", "Uh, <unk> [noise]", "<inaudible> mhm.", "Okay."]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
+from helpers.corpora import RATE, manifest_config, tone, write_jsonl
 from quantlab.config.compose import compose
 from quantlab.config.schema import DatasetConfig, NoiseConfig
 from quantlab.data import features, joined_text, open_corpus
@@ -23,8 +24,6 @@ from quantlab.data.windows import Windower
 from quantlab.measurement.cell import run_cell
 from quantlab.scoring.normalise import normaliser
 from quantlab.util.errors import ConfigError
-
-from .conftest import RATE, manifest_config, tone, write_jsonl
 
 WINDOW_S = 6.0
 PAUSES_S = (2.0, 5.0, 7.0, 9.5, 15.0)  # of 0.3 s

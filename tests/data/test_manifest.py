@@ -10,14 +10,13 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.corpora import RATE, manifest_config, tone, write_jsonl
 from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
 from quantlab.data.audio import UnreadableAudioError, decode
 from quantlab.data.readers.keys import HARMLESS
 from quantlab.data.utterance import WHOLE, Part
 from quantlab.util.errors import ConfigError
-
-from .conftest import RATE, manifest_config, tone, write_jsonl
 
 TEXTS = ("one two", "three", "four, five")
 

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from transformers import WhisperFeatureExtractor
 
+from helpers.corpora import RATE, manifest_config, write_jsonl
 from quantlab.cli.verify import verify
 from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus
@@ -18,8 +19,6 @@ from quantlab.records.schema import Batch
 from quantlab.report.summaries import summaries
 from quantlab.scoring.score import Reference, Scoring, utterance
 from quantlab.util.errors import ConfigError
-
-from .conftest import RATE, manifest_config, write_jsonl
 
 
 @pytest.fixture

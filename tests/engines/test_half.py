@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from synthetic import result
 
+from helpers.synthetic import result
 from quantlab.analysis.pairs import find_baselines
 from quantlab.config.compose import compose
 from quantlab.engines.clocks import Clocks

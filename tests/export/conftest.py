@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from exporting import configure
 
+from helpers.exporting import configure
 from quantlab.measurement.cell import run_cell
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from exporting import configure
 from safetensors import safe_open
 
+from helpers.exporting import configure
 from quantlab.export import load
 from quantlab.export.manifest import WEIGHTS
 from quantlab.measurement.cell import run_cell

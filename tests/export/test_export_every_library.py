@@ -9,9 +9,9 @@ import sys
 
 import pytest
 import soundfile
-from exporting import ROOT, on_cpu
 from safetensors import safe_open
 
+from helpers.exporting import ROOT, on_cpu
 from quantlab.export import load
 from quantlab.export.manifest import WEIGHTS
 from quantlab.util.errors import ExportError

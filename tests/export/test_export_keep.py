@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from exporting import ROOT, composed, configure, parsed
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
+from helpers.exporting import ROOT, composed, configure, parsed
 from quantlab.config.schema import QuantConfig
 from quantlab.data.speech import split_batches
 from quantlab.engines import decoding

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic import result
 
+from helpers.synthetic import result
 from quantlab.records import storage
 
 CELLS = ("device=cpu", "dataset.limit=1", "protocol=quick")
@@ -97,7 +97,7 @@ def test_there_is_no_room_for_a_single_byte(quantlab, disk):
 
 WRITER = """
 import resource, sys
-from synthetic import result
+from helpers.synthetic import result
 from quantlab.records import storage
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # bytes
 try:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-import synthetic
 
+from helpers import synthetic
 from quantlab.cli.run import main
 from quantlab.grid.run import Grid
 from quantlab.records import storage

@@ -7,8 +7,8 @@ import shutil
 import socket
 
 import pytest
-from synthetic import result
 
+from helpers.synthetic import result
 from quantlab.cli import recommend, rescore, status, verify
 from quantlab.grid.slurm import batch as batches
 from quantlab.records import storage

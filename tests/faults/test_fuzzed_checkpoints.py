@@ -5,10 +5,10 @@ import shutil
 import struct
 
 import pytest
-from damage import JUNK, damaged, tried
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.damage import JUNK, damaged, tried
 from quantlab import models
 from quantlab.config.schema import ModelConfig
 from quantlab.models import folder as folders

@@ -5,10 +5,10 @@ import json
 
 import pytest
 import soundfile
-from damage import damaged, tried
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.damage import damaged, tried
 from quantlab.config.compose import compose
 from quantlab.config.parse import parse_config
 from quantlab.config.schema import DatasetConfig, RunConfig

@@ -1,10 +1,10 @@
 """Overrides at random, of keys that there are: cells that could be run, or one line a mistake, before anything is."""
 
 import pytest
-from damage import JUNK, NUMBERS, tried
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.damage import JUNK, NUMBERS, tried
 from quantlab.config.compose import compose
 from quantlab.config.parse import keys
 from quantlab.config.schema import RunConfig

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from damage import FEW, damaged, nudged, tried
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import result
 
+from helpers.damage import FEW, damaged, nudged, tried
+from helpers.synthetic import result
 from quantlab.cli import recommend, rescore, status, verify
 from quantlab.records import storage
 from quantlab.records.schema import Record

@@ -13,8 +13,8 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
-from synthetic import bad_result, result
 
+from helpers.synthetic import bad_result, result
 from quantlab.cli import recommend, rescore, status, verify
 from quantlab.grid.progress import Display
 from quantlab.records import storage

@@ -15,6 +15,8 @@ import pytest
 
 from quantlab.records import storage
 
+pytestmark = pytest.mark.minutes
+
 CELLS = 12
 GRID = ("-m", "quant=none,torch_int8,hqq_int4,bnb_nf4", "dataset.limit=1,2,3", "protocol=quick")
 HERE = ("device=cpu", "device.threads=1")

@@ -8,9 +8,9 @@ import pickle
 from urllib.parse import quote
 
 import pytest
-import synthetic
 import yaml
 
+from helpers import synthetic
 from quantlab.cli import sync
 from quantlab.cli.run import main
 from quantlab.cli.verify import main as verify

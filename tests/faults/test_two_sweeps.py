@@ -14,6 +14,8 @@ import pytest
 from quantlab.grid import claims
 from quantlab.records import storage
 
+pytestmark = pytest.mark.minutes
+
 HERE = ("device=cpu", "device.threads=1", "dataset.limit=2", "protocol=quick")
 TARGETS = ("all", "encoder", "decoder")
 SWEEP = ("-m", "quant=torch_int8", "quant.library=witness", f"quant.target={','.join(TARGETS)}", *HERE)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from quantizing import Quantized, load_nano, quant_config, quantize
+
+from helpers.quantizing import Quantized, load_nano, quant_config, quantize
 
 
 @pytest.fixture(scope="session", autouse=True)

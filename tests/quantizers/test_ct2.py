@@ -8,9 +8,9 @@ import struct
 import numpy as np
 import pytest
 import torch
-from arithmetic import FLOAT, Shape
-from quantizing import quant_config
 
+from helpers.arithmetic import FLOAT, Shape
+from helpers.quantizing import quant_config
 from quantlab import models
 from quantlab.config.compose import compose
 from quantlab.config.schema import Architecture, ModelConfig

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from arithmetic import FLOAT, Shape, size_bytes, weight_bytes
-from quantizing import generate, quant_config
 
+from helpers.arithmetic import FLOAT, Shape, size_bytes, weight_bytes
+from helpers.quantizing import generate, quant_config
 from quantlab.config.compose import compose
 from quantlab.grid.plan import plan
 from quantlab.quantization import registry

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from arithmetic import Shape, size_bytes
-from quantizing import CONFIGS, generate
 
+from helpers.arithmetic import Shape, size_bytes
+from helpers.quantizing import CONFIGS, generate
 from quantlab.config.options import option
 from quantlab.config.schema import QuantConfig
 from quantlab.quantization import registry

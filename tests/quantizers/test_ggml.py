@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, quants
-from quantizing import quant_config
 
+from helpers.quantizing import quant_config
 from quantlab import models
 from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus

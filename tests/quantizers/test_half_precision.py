@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from quantizing import load_nano, quant_config
 
+from helpers.quantizing import load_nano, quant_config
 from quantlab.config.compose import compose
 from quantlab.grid.plan import plan
 from quantlab.quantization import receipt, registry

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from quantizing import generate, load_nano, quant_config, quantize
 from torch import nn
 
+from helpers.quantizing import generate, load_nano, quant_config, quantize
 from quantlab.quantization.backends import hqq
 from quantlab.quantization.casting import compute_in
 from quantlab.util.errors import ConfigError

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from arithmetic import SMALL, Shape, size_bytes
-from quantizing import quant_config, quantize
 from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from helpers.arithmetic import SMALL, Shape, size_bytes
+from helpers.quantizing import quant_config, quantize
 
 PUBLISHED = {"torch_int8": 57, "quanto_int8": 57, "hqq_int4": 69, "hqq_int3": 71, "bnb_nf4": 70}  # percent
 TOLERANCE = 0.7  # points

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
-from quantizing import quant_config
-from widened import widened
 
+from helpers.quantizing import quant_config
+from helpers.widened import widened
 from quantlab import models
 from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus

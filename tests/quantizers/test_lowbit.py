@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 import yaml
-from quantizing import ROOT, quant_config
 
+from helpers.quantizing import ROOT, quant_config
 from quantlab.config.schema import QuantConfig
 from quantlab.quantization import registry
 

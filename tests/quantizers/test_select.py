@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
-from quantizing import CONFIGS, ROOT, generate, quant_config, quantize
 
+from helpers.quantizing import CONFIGS, ROOT, generate, quant_config, quantize
 from quantlab.quantization import registry
 from quantlab.quantization.select import select
 from quantlab.util.errors import ConfigError
@@ -56,7 +56,7 @@ def third_party(tmp_path, monkeypatch):
 
 
 def test_another_package_registers_a_quantizer(third_party):
-    from quantizing import load_nano
+    from helpers.quantizing import load_nano
 
     quant = quant_config("hqq_int4", name="half", library="half")
     model, names, evidence, _ = quantize(load_nano(), quant)
@@ -226,8 +226,7 @@ def test_quanto_does_without_a_compiler(quantized, tmp_path, monkeypatch):
 
 
 def test_a_module_that_calibration_never_reached_is_named(nano):
-    from quantizing import load_nano
-
+    from helpers.quantizing import load_nano
     from quantlab.quantization.backends import quanto
 
     model, quant = load_nano(), quant_config("quanto_int8_static")

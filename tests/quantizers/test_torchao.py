@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from quantizing import generate, load_nano, quant_config, quantize
 
+from helpers.quantizing import generate, load_nano, quant_config, quantize
 from quantlab.quantization import registry
 from quantlab.util.errors import ConfigError
 

@@ -3,10 +3,10 @@
 import io
 
 import pytest
-from compared import careful_grid, changed, compared, of_six_utterances, split_changed
 from rich.console import Console
-from synthetic import result
 
+from helpers.compared import careful_grid, changed, compared, of_six_utterances, split_changed
+from helpers.synthetic import result
 from quantlab.quantization.embedding import EMBEDDING
 from quantlab.report import markdown, table
 from quantlab.report.html import grid, sections, summary

@@ -3,8 +3,8 @@ import subprocess
 import sys
 
 import pytest
-from synthetic import grid, result
 
+from helpers.synthetic import grid, result
 from quantlab.records import storage
 from quantlab.report import __main__ as report
 

@@ -7,9 +7,9 @@ import shutil
 import subprocess
 
 import pytest
-from compared import careful_grid, changed, compared, paper_grid, uncompared
-from synthetic import bad_result
 
+from helpers.compared import careful_grid, changed, compared, paper_grid, uncompared
+from helpers.synthetic import bad_result
 from quantlab.records.schema import Noise
 from quantlab.report import document, flat, latex, markdown
 from quantlab.report.summaries import summary

@@ -3,8 +3,8 @@
 import itertools
 
 import pytest
-from synthetic import adding_up, result
 
+from helpers.synthetic import adding_up, result
 from quantlab.analysis.evidence import evidence
 from quantlab.records import storage
 from quantlab.records.several import Stored

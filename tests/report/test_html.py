@@ -9,13 +9,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pages
 import pytest
-from compared import changed, compared
 from jinja2 import UndefinedError
 from markupsafe import Markup
-from synthetic import QUANTS, bad_result, grid, result, split_result
 
+from helpers import pages
+from helpers.compared import changed, compared
+from helpers.synthetic import QUANTS, bad_result, grid, result, split_result
 from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
 from quantlab.data.readers.manifest import ASSETS

@@ -5,11 +5,11 @@ import os
 import re
 import shutil
 
-import pages
 import pytest
-from slowness import slowness
-from synthetic import result
 
+from helpers import pages
+from helpers.slowness import slowness
+from helpers.synthetic import result
 from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
 from quantlab.data.readers.manifest import ASSETS
@@ -382,6 +382,7 @@ def _page_of(corpus, folder):
     return path
 
 
+@pytest.mark.alone
 def test_thirty_cells_weigh_little_and_open_fast(browser, large):
     """In wall time where the cores are free, else in the time that the page itself took of one."""
     assert large.stat().st_size < PAGE_BYTES

@@ -3,10 +3,10 @@ import sys
 import time
 
 import pytest
-from compared import careful_grid, changed, compared, paper_grid, uncompared
 from matplotlib.collections import PathCollection
-from synthetic import QUANTS, split_result
 
+from helpers.compared import careful_grid, changed, compared, paper_grid, uncompared
+from helpers.synthetic import QUANTS, split_result
 from quantlab.report import plots, study
 
 
@@ -91,10 +91,11 @@ def test_of_very_many_cells_the_worst_are_shown_and_it_is_said():
     assert len(_texts(plots.wer_against_speed(_group(rows)))) < 10
 
 
+@pytest.mark.alone
 def test_a_grid_costs_little_processor_time_imports_included():
     program = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from compared import careful_grid; rows = careful_grid();"
-        "begin = time.process_time(); from quantlab.report import plots; plots.figures(rows);"
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from helpers.compared import careful_grid;"
+        "rows = careful_grid(); begin = time.process_time(); from quantlab.report import plots; plots.figures(rows);"
         "print(time.process_time() - begin)"
     )
     folder = __file__.rpartition("/report/")[0]
@@ -102,6 +103,7 @@ def test_a_grid_costs_little_processor_time_imports_included():
     assert float(done.stdout) < 2  # 0.8 to 1.1 s on two busy cores
 
 
+@pytest.mark.alone
 def test_many_groups_do_not_draw_for_minutes():
     rows = [
         compared(quant, cell_id=f"{quant}{n}", baseline=f"base{n}", model=f"m{n}")

@@ -1,8 +1,8 @@
 from dataclasses import replace
 
 import pytest
-from compared import careful_grid, changed, compared, paper_grid, split_changed, uncompared
 
+from helpers.compared import careful_grid, changed, compared, paper_grid, split_changed, uncompared
 from quantlab.report.ranking import accuracy, rank, size, speed
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from compared import careful_grid, changed, compared, uncompared
-from synthetic import bad_result, split_result
 
+from helpers.compared import careful_grid, changed, compared, uncompared
+from helpers.synthetic import bad_result, split_result
 from quantlab.report import study
 from quantlab.report.summaries import summary
 from quantlab.stats.estimate import Estimate

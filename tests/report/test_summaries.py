@@ -3,9 +3,9 @@ import json
 
 import pandas
 import pytest
-from compared import changed
-from synthetic import adding_up, bad_result, grid, result
 
+from helpers.compared import changed
+from helpers.synthetic import adding_up, bad_result, grid, result
 from quantlab.records import storage
 from quantlab.records.schema import Problem
 from quantlab.report import flat, study

@@ -2,10 +2,10 @@ import io
 import re
 
 import pytest
-from compared import careful_grid, changed, paper_grid
 from rich.console import Console
-from synthetic import bad_result, result
 
+from helpers.compared import careful_grid, changed, paper_grid
+from helpers.synthetic import bad_result, result
 from quantlab.records.schema import Noise, Problem
 from quantlab.report.summaries import summary
 from quantlab.report.table import columns, show, text

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from synthetic import result
 
+from helpers.synthetic import result
 from quantlab.records import storage
 from quantlab.report import document, flat, html, latex, markdown, table
 from quantlab.report.html import summary

@@ -15,7 +15,7 @@ import pytest
 from quantlab.grid.claims import owner as owner_of
 from quantlab.grid.slurm import slurm as ask
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1200), pytest.mark.minutes]
 
 ROOT = Path(__file__).resolve().parents[2]
 ON = (

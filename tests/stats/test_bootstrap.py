@@ -223,6 +223,7 @@ def test_drawn_by_utterance_where_speakers_matter_it_would_be_wrong_far_more_oft
     assert wrong / 200 > 0.15
 
 
+@pytest.mark.alone
 def test_the_size_of_test_other_takes_less_than_a_second():
     cell, baseline, words, _ = corpus(2939)
     units = by_utterance(2939)

@@ -5,7 +5,7 @@ divided by four, each head of attention is repeated; only rounding differs (as i
 every unit copied). It is a trained model, so that an error rate can be told; four copies of a weight are rounded
 in different blocks, so that a model trained at this width would lose more.
 
-    python tests/quantizers/widened.py FOLDER     (a checkpoint for model.path=FOLDER)
+    python tests/helpers/widened.py FOLDER     (a checkpoint for model.path=FOLDER)
 """
 
 import sys

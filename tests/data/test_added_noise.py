@@ -6,14 +6,13 @@ import soundfile
 from scipy.signal import welch
 from transformers import WhisperFeatureExtractor
 
+from helpers.corpora import RATE, manifest_config, tone
 from quantlab.config.schema import NoiseConfig
 from quantlab.data import features, open_corpus
 from quantlab.data.audio import UnreadableAudioError
 from quantlab.data.noise import noise_of
 from quantlab.data.utterance import file_utterance
 from quantlab.util.errors import ConfigError
-
-from .conftest import RATE, manifest_config, tone
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import soundfile
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "quantlab/assets/demo"
 FENCE = r"```(\w+)\n(.*?)```"
 NAMED = re.compile(rf"^`([\w./-]+)`: [^\n]*(?:\n[^\n]+)*\n\n{FENCE}", re.DOTALL | re.MULTILINE)

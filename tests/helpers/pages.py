@@ -6,8 +6,7 @@ import random
 from dataclasses import asdict
 from pathlib import Path
 
-from synthetic import QUANTS, bad_result, result
-
+from helpers.synthetic import QUANTS, bad_result, result
 from quantlab.records import storage
 from quantlab.records.figures import split_result
 from quantlab.records.schema import Batch, CellResult, Utterance

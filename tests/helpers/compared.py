@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from synthetic import QUANTS, result
-
+from helpers.synthetic import QUANTS, result
 from quantlab.analysis.evidence import Comparison, Evidence, SplitEvidence
 from quantlab.records.schema import Speed
 from quantlab.report.cell_summary import CellSummary
