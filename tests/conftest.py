@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from helpers.servers import PASSWORD, USER, MlflowServer, Postgres, find_initdb
+from helpers.warm import Warm
 
 # How long an example takes is the machine's matter: on a busy one the default of 0.2 s fails tests at random.
 # CI tries the same examples each time, everybody else new ones: what they find is a test to be added.
@@ -123,15 +124,27 @@ def _own_cache(shared_cache):
         yield
 
 
+@pytest.fixture(scope="session")
+def warm():
+    """Runs commands whose imports were made before."""
+    with Warm() as server:
+        yield server
+
+
 @pytest.fixture
-def quantlab(tmp_path, faults, shared_cache):
-    """Runs `python -m quantlab` as a user does, in an empty folder; `module` runs another command."""
+def quantlab(tmp_path, faults, shared_cache, warm):
+    """Runs `python -m quantlab` as a user does, in an empty folder; `module` runs another command.
+
+    `fresh` imports everything anew, for tests of time, of memory, and of what a process leaves behind.
+    """
 
     def environment():
         path = os.pathsep.join([str(faults), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
         return os.environ | {"PYTHONPATH": path, "QUANTLAB_CACHE": str(shared_cache), "COLUMNS": "160"}
 
-    def run(*arguments, module="quantlab", timeout=280, **options):
+    def run(*arguments, module="quantlab", timeout=280, fresh=False, **options):
+        if not (fresh or options) and warm.can_run(tmp_path, environment()):
+            return warm.run(["-m", module, *arguments], tmp_path, environment(), timeout)
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=tmp_path,

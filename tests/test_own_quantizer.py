@@ -31,8 +31,8 @@ def reader(tmp_path_factory):
     return folder
 
 
-def test_its_commands_measure_and_export_it(reader, shared_cache):
-    variables = environment(shared_cache, reader / "site")
+def test_its_commands_measure_and_export_it(reader, shared_cache, warm):
+    variables = environment(shared_cache, reader / "site", warm=warm)
     install, grid, export = commands(PAGE)
     assert install == "pip install ./quantlab-rtn"
     done = run(f"{grid} {LESS}", reader, variables)
@@ -46,7 +46,8 @@ def test_its_commands_measure_and_export_it(reader, shared_cache):
     assert done.stdout.split() == ["Int8Linear"], done.stderr
 
 
-def test_its_keys_can_be_overridden_and_what_it_cannot_do_is_a_row(reader, shared_cache):
+def test_its_keys_can_be_overridden_and_what_it_cannot_do_is_a_row(reader, shared_cache, warm):
     _, grid, _ = commands(PAGE)
-    done = run(f"{grid} {LESS} quant.target=encoder quant.bits=4", reader, environment(shared_cache, reader / "site"))
+    variables = environment(shared_cache, reader / "site", warm=warm)
+    done = run(f"{grid} {LESS} quant.target=encoder quant.bits=4", reader, variables)
     assert "rtn has no quant.bits=4.0: set quant.bits=8" in done.stdout

@@ -36,8 +36,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def variables(shared_cache):
-    return environment(shared_cache) | {"COLUMNS": "160"}
+def variables(shared_cache, warm):
+    return environment(shared_cache, warm=warm) | {"COLUMNS": "160"}
 
 
 def test_it_is_short():

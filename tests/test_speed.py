@@ -132,10 +132,10 @@ def test_one_pass_has_no_interval_and_no_ratio():
     assert fixed_work([call(0.4)], 0.02) is None
 
 
-def measured(quantlab, *arguments, **environment):
+def measured(quantlab, *arguments):
     """The experiment with an interval that a shared machine comes to; `benchmarks/timing.py` tests its own, 2 %."""
     options = ("dataset.limit=10", "device=cpu", "tracking=off", "protocol.rel_ci=0.05", "protocol.budget_s=150")
-    done = quantlab("experiment=aa_test", *options, *arguments, **environment)
+    done = quantlab("experiment=aa_test", *options, *arguments, fresh=True)
     assert done.returncode == 0, done.stderr
     [found] = storage.read_all(quantlab.folder / "mlruns")
     return found
@@ -188,7 +188,7 @@ def test_models_that_do_not_fit_together_take_turns_as_processes(quantlab):
 def test_the_resident_baseline_is_not_in_the_memory_of_the_cell(quantlab):
     options = ("quant=none", "dataset.limit=8", "device=cpu", "tracking=off", "protocol.budget_s=0.5")
     for protocol in ("quick", "paper", "careful"):  # the first one extracts the features, which takes memory
-        assert quantlab(f"protocol={protocol}", *options).returncode == 0
+        assert quantlab(f"protocol={protocol}", *options, fresh=True).returncode == 0
     peaks = {
         item.setting("protocol.name"): item.peak_memory_bytes for item in storage.read_all(quantlab.folder / "mlruns")
     }

@@ -17,9 +17,9 @@ SAID = "daniel traveled from prague to london by ferry"
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory, shared_cache):
+def steps(tmp_path_factory, shared_cache, warm):
     """What each block of the page printed, `(language, text, result)`."""
-    folder, variables = tmp_path_factory.mktemp("reader"), environment(shared_cache)
+    folder, variables = tmp_path_factory.mktemp("reader"), environment(shared_cache, warm=warm)
     done = []
     for language, text in blocks(PAGE):
         if language == "sh":

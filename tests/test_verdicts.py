@@ -1,8 +1,6 @@
 """The shipped model on the shipped corpus, measured once: its verdicts, a second test, and a forged hypothesis."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -17,15 +15,12 @@ SIZE = ("dataset.limit=60", "protocol.max_new_tokens=32")  # the 1-bit model nev
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, shared_cache):
+def root(tmp_path_factory, shared_cache, warm):
     folder = tmp_path_factory.mktemp("shipped")
-    done = subprocess.run(
-        [sys.executable, "-m", "quantlab", "-m", f"quant={CELLS}", *SIZE, "tracking=off", f"output_dir={folder}"],
-        env=os.environ | {"QUANTLAB_CACHE": str(shared_cache)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+    done = warm.run(
+        ["-m", "quantlab", "-m", f"quant={CELLS}", *SIZE, "tracking=off", f"output_dir={folder}"],
+        folder,
+        os.environ | {"QUANTLAB_CACHE": str(shared_cache)},
     )
     assert done.returncode == 0, done.stderr
     assert "verdict" in done.stdout  # in the grid's own table

@@ -39,11 +39,11 @@ def write_files(page, folder):
         path.write_text(text, encoding="utf-8")
 
 
-def environment(cache, *python_path):
-    """Of a reader who activated the environment."""
-    bin_dir = str(Path(sys.executable).parent)
+def environment(cache, *python_path, warm=None):
+    """Of a reader who activated the environment; `warm` runs the commands (`helpers.warm`)."""
+    bins = [] if warm is None else [warm.path()]
     return os.environ | {
-        "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([*bins, str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join(map(str, python_path)),
         "QUANTLAB_CACHE": str(cache),
     }
