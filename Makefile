@@ -11,11 +11,11 @@ demo: $(READY) ## quantize the shipped recogniser seven ways, measure each, prin
 	$(BIN)/python -m quantlab -m quant=none,torch_int8,quanto_int8,quanto_int8_static,hqq_int4,hqq_int3,bnb_nf4
 
 test: $(READY) ## the tests, offline, on the CPU: two files at a time, then those that measure time
-	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not alone and not soak" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 
-soak: $(READY) ## random records, checkpoints, configurations and manifests for about ten minutes
-	QUANTLAB_TEST_EXAMPLES=600 $(BIN)/python -m pytest tests/faults -m fuzz -n 2 --timeout 1800 --maxfail 20
+soak: $(READY) ## fifty kills, and random records, checkpoints, configurations and manifests, for half an hour
+	QUANTLAB_TEST_EXAMPLES=600 $(BIN)/python -m pytest tests -m "fuzz or soak" -n 2 --timeout 3600 --maxfail 20
 
 lint: $(READY) ## linter, formatter and type checker, as CI runs them
 	$(BIN)/ruff check .

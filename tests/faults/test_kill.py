@@ -1,9 +1,8 @@
 """`kill -9` of a grid at random moments: nothing is lost, nothing is half there, nothing is there twice.
 
-All fifty: QUANTLAB_TEST_KILLS=50 python -m pytest tests/faults/test_kill.py -s
+Eight of them; `make soak` kills a larger grid fifty times.
 """
 
-import os
 import random
 import signal
 import sqlite3
@@ -17,30 +16,35 @@ from quantlab.records import storage
 
 pytestmark = pytest.mark.minutes
 
-CELLS = 12
-GRID = ("-m", "quant=none,torch_int8,hqq_int4,bnb_nf4", "dataset.limit=1,2,3", "protocol=quick")
+SMALL = ("-m", "quant=none,torch_int8,bnb_nf4", "dataset.limit=1,2", "protocol=quick")
+LARGE = ("-m", "quant=none,torch_int8,hqq_int4,bnb_nf4", "dataset.limit=1,2,3", "protocol=quick")
 HERE = ("device=cpu", "device.threads=1")
-KILLS = int(os.environ.get("QUANTLAB_TEST_KILLS", "16"))  # 50 take a quarter of an hour on two cores
 LANES = 2  # grids at a time, one for each core of a small machine
 RECORD_FILES = {"record.json", "utterances.jsonl", "batches.jsonl"}
 
 
-@pytest.mark.timeout(1800)
-def test_kill_9_at_random_moments(quantlab, record_property):
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("grid", "cells", "kills"), [(SMALL, 6, 8), pytest.param(LARGE, 12, 50, marks=pytest.mark.soak)], ids=["8", "50"]
+)
+def test_kill_9_at_random_moments(quantlab, record_property, grid, cells, kills):
     start = time.monotonic()
-    assert quantlab(*GRID, *HERE, "tracking=off", "output_dir=undisturbed").returncode == 0
+    assert quantlab(*grid, *HERE, "tracking=off", "output_dir=undisturbed", fresh=True).returncode == 0
     usual_s = time.monotonic() - start
     expected = facts(quantlab.folder / "undisturbed")
-    assert len(expected) == CELLS
+    assert len(expected) == cells
 
     with ThreadPoolExecutor(LANES) as pool:
-        lanes = [pool.submit(Lane(quantlab, number, usual_s).go, KILLS // LANES) for number in range(LANES)]
+        shares = [kills // LANES + (number < kills % LANES) for number in range(LANES)]
+        lanes = [
+            pool.submit(Lane(quantlab, number, usual_s, grid, cells).go, share) for number, share in enumerate(shares)
+        ]
         roots = [root for lane in lanes for root in lane.result()]
 
     phases = Counter(phase for root in roots for phase in root.killed_in)
     record_property("phases", dict(phases))
     print(f"{sum(phases.values())} kills of {len(roots)} grids, by phase: {dict(phases)}")
-    assert sum(phases.values()) == KILLS
+    assert sum(phases.values()) == kills
     assert {"start-up", "record", "after the last record"} <= set(phases)
     for root in roots:
         assert facts(root.folder) == expected, f"{root.folder} after kills in {root.killed_in}"
@@ -52,19 +56,23 @@ def test_kill_9_at_random_moments(quantlab, record_property):
 class Root:
     """One folder of records, and the phases in which the grids that wrote it were killed."""
 
-    def __init__(self, folder, tracked):
+    def __init__(self, folder, tracked, cells):
         self.folder = folder
         self.tracked = tracked
+        self.cells = cells
         self.killed_in = []
 
     def half_records(self):
         return {path.name for path in self.folder.glob("cells/.*") if path.suffix in (".tmp", ".old")}
 
+    def is_complete(self):
+        return len(list(self.folder.glob("cells/[!.]*/record.json"))) == self.cells
+
     def phase(self, pid, half_before):
         """What the killed grid was at, by what it left and the ones before it had not."""
         if self.half_records() - half_before:
             return "record"
-        if len(list(self.folder.glob("cells/[!.]*/record.json"))) == CELLS:
+        if self.is_complete():
             return "after the last record"
         claimed = any(f'"{pid}"' in path.read_text() for path in self.folder.glob("claims/*.json"))
         return "cell" if claimed else "start-up"
@@ -73,19 +81,21 @@ class Root:
 class Lane:
     """Starts the grid, kills it, starts it again, until it ends in spite of that; then the same in a fresh folder.
 
-    Half of the moments are drawn from the whole length of a grid. What is short would hardly be met by chance, so
-    that the other half are drawn around it: the milliseconds after a record begins to be written, and the end.
+    A quarter of the moments are drawn from the whole length of a grid. What is short would hardly be met by chance, so
+    that others are drawn around it: the start, the milliseconds after a record begins to be written, and the end.
     """
 
-    def __init__(self, quantlab, number, usual_s):
+    def __init__(self, quantlab, number, usual_s, grid, cells):
         self.quantlab = quantlab
+        self.grid = grid
+        self.cells = cells
         self.number = number
         self.usual_s = usual_s
         self.chance = random.Random(f"lane {number}")
         self.roots = []
 
     def go(self, kills):
-        moments = ["anywhere"] * (kills - 2 * (kills // 4)) + ["record", "end"] * (kills // 4)
+        moments = ["anywhere"] * (kills - 3 * (kills // 4)) + ["start", "record", "end"] * (kills // 4)
         self.chance.shuffle(moments)
         self.fresh_root()
         while moments:
@@ -97,13 +107,13 @@ class Lane:
         return self.roots
 
     def undisturbed_end(self, root):
-        done = self.quantlab(*GRID, *self.options(root))
+        done = self.quantlab(*self.grid, *self.options(root))
         assert done.returncode == 0, done.stderr
 
     def fresh_root(self):
         index = len(self.roots)
         folder = self.quantlab.folder / f"lane{self.number}-{index}"
-        self.roots.append(Root(folder, tracked=index % 3 == 0))
+        self.roots.append(Root(folder, index % 3 == 0, self.cells))
 
     def options(self, root):
         return (*HERE, f"output_dir={root.folder.name}", f"tracking={'local' if root.tracked else 'off'}")
@@ -112,7 +122,7 @@ class Lane:
         """Whether the grid was still there at the moment; with SIGKILL it has no chance to tidy up."""
         root = self.roots[-1]
         half_before = root.half_records()
-        process = self.quantlab.start(*GRID, *self.options(root))
+        process = self.quantlab.start(*self.grid, *self.options(root))
         self.wait_for(moment, root, process, half_before)
         alive = process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -124,14 +134,14 @@ class Lane:
         return alive
 
     def wait_for(self, moment, root, process, half_before):
-        if moment == "anywhere":
-            wait(process, lambda: False, self.chance.uniform(0, self.usual_s))
-            return
-        if moment == "record":
+        if moment in ("anywhere", "start"):
+            share = 1.0 if moment == "anywhere" else 0.1
+            wait(process, lambda: False, self.chance.uniform(0, share * self.usual_s))
+        elif moment == "record":
             wait(process, lambda: root.half_records() - half_before, self.usual_s * 3, every_s=0.004)
             time.sleep(self.chance.uniform(0, 0.01))
         else:
-            wait(process, lambda: len(list(root.folder.glob("cells/[!.]*/record.json"))) == CELLS, self.usual_s * 3)
+            wait(process, root.is_complete, self.usual_s * 3)
             time.sleep(self.chance.uniform(0, 3))
 
 

@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ class Warm:
     """The server, started with the first command."""
 
     def __init__(self) -> None:
+        self._starting = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="quantlab-warm-", dir="/tmp")  # short enough for a socket
         self._path = Path(self._folder.name)
@@ -58,16 +60,21 @@ class Warm:
         self._folder.cleanup()
 
     def start(self) -> None:
-        """Wait until everything is imported."""
-        if self._server is None:
-            spin = {} if "OMP_WAIT_POLICY" in self.environment else {"GOMP_SPINCOUNT": "10000"}  # as a grid sets it
-            self._server = subprocess.Popen(
-                [sys.executable, __file__, self._folder.name],
-                cwd="/", env=spin | self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )  # fmt: skip
-            assert self._server.stdout is not None
-            assert self._server.stdout.readline() == b"ready\n"
-            (self._path / ENVIRONMENT).write_text(json.dumps(self.environment))
+        """Wait until everything is imported; threads may ask at the same time."""
+        with self._starting:
+            if self._server is None:
+                self._server = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        spin = {} if "OMP_WAIT_POLICY" in self.environment else {"GOMP_SPINCOUNT": "10000"}  # as a grid sets it
+        server = subprocess.Popen(
+            [sys.executable, __file__, self._folder.name],
+            cwd="/", env=spin | self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        (self._path / ENVIRONMENT).write_text(json.dumps(self.environment))
+        return server
 
     def path(self) -> str:
         """A folder for PATH with a `quantlab` that the server runs."""
@@ -289,7 +296,6 @@ def _run(arguments: list[str]) -> None:
 def _leave() -> NoReturn:
     """Run the command, and end as Python does, but for taking every module apart."""
     import atexit
-    import threading
 
     code: Any = 0
     try:
