@@ -207,11 +207,11 @@ def test_one_sentence_within_seconds(monkeypatch, trouble):
         for ask, ways in (
             (
                 lambda: open_corpus(pinned()),
-                ["quantlab.fetch dataset=librispeech", "dataset=librispeech_dir dataset.path=", "dataset=demo"],
+                ["quantlab fetch dataset=librispeech", "dataset=librispeech_dir dataset.path=", "dataset=demo"],
             ),
             (
                 lambda: models.load(SMALL, 0),
-                ["quantlab.fetch model=small", "model.path=FOLDER", "model=nano", "model.weights=random"],
+                ["quantlab fetch model=small", "model.path=FOLDER", "model=nano", "model.weights=random"],
             ),
         ):
             start = time.monotonic()

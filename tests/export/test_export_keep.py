@@ -130,10 +130,10 @@ def test_a_disk_that_is_full_from_the_start_costs_no_figure(tmp_path, monkeypatc
 def lifted(limits, run):
     """The disk that is full is the export's; the one with temporary files is not."""
 
-    def run_on(config, device, progress, staging):
-        if staging is None:
+    def run_on(*given):
+        if given[-1] is None:  # no folder for the model could be made
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        return run(config, device, progress, staging)
+        return run(*given)
 
     return run_on
 

@@ -128,7 +128,7 @@ def test_an_epoch_hears_every_synthetic_utterance_once():
 
 
 def test_training_without_shards_says_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"quantlab\.nano\.corpus"):
+    with pytest.raises(FileNotFoundError, match=r"training\.nano\.corpus"):
         train(Options(tmp_path, tmp_path / "out", utterances=1, processes=1))
 
 
