@@ -155,7 +155,9 @@ def quantlab(tmp_path, faults, shared_cache, warm):
             **options,
         )
 
-    def start(*arguments, module="quantlab"):
+    def start(*arguments, module="quantlab", fresh=True):
+        if not fresh and warm.can_run(tmp_path, environment()):
+            return warm.popen(["-m", module, *arguments], tmp_path, environment())
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=tmp_path,

@@ -31,7 +31,7 @@ def seen(tmp_path, monkeypatch):
 
 def together(quantlab, command, count=2):
     """Outputs and exit codes of as many processes, started at the same time."""
-    processes = [quantlab.start(*command) for _ in range(count)]
+    processes = [quantlab.start(*command, fresh=False) for _ in range(count)]
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     return outputs, [process.returncode for process in processes]
 

@@ -21,10 +21,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TextIO
 
 # a cell's process (but for CUDA), the commands, and what these import when they come to it
 IMPORTS = """quantlab.grid.preload quantlab.cli.main quantlab.cli.run quantlab.report.plots
@@ -103,10 +104,22 @@ class Warm:
         """
         self.start()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull, "rb") as nothing:
-            code = _ask(
-                self._path, arguments, folder, environment, [nothing.fileno(), out.fileno(), err.fileno()], timeout
-            )
+            streams = [stream.fileno() for stream in (nothing, out, err)]
+            process = Started(self._path, arguments, folder, environment, streams)
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
             return subprocess.CompletedProcess(arguments, code, _text(out), _text(err))
+
+    def popen(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Started:
+        """What `subprocess.Popen([sys.executable, *arguments], …)` gives, with stdout and stderr in one pipe."""
+        self.start()
+        ours, theirs = os.pipe()
+        with open(os.devnull, "rb") as nothing, open(theirs, "wb") as stream:
+            streams = [nothing.fileno(), stream.fileno(), stream.fileno()]
+            return Started(self._path, arguments, folder, environment, streams, open(ours, encoding="utf-8"))
 
 
 def _imports_alike(own: Mapping[str, str], folder: Path, environment: Mapping[str, str]) -> bool:
@@ -116,31 +129,70 @@ def _imports_alike(own: Mapping[str, str], folder: Path, environment: Mapping[st
     return not any(Path(part, name).exists() for part in path if part for name in REPLACING)
 
 
-def _ask(
-    server: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], streams: Sequence[int],
-    timeout: float | None,
-) -> int:  # fmt: skip
-    """The exit code of a command, as `subprocess` has it."""
-    with socket.socket(socket.AF_UNIX) as ask:
-        ask.connect(str(server / SOCKET))
-        ask.settimeout(timeout)
+class Started:
+    """A command that runs: the part of `subprocess.Popen` that tests use."""
+
+    returncode: int | None = None
+
+    def __init__(
+        self, server: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str],
+        streams: Sequence[int], stdout: TextIO | None = None,
+    ) -> None:  # fmt: skip
+        self.arguments, self.stdout, self._said = arguments, stdout, ""
+        self._asked = socket.socket(socket.AF_UNIX)
+        self._asked.connect(str(server / SOCKET))
         request = {"arguments": list(arguments), "folder": str(folder), "environment": dict(environment)}
-        socket.send_fds(ask, [b"streams"], streams)
-        ask.sendall(json.dumps(request).encode() + b"\n")
-        with ask.makefile() as answers:
-            pid = int(answers.readline())
+        socket.send_fds(self._asked, [b"streams"], streams)
+        self._asked.sendall(json.dumps(request).encode() + b"\n")
+        self.pid = int(self._line(None))
+
+    def _line(self, timeout: float | None) -> str:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while "\n" not in self._said:
+            self._asked.settimeout(deadline and max(1e-3, deadline - time.monotonic()))
+            self._said += self._asked.recv(100).decode()
+        line, _, self._said = self._said.partition("\n")
+        return line
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, as `subprocess` has it."""
+        if self.returncode is None:
             try:
-                return int(answers.readline())
+                self.returncode = int(self._line(timeout))
             except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(list(arguments), timeout or 0) from None
+                raise subprocess.TimeoutExpired(list(self.arguments), timeout or 0) from None
+            self._asked.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(1e-3)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """What is left of its output; the time is that of what runs after it was closed."""
+        assert self.stdout is not None
+        with self.stdout:
+            said = self.stdout.read()
+        self.wait(timeout)
+        return said, None
+
+    def send_signal(self, number: int) -> None:
+        """Nothing, once it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """See `send_signal`."""
+        self.send_signal(signal.SIGKILL)
 
 
 def _as_script(server: Path, arguments: Sequence[str]) -> NoReturn:
     """What the `quantlab` of `Warm.path` does."""
     if not _imports_alike(json.loads((server / ENVIRONMENT).read_text()), Path.cwd(), os.environ):
         os.execv(arguments[0], arguments)
-    sys.exit(_ask(server, arguments, Path.cwd(), os.environ, [0, 1, 2], None))
+    sys.exit(Started(server, arguments, Path.cwd(), os.environ, [0, 1, 2]).wait())
 
 
 def _text(stream: IO[bytes]) -> str:
