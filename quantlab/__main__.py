@@ -1,4 +1,4 @@
-"""`quantlab` and `python -m quantlab`; whatever takes time to import comes after the signals are taken care of."""
+"""`quantlab` and `python -m quantlab`. Slow imports come after the signal handlers are set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from quantlab.util.entry import enter
 
 
 def main() -> NoReturn:
-    """Run the command that the command line names, and leave with its exit code."""
+    """Run the command named on the command line and exit with its code."""
     enter("quantlab.cli.main")
 
 

@@ -131,7 +131,7 @@ def test_a_cell_hears_the_same_and_names_the_original(converted):
 def test_int8_becomes_what_it_stands_for_when_it_is_asked_for(nano, converted):
     folder = converted("int8_float32")
     for ask in (models.locate, lambda model: models.fingerprint(model, 0), lambda model: models.load(model, 0)):
-        with pytest.raises(CheckpointError, match=r"is quantized already \(int8\): .*quant=as_shipped"):
+        with pytest.raises(CheckpointError, match=r"is already quantized \(int8\): .*quant=as_shipped"):
             ask(at(folder))
     assert models.original(at(folder)).quantized
     found, expected = loaded(folder, quantized_too=True).model.state_dict(), nano.state_dict()
@@ -178,7 +178,7 @@ def test_a_file_of_our_own_of_whisper_cpp_has_the_values_that_went_in(nano, tmp_
 
 def test_blocks_become_what_they_stand_for_when_they_are_asked_for(nano, tmp_path):
     ggml(NANO, path := tmp_path / "q.bin", "q8_0")
-    with pytest.raises(CheckpointError, match=r"is quantized already \(q8_0\): .*quant=as_shipped"):
+    with pytest.raises(CheckpointError, match=r"is already quantized \(q8_0\): .*quant=as_shipped"):
         models.locate(at(path))
     value = loaded(path, quantized_too=True).model.model.encoder.layers[0].fc1.weight
     expected = nano.model.encoder.layers[0].fc1.weight
@@ -288,7 +288,7 @@ def test_a_tokenizer_of_the_hubs_cache_takes_the_packages_place(english, package
     other["model"]["vocab"]["<|endoftext|>"] = 50_257
     other["added_tokens"][0]["id"] = 50_257
     (snapshot / "tokenizer.json").write_text(json.dumps(other))
-    with pytest.raises(CheckpointError, match="the tokenizer at hand is of another model: model=base_en"):
+    with pytest.raises(CheckpointError, match="the available tokenizer is of another model: model=base_en"):
         models.locate(model)
 
 
@@ -404,7 +404,7 @@ def test_no_pickle_is_run(package, english, tmp_path):
     for data, says in (
         (evil, r"torch\.load\(weights_only=True\) refuses it"),
         (archive(evil), r"torch\.load\(weights_only=True\) refuses it"),
-        (archive(evil, zipfile.ZIP_DEFLATED), "its archive is packed"),
+        (archive(evil, zipfile.ZIP_DEFLATED), "its archive is compressed"),
         (archive(evil)[:-50], "its archive is broken"),
         (pickle.dumps(Evil(tmp_path / "ran")), "convert it where it is trusted"),
     ):
@@ -416,7 +416,7 @@ def test_no_pickle_is_run(package, english, tmp_path):
 
 WRONG = [
     ({"n_text_layer": 10**9}, "decoder_layers=1000000000: expected 1 to 256"),
-    ({"n_text_state": 16, "n_audio_state": 16}, "another shape than it says"),
+    ({"n_text_state": 16, "n_audio_state": 16}, "another shape than stated"),
     ({"n_text_layer": 3}, "lacks 'decoder.blocks.2"),
     ({"n_mels": None}, "num_mel_bins=None"),
 ]

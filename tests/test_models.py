@@ -182,7 +182,7 @@ LAYER = "model.encoder.layers.0.fc1.weight"
     ("change", "says"),
     [
         (lambda t: t.pop(LAYER), f"it lacks {LAYER}"),
-        (lambda t: t.update(surplus=torch.ones(2)), "not the model's: surplus"),
+        (lambda t: t.update(surplus=torch.ones(2)), "the model does not have: surplus"),
         (lambda t: t.update({LAYER: torch.zeros(3, 192)}), f"another shape than config.json says: {LAYER}"),
         (lambda t: t[LAYER].view(-1)[7:8].fill_(float("nan")), f"NaN or infinite values in {LAYER}"),
         (lambda t: t[LAYER].view(-1)[7:8].fill_(float("inf")), f"NaN or infinite values in {LAYER}"),
@@ -191,7 +191,7 @@ LAYER = "model.encoder.layers.0.fc1.weight"
 )
 def test_wrong_tensors_are_named(folder, change, says):
     edit_tensors(folder, change)
-    with pytest.raises(ConfigError, match=f"is no sound checkpoint: .*{says}"):
+    with pytest.raises(ConfigError, match=f"is no valid checkpoint: .*{says}"):
         models.load(at(folder), 0)
 
 
@@ -218,10 +218,10 @@ def truncate(folder):
         (remove("tokenizer.json"), "has no tokenizer: neither tokenizer.json nor vocab.json"),
         (remove("processor_config.json"), "has no feature extractor: neither preprocessor_config.json"),
         (truncate, "cannot be loaded: SafetensorError"),
-        (lambda f: (f / "config.json").write_text("{"), "config.json is no JSON"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda f: (f / "config.json").write_text("[]"), "model_type is None; quantlab measures 'whisper'"),
         (lambda f: edit_json(f / "config.json", model_type="bert"), "model_type is 'bert'"),
-        (lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "hqq"}), "is quantized already"),
+        (lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "hqq"}), "is already quantized"),
         (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be loaded"),
         (
             lambda f: edit_json(
@@ -236,7 +236,7 @@ def truncate(folder):
         ),
         (
             lambda f: (f / "model.safetensors.index.json").write_text("{}") and (f / "model.safetensors").unlink(),
-            "is no index",
+            "is not an index",
         ),
     ],
 )
@@ -326,7 +326,7 @@ def test_random_weights_in_the_shape_of_a_folder(folder):
 
 
 def test_impossible_architectures():
-    with pytest.raises(ConfigError, match=r"has no model\.architecture"):
+    with pytest.raises(ConfigError, match=r"has neither model\.architecture"):
         models.load(ModelConfig(name="x", source="hub", weights="random"), 0)
     odd_heads = TINY.model_copy(update={"attention_heads": 5})
     with pytest.raises(ConfigError, match="embed_dim must be divisible by num_heads"):

@@ -112,9 +112,9 @@ WRONG = [
     ({"begin_suppress_tokens": [512]}, "begin_suppress_tokens=.* expected a list of token ids below 512"),
     ({"alignment_heads": [[2, 0]]}, "alignment_heads=.* pairs of a layer below 2 and a head below 3"),
     ({"alignment_heads": "all"}, "alignment_heads=.* pairs of a layer"),
-    ({"repetition_penalty": 1.3}, "repetition_penalty=1.3: not every engine decodes so"),
-    ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size=3: not every engine decodes so"),
-    ({"bad_words_ids": [[5]]}, "bad_words_ids=.* not every engine decodes so"),
+    ({"repetition_penalty": 1.3}, "repetition_penalty=1.3: not every engine supports this"),
+    ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size=3: not every engine supports this"),
+    ({"bad_words_ids": [[5]]}, "bad_words_ids=.* not every engine supports this"),
     ({"min_length": 9}, "min_length=9: not every engine"),
     ({"no_speech_threshold": 0.6}, "no_speech_threshold=0.6: not every engine"),
 ]

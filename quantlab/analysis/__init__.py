@@ -1,1 +1,1 @@
-"""Records compared: intervals, and a verdict for each cell against its baseline."""
+"""Comparison of records: intervals, and a verdict for each cell against its baseline."""

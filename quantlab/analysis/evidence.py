@@ -1,7 +1,7 @@
 """Intervals and verdicts for a set of records, from their raw counts.
 
-Computed for a whole set of records at once: what several cells share (the corpus, its resamples, the baseline) is
-read and drawn once, and Holm's correction is over all comparisons of the set.
+All records are processed together: data shared by several cells (the corpus, its resamples, the baseline) is read and
+drawn once, and Holm's correction covers all comparisons of the set.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
 from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
 
-RULE_OF_THREE = 3.0  # events in 95 % of cases at the most, where none was seen
+RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class SplitEvidence:
-    """95 % intervals of a split's rates, and its differences to the baseline; fractions, None where absent."""
+    """95 % intervals of a split's rates and of its differences to the baseline; fractions, None if absent."""
 
     wer_ci95: Interval | None = None
     cer_ci95: Interval | None = None
-    ci_unit: Literal["speaker", "utterance"] | None = None  # what its resamples draw
-    ci_units: int | None = None  # how many of them the split has
+    ci_unit: Literal["speaker", "utterance"] | None = None  # unit of the resamples
+    ci_units: int | None = None  # number of units in the split
     wer_difference: Estimate | None = None
     cer_difference: Estimate | None = None
 
@@ -47,7 +47,7 @@ class Comparison:
     p: float  # of "no difference in WER"
     p_holm: float
     p_mapsswe: float | None
-    z_mapsswe: float | None  # None also where it is infinite
+    z_mapsswe: float | None  # None also if infinite
     mde: float | None  # minimum detectable effect
     noninferior: bool
     margin: float
@@ -58,7 +58,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the utterances of a cell say; all None where it has no text or did not end well."""
+    """Statistical evidence from the utterances of a cell; all None if it has no text or its status is not ok."""
 
     baseline: str | None = None  # cell id
     verdict: Literal["baseline"] | Verdict | None = None
@@ -79,12 +79,12 @@ def evidence(
     """Compare every cell with its baseline.
 
     Args:
-        found: the cells; baselines are looked for among them only.
-        margin: percentage points of WER that do not matter; None is each record's own `stats.margin`.
-        warn: told about raw files that cannot be read, and cells whose utterances are not the baseline's.
+        found: the cells, including their baselines.
+        margin: non-inferiority margin in percentage points of WER; None: `stats.margin` of each record.
+        warn: called for unreadable raw files, and for cells whose utterances differ from the baseline's.
 
     Returns:
-        By cell id, one for each record.
+        Evidence by cell id, for every record.
     """
     records = [item.record for item in found]
     baselines = find_baselines(records)
@@ -107,7 +107,7 @@ def _settings(record: Record, margin: float | None) -> _Settings:
 
 
 class _Intervals(NamedTuple):
-    """Of one cell by itself, or of its differences."""
+    """Intervals of one cell, or of its differences."""
 
     splits: dict[str, Rates]
     pooled: Rates
@@ -157,12 +157,12 @@ def _differences(pair: Pair) -> Counts:
 
 
 def _bounded(pair: Pair, result: Resampled) -> Resampled:
-    """The same, and the interval of a WER reaches as far as what was not seen may go.
+    """Widen the intervals of WER differences by the rule of three where errors of one kind were not observed.
 
-    Where no utterance has more errors than the baseline's, no resample has, and an interval that ends at 0 would claim
-    that a rare loss is excluded, however little was heard; likewise for a gain. By the rule of three (Hanley and
-    Lippman-Hand 1983), what was not seen in n words may happen in 3 / n. An end that is on the other side of 0 stays:
-    the difference is shown, and the test says the same.
+    If no utterance has more errors than the baseline's, no resample has either, and an interval that ends at 0 would
+    exclude rare losses however small the corpus is; likewise for gains. By the rule of three (Hanley and Lippman-Hand
+    1983), an event not observed in n words may have a rate of 3 / n. An end on the other side of 0 is unchanged, as
+    the difference is then significant.
     """
     more, fewer = pair.cell.words > pair.baseline.words, pair.cell.words < pair.baseline.words
     words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
@@ -186,7 +186,7 @@ def _bounded(pair: Pair, result: Resampled) -> Resampled:
 
 
 def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:
-    """Before Holm's correction."""
+    """The comparison before Holm's correction."""
     wer, cer = result.pooled
     assert wer is not None
     units = pair.sample.units

@@ -1,4 +1,4 @@
-"""Pairing of cells with their baselines, on the utterances that both have."""
+"""Pairing of cells with their baselines on common utterances."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Warn = Callable[[str], None]
 
 _COUNTS = itemgetter("substitutions", "deletions", "insertions", "hits", "char_errors", "ref_chars")
 _NAMES = itemgetter("split", "id", "speaker")
-_LARGEST = 2**40  # of a count of one utterance; sums of it are exact
+_LARGEST = 2**40  # limit for a count of one utterance, so that sums are exact
 
 
 class Scores(NamedTuple):
-    """What was counted in one cell."""
+    """The counts of one cell."""
 
     sample: Sample
     counts: Counts
 
 
 class Pair(NamedTuple):
-    """A cell and its baseline on the utterances that both have, in the same order."""
+    """A cell and its baseline on common utterances, in the same order."""
 
     sample: Sample
     cell: Counts
@@ -41,11 +41,11 @@ class Pair(NamedTuple):
 
 
 def find_baselines(records: Iterable[Record]) -> dict[str, str]:
-    """Cell id → the id of its baseline, for those that have one: quant=none and everything else equal.
+    """Cell id → id of its baseline, if any: quant=none and everything else equal.
 
-    "Everything" is what a cell id is made of, apart from the quantizer and the versions of its libraries, the
-    normaliser, the error unit and the scorer. How a static scheme is calibrated is left out too, unless it takes
-    utterances out of the score (`disjoint`). Of several baselines the latest counts.
+    "Everything else" covers all inputs of the cell id except the quantizer and its libraries' versions, plus
+    normaliser, error unit and scorer. Calibration settings are ignored unless they remove utterances from the score
+    (`disjoint`). Of several baselines the latest is used.
     """
     families: dict[str, list[Record]] = {}
     for item in records:
@@ -61,7 +61,7 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
 
 
 def is_baseline(record: Record) -> bool:
-    """Whether the cell is one that others are compared with."""
+    """Whether the cell is a baseline."""
     return bool(record.setting("quant.name") == "none")
 
 
@@ -71,7 +71,9 @@ def _family(record: Record) -> str:
     if record.setting("calibration.source") != "disjoint":
         config.pop("calibration", None)
     marks = dict(record.fingerprints)
-    marks["checkpoint"] = marks.pop("baseline", marks.get("checkpoint", ""))  # of a file as shipped what it was made of
+    marks["checkpoint"] = marks.pop(
+        "baseline", marks.get("checkpoint", "")
+    )  # for a file as shipped, the checkpoint it was made from
     versions = record.environment.get("versions") or {}
     common = {name: versions.get(name) for name in LIBRARIES}
     scoring = [record.normaliser, record.error_unit, record.scorer]
@@ -79,9 +81,9 @@ def _family(record: Record) -> str:
 
 
 def read_scores(found: Iterable[Stored], warn: Warn) -> dict[str, Scores]:
-    """The counts of every cell that ended well and has text, by cell id; `warn` is told of what cannot be read."""
+    """The counts of all cells with status ok and text, by cell id; `warn` is called for unreadable ones."""
     known = {}
-    samples: dict[Sample, Sample] = {}  # most cells share one, and what is derived from it
+    samples: dict[Sample, Sample] = {}  # most cells share one
     for root, item in found:
         path = cells_dir(root) / item.cell_id / "utterances.jsonl"
         try:
@@ -97,10 +99,10 @@ def read_scores(found: Iterable[Stored], warn: Warn) -> dict[str, Scores]:
 
 
 def _scores(path: Path) -> Scores | None:
-    """Read without the schema of an utterance, which takes several times as long; None where there is no text.
+    """Read counts without validating every utterance, which is several times faster; None without text.
 
     Raises:
-        ValueError: a line is no JSON, or a count is no count; so do KeyError, TypeError, OverflowError.
+        ValueError: a line or a count is invalid; KeyError, TypeError and OverflowError mean the same.
     """
     lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
     rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
@@ -115,7 +117,7 @@ def _scores(path: Path) -> Scores | None:
     substitutions, deletions, insertions, hits, char_errors, ref_chars = counts.T
     splits, ids, speakers = zip(*map(_NAMES, rows), strict=True)
     if {*map(type, splits), *map(type, ids)} != {str} or not {*map(type, speakers)} <= {str, type(None)}:
-        raise TypeError("split, id and speaker of an utterance are text, the speaker may be null")
+        raise TypeError("split, id and speaker of an utterance must be strings; the speaker may be null")
     sample = Sample(
         splits=splits,
         ids=ids,
@@ -127,10 +129,10 @@ def _scores(path: Path) -> Scores | None:
 
 
 def _see_that_they_add_up(record: Record, scores: Scores) -> None:
-    """An interval of other utterances than those behind the rate beside it would be one of nothing.
+    """Check that the counts of the utterances add up to those in record.json.
 
     Raises:
-        ValueError: they are others; the message names the split.
+        ValueError: they do not; the message names the split.
     """
     splits = np.array(scores.sample.splits)
     words, chars = np.array(scores.sample.words), np.array(scores.sample.chars)
@@ -144,10 +146,10 @@ def _see_that_they_add_up(record: Record, scores: Scores) -> None:
 
 
 def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Warn) -> dict[str, Pair]:
-    """The pair of each cell that is no baseline and has one, by cell id.
+    """Pairs of all cells that have a baseline, by cell id.
 
-    Where one of the two lacks utterances, the common ones are compared and `warn` is told; where they differ in
-    the references themselves they were not measured on the same corpus, and there is no pair.
+    If one of the two lacks utterances, the common ones are compared and `warn` is called. If references differ, the two
+    were measured on different corpora, and there is no pair.
     """
     found = {}
     for cell_id, cell in scores.items():

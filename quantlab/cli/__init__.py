@@ -1,1 +1,1 @@
-"""The commands: each file is `python -m quantlab.NAME`."""
+"""Commands: each module is also `python -m quantlab.NAME`."""

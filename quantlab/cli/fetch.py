@@ -1,6 +1,6 @@
-"""`quantlab fetch`: put on this machine what a grid reads, so that its jobs need no network.
+"""`quantlab fetch`: download everything a grid reads, so that its jobs need no network.
 
-Compute nodes of a cluster often have none: fetch on the login node, into caches that the nodes share.
+Compute nodes of a cluster often have no network: fetch on the login node, into caches that the nodes share.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ examples:
 then, where there is no network:
   HF_HUB_OFFLINE=1 quantlab -m model=small,base,tiny quant=none,torch_int8 dataset=librispeech
 
-Where things go: checkpoints and corpora into the hub's own cache, HF_HOME (~/.cache/huggingface); features into
-QUANTLAB_CACHE (~/.cache/quantlab). Set both to folders that the nodes see."""
+Checkpoints and corpora go into the hub's cache, HF_HOME (~/.cache/huggingface); features into QUANTLAB_CACHE
+(~/.cache/quantlab). Set both to folders that the nodes can read."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something lies, and how much it is."""
+    """Location and size of an item."""
 
     where: str
     size_bytes: int
@@ -50,17 +50,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Thing:
-    """What a cell reads: a checkpoint, a corpus, or the features of a corpus for a model."""
+    """An input of a cell: a checkpoint, a corpus, or the features of a corpus for a model."""
 
     kind: str
     name: str
-    obtain: Callable[[], Place]  # from the cache, else from elsewhere
-    got: str = FETCHED  # what to say when it was not here before
-    look: Callable[[], bool] | None = None  # whether it is here; None: `obtain` knows without the hub
+    obtain: Callable[[], Place]  # from the cache, else from the hub
+    got: str = FETCHED  # state shown if it was not here before
+    look: Callable[[], bool] | None = None  # whether it is here; None: `obtain` works without the hub
 
 
 def _obtained(thing: Thing) -> tuple[str, str]:
-    """Whether it was here, came, or is not to be had; and that in words, with its size and place or the reason."""
+    """Obtain an item; returns its state, and a line with state, size and location or the reason of failure."""
     try:
         found = _here(thing)
         place = found or thing.obtain()
@@ -79,7 +79,7 @@ def _here(thing: Thing) -> Place | None:
 
 
 def _checkpoints(configs: Sequence[RunConfig]) -> Iterator[Thing]:
-    """Each once; random weights are made, not fetched."""
+    """The distinct checkpoints; random weights need no download."""
     pretrained = (item.model for item in configs if item.model.weights == "pretrained")
     for model in _distinct(pretrained, lambda item: item.model_dump_json(exclude={"random_tokens", "architecture"})):
         yield Thing("checkpoint", model.name, partial(_checkpoint, model))
@@ -91,7 +91,7 @@ def _checkpoint(model: ModelConfig) -> Place:
 
 
 def _corpora(configs: Sequence[RunConfig]) -> Iterator[Thing]:
-    """Each once, whatever part of it is measured and whatever is made of it."""
+    """The distinct corpora, regardless of selection and processing."""
     whole = (item.dataset.model_copy(update=_UNCUT) for item in configs)
     for dataset in _distinct(whole, DatasetConfig.model_dump_json):
         yield Thing("corpus", dataset.name, partial(_corpus, dataset))
@@ -112,11 +112,11 @@ def _corpus(dataset: DatasetConfig) -> Place:
 def _files(audio: Audio) -> list[Path]:
     if isinstance(audio, Joined):
         return [file for part in audio.parts for file in _files(part.audio)]
-    return [audio.path] if isinstance(audio, File) else []  # of another package's reader
+    return [audio.path] if isinstance(audio, File) else []  # from a third-party reader
 
 
 def _features(configs: Sequence[RunConfig]) -> Iterator[Thing]:
-    """Those that a cell would extract: they depend on the model's feature extractor, and on every key of the corpus."""
+    """The distinct features, which depend on the model's feature extractor and on every key of the corpus."""
 
     def key(config: RunConfig) -> str:
         return config.model_dump_json(include={"model", "dataset"})
@@ -148,7 +148,7 @@ def _distinct(items: Iterable[Item], key: Callable[[Item], str]) -> list[Item]:
 
 
 def _common(paths: Sequence[Path]) -> Path | str:
-    """The innermost folder that holds them all."""
+    """The innermost common folder."""
     parents = [set(path.parents) for path in paths]
     return max(set.intersection(*parents), key=lambda folder: len(folder.parts)) if parents else "nowhere"
 
@@ -160,7 +160,7 @@ def _size(paths: Iterable[Path]) -> int:
 def _conclusion(things: int, missing: int) -> str:
     if missing:
         return f"{missing} of {things} missing; cells that need them will fail"
-    return f"all {things} are here: the jobs need no network (HF_HUB_OFFLINE=1 keeps them from asking)"
+    return f"all {things} are here: the jobs need no network (HF_HUB_OFFLINE=1 prevents requests)"
 
 
 @click.command("fetch", context_settings=HELP, epilog=_EXAMPLES)
@@ -168,16 +168,16 @@ def _conclusion(things: int, missing: int) -> str:
 @click.option(
     "--features",
     is_flag=True,
-    help="Extract the log-mel features too, which the first cell of each corpus would do (imports torch).",
+    help="Extract the log-mel features too, which otherwise the first cell of each corpus does (imports torch).",
 )
-@click.option("-m", "--multirun", "sweep", is_flag=True, help="Taken as the grid takes it; changes nothing.")
+@click.option("-m", "--multirun", "sweep", is_flag=True, help="Accepted as in quantlab run; has no effect.")
 @grid_arguments
 def command(root: Path, features: bool, sweep: bool, arguments: tuple[str, ...]) -> int:
-    """Put on this machine what the cells of a grid read, and measure nothing.
+    """Download the checkpoints and corpora of a grid to this machine, without measuring.
 
-    The arguments are those of quantlab run; comma lists are all fetched.
+    The arguments are those of quantlab run; all values of comma lists are fetched.
 
-    Exit code: 0 all of it is here, 1 something is missing, 2 the configuration or an option is wrong.
+    Exit code: 0 if everything is here, 1 if something is missing, 2 if the configuration or an option is wrong.
     """
     configs = compose(arguments)
     missing = 0

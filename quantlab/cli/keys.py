@@ -1,4 +1,4 @@
-"""The keys of a grid: which there are, what each does, and what a shell completes."""
+"""Keys of a grid: list, descriptions, and shell completion."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def version() -> str:
 
 @cache
 def groups() -> dict[str, list[str]]:
-    """Each group of `conf/` with the names of its options, in the order of `conf/config.yaml`."""
+    """Each group of `conf/` with its options, in the order of `conf/config.yaml`."""
     defaults = yaml.safe_load((shared_dir("conf") / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     names = [name for item in defaults if isinstance(item, dict) for name in item if not name.startswith("override")]
     places = {name: shared_dir("experiments") if name == STUDIES else shared_dir("conf") / name for name in names}
@@ -31,8 +31,8 @@ def groups() -> dict[str, list[str]]:
 
 
 def described() -> Iterator[tuple[str, str]]:
-    """Every key with a sentence on what it does, its choices and its default, as `quantlab.config.schema` has them."""
-    from quantlab.config.schema import RunConfig  # pydantic takes a while
+    """Every key with its description, choices and default from `quantlab.config.schema`."""
+    from quantlab.config.schema import RunConfig  # slow import
 
     yield from _described(RunConfig, "")
 
@@ -78,7 +78,7 @@ def write_keys(formatter: click.HelpFormatter) -> None:
 
 
 def grid_arguments(function: Function) -> Function:
-    """The keys that a command takes, as Hydra reads them."""
+    """Decorator: the command takes grid keys in Hydra's syntax."""
     argument = click.argument(
         "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE]...", shell_complete=completions
     )
@@ -86,13 +86,13 @@ def grid_arguments(function: Function) -> Function:
 
 
 def completions(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[Any]:
-    """What a shell offers: a key, or the options of a group; of a comma list, its last value."""
+    """Shell completions: keys, or options of a group; in a comma list, for its last value."""
     from click.shell_completion import CompletionItem
 
     before = [*ctx.params.get("arguments", ()), *ctx.args]
-    if before[-1:] == ["="]:  # bash takes a word apart at "="
+    if before[-1:] == ["="]:  # bash splits words at "="
         return _values((before[-2:] or [""])[0], "", incomplete)
-    if not incomplete and before and before[-1] in groups():  # and click makes nothing of a "=" at the end
+    if not incomplete and before and before[-1] in groups():  # and click drops a "=" at the end
         return _values(before[-1], "", "")
     key, equals, value = incomplete.partition("=")
     if equals:

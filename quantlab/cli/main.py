@@ -1,4 +1,4 @@
-"""`quantlab`, and `python -m quantlab`: the front door. Each command is imported when it is asked for."""
+"""`quantlab` and `python -m quantlab`: the main command. Subcommands are imported when called."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from quantlab.util.console import COMMANDS, SECTIONS
 from quantlab.util.errors import did_you_mean
 
 COMPLETE = "_QUANTLAB_COMPLETE"  # set by the shell's completion: bash_source, zsh_complete, …
-_ELSEWHERE = ("report", "export")  # commands that live beside what they do
+_ELSEWHERE = ("report", "export")  # commands defined in their own packages
 
 
 class _Door(click.Group):
-    """The commands by name; what begins with a key or an option of Hydra is a grid to be run."""
+    """The command group; arguments that start with a key or an option of Hydra mean `run`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the help."""
@@ -34,7 +34,7 @@ class _Door(click.Group):
         return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `run` where it was left out."""
+        """Insert `run` if it was left out."""
         if not args:
             args = ["--help"]
         if args[0] not in (*COMMANDS, "--help", "-h", "--version"):
@@ -44,7 +44,7 @@ class _Door(click.Group):
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """By section; then what a grid is made of."""
+        """The commands by section, then the configuration groups."""
         for title, commands in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl(list(commands.items()))
@@ -63,7 +63,7 @@ def _is_of_a_grid(argument: str) -> bool:
 
 
 def _meant(name: str) -> str:
-    """What a name that is no command may be: the option of a group, or a command mistyped."""
+    """A suggestion for an unknown command: an option of a group, or a misspelt command."""
     group = next((group for group, options in keys.groups().items() if name in options), None)
     return did_you_mean(name, list(COMMANDS)) if group is None else f"; did you mean {group}={name}?"
 
@@ -87,10 +87,10 @@ def command() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command of quantlab, or the grid that the arguments ask for.
+    """Run a command of quantlab, or a grid.
 
     Returns:
-        The exit code: that of the command; 0 after the help, 2 for a name that is none.
+        The exit code of the command; 0 after the help, 2 for an unknown command.
     """
     if instruction := os.environ.get(COMPLETE):
         return shell_complete(command, {}, "quantlab", COMPLETE, instruction)

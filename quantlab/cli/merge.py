@@ -15,14 +15,12 @@ from quantlab.util.entry import enter
 
 @click.command("merge", context_settings=HELP, epilog=example("quantlab merge laptop/mlruns board/mlruns --into all"))
 @click.argument("roots", nargs=-1, required=True, type=PATH, metavar="DIR...")
-@click.option(
-    "--into", type=PATH, required=True, metavar="DIR", help="Gets the records; what it has already stays as it is."
-)
+@click.option("--into", type=PATH, required=True, metavar="DIR", help="Target folder; records in it are not changed.")
 def command(roots: tuple[Path, ...], into: Path) -> int:
     """Copy the records of several folders, or of tar archives, into one.
 
-    Each is copied whole, byte for byte. Records of one cell that are the same are one; of those that differ none is
-    copied, nothing is overwritten, and the cell is named.
+    Records are copied byte for byte, and nothing is overwritten. Identical records of a cell are copied once. If
+    records of a cell differ, none is copied and the cell is named.
 
     Exit code: 0, 1 if records of one cell differ, 2 if a folder has no records or an option is wrong.
     """

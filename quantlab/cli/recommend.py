@@ -28,22 +28,22 @@ from quantlab.util.memory import uncollected
     default=0.5,
     show_default=True,
     metavar="POINTS",
-    help="Percentage points of WER against the fp32 baseline.",
+    help="Percentage points of WER above the fp32 baseline.",
 )
-@click.option("--max-size-mb", type=positive, metavar="MB", help="Of the model; MB = 10^6 bytes.")
-@click.option("--max-memory-mb", type=positive, metavar="MB", help="Peak memory while it recognises.")
+@click.option("--max-size-mb", type=positive, metavar="MB", help="Size of the model; MB = 10^6 bytes.")
+@click.option("--max-memory-mb", type=positive, metavar="MB", help="Peak memory during recognition.")
 @click.option("--max-rtf", type=positive, metavar="RTF", help="Generation time / audio time.")
 @click.option("--device", type=OneOf("device", DEVICES), help="Only this device.")
 @click.option("--model", metavar="NAME", help="Only this model, by name or fingerprint.")
 @click.option(
     "--dataset",
     metavar="NAME",
-    help="Needed where several corpora are recorded: name, file of a manifest, or fingerprint.",
+    help="Needed if several corpora are recorded: name, manifest file, or fingerprint.",
 )
-@click.option("--split", metavar="NAME", help="The WER increase in this split instead of over all.")
+@click.option("--split", metavar="NAME", help="Limit the WER increase in this split instead of over all splits.")
 @roots_option()
 @click.option(
-    "--format", type=OneOf("format", ("table", "json")), default="table", show_default=True, help="How it is printed."
+    "--format", type=OneOf("format", ("table", "json")), default="table", show_default=True, help="Output format."
 )
 @click.option("--all", "everything", is_flag=True, help="List every cell, however many.")
 @uncollected()
@@ -60,10 +60,10 @@ def command(
     dataset: str | None,
     split: str | None,
 ) -> int:
-    """Say which measured cell to deploy.
+    """Choose the measured cell to deploy.
 
-    It is the fastest of those within the limits, where the data show one. A cell is within a limit of WER when the
-    whole 95 % interval of its increase is.
+    This is the fastest cell within the limits, if the data show which one that is. A cell is within a limit of WER if
+    the whole 95 % interval of its increase is.
 
     Exit code: 0, 1 if nothing qualifies or nothing is recorded, 2 if the records hold several corpora or an option is
     wrong.

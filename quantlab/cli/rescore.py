@@ -1,6 +1,6 @@
-"""`quantlab rescore`: every score again, from the raw hypotheses, by another normaliser or scorer.
+"""`quantlab rescore`: score the raw hypotheses again with another normaliser or scorer.
 
-No model is loaded and nothing is decoded. The records that are read stay as they are.
+No model is loaded and nothing is decoded. The source records are not changed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from quantlab.util.errors import ConfigError
 
 
 class SameFolderError(ConfigError):
-    """The output is a root itself, whose records must stay as they are."""
+    """The output folder is one of the roots, whose records must not change."""
 
 
 def rescore(
     root: str | Path, normaliser: Normaliser | None = None, scorer: Scorer | None = None
 ) -> Iterator[CellResult]:
-    """Every record below `root`, scored in another way; what did not end well or has no text comes as it is.
+    """Score every record below `root` again; records without text are returned unchanged.
 
-    What is None stays that of each record.
+    None keeps the normaliser or scorer of each record.
 
-    A record that cannot be read is left out, and said on stderr.
+        Unreadable records are skipped with a warning on stderr.
     """
     for cell_id in storage.recorded(root):
         try:
@@ -56,7 +56,7 @@ def write(
     """Store the rescored records below `output`, complete, so that report, recommend and verify can read them.
 
     Returns:
-        How many there are.
+        The number of records.
 
     Raises:
         SameFolderError: `output` is `root`.
@@ -67,7 +67,9 @@ def write(
 
 def _refuse_same(output: str | Path, roots: Iterable[str | Path]) -> None:
     if Path(output).resolve() in {Path(root).resolve() for root in roots}:
-        raise SameFolderError(f"--output {output} is the root itself, whose records stay as they are; name another")
+        raise SameFolderError(
+            f"--output {output} is the root itself, whose records must not change; name another folder"
+        )
 
 
 def _store(output: str | Path, results: Iterable[CellResult]) -> int:
@@ -107,25 +109,25 @@ def _rescored(result: CellResult, normaliser: Normaliser | None, scorer: Scorer 
 
 
 @click.command("rescore", context_settings=HELP, epilog=example("quantlab rescore --scorer kaldialign_compounds"))
-@roots_option("; they stay as they are")
+@roots_option("; they are not changed")
 @click.option("--normaliser", type=OneOf("normaliser", NORMALISERS))
 @click.option("--scorer", type=OneOf("scorer", SCORERS))
 @click.option("--output", type=PATH, metavar="DIR", help="Store full records here instead of printing a report.")
 @click.option(
-    "--format", type=OneOf("format", report.FORMATS), default="table", show_default=True, help="Of the report."
+    "--format", type=OneOf("format", report.FORMATS), default="table", show_default=True, help="Format of the report."
 )
 def command(
     roots: tuple[Path, ...], normaliser: Normaliser | None, scorer: Scorer | None, output: Path | None, format: str
 ) -> int:
-    """Score the recorded hypotheses again by another text normaliser or scorer, without inference.
+    """Score the recorded hypotheses again with another text normaliser or scorer, without inference.
 
-    What is not given stays that of each record.
+    Without an option, each record keeps its own.
 
-    Normalisers: whisper is Whisper's as published, English with numbers and spellings; whisper_marks the same, but
-    vowel signs and other marks stay; basic: lower case, no punctuation; none: the text as it is.
+    Normalisers: whisper is Whisper's, for English with numbers and spellings; whisper_marks is the same but keeps
+    vowel signs and other marks; basic: lower case, no punctuation; none: the unchanged text.
 
-    Scorers: jiwer is plain edit distance; kaldialign_compounds as the Open ASR Leaderboard since June 2026, words that
-    are written apart or together are the same. CER is jiwer's by either.
+    Scorers: jiwer is plain edit distance; kaldialign_compounds, used by the Open ASR Leaderboard since June 2026,
+    accepts words written apart or together. CER always uses jiwer.
 
     Exit code: 0, 1 if there are no records, 2 if the output is a root or cannot be written, or an option is wrong.
     """

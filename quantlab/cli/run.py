@@ -1,6 +1,6 @@
-"""`quantlab run`, or `quantlab` with keys: a grid, validated as a whole, then measured here or on a cluster.
+"""`quantlab run`, or `quantlab` with keys: validate a whole grid, then measure it here or on a cluster.
 
-What it takes is Hydra's and reaches Hydra as it is written. The work is imported inside: `--help` needs none of it.
+Arguments are in Hydra's syntax and passed on unchanged. Slow imports are local, as `--help` does not need them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from quantlab.util.entry import enter
 from quantlab.util.errors import ConfigError
 
 DRY_RUN = "--dry-run"
-# Those of Hydra that show something in place of a run.
+# Hydra's options that print something instead of running.
 SHOWS = ("--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
 
 
 class _AsWritten(click.Command):
-    """Its options are declared for its help and for shells; what is given is not read by click."""
+    """A command whose options are declared only for help and completion; click does not parse the arguments."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the arguments as they are, but for the two that any command has."""
+        """Pass on all arguments unchanged except --help and --version."""
         ctx.params["arguments"] = tuple(args)
         if not ctx.resilient_parsing:
             if {"-h", "--help"} & set(args):
@@ -39,7 +39,7 @@ class _AsWritten(click.Command):
         return []
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Options, then the groups and what each key does."""
+        """Options, then the groups and keys."""
         super().format_options(ctx, formatter)
         keys.write_groups(formatter)
         keys.write_keys(formatter)
@@ -52,7 +52,7 @@ class _AsWritten(click.Command):
 @click.option(
     "--config-dir",
     metavar="DIR",
-    help="A folder of options and studies of your own: DIR/quant/mine.yaml is quant=mine, DIR/experiment/x.yaml is "
+    help="A folder with your own options and studies: DIR/quant/mine.yaml is quant=mine, DIR/experiment/x.yaml is "
     "experiment=x.",
 )
 @click.option("--version", is_flag=True, help="Print the version.")
@@ -60,8 +60,8 @@ class _AsWritten(click.Command):
 def command(arguments: tuple[str, ...]) -> int:
     """Measure a grid of cells: choose one option of each group, or sweep with -m and commas.
 
-    Each cell is quantized, proven and measured in a process of its own, and recorded below output_dir. One that is
-    recorded already is not measured again.
+    Each cell is quantized, verified and measured in its own process, and recorded below output_dir. Recorded cells are
+    not measured again.
 
     Exit code: 0, 1 if a cell failed, 2 if the configuration is wrong (nothing is measured then), 130 if interrupted.
     """
@@ -70,7 +70,7 @@ def command(arguments: tuple[str, ...]) -> int:
     given = [argument for argument in arguments if argument != DRY_RUN]
     sweep = read(given)
     if not sweep.configs and not _shows(given):
-        raise ConfigError(f"the sweep has no cell: a glob or a range of it is empty, in {' '.join(given)}")
+        raise ConfigError(f"the sweep has no cell: a glob or range is empty, in {' '.join(given)}")
     if not sweep.configs:
         return 0
     if DRY_RUN in arguments:
@@ -90,7 +90,7 @@ def command(arguments: tuple[str, ...]) -> int:
 
 
 def _shows(arguments: Sequence[str]) -> bool:
-    """Whether a command line is one of those that only show something."""
+    """Whether the command line only prints something."""
     return any(argument.split("=")[0] in SHOWS for argument in arguments)
 
 

@@ -1,4 +1,4 @@
-"""`quantlab sbatch`: a grid as a script for sbatch, for people who submit by hand."""
+"""`quantlab sbatch`: print an sbatch script for a grid, for manual submission."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help")
 def command(root: Path | None, arguments: tuple[str, ...]) -> int:
     """Print a script for sbatch that measures a grid as an array of jobs.
 
-    The arguments are those of quantlab run; hydra/launcher=slurm (one GPU a job) is taken unless slurm_cpu is asked
-    for. What the jobs will run is kept below DIR/jobs as it is composed now. Cells that are recorded, or in a job
-    already, are left out.
+    The arguments are those of quantlab run; the default is hydra/launcher=slurm (one GPU per job). The configuration
+    is composed now and stored below DIR/jobs. Cells that are recorded, or already in a job, are left out.
 
-    Exit code: 0, also where nothing is left to measure (nothing is printed then); 2 if the configuration is wrong.
+    Exit code: 0, even if nothing is left to measure (then nothing is printed); 2 if the configuration is wrong.
     """
     overrides = list(arguments)
     if root is not None:
@@ -40,7 +39,7 @@ def command(root: Path | None, arguments: tuple[str, ...]) -> int:
     if not any(override.startswith("hydra/launcher=") for override in overrides):
         overrides.append("hydra/launcher=slurm")
     if wrong := [item for item in overrides if item.split("=")[0] in SHOWS]:
-        warn(f"{wrong[0]}: ask the grid: quantlab {shlex.join(overrides)}")
+        warn(f"{wrong[0]}: use the grid for it: quantlab {shlex.join(overrides)}")
         return MISUSED
     from quantlab.config.compose import read
     from quantlab.grid.slurm.submit import script

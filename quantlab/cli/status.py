@@ -1,4 +1,4 @@
-"""`quantlab status`: every cell below a folder and where it is, from any node, at any time."""
+"""`quantlab status`: the state of every cell below a folder, from any node, at any time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quantlab.util.memory import uncollected
 from quantlab.util.printable import printable
 
 FORMATS = ("table", "json")
-WIDEST = 60  # characters of a reason in the table; JSON and the log have all of it
+WIDEST = 60  # characters of a reason in the table; JSON and the log have the whole
 SHOWN = {  # field → title
     **{"state": "state", "label": "cell", "cell_id": "id", "job": "job", "host": "host", "since": "since"},
     **{"detail": "", "log": "log"},
@@ -28,16 +28,16 @@ SHOWN = {  # field → title
 
 @click.command("status", context_settings=HELP, epilog=example("quantlab status --root mlruns"))
 @root_option()
-@click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="How it is printed.")
+@click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="Output format.")
 @uncollected()
 def command(root: Path, format: str) -> int:
-    """Say where every cell is.
+    """Show the state of every cell.
 
-    Recorded (ok, unsupported, failed, timeout, oom), running, pending in a queue of SLURM, not submitted yet, or lost:
-    its job ended without a record. Reads the folder and asks squeue where there is one.
+    Recorded (ok, unsupported, failed, timeout, oom), running, pending in a SLURM queue, not submitted yet, or lost: its
+    job ended without a record. Reads the folder, and asks squeue if available.
 
-    Exit code: 0 if every cell is settled (ok or unsupported); 1 if one failed, is lost or is still to come, or if
-    there is none; 2 for a wrong option.
+    Exit code: 0 if every cell is settled (ok or unsupported); 1 if one failed, is lost or not done yet, or if there is
+    none; 2 for a wrong option.
     """
     lines = collect(root)
     if not lines:
@@ -61,7 +61,7 @@ def _table(lines: Sequence[Line]) -> str:
 
 
 def _shown(line: Line, name: str) -> str:
-    """A log is of interest where something is wrong or going on."""
+    """A cell of the table; the log is shown only for running, lost and failed cells."""
     if name == "log" and line.state in SETTLED:
         return ""
     text = printable(str(getattr(line, name) or ""))

@@ -1,7 +1,7 @@
-"""`quantlab verify`: every figure of a record, computed again from its raw data.
+"""`quantlab verify`: recompute every figure of a record from its raw data.
 
-What was read off the model or the machine while it ran (the receipt's modules, memory, energy, whether an utterance
-looped) cannot be computed again; the digests tell whether the raw files are those that were written.
+Values read from the model or the machine at run time (the receipt's modules, memory, energy, loops) cannot be
+recomputed; digests show whether the raw files are unchanged.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from quantlab.util.entry import enter
 from quantlab.util.errors import did_you_mean
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
-# Figures of a split that earlier records do not have; null there.
+# Figures of a split that are null in earlier records.
 _SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
 
 
 class NoSuchCellError(KeyError):
-    """There is no record of that id; the message names the nearest."""
+    """There is no record of this id; the message suggests the closest."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure that does not follow from the raw data."""
+    """A figure that differs from the one recomputed from raw data."""
 
     cell_id: str
     place: str  # dotted: splits.clean.wer
@@ -51,7 +51,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Checked:
-    """One record, looked through."""
+    """The result of checking one record."""
 
     cell_id: str
     figures: int
@@ -72,7 +72,7 @@ class _Figure:
 
 
 def verify(root: str | Path, ids: Sequence[str] | None = None) -> list[Difference]:
-    """Everything that differs in the records below `root`, or in those of `ids`.
+    """All differences in the records below `root`, or in those of `ids`.
 
     Raises:
         NoSuchCellError: one of `ids` has no record.
@@ -81,7 +81,7 @@ def verify(root: str | Path, ids: Sequence[str] | None = None) -> list[Differenc
 
 
 def check(root: str | Path, ids: Sequence[str] | None = None) -> Iterator[Checked]:
-    """Look through the records, one at a time.
+    """Check the records one by one.
 
     Raises:
         NoSuchCellError: one of `ids` has no record.
@@ -120,7 +120,7 @@ def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
 
 
 def _of_record(stored: Record) -> Iterator[_Figure]:
-    """What the record itself holds the parts of."""
+    """Figures computed from other fields of the record."""
     if versions := stored.environment.get("versions"):
         yield _Figure("cell_id", stored.cell_id, hashed(stored.config, stored.fingerprints, versions))
     if stored.receipt is not None:
@@ -145,7 +145,7 @@ def _digests(root: Path, stored: Record) -> Iterator[_Figure]:
 
 
 def _counts(stored: Record, utterances: Sequence[Utterance]) -> Iterator[_Figure]:
-    """Edit counts of every utterance, from its text."""
+    """Edit counts of every utterance, recomputed from its text."""
     if stored.normaliser not in NORMALISERS:
         yield _Figure("normaliser", stored.normaliser, f"unknown; there are {', '.join(NORMALISERS)}")
         return
@@ -161,7 +161,7 @@ def _counts(stored: Record, utterances: Sequence[Utterance]) -> Iterator[_Figure
 
 
 def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[Batch]) -> Iterator[_Figure]:
-    """Figures of each split; from the counts as they are stored, so that what is wrong is told once."""
+    """Figures of each split, from the stored counts, so that a wrong count is reported only once."""
     for name in sorted({*stored.splits, *(item.split for item in utterances)}):
         try:
             found = figures.split_result(
@@ -179,7 +179,7 @@ def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[B
 
 
 def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:
-    """Figures of the timing; the one place that knows what is computed from all the batches of a record."""
+    """Timing figures that are computed from all batches of a record."""
     if stored.status != "ok":
         return
     rel_ci = stored.setting("protocol.rel_ci") or ProtocolConfig.model_fields["rel_ci"].default
@@ -191,7 +191,7 @@ def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:
 
 
 def _compare(place: str, stored: Any, recomputed: Any) -> Iterator[_Figure]:
-    """Part by part, where both have parts."""
+    """Compare recursively."""
     if isinstance(stored, dict) and isinstance(recomputed, dict):
         for key in dict.fromkeys([*stored, *recomputed]):
             yield from _compare(f"{place}.{key}", stored.get(key), recomputed.get(key))
@@ -206,13 +206,13 @@ def _compare(place: str, stored: Any, recomputed: Any) -> Iterator[_Figure]:
 @click.argument("ids", nargs=-1, metavar="[CELL_ID]...")
 @roots_option()
 def command(ids: tuple[str, ...], roots: tuple[Path, ...]) -> int:
-    """Compute every figure of the records again from their raw data, and print what differs.
+    """Recompute every figure of the records from their raw data, and print differences.
 
-    Of the cells that are named; else of all.
+    Without ids, all cells are checked.
 
     Exit code: 0, 1 if a figure differs or nothing is recorded, 2 for an id that has no record or a wrong option.
     """
-    code = NO  # of a reader who left before the end, so at a difference
+    code = NO  # if the reader of the output leaves early, which is after a difference
     try:
         with several.below(roots) as root, to_stdout():
             code = _print(check(root, ids or None), roots)

@@ -1,4 +1,4 @@
-"""`quantlab work`: one task of a batch, as the script that `quantlab sbatch` prints runs it on a node."""
+"""`quantlab work`: run one task of a batch on a node; called by the script of `quantlab sbatch`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from quantlab.util.entry import enter
 @click.option("--batch", required=True, metavar="ID", help="A folder of DIR/jobs.")
 @click.option("--task", required=True, type=int, metavar="N", help="Its index in the array, from 0.")
 def command(root: Path, batch: str, task: int) -> int:
-    """Measure the cells of one task of a batch: those that have no record of that batch yet.
+    """Measure the cells of one task of a batch that have no record of this batch yet.
 
-    Exit code: 0 when its cells are recorded, whatever became of them; 2 if there is no such task.
+    Exit code: 0 if its cells are recorded, whatever their status; 2 if there is no such task.
     """
     from quantlab.grid.slurm.job import run_task
 

@@ -1,1 +1,1 @@
-"""What a run is asked to do: from a command line to one validated configuration per cell."""
+"""Configuration: from a command line to one validated configuration per cell."""

@@ -1,4 +1,4 @@
-"""What is asked for, composed and validated as a whole: the cells of a grid, and where they are to run."""
+"""Composition and validation of a whole command line: the cells of a grid and their launcher."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from quantlab.util.errors import ConfigError
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a command line asks for, validated."""
+    """The validated cells and launcher of a command line."""
 
     configs: list[RunConfig]  # empty after --cfg and the like
     launcher: LauncherConfig | None  # None: this machine
 
 
 def read(arguments: Sequence[str]) -> Sweep:
-    """The cells that a command line asks for, and where they are to run.
+    """Compose and validate a command line: its cells and their launcher.
 
     Raises:
         ConfigError: a name or a value is wrong; the message says which, and what is allowed.
@@ -33,13 +33,13 @@ def read(arguments: Sequence[str]) -> Sweep:
 
 
 def compose(overrides: Sequence[str]) -> list[RunConfig]:
-    """The cells of a grid, validated, as `quantlab -m` makes them; nothing is measured.
+    """Compose and validate the cells of a grid, as `quantlab -m` does; nothing is measured.
 
     Args:
         overrides: keys as on the command line: `["quant=none,hqq_int4", "dataset.limit=20"]` is two cells.
 
     Returns:
-        A configuration a cell, in the order of the grid: the last key varies fastest.
+        One configuration per cell, in the order of the grid: the last key varies fastest.
 
     Raises:
         ConfigError: a name or a value is wrong; the message says which, and what is allowed.

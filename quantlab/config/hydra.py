@@ -1,6 +1,6 @@
 """Hydra composition: command line, `conf/` and `experiments/` become one plain mapping per cell.
 
-With `hydra_errors.py` the only module that knows Hydra and OmegaConf.
+Only this module and `hydra_errors.py` import Hydra and OmegaConf.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from quantlab.util.progress import announce
 from quantlab.util.redact import is_secret, redact
 from quantlab.util.resources import shared_dir
 
-_KEEPS_NOTHING = ("hydra.output_subdir=null", "hydra.sweep.dir=${scratch_dir:}")  # whatever a study says
+_KEEPS_NOTHING = ("hydra.output_subdir=null", "hydra.sweep.dir=${scratch_dir:}")  # overrides any experiment
 
 
 @dataclass(frozen=True)
 class Composed:
-    """A command line as plain mappings; nothing after --help, --cfg and the like."""
+    """A command line as plain mappings; empty after --help, --cfg and the like."""
 
     points: list[dict[str, Any]]  # of the grid, in Hydra's order
-    launchers: list[dict[str, Any]]  # the settings of each that was composed; one, unless they were swept over
+    launchers: list[dict[str, Any]]  # settings of each composed point; one, unless they were swept over
 
 
 def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
-    """Every point of the grid that a command line asks for.
+    """Compose every point of the grid on a command line.
 
     Args:
         arguments: as Hydra takes them.
-        whole: compose every point, also those that follow from others (`quantlab.config.sweep`).
+        whole: compose every point, even those that can be derived from others (`quantlab.config.sweep`).
 
     Raises:
         ConfigError: a name or a value is wrong; the message says which, and what is allowed.
 
-    Hydra's launcher is left nothing to run: the points are collected, so that all of them are validated before
-    the first is measured, and so that a failing cell is a row and no exception.
+    Hydra's launcher runs nothing: the points are collected, so that all of them are validated before
+    the first is measured, and so that a failing cell becomes a row instead of an exception.
     """
     points: list[dict[str, Any]] = []
     launchers: list[dict[str, Any]] = []
@@ -75,7 +75,7 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
     _register()
     for given in (item.partition("=")[2] for item in arguments if item.startswith("tracking.uri=")):
         with contextlib.suppress(ValueError):
-            Address(given.strip("'\""))  # from now on nothing shows it, whatever Hydra makes of the rest
+            Address(given.strip("'\""))  # registers it for redaction before Hydra can print it
     hydra_errors.check_text(arguments)
     with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(sweep, whole):
         OmegaConf.register_new_resolver("scratch_dir", lambda: scratch, replace=True)
@@ -94,7 +94,7 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
                 if isinstance(cause, ConfigError)
                 else ConfigError(hydra_errors.explain(error, _groups(), arguments))
             ) from None
-        except (ValueError, TypeError, AssertionError, yaml.YAMLError) as error:  # Hydra's own, in places
+        except (ValueError, TypeError, AssertionError, yaml.YAMLError) as error:  # Hydra raises these too
             raise ConfigError(f"{' '.join(arguments)}: cannot be composed: {hydra_errors.one_line(error)}") from None
     if not sweep:
         return Composed(points, launchers)
@@ -105,13 +105,13 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
 
 @contextlib.contextmanager
 def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
-    """A block in which Hydra composes of a sweep only the points that the others follow from, and each once.
+    """Within the block, Hydra composes only the points of a sweep from which the others are derived, each once.
 
     Args:
-        sweep: receives every point's overrides.
-        whole: compose every point; still once, where Hydra would do it a first time to see whether it can.
+        sweep: is filled with the overrides of every point.
+        whole: compose every point; still only once, where Hydra would compose each a first time as a check.
     """
-    terminal = sys.stderr  # which Hydra's own words do not reach
+    terminal = sys.stderr  # Hydra's own output is captured
 
     def thin_out(sweeper: Sweeper, batch: list[Sequence[str]]) -> None:
         Path(sweeper.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)  # holds every override
@@ -130,7 +130,7 @@ def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
 
 @functools.cache
 def _values(override: str) -> points_of.Changes | None:
-    """What `section.key=value` or `key=value` sets; None for the choice of an option, which sets much."""
+    """The values set by `section.key=value` or `key=value`; None for a group's option, which sets many keys."""
     key, _, value = override.partition("=")
     single = re.fullmatch(r"\w+(\.\w+)?", key) and key not in _groups()
     if not single or key in ("experiment", "only") or key.startswith("hydra.") or "${" in value:
@@ -140,12 +140,12 @@ def _values(override: str) -> points_of.Changes | None:
 
 
 def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
-    """Hydra reads sys.argv, and raises instead of printing a traceback only when told so by the environment."""
+    """Run Hydra on these arguments. It reads sys.argv, and raises its errors only if HYDRA_FULL_ERROR is set."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *_as_hydra_takes_them(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    said = io.StringIO()  # a usage of thirty lines where an option is wrong, and which job failed
-    shown = io.StringIO()  # of --cfg and --help
+    said = io.StringIO()  # Hydra's usage text for a wrong option, and its note on the failed job
+    shown = io.StringIO()  # output of --cfg and --help
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
             application()
@@ -164,18 +164,18 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
 
 
 def _as_hydra_takes_them(arguments: Sequence[str]) -> list[str]:
-    """-m before the keys, not among them; and not at all where a configuration is shown, which is of one point."""
+    """Move -m before the keys; drop it where a configuration is shown, since Hydra shows a single point."""
     sweeps = [argument for argument in arguments if argument in ("-m", "--multirun")]
     others = [argument for argument in arguments if argument not in sweeps]
     if any(argument.split("=")[0] in ("--cfg", "-c", "--info", "-i") for argument in arguments):
         return others
     keys = [place for place, argument in enumerate(others, 1) if "=" in argument and not argument.startswith("-")]
-    last = keys[-1] if keys else len(others)  # what comes last wins
+    last = keys[-1] if keys else len(others)  # the last flag wins
     return [*sweeps, *others[:last], *_KEEPS_NOTHING, *others[last:]]
 
 
 def _from_environment(name: str, *default: Any, _node_: Any) -> Any:
-    """`${oc.env:NAME}`, which must not bring a secret into a setting."""
+    """Resolve `${oc.env:NAME}`; refuse names of secrets, which must not enter a setting."""
     key = _node_._get_full_key(None)
     if is_secret(name) and key != "tracking.uri":
         raise ConfigError(f"{key}: {name} is a secret by its name, and settings are kept and printed: leave it out")
@@ -183,11 +183,11 @@ def _from_environment(name: str, *default: Any, _node_: Any) -> Any:
 
 
 def _register() -> None:
-    """Offer each file of experiments/ as an option of the group `experiment`."""
+    """Register each file of experiments/ as an option of the group `experiment`."""
     for path in sorted(shared_dir("experiments").glob("*.yaml")):
         ConfigStore.instance().store(group="experiment", name=path.stem, node=OmegaConf.load(path), package="_global_")
 
 
 def _groups() -> set[str]:
-    """Those of `conf/` that quantlab reads; its `hydra` has options of Hydra's groups, its BASE has none."""
+    """The groups in `conf/`, without `hydra` (options of Hydra's own groups) and BASE (no options)."""
     return {path.name for path in shared_dir("conf").iterdir() if path.is_dir()} - {"hydra", BASE}

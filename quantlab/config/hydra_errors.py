@@ -19,11 +19,11 @@ from quantlab.util.redact import HIDDEN
 
 
 def explain(error: Exception, groups: Collection[str], arguments: Sequence[str]) -> str:
-    """One line with the nearest valid name, out of Hydra's several.
+    """Reduce a Hydra error to one line with the nearest valid name.
 
     Args:
-        error: that Hydra raised.
-        groups: those of `conf/`.
+        error: the exception raised by Hydra.
+        groups: names of the groups in `conf/`.
         arguments: the command line.
     """
     sweeps = not {"-m", "--multirun"}.isdisjoint(arguments)
@@ -47,10 +47,10 @@ def explain(error: Exception, groups: Collection[str], arguments: Sequence[str])
 
 
 def check_text(arguments: Sequence[str]) -> None:
-    """Refuse what Hydra would read as a number, a list and the like where text belongs: `dataset.path=2024`.
+    """Refuse values of string keys that Hydra would parse as a number, list, etc.: `dataset.path=2024`.
 
     Raises:
-        ConfigError: the argument as it has to be written.
+        ConfigError: the message shows how to quote the argument.
     """
     for argument in arguments:
         if kind_of(argument.partition("=")[0]) != "text":
@@ -58,14 +58,14 @@ def check_text(arguments: Sequence[str]) -> None:
         try:
             [parsed] = OverridesParser.create().parse_overrides([argument])
         except HydraException:
-            continue  # which is said where all of them are parsed
+            continue  # reported when Hydra parses all of them
         value = None if parsed.is_sweep_override() else parsed.value()
         if isinstance(value, bool | int | float | list | dict):
-            raise ConfigError(f"{argument}: read as {shortened(value)}, which is no text{_as_it_is(argument)}")
+            raise ConfigError(f"{argument}: read as {shortened(value)}, which is not a string{_as_it_is(argument)}")
 
 
 def _as_it_is(override: str, sweeps: bool = False) -> str:
-    """`; …` and how a value is written for shell and Hydra so that it means itself; nothing where it is no text."""
+    """`; …` with the value quoted for shell and Hydra; empty if the key does not take a string."""
     key, _, value = override.partition("=")
     kind = kind_of(key)
     if kind is None or not value or "://" in value:  # a secret may be in an address
@@ -74,11 +74,11 @@ def _as_it_is(override: str, sweeps: bool = False) -> str:
         written = quoting.override(key, [item.strip() for item in value.strip("[]").split(",")])
     else:
         written = f"{key}=" + ",".join(map(quoting.hydra, value.split(",") if sweeps else [value]))
-    return f"; as it is, it is written {quoting.shell(written)}"
+    return f"; to pass it literally, write {quoting.shell(written)}"
 
 
 def misused(usage: str) -> str:
-    """Of the usage that Hydra's parser prints, what is wrong."""
+    """The error in the usage text printed by Hydra's argument parser."""
     wrong = usage.strip().rpartition("error: ")[2]
     unknown = wrong.removeprefix("unrecognized arguments: ")
     if unknown == wrong:
@@ -89,14 +89,14 @@ def misused(usage: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of a message, or its place in the YAML that it is about."""
+    """The first line of a message; for a YAML error, file, line and problem."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}:{error.problem_mark.line + 1}: {error.problem}"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _group(missing: str, groups: Collection[str]) -> tuple[str, str]:
-    """`model/openai/whisper-small` is an option of `model` with a slash in it; `hydra/launcher/slrum` is none."""
+    """Group and option of a missing file: `model/openai/whisper-small` is an option of `model` that holds a slash."""
     first, _, rest = missing.partition("/")
     group, _, option = missing.rpartition("/")
     return (first, rest) if first in groups else (group, option)
@@ -112,7 +112,7 @@ def _unreadable(override: str, lines: Sequence[str], sweeps: bool) -> str:
     why = f" ({why})" if why and not why.startswith("Lexer") else ""
     shown = f"{override.partition('=')[0]}={HIDDEN}" if "://" in override else override  # a token may be in its path
     how = _as_it_is(override, sweeps) or "; quote it whole, e.g. 'quant.skip=[\"*.k_proj\"]'"
-    return f"{shown}: no value that can be read{why}{how}"
+    return f"{shown}: the value cannot be parsed{why}{how}"
 
 
 def _meant(dotted: str) -> str:

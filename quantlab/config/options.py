@@ -11,7 +11,7 @@ import yaml
 
 from quantlab.util.resources import shared_dir
 
-BASE = "base"  # the folder of conf/ with what the options of a group share; no group itself
+BASE = "base"  # folder of conf/ with the defaults that a group's options share; not a group itself
 
 
 def names(group: str) -> list[str]:
@@ -21,7 +21,7 @@ def names(group: str) -> list[str]:
 
 @functools.cache
 def option(group: str, name: str) -> Mapping[str, Any]:
-    """The settings of an option, those that it shares with its group included."""
+    """The settings of an option, including those shared by its group."""
     own = dict(read(shared_dir("conf") / group / f"{name}.yaml"))
     shared = read(shared_dir("conf") / BASE / f"{group}.yaml") if own.pop("defaults", None) else {}
     return {**shared, **own}
@@ -29,6 +29,6 @@ def option(group: str, name: str) -> Mapping[str, Any]:
 
 @functools.cache
 def read(path: Path) -> Mapping[str, Any]:
-    """A file of `conf/` as it stands."""
+    """Load one file of `conf/` without resolving its defaults."""
     found: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return found

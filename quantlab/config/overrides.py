@@ -12,23 +12,23 @@ from quantlab.util.redact import HIDDEN
 from quantlab.util.resources import shared_dir
 
 GROUPS = ("model", "quant", "device", "dataset", "protocol", "runtime", "tracking")
-_DEFAULTS = {"runtime": "eager", "tracking": "local"}  # of the groups whose choice is told only where it is another
-# What is done with a cell beside measuring it; `output_dir` is where the records are, whatever a record says.
+_DEFAULTS = {"runtime": "eager", "tracking": "local"}  # printed only if another option was chosen
+# Settings that do not affect the measurement; `output_dir` is taken from where the records are now.
 _LEFT_OUT = ("export", "resume", "output_dir")
 _BASELINE = "none"
-_OF_EVERY_QUANTIZER = ("quant.name", "quant.library", "quant.scheme")  # quant=none would take these over
+_OF_EVERY_QUANTIZER = ("quant.name", "quant.library", "quant.scheme")  # quant=none would inherit these
 _READ_OFF = {f"quant.{key}" for key in ("bits", "format", "scheme", "granularity", "group_size", "symmetric",
-                                        "double_quant")}  # of a file as shipped: it says so itself  # fmt: skip
-Overrides = dict[str, Any]  # dotted key → value; a group → the option; `~key` takes away, `++key` adds
+                                        "double_quant")}  # of a file as shipped: read from the file  # fmt: skip
+Overrides = dict[str, Any]  # dotted key → value; group → option; `~key` deletes, `++key` adds
 
 
 def command(config: Mapping[str, Any], root: str, reset: tuple[str, ...] = ()) -> str:
-    """What to paste into a shell to measure a cell and its baseline.
+    """The shell command that measures a cell and its baseline.
 
     Args:
-        config: of the cell, resolved, as a record holds it.
-        root: where the records are.
-        reset: keys that are to have their default instead.
+        config: the resolved configuration of the cell, as stored in its record.
+        root: folder of the records.
+        reset: keys to set back to their defaults.
     """
     found = {key: value for key, value in overrides(config).items() if key not in reset}
     found |= {} if root == "mlruns" else {"output_dir": root}
@@ -54,7 +54,7 @@ def _argument(key: str, value: Any) -> str:
 
 
 def overrides(config: Mapping[str, Any]) -> Overrides:
-    """The options that come nearest to a configuration, then every setting that differs from theirs."""
+    """The options closest to a configuration, then every setting that differs from them."""
     chosen: Overrides = {}
     further: Overrides = {}
     for group in GROUPS:
@@ -69,11 +69,11 @@ def overrides(config: Mapping[str, Any]) -> Overrides:
 
 
 def _nearest(group: str, part: Mapping[str, Any]) -> tuple[str, Overrides]:
-    """The option from which least has to be changed; of equal ones that of the same name."""
+    """The option that needs the fewest overrides; ties go to the option of the same name."""
     found = {
         name: dict(_differing(option(group, name), part, f"{group}."))
         for name in names(group)
-        if name != "auto"  # which is resolved
+        if name != "auto"  # it is resolved to a device
     }
     if group == "quant" and part.get("library") == AS_SHIPPED:
         return AS_SHIPPED, {key: value for key, value in found[AS_SHIPPED].items() if key not in _READ_OFF}
@@ -82,7 +82,7 @@ def _nearest(group: str, part: Mapping[str, Any]) -> tuple[str, Overrides]:
 
 
 def _differing(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every key of `own` that has another value in `default`; a key that is not there is null."""
+    """Keys of `own` whose value differs in `default`; a missing key counts as null."""
     for name, value in own.items():
         key, usual = f"{prefix}{name}", default.get(name)
         if name == "hub_splits":
@@ -94,7 +94,7 @@ def _differing(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) 
 
 
 def _of_splits(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Splits of a hub dataset, the one mapping whose keys are anybody's."""
+    """Differences in the splits of a hub dataset, the one mapping with free keys."""
     whole = {name: {"config": None} | split for name, split in default.items()}
     for name in whole.keys() - own.keys():
         yield f"~{prefix}{name}", None

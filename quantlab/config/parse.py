@@ -18,10 +18,10 @@ _ADDRESS = "tracking.uri"  # the one setting that may hold a secret: `quantlab.u
 
 
 def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
-    """Validate every point of a grid; `only` (globs over `axes`) keeps just some of them.
+    """Validate every point of a grid, and filter them by `only` (globs over `axes`).
 
     Raises:
-        ConfigError: see `parse_config`; or `only` keeps none.
+        ConfigError: see `parse_config`; or `only` matches no cell.
     """
     kept: list[RunConfig] = []
     left_out: list[RunConfig] = []
@@ -42,7 +42,7 @@ def _as_list(value: object) -> list[str]:
 
 
 def parse_config(raw: Mapping[str, Any]) -> RunConfig:
-    """Validate a plain mapping (what Hydra composed).
+    """Validate a plain mapping, as composed by Hydra.
 
     Raises:
         ConfigError: one line per wrong key: its dotted name, what it got, what is allowed.
@@ -51,7 +51,7 @@ def parse_config(raw: Mapping[str, Any]) -> RunConfig:
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Every text of a mapping, with its dotted key."""
+    """Every string of a mapping, with its dotted key."""
     if isinstance(value, str):
         yield key.rstrip("."), value
     elif isinstance(value, Mapping):
@@ -100,7 +100,7 @@ def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
         return f"{key}: no such key{nearest_key(dotted, model, prefix)}"
     if item["type"] == "missing":
         return f"{key}: required, but not given"
-    if item["type"] == "address":  # what was got may hold a password
+    if item["type"] == "address":  # the value may hold a password
         return str(item["msg"])
     if item["type"] == "value_error":
         return item["msg"].removeprefix("Value error, ")
@@ -108,7 +108,7 @@ def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
 
 
 def _allowed(item: Any, key: str) -> str:
-    """What would have been right, in the words of this project where pydantic's are of Python."""
+    """What is allowed: pydantic's message, or our own where pydantic's is about Python types."""
     own = {
         "bool_type": "expected true or false",
         "tuple_type": f"expected a list, e.g. {key}=[{str(item['input'])[:40]}]",
@@ -119,7 +119,7 @@ def _allowed(item: Any, key: str) -> str:
 
 
 def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "") -> str:
-    """What a mistyped `quant.grop_size` or `quatn` was probably meant to be; keys of `model` begin with `prefix`."""
+    """Suggest a valid key for a misspelt one such as `quant.grop_size`; `prefix` goes before the keys of `model`."""
     *parents, last = dotted.lstrip("+~").removeprefix(prefix).split(".")
     try:
         fields = _fields_at(model, parents)
@@ -134,7 +134,7 @@ def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "
 
 
 def keys(part: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted key below a part."""
+    """All dotted keys below a part."""
     for name in getattr(part, "model_fields", {}):
         yield prefix + name
         yield from keys(_part(part.model_fields[name].annotation), f"{prefix}{name}.")
@@ -148,7 +148,7 @@ def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
 
 
 def kind_of(dotted: str) -> Literal["text", "list"] | None:
-    """Whether a key takes text, or a list of it; None of every other key."""
+    """Whether a key takes a string or a list of strings; None for any other key."""
     *parents, last = dotted.lstrip("+").split(".")
     part: Any = RunConfig
     for name in [*parents, last]:
@@ -163,7 +163,7 @@ def kind_of(dotted: str) -> Literal["text", "list"] | None:
 
 
 def _inside(annotation: Any) -> Iterator[Any]:
-    """A type, and what it is made of: of `Annotated[tuple[str, ...], …] | None` str, tuple and None."""
+    """The types inside an annotation: str, tuple and None for `Annotated[tuple[str, ...], …] | None`."""
     yield get_origin(annotation) or annotation
     if get_origin(annotation) is not Literal:
         for item in get_args(annotation):

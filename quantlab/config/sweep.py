@@ -1,8 +1,8 @@
-"""Expansion of a sweep from a few composed points, as composing one takes a tenth of a second and more.
+"""Expansion of a sweep from a few composed points, since composing one takes 0.1 s or more.
 
-A point is what its overrides make of the configuration. Where no two axes of a sweep touch the same key, the point of
-several changes is the changes of each together, so that ten models × ten quantizers × ten seeds take twenty
-compositions and not a thousand. The last point is composed as well, and must come out the same.
+If no two axes of a sweep change the same key, any point is the first point plus the changes of each of its
+overrides. Ten models × ten quantizers × ten seeds then take some thirty compositions instead of a thousand. The last
+point is composed as well, as a check.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from quantlab.util.progress import over
 
-Overrides = tuple[str, ...]  # of one point, an override for each axis: `quant=hqq_int4`
+Overrides = tuple[str, ...]  # overrides of one point, one per axis: `quant=hqq_int4`
 Point = dict[str, Any]  # composed
-Place = tuple[str, ...]  # section and key, or the key alone of what is in no section
+Place = tuple[str, ...]  # (section, key), or (key,) at the top level
 Changes = dict[Place, Any]
 Values = Callable[[str], Changes | None]
 
@@ -26,7 +26,7 @@ def needed(sweep: Sequence[Overrides], values: Values) -> list[Overrides]:
 
     Args:
         sweep: every point.
-        values: what an override that sets a single key changes; None where only composing can tell.
+        values: changes made by an override of a single key; None if it must be composed to find out.
     """
     first = sweep[0]
     changed = [
@@ -39,12 +39,12 @@ def needed(sweep: Sequence[Overrides], values: Values) -> list[Overrides]:
 
 
 def expanded(sweep: Sequence[Overrides], composed: Mapping[Overrides, Point], values: Values) -> list[Point] | None:
-    """Every point, in the order of `sweep`; None where the axes are not independent, so that each must be composed.
+    """Every point, in the order of `sweep`; None if the axes are not independent and each must be composed.
 
     Args:
         sweep: every point.
-        composed: those of `needed`.
-        values: as there.
+        composed: the points returned by `needed`.
+        values: see `needed`.
     """
     first = sweep[0]
     base = composed[first]
@@ -60,7 +60,7 @@ def expanded(sweep: Sequence[Overrides], composed: Mapping[Overrides, Point], va
 
 
 def _effect(override: str, axis: int, first: Overrides, composed: Mapping[Overrides, Point], values: Values) -> Changes:
-    """What an override changes in the first point."""
+    """The changes that an override makes to the first point."""
     if override == first[axis]:
         return {}
     known = values(override)
@@ -101,5 +101,5 @@ def _changed(base: Point, axes: Sequence[Mapping[str, Changes]], overrides: Over
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, in the order of keys too: that of splits means something."""
+    """Equal, including the order of keys, since the order of splits matters."""
     return json.dumps(one) == json.dumps(other)

@@ -1,4 +1,4 @@
-"""Types of single values of a configuration, with what each of them may be."""
+"""Types of single configuration values, with their allowed ranges."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pydantic_core import PydanticCustomError
 
 from quantlab.util.address import Address
 
-MOST = 1_000_000  # of what is counted: above any real figure, and still no burden
+MOST = 1_000_000  # upper limit of counts: above any realistic value, yet harmless
 _LARGEST_SEED = 2**32 - 1  # NumPy's
-_LONGEST_S = 31_536_000  # a year; a clock takes no infinity
+_LONGEST_S = 31_536_000  # a year; timers accept no infinity
 
 
 def _as_tuple(value: object) -> object:
-    """Hydra hands over lists; frozen models hold tuples."""
+    """Convert Hydra's lists to tuples, which frozen models need."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _printable(name: str) -> str:
     if not name.isprintable():
-        raise PydanticCustomError("name", "a name holds what can be printed, and no line break")
+        raise PydanticCustomError("name", "a name may hold only printable characters, and no line break")
     return name
 
 
 def _language(code: str) -> str:
     if not re.fullmatch("[a-z]{2,3}", code):
-        raise PydanticCustomError("language", "expected a code of two or three letters as Whisper has it, e.g. en, yue")
+        raise PydanticCustomError("language", "expected a code of two or three letters as in Whisper, e.g. en, yue")
     return code
 
 
@@ -44,7 +44,7 @@ def _file_path(path: str) -> str:
     if not path:
         raise PydanticCustomError("path", "it is empty")
     if "\0" in path:
-        raise PydanticCustomError("path", "no path holds a NUL")
+        raise PydanticCustomError("path", "a path cannot hold a NUL")
     try:
         Path(path).expanduser()
     except RuntimeError:
@@ -54,9 +54,9 @@ def _file_path(path: str) -> str:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 SomeNames = Annotated[Names, Field(min_length=1)]
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]  # what a person calls it
-FilePath = Annotated[str, AfterValidator(_file_path)]  # of a file or a folder
-Language = Annotated[str, AfterValidator(_language)]  # a code of Whisper's
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]  # a display name
+FilePath = Annotated[str, AfterValidator(_file_path)]  # path of a file or folder
+Language = Annotated[str, AfterValidator(_language)]  # Whisper's language code
 ServerAddress = Annotated[str, AfterValidator(_address)]
 Count = Annotated[int, Field(gt=0, le=MOST)]
 Seed = Annotated[int, Field(ge=0, le=_LARGEST_SEED)]

@@ -1,4 +1,4 @@
-"""Speech: corpora, features, and the utterances that calibrate."""
+"""Speech data: corpora, features, and calibration utterances."""
 
 from quantlab.data.calibration import calibration_ids
 from quantlab.data.corpus import Corpus, added_reader, open_corpus

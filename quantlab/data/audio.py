@@ -21,17 +21,17 @@ from quantlab.util.files import opened
 
 Samples = npt.NDArray[np.float32]
 SAMPLE_RATE = 16_000  # Hz
-UNKNOWN_LENGTH = 2**62  # frames; libsndfile gives 2**63 - 1 for a stream that does not tell
+UNKNOWN_LENGTH = 2**62  # frames; libsndfile gives 2**63 - 1 for a stream of unknown length
 UNKNOWN_BYTES = 2**31 - 2**20  # a WAV that was piped declares about 2 GB (SoX: 0x7ffff000) or more
-UNHEARD_S = 0.01  # that may be missing at the end of a file: headers of some programs count themselves
-OVERHANG_S = 0.1  # that a segment may reach beyond its recording, or a length be wrong: times are rounded
-LONGEST_S = 86_400.0  # of what is read at once
-BLOCK_VALUES = 2**20  # samples of all channels together that are read at a time
-CUT_WAV = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)", re.M)  # libsndfile reads what is left, and logs it
+UNHEARD_S = 0.01  # may be missing at the end of a file: some programs count the header as data
+OVERHANG_S = 0.1  # tolerance for segments that end after the recording, and for stated lengths: times are rounded
+LONGEST_S = 86_400.0  # most audio read at once
+BLOCK_VALUES = 2**20  # samples per block, over all channels
+CUT_WAV = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)", re.M)  # libsndfile reads the rest, and logs this
 
 
 class UnreadableAudioError(ValueError):
-    """No samples to be had; the message says why."""
+    """Audio that cannot be decoded; the message says why."""
 
 
 class TooLongError(ValueError):
@@ -41,22 +41,22 @@ class TooLongError(ValueError):
 @dataclass(frozen=True)
 class Clip:
     samples: Samples  # (samples,), mono, 16 kHz
-    seconds: float  # of the audio as it was stored
-    doubts: tuple[Doubt, ...] = ()  # what is wrong with it, though it can be heard
+    seconds: float  # duration of the stored audio
+    doubts: tuple[Doubt, ...] = ()  # problems of audio that can still be decoded
 
 
 def decode(audio: Audio, part: Part, window_s: float | None) -> Clip:
-    """Read one clip, average its channels or choose one, and resample it.
+    """Read one clip, average or select its channels, and resample it.
 
-    No more than the window is ever held in memory.
+    At most one window is held in memory.
 
     Args:
-        audio: where it is.
-        part: which part of it.
-        window_s: the most seconds that are wanted; null takes whatever there is, at 64 kB a second.
+        audio: location of the audio.
+        part: the part to read.
+        window_s: maximum length in seconds; None: any length, at 64 kB per second.
 
     Raises:
-        UnreadableAudioError: missing, corrupt, truncated or empty, or not what its listing says; or a sample is NaN or
+        UnreadableAudioError: missing, corrupt, truncated, empty, or different from its listing; or a sample is NaN or
             infinite.
         TooLongError: longer than `window_s` seconds.
     """
@@ -77,13 +77,13 @@ def decode(audio: Audio, part: Part, window_s: float | None) -> Clip:
 
 
 def excerpt(audio: Audio, part: Part, samples: int, place: float) -> Samples:
-    """So many samples at 16 kHz, mono, from somewhere in a recording; a shorter one is repeated.
+    """Read a number of samples (16 kHz, mono) from a recording; a shorter recording is repeated.
 
     Args:
-        audio: where it is.
-        part: which part of it.
-        samples: how many.
-        place: where the excerpt lies, from 0 (at the start) to 1 (at the end).
+        audio: location of the audio.
+        part: the part to read.
+        samples: number of samples.
+        place: position of the excerpt, from 0 (start) to 1 (end).
 
     Raises:
         UnreadableAudioError: see `decode`.
@@ -100,7 +100,7 @@ def excerpt(audio: Audio, part: Part, samples: int, place: float) -> Samples:
 
 
 def length_s(audio: Audio, part: Part) -> float:
-    """Seconds of the part, as the header tells.
+    """Length of the part in seconds, according to the header.
 
     Raises:
         UnreadableAudioError: see `decode`.
@@ -112,7 +112,7 @@ def length_s(audio: Audio, part: Part) -> float:
 
 @contextlib.contextmanager
 def _open(audio: Audio) -> Iterator[soundfile.SoundFile]:
-    """Audio to be read; whatever goes wrong then has a reason in one line."""
+    """Open audio; errors within the block become one-line UnreadableAudioErrors."""
     try:
         source = audio()
         with io.BytesIO(source) if isinstance(source, bytes) else opened(source) as raw:
@@ -126,7 +126,7 @@ def _open(audio: Audio) -> Iterator[soundfile.SoundFile]:
 
 
 def _span(file: soundfile.SoundFile, part: Part) -> tuple[int, int | None]:
-    """The first frame of a part and the one after its last; None is the end, wherever that is."""
+    """First frame of a part and the one after its last; None means the end of the file."""
     first = round(part.offset_s * file.samplerate)
     if first >= file.frames:
         starts, ends = f"{part.offset_s:.2f} s", f"{file.frames / file.samplerate:.2f} s"
@@ -139,7 +139,7 @@ def _span(file: soundfile.SoundFile, part: Part) -> tuple[int, int | None]:
 def _mono(
     file: soundfile.SoundFile, first: int, wanted: int, channel: int | None, meter: Meter | None = None
 ) -> Samples:
-    """So many frames or as many as there are, as one channel; a block at a time, however many channels there are."""
+    """Read up to a number of frames as one channel, block by block to bound memory for many channels."""
     if channel is not None and channel >= file.channels:
         raise UnreadableAudioError(f"channel {channel} of {file.channels}: the first is channel 0")
     if first:
@@ -167,8 +167,8 @@ def _mono(
 def _block(file: soundfile.SoundFile, count: int) -> Samples:
     """The next frames, (frames, channels); fewer at the end.
 
-    Of a FLAC that was piped, and does not tell its length, soundfile reads the last ones and then cannot seek to their
-    end: they are in the buffer, and what is behind them there is as it was.
+    For a piped FLAC of unknown length, soundfile reads the last frames and then fails to seek to their end. They are in
+    the buffer, and the rest of the buffer is unchanged.
     """
     if file.frames < UNKNOWN_LENGTH:
         frames: Samples = file.read(count, dtype="float32", always_2d=True)
@@ -183,7 +183,7 @@ def _block(file: soundfile.SoundFile, count: int) -> Samples:
 
 
 def _check_claims(file: soundfile.SoundFile, part: Part) -> None:
-    """What the listing says of the file has to be so: else it speaks of another file."""
+    """Check the file against the values stated in its listing; if they differ, it is another file."""
     for what, told, found in (
         ("Hz", part.rate, file.samplerate),
         ("channels", part.channels, file.channels),
@@ -197,7 +197,7 @@ def _check_claims(file: soundfile.SoundFile, part: Part) -> None:
 
 
 def _check_whole(file: soundfile.SoundFile, part: Part, end: int, last: int | None) -> None:
-    """Whether all was read that should be there; `end` is the frame after the last one read."""
+    """Check that the file is not truncated; `end` is the frame after the last one read."""
     rate = file.samplerate
     if last is not None:
         if last - end > OVERHANG_S * rate:
@@ -209,7 +209,7 @@ def _check_whole(file: soundfile.SoundFile, part: Part, end: int, last: int | No
     cut = CUT_WAV.search(file.extra_info)
     if cut is not None:
         told, there = int(cut[1]), int(cut[2])
-        if told < UNKNOWN_BYTES and (told - there) * end > UNHEARD_S * rate * there:  # there / end bytes a frame
+        if told < UNKNOWN_BYTES and (told - there) * end > UNHEARD_S * rate * there:  # there / end bytes per frame
             raise UnreadableAudioError(f"truncated: {there} of {told} bytes of samples")
 
 
@@ -230,8 +230,8 @@ def _too_long(length: str, window_s: float | None) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, soundfile.LibsndfileError):
-        # without the prefix, which names the file or the buffer; what is no audio at all goes through every
-        # decoder, and the last one says that the file does not exist
+        # without the prefix that names the file or buffer; for data that is not audio, every decoder is tried,
+        # and the last one says that the file does not exist
         text = str(error.error_string)
         return "format not recognised" if "does not exist" in text else text
     if isinstance(error, FileNotFoundError):

@@ -1,6 +1,6 @@
-"""Choice of calibration utterances for static quantization: a seeded random share of the evaluation data.
+"""Selection of calibration utterances for static quantization: a seeded random share of the evaluation data.
 
-Source: arXiv 2511.08093, which takes 10 %.
+Source: arXiv 2511.08093, which uses 10 %.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from quantlab.data.speech import Features
 
 
 def calibration_ids(features: Features, calibration: CalibrationConfig, seed: int) -> tuple[str, ...]:
-    """A random `calibration.fraction` of the measurable utterances, at least one, in corpus order.
+    """Select a random `calibration.fraction` of the measurable utterances, at least one, in corpus order.
 
-    Drawn over all splits together. The same for `source=eval` and `source=disjoint`, on every machine and in
-    every version: utterances are ranked by a hash of seed and id, not drawn by a generator.
+    Drawn over all splits together. The selection is the same for `source=eval` and `source=disjoint`, on every
+    machine and in every version, since utterances are ranked by a hash of seed and id.
     """
     ids = list(dict.fromkeys(id for split in features.splits.values() for id in split.ids))  # windows share theirs
     count = max(1, round(calibration.fraction * len(ids)))

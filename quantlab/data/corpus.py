@@ -44,20 +44,20 @@ OWN_SOURCES: Mapping[str, Reader] = {
 @dataclass(frozen=True)
 class Corpus:
     dataset: DatasetConfig
-    fingerprint: str  # of every utterance selected: id, reference, speaker, audio; of the noise, if any; hex
+    fingerprint: str  # hex hash of id, reference, speaker and audio of the selected utterances, and of the noise
     splits: Mapping[str, tuple[Utterance, ...]]
 
     @property
     def is_pinned(self) -> bool:
-        """Whether audio that is decoded later, in another process, is known to be the audio that was listed.
+        """Whether audio decoded later in another process is guaranteed to be the listed audio.
 
-        It is where each file was hashed, as features refuse one that has changed, and where the listing or the table
-        behind it holds the samples. What else a reader of another package may call is known to that package alone.
+        True if each file was hashed, as features refuse a changed file, or if the listing or its table holds the
+        samples. Audio from other callables of third-party readers is not pinned.
         """
         return all(_is_pinned(item.audio) for split in self.splits.values() for item in split)
 
     def fingerprint_now(self) -> str:
-        """`fingerprint`, of this listing and of the noise as it lies there now."""
+        """`fingerprint` of this listing and the current noise recordings."""
         return _fingerprint(self.dataset, self.splits)
 
 
@@ -68,27 +68,27 @@ def _is_pinned(audio: Audio) -> bool:
 
 
 def open_corpus(dataset: DatasetConfig) -> Corpus:
-    """List the utterances of a corpus: the splits asked for, of each those of `ids`, the first `limit` of them.
+    """List the utterances of a corpus: the requested splits, filtered by `ids`, then the first `limit` of each.
 
     Raises:
-        ConfigError: the path, the source, a split, an id or a line of a manifest is wrong.
-        Unavailable: a hub corpus that is neither cached nor within reach.
+        ConfigError: the path, the source, a split, an id or a line of a manifest is invalid.
+        Unavailable: a hub corpus is neither cached nor reachable.
     """
     listing = _listed(dataset)
     splits = {
         split_name(name): tuple(
             item if dataset.source == "joined" else heard_by(dataset, item) for item in listing[name][: dataset.limit]
-        )  # a joined recording has one channel, out of those chosen of its parts
+        )  # a joined recording is mono; the channel was selected in its parts
         for name in chosen_splits(dataset, listing)
     }
-    with Digests() as digests:  # of what a reader of another package has left without
+    with Digests() as digests:  # for files that a third-party reader did not hash
         splits = {name: tuple(digested(digests, item) for item in split) for name, split in splits.items()}
     _check_ids(dataset, [item for split in splits.values() for item in split])
     return Corpus(dataset, _fingerprint(dataset, splits), splits)
 
 
 def _listed(dataset: DatasetConfig) -> Listing:
-    """The utterances by split; where ids are chosen, those alone, and the splits that have one of them.
+    """The utterances by split, filtered by `ids` if set; splits without utterances are dropped.
 
     Raises:
         ConfigError: see `open_corpus`.
@@ -112,10 +112,10 @@ def _fingerprint(dataset: DatasetConfig, splits: Listing) -> str:
 
 
 def reader(source: str) -> Reader:
-    """The function that lists the corpora of a source: quantlab's own, or another package's entry point.
+    """The reader of a source: quantlab's own, or an entry point of another package.
 
     Raises:
-        ConfigError: nobody provides this source.
+        ConfigError: no reader of this name is installed.
     """
     if source in OWN_SOURCES:
         return OWN_SOURCES[source]
@@ -126,13 +126,13 @@ def reader(source: str) -> Reader:
 
 
 def added_reader(source: str) -> EntryPoint | None:
-    """Where another package's reader of a source is; None for quantlab's own, and where there is none."""
+    """The entry point of a third-party reader; None for quantlab's own readers, or if there is none."""
     return None if source in OWN_SOURCES else _added(tuple(sys.path)).get(source)
 
 
 @functools.lru_cache(maxsize=1)
 def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """Of other packages. Looking through all that are installed on `path` takes 20 ms, and a grid asks often."""
+    """Readers of other packages, cached: searching all packages installed on `path` takes 20 ms."""
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 

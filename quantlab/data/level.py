@@ -1,4 +1,4 @@
-"""What can be wrong with audio that can be heard all the same: no signal, too much of it, channels that do not fit."""
+"""Level checks of decodable audio: silence, samples over full scale, channels that do not match."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ import numpy as np
 import numpy.typing as npt
 
 Samples = npt.NDArray[np.float32]
-FULL_SCALE = 10 ** (1 / 20)  # of float samples: 1.0, and 1 dB that resampling may add
-LOSSY_FULL_SCALE = 2.0  # a decoder of MP3, Vorbis or Opus overshoots
-SILENCE = 1e-4  # of full scale, −80 dB; the noise of 16 bit is below
-HOP_S = 0.05  # over which loudness is followed
-LEAST_HOPS = 10  # to compare the loudness of two channels
-PRESENT = 0.01  # of the power of the loudest channel: one below is a hum
-ALIKE = 0.5  # correlation of the loudness of two channels that hear the same
-CANCELLED = 0.1  # of the power that channels have on average once mixed, if they are independent
+FULL_SCALE = 10 ** (1 / 20)  # float samples: 1.0, plus 1 dB that resampling may add
+LOSSY_FULL_SCALE = 2.0  # decoders of MP3, Vorbis and Opus overshoot
+SILENCE = 1e-4  # of full scale, −80 dB; above 16-bit quantization noise
+HOP_S = 0.05  # time resolution of the loudness
+LEAST_HOPS = 10  # needed to compare the loudness of two channels
+PRESENT = 0.01  # of the power of the loudest channel; a channel below only hums
+ALIKE = 0.5  # least correlation of loudness between channels that record the same sound
+CANCELLED = 0.1  # of the power that the mix of independent channels would have
 
 
 class Doubt(NamedTuple):
-    """What a reader of the figures should know about one clip."""
+    """A problem of a clip that is still decoded and scored."""
 
     kind: Literal["over full scale", "silence", "channels cancel out", "channels differ"]
     detail: str
 
 
 class Meter:
-    """Follows the level of a clip while it is read, a block at a time."""
+    """Measures the level of a clip block by block while it is read."""
 
     def __init__(self, channels: int, rate: int, subtype: str) -> None:
         self._channels, self._hop = channels, max(1, round(HOP_S * rate))
         self._subtype = subtype
         self._low = self._high = 0.0
         self._started = False
-        self._power: list[npt.NDArray[np.float64]] = []  # (hops, channels): mean square of each
-        self._mixed, self._count = 0.0, 0  # sum of squares of the mix, and of how many samples
+        self._power: list[npt.NDArray[np.float64]] = []  # (hops, channels): mean squares
+        self._mixed, self._count = 0.0, 0  # sum of squares of the mix, number of samples
 
     @staticmethod
     def frames(rate: int, most: int) -> int:
-        """About as many frames as `most`, and whole hops."""
+        """A number of frames close to `most` that is a whole number of hops."""
         hop = max(1, round(HOP_S * rate))
         return max(hop, most // hop * hop)
 
     def read(self, frames: Samples, mono: Samples) -> None:
-        """The next block: (frames, channels), and what it is mixed to."""
+        """Process the next block: frames (frames, channels) and its mix to mono."""
         low, high = float(mono.min()), float(mono.max())
         self._low, self._high = (min(self._low, low), max(self._high, high)) if self._started else (low, high)
         self._started = True
@@ -57,7 +57,7 @@ class Meter:
             self._count += len(mono)
 
     def doubts(self) -> tuple[Doubt, ...]:
-        """What was wrong with what was read."""
+        """The problems found in the clip."""
         return tuple(self._of_channels() or self._of_silence()) + tuple(self._of_peaks())
 
     def _of_channels(self) -> list[Doubt]:
@@ -79,7 +79,7 @@ class Meter:
             yield Doubt("channels differ", f"{detail}; dataset.channel=0 takes the first")
 
     def _hear_different_things(self, loudness: npt.NDArray[np.float64]) -> bool:
-        """Whether a channel is loud when another one is not; (hops, channels)."""
+        """Whether one channel is loud while another is not; loudness is (hops, channels)."""
         if len(loudness) < LEAST_HOPS or loudness.shape[1] < 2 or (loudness.std(axis=0) == 0).any():
             return False
         return bool(np.corrcoef(loudness.T).min() < ALIKE)

@@ -1,13 +1,13 @@
-"""Log-mel features by the model's own extractor, computed once per split and extractor, then cached.
+"""Log-mel features from the model's own extractor, cached per split and extractor.
 
     <cache_dir()>/features/<key>/mel.npy      float32, (rows, mel bins, frames)
     <cache_dir()>/features/<key>/index.json   ids, references, speakers, seconds, problems
 
-An utterance is one window, but for long recordings: `dataset.long` cuts them, or they are left whole; the features of
-a whole recording are extracted at once and stored as rows of the same length, end to end.
+An utterance is one window, except for long recordings: `dataset.long` cuts them into windows or leaves them whole. The
+features of a whole recording are extracted at once and stored as consecutive rows of the same length.
 
 A row takes 4 × mel bins × frames bytes: 0.19 MB for the shipped model's 6 s, 0.96 MB for Whisper's 30 s at 80
-mel bins (2.5 GB for LibriSpeech test-clean), 1.54 MB at 128. Nothing is evicted; delete the folder at will.
+mel bins (2.5 GB for LibriSpeech test-clean), 1.54 MB at 128. Nothing is evicted; the folder can be deleted any time.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from quantlab.util.files import Digests, cache_dir
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
 
-LAYOUT = 3  # of the cache; raise it when what is stored changes
+LAYOUT = 3  # version of the cache; raise it when the stored data changes
 STALE_S = 3600
-EXTRACTOR = (  # what its features depend on
+EXTRACTOR = (  # settings that its features depend on
     "feature_size",
     "sampling_rate",
     "hop_length",
@@ -56,19 +56,19 @@ EXTRACTOR = (  # what its features depend on
     "padding_value",
     "padding_side",
 )
-BATCH_S = 240  # seconds of window per call of the extractor; larger batches are slower, they leave the cache
+BATCH_S = 240  # seconds of audio per call of the extractor; larger batches exceed the CPU cache and are slower
 
 
 def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder: Path | None = None) -> Features:
-    """Features of a corpus, from the cache where this corpus and extractor met before.
+    """Features of a corpus, from the cache if present.
 
     Args:
         corpus: see `open_corpus`.
-        feature_extractor: the model's own; its window decides which clips are too long.
-        folder: of the cache; `cache_dir()` if null. Processes may share it at any time.
+        feature_extractor: the model's own; its window determines which clips are too long.
+        folder: cache folder, which processes may share; None: `cache_dir()`.
 
     Raises:
-        ConfigError: not one utterance can be measured, or the cache cannot be written.
+        ConfigError: no utterance can be measured, or the cache cannot be written.
     """
     cache = (folder or cache_dir()) / "features"
     splits: dict[str, SplitFeatures] = {}
@@ -81,7 +81,7 @@ def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder:
             raise ConfigError(
                 f"the cache {cache} cannot be written: {error.strerror}; set QUANTLAB_CACHE to a folder that can"
             ) from None
-        # the cache knows the utterances, not what this corpus calls their split
+        # the cache holds utterances; split names come from this corpus
         problems += [problem.model_copy(update={"split": name}) for problem in found.problems]
         if found.features.ids:
             splits[name] = found.features
@@ -92,14 +92,14 @@ def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder:
 
 
 def entries(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder: Path | None = None) -> list[Path]:
-    """The folders of the cache that hold the features of a corpus, or will: one for each split."""
+    """The cache folders for the features of a corpus, existing or not: one per split."""
     cache = (folder or cache_dir()) / "features"
     return [cache / _Source(split, corpus.dataset, feature_extractor).key for split in corpus.splits.values()]
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What the features of a split are made of."""
+    """Everything the features of a split depend on."""
 
     utterances: Sequence[Utterance]
     dataset: DatasetConfig
@@ -138,7 +138,7 @@ def _split(folder: Path, source: _Source) -> _Stored:
     try:
         _extract(fresh, source)
         _check_unchanged(source, folder.name)
-        stored = _open(fresh)  # a mapping outlives the renaming, and even the deletion, of its file
+        stored = _open(fresh)  # the memory map stays valid when the file is renamed or deleted
         _publish(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -147,10 +147,10 @@ def _split(folder: Path, source: _Source) -> _Stored:
 
 
 def _check_unchanged(source: _Source, key: str) -> None:
-    """Refuse features of files that are no longer those that were hashed, which the key stands for.
+    """Refuse features of files that changed after they were hashed for the key.
 
     Raises:
-        ConfigError: files of this name are other ones now.
+        ConfigError: a file has changed.
     """
     with Digests() as digests:
         for item in (part for utterance in source.utterances for part in _parts(utterance)):
@@ -166,7 +166,7 @@ def _parts(utterance: Utterance) -> Sequence[Utterance]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what is damaged, and what killed processes left; a living one writes several times a minute."""
+    """Remove damaged entries and leftovers of killed processes; a live process writes several times a minute."""
     for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - (leftover / "mel.npy").stat().st_mtime > STALE_S:
@@ -176,7 +176,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _open(folder: Path) -> _Stored | None:
-    """What is stored, or None where nothing whole is."""
+    """Open a cache entry; None if it is missing or incomplete."""
     try:
         index = json.loads((folder / "index.json").read_text())
         mel = np.load(folder / "mel.npy", mmap_mode="r")
@@ -192,7 +192,7 @@ def _open(folder: Path) -> _Stored | None:
 
 
 def _publish(fresh: Path, folder: Path) -> None:
-    """Put a whole folder in place at once; one that another process put there meanwhile is as good."""
+    """Move a complete folder into place; one that another process published meanwhile is equivalent."""
     try:
         fresh.rename(folder)
     except OSError:
@@ -201,7 +201,7 @@ def _publish(fresh: Path, folder: Path) -> None:
 
 
 def _extract(folder: Path, source: _Source) -> None:
-    """Write `mel.npy` and `index.json`, a batch at a time: memory does not grow with the corpus."""
+    """Write `mel.npy` and `index.json` batch by batch, so that memory does not grow with the corpus."""
     kept: list[_Row] = []
     count = 0
     problems: list[Problem] = []
@@ -239,7 +239,7 @@ class _Row:
 
 
 def _batches(source: _Source) -> Iterator[list[tuple[Utterance, Windowed]]]:
-    """The utterances with their windows, as many at a time as go into memory: of long ones, one."""
+    """Batches of utterances with their windows that fit into memory; long recordings come one at a time."""
     window_s = source.feature_extractor.n_samples / SAMPLE_RATE
     hearing = Windower(source.dataset, source.utterances, window_s, noise_of(source.dataset.noise))
     size = source.batch if source.dataset.long is None else 1
@@ -250,12 +250,12 @@ def _batches(source: _Source) -> Iterator[list[tuple[Utterance, Windowed]]]:
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> None:
-    """A header has room for the first axis to grow, so it can be written again with the final count."""
+    """Write a .npy header; it has spare room, so it can be rewritten with the final number of rows."""
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
 def _mel(windows: Sequence[Window], feature_extractor: WhisperFeatureExtractor) -> Mel:
-    """A row for each window; of a recording that is left whole, as many as it takes."""
+    """Features: one row per window, or as many as needed for a recording that is left whole."""
     rows = max(rows_for(window.audio_s, feature_extractor.nb_max_frames) for window in windows)
     batch = feature_extractor(
         [window.samples for window in windows],

@@ -1,12 +1,12 @@
-"""Merging of the texts of overlapping windows into the text of a recording.
+"""Merging of the hypotheses of overlapping windows into one text.
 
-Where windows overlap, what both heard is in both texts, but for the words at their edges, which are cut. The end of
-the one text is aligned with the beginning of the next (an overlap alignment, as sequence assembly does it), and the
-text goes over from one to the other in the middle of what they agree on, far from both edges. Words are compared and
-not tokens: at the edge of a window the same word has other tokens (no space before it, a capital, a full stop).
+Overlapping windows both contain the words of the overlap, except for words cut at the edges. The end of one text is
+aligned with the start of the next (an overlap alignment, as in sequence assembly), and the merged text switches from
+one to the other in the middle of the words they agree on, far from both edges. Words are compared, not tokens, since
+the tokens of a word differ at the edge of a window (no space before it, a capital, a full stop).
 
-Words that repeat agree wherever they are laid. How many of them both windows heard is then told by the audio alone:
-the part of a window's text that belongs to what it shares is taken to be the part of its sound that it shares.
+Repeated words match at any offset. The number of shared words is then estimated from the audio: the share of a
+window's text in the overlap is taken to equal the share of its sound in the overlap.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import NamedTuple
 
 from quantlab.util.languages import is_spaceless
 
-MATCH, ERROR = 2, -1  # both edges of an overlap are cut words: two errors are no sign against it
-BEYOND = -2  # for each word of either text beyond those that the shared audio should hold: outweighs a match
+MATCH, ERROR = 2, -1  # an overlap has a cut word at both edges, so two errors must not outweigh it
+BEYOND = -2  # per word of either text beyond the number expected in the shared audio: outweighs a match
 
 
 class Overlap(NamedTuple):
-    """What two consecutive windows share, as a share of the sound in each."""
+    """The overlap of two consecutive windows, as a share of the sound in each."""
 
     before: float
     after: float
 
 
 def joined_text(texts: Sequence[str], overlaps: Sequence[Overlap] = (), language: str = "en") -> str:
-    """One text out of those of consecutive windows.
+    """Merge the texts of consecutive windows.
 
     Args:
-        texts: in order.
-        overlaps: of each window but the first with the one before it; empty where windows follow each other.
-        language: a code of Whisper's.
+        texts: the texts in order.
+        overlaps: overlap of each window but the first with the one before it; empty if windows do not overlap.
+        language: Whisper's language code.
     """
     if len(texts) == 1:
         return texts[0]
@@ -52,22 +52,22 @@ def joined_text(texts: Sequence[str], overlaps: Sequence[Overlap] = (), language
 
 
 def _parts(text: str, language: str) -> list[str]:
-    """Words; letters, with any space after them, where words are written without spaces."""
+    """Words; or single characters with any space after them, in languages written without spaces."""
     return re.findall(r"\S\s*", text) if is_spaceless(language) else text.split()
 
 
 def merged(left: Sequence[str], right: Sequence[str], shared: float) -> list[str]:
-    """Two runs of words of which the end and the beginning may be the same.
+    """Merge two sequences of words where the end of one may match the start of the other.
 
-    Without a sign that they are, the one simply follows the other.
+    Without a match they are concatenated.
 
     Args:
-        left: of the window before.
-        right: of the window after.
-        shared: how many words both have heard, as far as the audio tells. Twice as many are the most that are looked
-            for, so that a loop as long as a window keeps its length.
+        left: words of the first window.
+        right: words of the second window.
+        shared: expected number of shared words, from the audio. At most twice as many are matched, so that a loop
+            that fills a window keeps its length.
     """
-    most = math.ceil(2 * shared) + 1  # and a word that is cut
+    most = math.ceil(2 * shared) + 1  # plus a cut word
     tail, head = left[-most:], right[:most]
     pairs = _agreement(list(map(_bare, tail)), list(map(_bare, head)), shared)
     if not pairs:
@@ -77,17 +77,17 @@ def merged(left: Sequence[str], right: Sequence[str], shared: float) -> list[str
 
 
 def _bare(word: str) -> str:
-    """The word without its capitals and punctuation; those alone stay what they are."""
+    """The word in lower case without punctuation; pure punctuation is unchanged."""
     return "".join(letter for letter in word.casefold() if letter.isalnum()) or word.strip()
 
 
 def _agreement(tail: Sequence[str], head: Sequence[str], shared: float) -> list[tuple[int, int]]:
-    """Positions of the words that are the same in the best alignment of an end of `tail` with a beginning of `head`.
+    """Positions of matching words in the best alignment of an end of `tail` with a start of `head`.
 
-    Needleman and Wunsch (1970) with both outer ends free, as far as the shared audio goes; where no alignment is
-    better than none, empty.
+    Needleman and Wunsch (1970) with both outer ends free, limited by the shared audio; empty if no alignment scores
+    better than none.
     """
-    score = [[_beyond(len(tail) - i, shared) for i in range(len(tail) + 1)]]  # a column for each word of `head`
+    score = [[_beyond(len(tail) - i, shared) for i in range(len(tail) + 1)]]  # one column per word of `head`
     for word in head:
         before, column = score[-1], [score[-1][0] + ERROR]
         for i, other in enumerate(tail):

@@ -1,9 +1,9 @@
 """Additive noise at a given signal-to-noise ratio: white, pink, babble, or recorded.
 
-The ratio is that of mean squares over the whole utterance, its pauses included: the power of the utterance as it is
-stored, over the power of what is added to it. The mixture is neither scaled nor clipped, as float samples need not be;
-an utterance of digital silence has no ratio and stays as it is. What is drawn depends on seed and utterance alone, so
-that an utterance meets the same noise, louder or softer, at every ratio and in every cell.
+The ratio is the power of the stored utterance over the power of the added noise, as mean squares over the whole
+utterance including pauses. The mixture is neither scaled nor clipped, which float samples do not need. Digital silence
+has no ratio and is left unchanged. The noise depends only on seed and utterance, so that an utterance gets the same
+noise, scaled, at every ratio and in every cell.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from quantlab.util.errors import ConfigError
 from quantlab.util.files import Digests
 
 Samples = npt.NDArray[np.float32]
-VOICES = 6  # of a babble; with fewer, words can be made out
-LOWEST_HZ = 20  # of pink noise: below, half of its power would lie where nobody hears it
+VOICES = 6  # in babble; with fewer, words are intelligible
+LOWEST_HZ = 20  # of pink noise; otherwise half of its power would be inaudible
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What is mixed into every utterance of a split."""
+    """Noise to mix into every utterance of a split."""
 
     config: NoiseConfig
     recordings: tuple[Path, ...] = ()  # kind=recorded
 
     def mixed(self, samples: Samples, id: str, split: Sequence[Utterance]) -> Samples:
-        """The utterance with its noise, float32, as long as it was.
+        """Add noise to an utterance; float32, same length.
 
         Args:
             samples: (samples,), mono, 16 kHz.
-            id: of the utterance.
-            split: every utterance of its split, the babble's voices.
+            id: id of the utterance.
+            split: all utterances of its split, the voices for babble.
 
         Raises:
             UnreadableAudioError: the noise drawn for it cannot be read, or is silent.
@@ -74,7 +74,7 @@ class Noise:
 
 
 def noise_of(config: NoiseConfig) -> Noise | None:
-    """The noise that a configuration asks for; nothing where it asks for none.
+    """The noise of a configuration; None if there is none.
 
     Raises:
         ConfigError: the folder holds no recording.
@@ -85,10 +85,10 @@ def noise_of(config: NoiseConfig) -> Noise | None:
 
 
 def noise_facts(config: NoiseConfig) -> Mapping[str, object]:
-    """What noisy features depend on: the configuration, and the content of the recordings wherever they lie.
+    """What noisy features depend on: the configuration and the content of the recordings, not their location.
 
     Raises:
-        ConfigError: the folder holds no recording, or one that cannot be read.
+        ConfigError: the folder holds no recording, or an unreadable one.
     """
     noise = noise_of(config)
     try:
@@ -100,9 +100,9 @@ def noise_facts(config: NoiseConfig) -> Mapping[str, object]:
 
 
 def pink(generator: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """Noise whose power falls with 1 / frequency from LOWEST_HZ on (−10 dB a decade); nothing is below.
+    """Noise with a power density of 1 / frequency above LOWEST_HZ (−10 dB per decade), and none below.
 
-    White noise, its spectrum divided by the root of the frequency.
+    White noise with its spectrum divided by the square root of the frequency.
     """
     spectrum = np.fft.rfft(generator.standard_normal(count))
     hertz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
@@ -113,7 +113,7 @@ def pink(generator: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
 
 
 def _babble(generator: np.random.Generator, count: int, id: str, split: Sequence[Utterance]) -> npt.NDArray[np.float64]:
-    """VOICES other utterances, equally loud, each begun somewhere and repeated to the length; no own voice."""
+    """VOICES utterances of other speakers, equally loud, each from a random start and repeated to the length."""
     speaker = next((item.speaker for item in split if item.id == id), None)
     others = [item for item in split if item.id != id and (item.speaker is None or item.speaker != speaker)]
     if not others:
@@ -123,12 +123,12 @@ def _babble(generator: np.random.Generator, count: int, id: str, split: Sequence
 
 
 def _voice(generator: np.random.Generator, count: int, utterance: Utterance) -> npt.NDArray[np.float64] | None:
-    """One voice at a power of 1; None where there is nothing to hear."""
+    """One voice normalised to a power of 1; None if it is silent."""
     place, shift = generator.random(), int(generator.integers(count))
     try:
         voice = excerpt(utterance.audio, utterance.part, count, place).astype(np.float64)
     except UnreadableAudioError:
-        return None  # it is named among the problems as an utterance of its own
+        return None  # its own entry reports the problem
     power = _power(voice)
     return np.roll(voice, shift) / np.sqrt(power) if power else None
 

@@ -1,4 +1,4 @@
-"""Sound activity in features, and how much of it two neighbouring windows share."""
+"""Sound activity in features, and the share of it in the overlap of two consecutive windows."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from quantlab.data.merge import Overlap
 from quantlab.data.speech import Mel, SplitFeatures
 
 FRAME_S = 0.01  # Whisper's hop: 160 samples at 16 kHz
-QUIET_DB = 30.0  # below the loud frames of a recording: a pause
+QUIET_DB = 30.0  # a frame this far below the loud frames of a recording is a pause
 _LOUD = 95  # the percentile of frames that counts as loud
 
-Sound = npt.NDArray[np.bool_]  # (frames,) of a window: which of them are no pause
+Sound = npt.NDArray[np.bool_]  # (frames,) of a window: True where there is sound
 
 
 def sound(speech: SplitFeatures, windows: range) -> list[Sound]:
-    """Which frames of each window of a recording are no pause; all of them where noise fills the pauses."""
+    """The frames with sound in each window of a recording; all frames if noise fills the pauses."""
     levels = [_level_db(speech.window(row), speech.audio_s[row]) for row in windows]
     quiet = np.percentile(np.concatenate(levels), _LOUD) - QUIET_DB
     return [level > quiet for level in levels]
 
 
 def _level_db(mel: Mel, audio_s: float) -> npt.NDArray[np.float64]:
-    """Of each frame but the padding; the mel bins are as Whisper scales them, log10 of power / 4 + 1."""
+    """Level of each frame without padding; Whisper scales mel bins as log10(power) / 4 + 1."""
     real = np.asarray(mel[:, : max(1, round(audio_s / FRAME_S))], dtype=np.float64)
     level_db: npt.NDArray[np.float64] = 10 * np.log10(np.power(10.0, 4 * real).sum(axis=0))
     return level_db
 
 
 def overlaps(found: Sequence[Sound], shared_s: Sequence[float]) -> list[Overlap]:
-    """What each window but the first shares with the one before it.
+    """The overlap of each window but the first with the one before it.
 
     Args:
-        found: of each window, see `sound`.
-        shared_s: seconds of each window that the one before has too.
+        found: sound activity of each window, see `sound`.
+        shared_s: seconds that each window shares with the one before it.
     """
     frames = [round(seconds / FRAME_S) for seconds in shared_s[1:]]
     return [

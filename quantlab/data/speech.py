@@ -19,23 +19,23 @@ HOP = 160  # samples from one frame of Whisper's features to the next
 
 @dataclass(frozen=True)
 class SplitFeatures:
-    """The measurable utterances of a split, or some of them; every field has one entry per window.
+    """The measurable utterances of a split, or a subset; every field has one entry per window.
 
-    An utterance is one window, but for a long recording: its windows follow each other with the same id, or it is left
-    whole and has as many rows of `stored` as it takes.
+    An utterance is one window, except for long recordings: these have consecutive windows with the same id, or are left
+    whole and take several rows of `stored`.
     """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]  # raw references
     speakers: tuple[str | None, ...]
-    audio_s: tuple[float, ...]  # seconds of real audio, not of the padded window
-    new_s: tuple[float, ...]  # of them, seconds that the window before does not have: all but where windows overlap
+    audio_s: tuple[float, ...]  # seconds of audio, without padding
+    new_s: tuple[float, ...]  # of these, seconds that are not in the window before
     stored: Mel  # the whole split on disk, (windows, mel bins, frames)
-    rows: tuple[int, ...]  # of `stored`; the first one of a recording that is left whole
+    rows: tuple[int, ...]  # row in `stored`; the first row of a recording that is left whole
 
     @property
     def mel(self) -> Mel:
-        """Features, float32, (windows, mel bins, frames); not copied where the rows are consecutive."""
+        """Features, float32, (windows, mel bins, frames); not copied if the rows are consecutive."""
         first, count = (self.rows[0], len(self.rows)) if self.rows else (0, 0)
         if self.rows == tuple(range(first, first + count)):
             return self.stored[first : first + count]
@@ -43,12 +43,12 @@ class SplitFeatures:
 
     @property
     def every_row(self) -> Mel:
-        """As `mel`, with all rows of recordings that are left whole."""
+        """Like `mel`, with all rows of recordings that are left whole."""
         spans = (range(row, row + self._count(position)) for position, row in enumerate(self.rows))
         return self.stored[[row for span in spans for row in span]]
 
     def recording(self, position: int) -> Mel:
-        """Features of all that was said, without the padding, float32, (mel bins, frames)."""
+        """Features of a whole recording without padding, float32, (mel bins, frames)."""
         first, frames = self.rows[position], frames_in(self.audio_s[position])
         return np.concatenate(self.stored[first : first + self._count(position)], axis=1)[:, :frames]
 
@@ -65,7 +65,7 @@ class SplitFeatures:
             yield self.take(range(start, min(start + size, len(self.rows))))
 
     def utterances(self) -> Iterator[tuple[int, int]]:
-        """The first window of each utterance, and how many it has."""
+        """The first window and the number of windows of each utterance."""
         first = 0
         for _, windows in groupby(self.ids):
             count = len(list(windows))
@@ -85,31 +85,31 @@ class SplitFeatures:
 
 
 def frames_in(audio_s: float) -> int:
-    """Of so much audio."""
+    """Number of frames in a duration of audio."""
     return max(1, round(audio_s * SAMPLE_RATE) // HOP)
 
 
 def rows_for(audio_s: float, frames: int) -> int:
-    """How many rows of so many frames it takes to hold so much audio."""
+    """Number of rows of `frames` frames needed for a duration of audio."""
     return -(-frames_in(audio_s) // frames)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a cell measures: the splits that have a measurable utterance, and the utterances that are not."""
+    """The data of a cell: splits with measurable utterances, and the utterances that cannot be measured."""
 
     splits: Mapping[str, SplitFeatures]
     problems: tuple[Problem, ...]
 
     def only(self, ids: Collection[str]) -> Features:
-        """Those utterances; a split without any goes."""
+        """Keep only these utterances; splits without any are dropped."""
         return self._filtered(set(ids), keep=True)
 
     def without(self, ids: Collection[str]) -> Features:
-        """All but those utterances; a split of which nothing is left goes.
+        """Drop these utterances; splits without any left are dropped.
 
         Raises:
-            ConfigError: nothing at all is left.
+            ConfigError: no utterance is left.
         """
         rest = self._filtered(set(ids), keep=False)
         if not rest.splits:
@@ -136,7 +136,7 @@ class SplitBatch:
     """One batch of one split."""
 
     split: str
-    index: int  # of the batch
+    index: int  # number of the batch in its split
     speech: SplitFeatures
 
 

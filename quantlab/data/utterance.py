@@ -1,4 +1,4 @@
-"""Utterances as a reader lists them: id, reference, location of the audio, digest."""
+"""Utterances as listed by a reader: id, reference, location of the audio, digest."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SPLIT_NAME = re.compile(r"\w[\w .+-]{0,59}")
 
 
 class Audio(Protocol):
-    """Where the audio of one utterance is; called when it is decoded."""
+    """Source of the audio of one utterance; called when it is decoded."""
 
     def __call__(self) -> bytes | Path:
-        """The encoded audio: a file, or its bytes."""
+        """The encoded audio: a file path or bytes."""
 
 
 @dataclass(frozen=True)
 class File:
-    """Audio in a file of its own."""
+    """Audio in a file."""
 
     path: Path
-    digest: str | None = None  # of its content when it was listed; "" where there was none, null: not looked at
+    digest: str | None = None  # of the content when listed; "": there was no file, None: not hashed
 
     def __call__(self) -> Path:
         return self.path
@@ -39,11 +39,11 @@ class File:
 
 @dataclass(frozen=True)
 class Part:
-    """Which part of its audio an utterance is, and what its listing says of the whole; null where it says nothing."""
+    """The part of the audio that an utterance is, and the stated properties of the whole; None if not stated."""
 
     offset_s: float = 0.0
-    duration_s: float | None = None  # null: to the end
-    channel: int | None = None  # from 0; null: the average of all
+    duration_s: float | None = None  # None: to the end
+    channel: int | None = None  # from 0; None: the average of all
     rate: int | None = None  # Hz, of the whole
     channels: int | None = None
     frames: int | None = None
@@ -57,11 +57,11 @@ WHOLE = Part()
 class Utterance:
     id: str  # unique in the corpus
     split: str
-    text: str  # the reference, as it was written
+    text: str  # the raw reference
     speaker: str | None
     audio: Audio
-    digest: str  # changes with the audio, not with where it lies
-    part: Part = WHOLE  # of that audio
+    digest: str  # depends on the audio, not on its location
+    part: Part = WHOLE  # part of the audio
 
 
 Listing = Mapping[str, Sequence[Utterance]]
@@ -69,26 +69,26 @@ Reader = Callable[[DatasetConfig], Listing]
 
 
 def heard_by(dataset: DatasetConfig, item: Utterance) -> Utterance:
-    """The utterance with the channel that the configuration chooses.
+    """The utterance with the channel selected by the configuration.
 
     Raises:
-        ConfigError: its listing names another one.
+        ConfigError: the listing names another channel.
     """
     asked, own = dataset.channel, item.part.channel
     if asked is None or own == asked:
         return item
     if own is not None:
         raise ConfigError(
-            f"dataset.channel={asked}: {shortened(item.id)} has channel {own} of its own; leave dataset.channel=null"
+            f"dataset.channel={asked}: {shortened(item.id)} sets channel {own} itself; leave dataset.channel=null"
         )
     return replace(item, part=replace(item.part, channel=asked))
 
 
 def chosen_splits(dataset: DatasetConfig, available: Iterable[str]) -> tuple[str, ...]:
-    """The splits to measure, in the order asked for.
+    """The splits to measure, in the requested order.
 
     Raises:
-        ConfigError: there is no such split, or none at all.
+        ConfigError: there is no such split, or no split at all.
     """
     names = tuple(available)
     for name in dataset.splits or ():
@@ -101,15 +101,15 @@ def chosen_splits(dataset: DatasetConfig, available: Iterable[str]) -> tuple[str
 
 
 def file_utterance(path: Path, *, id: str, split: str, text: str, speaker: str | None, part: Part = WHOLE) -> Utterance:
-    """An utterance whose audio is a file; one that is not there is named when it is decoded."""
+    """An utterance whose audio is a file; a missing file is reported when it is decoded."""
     return Utterance(id, split, text, speaker, File(path), digest="", part=part)
 
 
 def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
-    """Digest the audio files, of those utterances alone that will be measured.
+    """Hash the audio files of the utterances that will be measured.
 
     Raises:
-        ConfigError: not one of the files exists, so the path is wrong and not the corpus.
+        ConfigError: none of the files exists, so the path is probably wrong.
     """
     with Digests() as digests, ThreadPoolExecutor() as pool:
         splits = {
@@ -119,12 +119,12 @@ def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
     items = [item for split in splits.values() for item in split]
     if not any(item.digest for item in items):
         first = items[0].audio() if items else None
-        raise ConfigError(f"dataset {dataset.name!r}: none of its {len(items)} audio files is there, e.g. {first!s}")
+        raise ConfigError(f"dataset {dataset.name!r}: none of its {len(items)} audio files exists, e.g. {first!s}")
     return splits
 
 
 def digested(digests: Digests, item: Utterance) -> Utterance:
-    """An utterance whose file was hashed: one that its reader left without a digest, alone."""
+    """Hash the file of an utterance, unless its reader did."""
     if not isinstance(item.audio, File) or item.audio.digest is not None or item.digest:
         return item
     audio = hashed(digests, item.audio.path)
@@ -132,12 +132,12 @@ def digested(digests: Digests, item: Utterance) -> Utterance:
 
 
 def hashed(digests: Digests, path: Path) -> File:
-    """A file as it is now."""
+    """A file with the hash of its current content."""
     return File(path, file_digest(digests, path))
 
 
 def file_digest(digests: Digests, path: Path) -> str:
-    """The hash of a file's content; empty when it cannot be opened."""
+    """The hash of a file's content; empty if it cannot be opened."""
     try:
         return digests.of(path)
     except (OSError, ValueError):  # ValueError: a path that no file system can hold
@@ -145,20 +145,20 @@ def file_digest(digests: Digests, path: Path) -> str:
 
 
 def split_digest(utterances: Iterable[Utterance]) -> str:
-    """A hash of what a split's features and references depend on, independent of where its files lie."""
+    """A hash of everything a split's features and references depend on, except file locations."""
     return digest_of([[item.id, item.text, item.speaker, item.digest, asdict(item.part)] for item in utterances])
 
 
 def digest_of(value: object) -> str:
-    """The SHA-256 of a value as JSON, in hexadecimal."""
+    """The SHA-256 of a value as JSON, hex."""
     return hashlib.sha256(to_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def split_name(name: str) -> str:
-    """The name of a split as it is: it becomes that of figures, in tables and in MLflow.
+    """Validate the name of a split, which is used in names of figures, tables and MLflow metrics.
 
     Raises:
-        ConfigError: it can be none.
+        ConfigError: the name is not allowed.
     """
     if not SPLIT_NAME.fullmatch(name):
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Repair of WAV headers with a wrong data size, as programs leave them that write into a pipe.
+"""Repair of WAV headers with a wrong data size, as left by programs that write to a pipe.
 
-A size that is too large is libsndfile's business: it reads what is there, and says so in its log. One that is too
-small it takes for the whole; `mended` sees to those.
+libsndfile handles sizes that are too large: it reads the available data and says so in its log. It trusts sizes that
+are too small; `mended` repairs those.
 
 Source: Multimedia Programming Interface and Data Specifications 1.0, IBM and Microsoft 1991, chapter 2 (RIFF).
 """
@@ -12,25 +12,25 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-CHUNK = struct.Struct("<4sI")  # id, bytes that follow
+CHUNK = struct.Struct("<4sI")  # id, size
 HEADER = 12  # bytes: RIFF, size, WAVE
-MOST_CHUNKS = 1000  # that are looked at; a file has a handful
-MOST_BYTES = 2**30  # of a file that is mended in memory
-BEHIND = 4096  # bytes behind the samples that may be anything: tags of other formats, padding
+MOST_CHUNKS = 1000  # limit; a file has a handful
+MOST_BYTES = 2**30  # limit for files repaired in memory
+BEHIND = 4096  # bytes of any content allowed after the samples: tags of other formats, padding
 
 
 class WrongSizeError(ValueError):
-    """Samples go on behind their end; the message says how many bytes."""
+    """Samples continue after the end stated in the header; the message says how many bytes."""
 
 
 def mended(file: BinaryIO) -> bytes | None:
-    """The whole file with a header that is right, if it says that there are no samples and there are; else None.
+    """The whole file with a corrected header if the stated size is 0 but there are samples; else None.
 
     Args:
-        file: at its start; its position is changed.
+        file: an open file at its start; the position changes.
 
     Raises:
-        WrongSizeError: the header tells of fewer samples than there are, but not of none.
+        WrongSizeError: the stated size is too small but not 0.
     """
     total = file.seek(0, 2)
     found = _data(file, total)
@@ -43,10 +43,10 @@ def mended(file: BinaryIO) -> bytes | None:
     if size and rest <= BEHIND:
         return None
     if size:
-        raise WrongSizeError(f"its header tells of {size:,} bytes of samples, and {rest:,} more follow")
+        raise WrongSizeError(f"its header states {size:,} bytes of samples, and {rest:,} more follow")
     if total > MOST_BYTES:
         raise WrongSizeError(
-            f"its header tells of no samples, and {rest:,} bytes follow; at most {MOST_BYTES:,} are read"
+            f"its header states no samples, and {rest:,} bytes follow; at most {MOST_BYTES:,} are read"
         )
     file.seek(0)
     content = bytearray(file.read())
@@ -56,7 +56,7 @@ def mended(file: BinaryIO) -> bytes | None:
 
 
 def _data(file: BinaryIO, total: int) -> tuple[int, int] | None:
-    """Where the samples of a WAV start, and how many bytes they are said to be."""
+    """Start of the samples in a WAV, and their stated size in bytes."""
     file.seek(0)
     head = file.read(HEADER)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
@@ -65,7 +65,7 @@ def _data(file: BinaryIO, total: int) -> tuple[int, int] | None:
 
 
 def _are_chunks(file: BinaryIO, place: int, total: int) -> bool:
-    """Whether what lies behind the samples is what belongs there, to the end of the file."""
+    """Whether valid chunks follow from `place` to the end of the file."""
     for start, name, size in _chunks(file, place, total):
         if not all(32 <= letter < 127 for letter in name) or name in (b"RIFF", b"data"):
             return False
@@ -74,7 +74,7 @@ def _are_chunks(file: BinaryIO, place: int, total: int) -> bool:
 
 
 def _chunks(file: BinaryIO, place: int, total: int) -> Iterator[tuple[int, bytes, int]]:
-    """Of each chunk from `place` on: where its content starts, its id, its size as it is said to be."""
+    """Start of the content, id and stated size of each chunk from `place` on."""
     for _ in range(MOST_CHUNKS):
         if place + CHUNK.size > total:
             return

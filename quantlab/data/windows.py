@@ -1,9 +1,9 @@
 """Encoder input from an utterance: noise added, long audio cut into windows.
 
-`chunked` takes windows of full length that overlap, so that a word that one of them cuts is whole in the next;
-`consecutive` ends each window at a quiet place and begins the next one there. Both know where they cut before anything
-is decoded, so that windows are decoded in batches, and their texts joined afterwards (`quantlab.data.merge`).
-`sequential` leaves a recording whole: where a window begins is found while it is decoded (`engines.long_form`).
+`chunked` uses overlapping windows of full length, so that a word cut by one of them is whole in the next.
+`consecutive` ends each window at a quiet place and starts the next one there. Both cut before decoding, so that windows
+are decoded in batches and their texts merged afterwards (`quantlab.data.merge`). `sequential` leaves a recording whole:
+the start of each window is found during decoding (`engines.long_form`).
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from quantlab.scoring.normalise import is_wordless, normaliser
 from quantlab.util.errors import ConfigError
 
 Samples = npt.NDArray[np.float32]
-OVERLAP_SHARE = 1 / 3  # of the window, where no overlap is asked for; what transformers' pipeline takes
-QUIET_SHARE = 1 / 3  # of the window, at its end, in which a quiet place to cut is looked for
-QUIET_SAMPLES = SAMPLE_RATE // 10  # how long it should be quiet
+OVERLAP_SHARE = 1 / 3  # default overlap, as a share of the window; as in transformers' pipeline
+QUIET_SHARE = 1 / 3  # share of the window, at its end, that is searched for a quiet place to cut
+QUIET_SAMPLES = SAMPLE_RATE // 10  # length of the quiet place
 
 
 @dataclass(frozen=True)
 class Window:
-    """What fits into the encoder at once, or a whole recording where the model finds its way through it."""
+    """Input of one encoder call, or a whole recording for sequential decoding."""
 
     samples: Samples  # (samples,), mono, 16 kHz
     audio_s: float
-    new_s: float  # of them, not in the window before
+    new_s: float  # seconds that are not in the window before
 
 
 class Windowed(NamedTuple):
-    """What became of an utterance: its windows, none where it is left out, and what is wrong with it."""
+    """Windows of an utterance (empty if it is skipped) and its problems."""
 
     windows: tuple[Window, ...]
     problems: tuple[Problem, ...]
@@ -49,18 +49,18 @@ class Windowed(NamedTuple):
 
 @dataclass(frozen=True)
 class Windower:
-    """How the utterances of one split reach the model."""
+    """Cuts the utterances of one split into windows."""
 
     dataset: DatasetConfig
-    split: Sequence[Utterance]  # all of them
-    window_s: float  # the most that the model hears at once
+    split: Sequence[Utterance]  # all utterances of the split
+    window_s: float  # length of the model's window
     noise: Noise | None = None
 
     def take(self, utterance: Utterance) -> Windowed:
-        """One window, or several where `dataset.long` says how; or why there is none.
+        """Cut an utterance into one window, or several as set by `dataset.long`; or say why it is skipped.
 
         Raises:
-            ConfigError: windows would overlap in full.
+            ConfigError: the overlap is not shorter than the window.
         """
 
         def problem(kind: Any, detail: str, measured: bool = False) -> Problem:
@@ -89,10 +89,10 @@ class Windower:
 
 
 def feature_settings(dataset: DatasetConfig) -> Mapping[str, object]:
-    """What features depend on beside audio and extractor; nothing where utterances are heard as they are.
+    """Settings that features depend on besides audio and extractor; empty for plain utterances.
 
     Raises:
-        ConfigError: there is no noise where it should be.
+        ConfigError: the noise recordings are missing.
     """
     facts: dict[str, object] = {}
     if dataset.noise.kind is not None:
@@ -119,13 +119,13 @@ def _why_unscored(text: str, dataset: DatasetConfig) -> str | None:
 
 
 def _spans(samples: Samples, dataset: DatasetConfig, window_s: float) -> list[tuple[int, int]]:
-    """Where each window starts and ends."""
+    """Start and end of each window, in samples."""
     most = round(window_s * SAMPLE_RATE)
     if dataset.long == "consecutive":
         return list(_consecutive(samples, most))
     overlap_s = window_s * OVERLAP_SHARE if dataset.chunk_overlap_s is None else dataset.chunk_overlap_s
     if overlap_s >= window_s:
-        raise ConfigError(f"dataset.chunk_overlap_s={overlap_s:g}: has to be less than the window, {window_s:g} s")
+        raise ConfigError(f"dataset.chunk_overlap_s={overlap_s:g}: must be less than the window, {window_s:g} s")
     step = most - round(overlap_s * SAMPLE_RATE)
     starts = range(0, max(1, len(samples) - most + step), step)
     return [(start, min(start + most, len(samples))) for start in starts]

@@ -18,42 +18,42 @@ PROMPT_TOKENS = 4  # <|startoftranscript|> <|language|> <|task|> <|notimestamps|
 
 
 class Passages(list[int]):
-    """Token ids of a whole recording that are its text, and what was generated to find them."""
+    """Token ids of the text of a whole recording, with the tokens generated for each window."""
 
     def __init__(self, kept: Iterable[int], windows: Sequence[Sequence[int]]) -> None:
         super().__init__(kept)
-        self.windows = windows  # token ids of each, those that a later window replaced included
+        self.windows = windows  # token ids of each window, including those that a later window replaced
 
 
 def windows_of(row: list[int]) -> Sequence[Sequence[int]]:
-    """What was generated for an utterance, by window."""
+    """The token ids generated for an utterance, by window."""
     return row.windows if isinstance(row, Passages) else [row]
 
 
 class Engine(Protocol):
     """A model on its device, ready to decode.
 
-    A method's seconds are wall time of the model's work alone, the device synchronised on both sides: features are
-    on the device before, tokens are fetched after.
+    Times are wall seconds of the model's work only, with the device synchronised on both sides: features are moved
+    to the device before, and tokens fetched after.
     """
 
     @property
     def decoding(self) -> Decoding:
-        """How it was asked to decode."""
+        """The decoding settings."""
 
     def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
         """Decode one batch.
 
         Returns:
-            The generated token ids of each utterance, in the checkpoint's own numbering, without prompt, end token
-            and padding, `Passages` where it is a recording of several windows; and the seconds.
+            The generated token ids of each utterance, in the checkpoint's numbering, without prompt, end token
+            and padding (`Passages` for a recording of several windows); and the seconds.
         """
 
     def encode(self, speech: SplitFeatures) -> float:
-        """Seconds of the encoder alone."""
+        """Run only the encoder; returns seconds."""
 
     def decode(self, speech: SplitFeatures) -> float:
-        """Seconds of decoding `forced_tokens` for each utterance, end token or not; the encoder ran before."""
+        """Decode exactly `forced_tokens` per utterance; returns seconds without the encoder's."""
 
 
 @runtime_checkable
@@ -61,21 +61,21 @@ class KeepsClocks(Protocol):
     """An engine that times its own stages."""
 
     def reset_stage_times(self) -> None:
-        """Set the clocks to zero, but for that of loading."""
+        """Reset all clocks except that of loading."""
 
     def stage_times(self) -> EngineStages:
-        """What they have added up since then."""
+        """Times since the last reset."""
 
 
 def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decoding:
-    """How this cell decodes; random weights generate a fixed number of tokens.
+    """The decoding settings of a cell; random weights generate a fixed number of tokens.
 
     Args:
-        model: whose positions and special tokens count; quantized or not.
-        config: of the cell.
+        model: the model, quantized or not, for its positions and special tokens.
+        config: configuration of the cell.
 
     Raises:
-        UnsupportedError: the model does not know the corpus's language, or has no timestamps that should lead it.
+        UnsupportedError: the model does not know the corpus's language, or lacks timestamps for sequential decoding.
     """
     tokens: Any = model.generation_config  # see models.tokens
     long_form = _long_form(config)
@@ -85,7 +85,7 @@ def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decod
         shape = model.config
         times = Times.of(tokens.no_timestamps_token_id, shape.vocab_size, shape.max_source_positions)
         check_times(times, f"model {config.model.label}")
-        positions -= most // 2 if long_form.condition_on_prev_tokens else 0  # the text before takes half
+        positions -= most // 2 if long_form.condition_on_prev_tokens else 0  # previous text takes half
     random = config.model.weights == "random"
     limit = min(config.model.random_tokens if random else config.protocol.max_new_tokens or positions, positions)
     known = tokens.lang_to_id if getattr(tokens, "is_multilingual", False) else {}
@@ -114,7 +114,7 @@ def _long_form(config: RunConfig) -> LongForm | None:
 
 
 def _prompt(tokens: Any, language: str | None, times: bool) -> tuple[int, ...]:
-    """What `generate` of transformers starts from: the start, language and task where there are several, no times."""
+    """The prompt of transformers' `generate`: start, language and task of a multilingual model, no timestamps."""
     found = [tokens.decoder_start_token_id]
     if language is not None:
         found += [tokens.lang_to_id[f"<|{language}|>"], tokens.task_to_id["transcribe"]]

@@ -26,7 +26,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Adds the time of the block, also when it raises."""
+        """Add the time of the block, even if it raises."""
         synchronise(self.device)
         start = time.perf_counter()
         try:
@@ -37,7 +37,7 @@ class Stopwatch:
 
 
 class Clocks:
-    """Wall seconds of a cell's untimed stages, told to whoever watches as they begin."""
+    """Wall seconds of a cell's stages outside the timed region; `begins` is called at the start of each."""
 
     def __init__(self, device: torch.device, begins: Callable[[str], None] = lambda stage: None) -> None:
         self._device = device
@@ -46,7 +46,7 @@ class Clocks:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the block as stage `name`, whatever stage it is part of."""
+        """Time the block as stage `name`; stages may be nested."""
         self._begins(name)
         watch = Stopwatch(self._device)
         try:
@@ -56,7 +56,7 @@ class Clocks:
             self._seconds[name] = watch.seconds
 
     def stages(self, measure_s: float) -> Stages:
-        """The stages apart from each other; calibration and compilation are taken out of quantization."""
+        """The times without overlap: calibration and compilation are subtracted from quantization."""
         seconds = self._seconds
         return Stages(
             load_s=seconds["load"],
@@ -71,7 +71,7 @@ class Clocks:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was given; a CPU has by definition."""
+    """Wait until the device has finished its queue; a CPU has none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -79,9 +79,9 @@ def synchronise(device: torch.device) -> None:
 
 
 def use_threads(count: int) -> None:
-    """Give torch `count` intra-op threads and one inter-op thread: a decoder has no branches to run side by side."""
+    """Set torch to `count` intra-op threads and one inter-op thread, as a decoder has no parallel branches."""
     torch.set_num_threads(count)
-    with contextlib.suppress(RuntimeError):  # too late in a notebook that has worked before; the record tells
+    with contextlib.suppress(RuntimeError):  # fails in a notebook that already used torch; the record shows it
         torch.set_num_interop_threads(1)
 
 
@@ -91,10 +91,10 @@ class Memory:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.peak_bytes: int | None = None
-        self.reserved_bytes: int | None = None  # what CUDA's caching allocator took from the driver
+        self.reserved_bytes: int | None = None  # reserved by CUDA's caching allocator
 
     def reset(self) -> None:
-        """Start a new peak where the system can; elsewhere the peak is that of the process's whole life."""
+        """Reset the peak; where the system cannot, the peak covers the whole process lifetime."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif sys.platform == "linux":

@@ -1,8 +1,8 @@
 """Compiled engine: encoder and decoding step by torch.compile, greedy, with a static cache.
 
-The shapes are two, however long the utterances: a full batch in the encoder, one token of a full batch in the
-decoder; a smaller batch is padded. All of it is compiled by `build`, before anything is timed. The prompt is not
-compiled; on CUDA it is recorded as a graph, as the step is.
+There are only two shapes: a full batch in the encoder, and one token of a full batch in the decoder; smaller batches
+are padded. `build` compiles both before anything is timed. The prompt is not compiled; on CUDA it is recorded as a
+graph, like the step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A model of transformers, on its device, compiled; made by `build`."""
+    """A compiled transformers model on its device; made by `build`."""
 
     model: WhisperForConditionalGeneration  # quantized or not
     device: torch.device
@@ -70,7 +70,7 @@ class Compiled:
 def build(
     model: WhisperForConditionalGeneration, device: torch.device, decoding: Decoding, speech: SplitFeatures
 ) -> Compiled:
-    """Compile everything that will be called, by calling it on a batch of speech."""
+    """Compile everything by decoding a batch of speech."""
     encoder = torch.compile(model.get_encoder(), dynamic=False)
     features = _full_batch(features_on(model, device, speech.mel), decoding.batch_size)
     with _compilers(device), torch.no_grad():
@@ -79,16 +79,16 @@ def build(
 
 
 def _full_batch(features: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """The last utterance again, where some are missing."""
+    """Pad a batch by repeating its last utterance."""
     missing = batch_size - len(features)
     return torch.cat([features, features[-1:].expand(missing, -1, -1)]) if missing > 0 else features
 
 
 @contextlib.contextmanager
 def _compilers(device: torch.device) -> Iterator[None]:
-    """Nobody compiles after the block: torch's pool of compiling processes would be idle beside the measurement.
+    """Shut down torch's pool of compile workers after the block, so that none is idle during the measurement.
 
-    For a CPU there is no pool at all: two graphs give it nothing to share out.
+    On CPU no pool is used, since two graphs leave nothing to parallelize.
     """
     from torch._inductor import config
 
@@ -103,15 +103,15 @@ def _compilers(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Tally:
-    """What torch has compiled in this process so far."""
+    """Counts of what torch has compiled in this process."""
 
     graphs: int = 0
     graph_breaks: int = 0
-    frames: int = 0  # Python functions compiled, those compiled again for another shape included
+    frames: int = 0  # compiled Python functions, including recompilations for other shapes
 
 
 def tally() -> Tally:
-    """Read torch's own counters, without loading a compiler that nobody has used."""
+    """Read torch's counters, without importing an unused compiler."""
     if "torch._dynamo.utils" not in sys.modules:
         return Tally()
     from torch._dynamo.utils import counters

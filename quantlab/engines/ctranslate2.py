@@ -16,7 +16,7 @@ from quantlab.models.decoding import Decoding
 
 @dataclass(frozen=True)
 class CTranslate2:
-    """A model that the library has loaded."""
+    """A model loaded by CTranslate2."""
 
     model: Any  # ctranslate2.models.Whisper
     device: torch.device
@@ -48,7 +48,7 @@ class CTranslate2:
         return watch.seconds
 
     def _features(self, speech: SplitFeatures) -> Any:
-        """A StorageView on the device; of the window as much as `audio_ctx` says."""
+        """The features as a StorageView on the device, cut to `audio_ctx`."""
         import ctranslate2
 
         mel = speech.mel
@@ -58,7 +58,7 @@ class CTranslate2:
         return view.to_device(ctranslate2.Device.cuda) if self.device.type == "cuda" else view
 
     def _search(self, heard: Any, utterances: int, tokens: int, endless: bool) -> Any:
-        """Decode at most so many tokens, or, where there is to be no end, exactly so many."""
+        """Decode at most `tokens` tokens, or exactly that many if `endless`."""
         decoding = self.decoding
         return self.model.generate(
             heard,
@@ -66,15 +66,15 @@ class CTranslate2:
             beam_size=decoding.num_beams,
             max_length=length_limit(tokens, len(decoding.prompt)),
             suppress_tokens=[*decoding.suppressed, *([decoding.end] if endless else [])],
-            suppress_blank=bool(decoding.suppressed_first),  # which tokens these are is in the model's config.json
+            suppress_blank=bool(decoding.suppressed_first),  # the tokens are listed in the model's config.json
         )
 
 
 def length_limit(tokens: int, prompt_tokens: int) -> int:
-    """`max_length` for which the library decodes so many tokens at most, the end among them.
+    """The `max_length` for which the library decodes at most `tokens` tokens, including the end token.
 
-    It takes min(max_length // 2, max_length - steps of the prompt before its last token), as half of OpenAI's 448
-    positions are for the text before.
+    It uses min(max_length // 2, max_length - steps of the prompt before its last token), as half of OpenAI's 448
+    positions are reserved for previous text.
     Source: CTranslate2, src/models/whisper.cc, WhisperReplica::generate.
     """
     return tokens + max(tokens, prompt_tokens - 1)

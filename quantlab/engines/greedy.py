@@ -1,8 +1,8 @@
-"""Greedy decoding loop over a static cache, every tensor of a step at a fixed address.
+"""Greedy decoding loop over a static cache, with every tensor of a step at a fixed address.
 
-So a step takes no arguments and returns nothing: it is compiled once, and on CUDA recorded as a CUDA graph, which is
-replayed by one call. Launching its kernels one by one takes longer than they do: on an H100 large-v2's eager step is
-limited by the processor, not by the GPU (docs/results/gpu.md).
+A step takes no arguments and returns nothing, so it is compiled once, and on CUDA recorded as a CUDA graph that is
+replayed by one call. Launching the kernels one by one takes longer than running them: on an H100 the eager step of
+large-v2 is limited by the CPU, not by the GPU (docs/results/gpu.md).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from quantlab.models.decoding import Decoding
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
-WARM_UP = 3  # calls before a graph is recorded, as torch.cuda.CUDAGraph asks for
+WARM_UP = 3  # calls before recording a graph, as required by torch.cuda.CUDAGraph
 
 
 class GreedyDecoder:
-    """Encoder output → token ids, a full batch at a time.
+    """Decoder of full batches: encoder output → token ids.
 
     Args:
-        model: of transformers, quantized or not, on its device.
-        device: where it is.
-        decoding: batch size, prompt, and which tokens never come.
-        heard: the encoder's output for some batch, (utterances, positions, width); its values do not matter.
+        model: a transformers model, quantized or not, on its device.
+        device: device of the model.
+        decoding: batch size, prompt and suppressed tokens.
+        heard: encoder output of any batch, (utterances, positions, width); its values do not matter.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class GreedyDecoder:
         self._prompt = torch.tensor([decoding.prompt] * decoding.batch_size, device=device)
         self._token = torch.zeros((decoding.batch_size, 1), dtype=torch.long, device=device)
         self._ended = torch.zeros(decoding.batch_size, dtype=torch.bool, device=device)
-        self._banned = torch.zeros(model.config.vocab_size, device=device)  # 0, or -inf for what must not come
+        self._banned = torch.zeros(model.config.vocab_size, device=device)  # 0, or -inf for suppressed tokens
         self._banned_first = torch.zeros_like(self._banned)
         self.graphs = 0  # CUDA graphs recorded
 
         self._listen(heard, forced=True)
-        self._begin()  # the cache takes its place in memory
+        self._begin()  # allocates the cache
         compiled = torch.compile(self._step, dynamic=False)
         compiled()
         self._start, self._next = self._recorded(self._begin, device), self._recorded(compiled, device)
@@ -55,12 +55,12 @@ class GreedyDecoder:
         """Decode a batch.
 
         Args:
-            heard: the encoder's output, of the shape given to the constructor.
-            least: 0, or `most`: decode that many tokens, end token or not.
-            most: tokens for each utterance.
+            heard: encoder output, of the shape given to the constructor.
+            least: 0, or `most` to ignore the end token.
+            most: most tokens per utterance.
 
         Returns:
-            Token ids, (utterances, tokens); what follows an end token is of no meaning.
+            Token ids, (utterances, tokens); ids after an end token are meaningless.
         """
         forced = least > 0
         assert not forced or least == most
@@ -81,15 +81,15 @@ class GreedyDecoder:
         _ban(self._banned_first, [*never, *how.suppressed_first])
 
     def _begin(self) -> None:
-        """The prompt, and the first token after it."""
+        """Process the prompt, and choose the first token."""
         for cache in (self._cache.self_attention_cache, self._cache.cross_attention_cache):
             for layer in cache.layers:
                 layer.cumulative_length.zero_()
-        self._cache.is_updated = dict.fromkeys(self._cache.is_updated, False)  # cross attention: another utterance
+        self._cache.is_updated = dict.fromkeys(self._cache.is_updated, False)  # cross attention: new utterances
         self._choose(self._prompt, self._banned_first)
 
     def _step(self) -> None:
-        """One token more."""
+        """Decode one more token."""
         self._choose(self._token, self._banned)
 
     def _choose(self, ids: torch.Tensor, banned: torch.Tensor) -> None:
@@ -102,7 +102,7 @@ class GreedyDecoder:
         self._ended.logical_or_(token == self._decoding.end)
 
     def _recorded(self, call: Callable[[], None], device: torch.device) -> Callable[[], None]:
-        """On CUDA a graph of the call, else the call itself."""
+        """Record the call as a graph on CUDA; elsewhere return it unchanged."""
         if device.type != "cuda":
             return call
         beside = torch.cuda.Stream(device)
@@ -125,7 +125,7 @@ def _ban(banned: torch.Tensor, tokens: list[int]) -> None:
 
 
 def _static_cache(model: WhisperForConditionalGeneration, decoding: Decoding) -> Any:
-    """Room for prompt and tokens, also those of the calls before a graph is recorded, and for all that is heard."""
+    """A cache for prompt, tokens (including warm-up calls before a graph is recorded) and encoder output."""
     from transformers import EncoderDecoderCache, StaticCache
 
     config = copy.deepcopy(model.config)

@@ -1,7 +1,7 @@
-"""Sequential long-form decoding: the last timestamp of a window says where the next begins.
+"""Sequential long-form decoding: the last timestamp of a window is the start of the next.
 
-The procedure is transformers' own `generate` for more than a window (Radford et al., "Robust Speech Recognition via
-Large-Scale Weak Supervision", section 4.5): here is what it is given, and what is taken from it.
+The procedure is transformers' `generate` for long audio (Radford et al., "Robust Speech Recognition via Large-Scale
+Weak Supervision", section 4.5). This module prepares its input and reads its output.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quantlab.models.decoding import LongForm
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
-# What Whisper's model cards ask for. The ratio is of token ids and not of text, so it is not OpenAI's 2.4.
+# Values of Whisper's model cards. The compression ratio is of token ids, not of text, so it is not OpenAI's 2.4.
 FALLBACKS = {
     "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
     "compression_ratio_threshold": 1.35,
@@ -29,9 +29,9 @@ FALLBACKS = {
 
 
 def whole(speech: SplitFeatures, model: WhisperForConditionalGeneration) -> tuple[Mel, list[int]]:
-    """Features of whole recordings, the shorter ones padded, and how many frames each has.
+    """Features of whole recordings, padded to the longest, and the number of frames of each.
 
-    Of several, a frame more than a window at least: up to a window, transformers would hear the padding.
+    Several recordings are padded to more than a window: otherwise transformers would decode the padding.
     """
     found = [speech.recording(position) for position in range(len(speech.ids))]
     frames = [mel.shape[1] for mel in found]
@@ -40,13 +40,13 @@ def whole(speech: SplitFeatures, model: WhisperForConditionalGeneration) -> tupl
 
 
 def mask(frames: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Which frames are no padding, (recordings, frames); transformers counts them."""
+    """Mask of frames without padding, (recordings, frames)."""
     positions = torch.arange(max(frames), device=device)
     return (positions < torch.tensor(frames, device=device)[:, None]).long()
 
 
 def options(how: LongForm) -> dict[str, Any]:
-    """Arguments of `generate`, beside those of every engine."""
+    """Additional arguments of `generate` for long audio."""
     asked = {
         "return_timestamps": True,
         "return_segments": True,
@@ -56,14 +56,14 @@ def options(how: LongForm) -> dict[str, Any]:
 
 
 def passages(segments: Sequence[Mapping[str, Any]], end: int) -> Passages:
-    """The tokens of a recording, of all its segments; those of one window have the same result."""
+    """Collect the tokens of a recording from its segments; segments of one window share a result."""
     kept = [token for segment in segments for token in segment["tokens"].tolist()]
     first = {id(segment["result"]): segment for segment in reversed(segments)}  # of each window
     return Passages(kept, [_generated(segment, end) for segment in reversed(first.values())])
 
 
 def _generated(first: Mapping[str, Any], end: int) -> list[int]:
-    """All that was generated for the window of its first segment."""
+    """All tokens generated for a window, given its first segment."""
     result = first["result"]
     sequence = result if isinstance(result, torch.Tensor) else result["sequences"]
     tokens: list[int] = sequence[first["idxs"][0] :].tolist()

@@ -1,4 +1,4 @@
-"""Eager engine: transformers' own `generate`."""
+"""Eager engine: transformers' `generate`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from quantlab.models.decoding import Decoding, LongForm
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
-POSITIONS_PER_S = 50  # of the encoder: a frame every 10 ms, and a convolution of stride 2
-POSITIONS_STEP = 8  # so that utterances of nearly one length meet the same shapes
+POSITIONS_PER_S = 50  # encoder positions: one frame per 10 ms, and a convolution of stride 2
+POSITIONS_STEP = 8  # so that utterances of similar length have the same shapes
 
 
 @dataclass(frozen=True)
 class Eager:
-    """A model of transformers, on its device."""
+    """A transformers model on its device."""
 
     model: WhisperForConditionalGeneration  # quantized or not
     device: torch.device
@@ -39,13 +39,13 @@ class Eager:
         features = features_on(self.model, self.device, speech.mel)
         options = generate_options(self.decoding, self.decoding.min_new_tokens, self.decoding.max_new_tokens)
         watch = Stopwatch(self.device)
-        # generate is under no_grad by itself; quanto's int4 cannot run in inference_mode
+        # generate uses no_grad itself; quanto's int4 cannot run in inference_mode
         with self._heard(features, speech) as heard, watch.running():
             tokens = self.model.generate(heard, **options)
         return [until_end(self.model, row) for row in tokens.cpu().tolist()], watch.seconds
 
     def _through(self, speech: SplitFeatures, how: LongForm) -> tuple[list[list[int]], float]:
-        """Whole recordings, by the model's own timestamps."""
+        """Decode whole recordings by the model's timestamps."""
         mel, frames = long_form.whole(speech, self.model)
         features = features_on(self.model, self.device, mel)
         options = generate_options(self.decoding, 0, self.decoding.max_new_tokens) | long_form.options(how)
@@ -59,12 +59,12 @@ class Eager:
         features = features_on(self.model, self.device, speech.every_row)
         watch = Stopwatch(self.device)
         with self._heard(features, speech) as heard, torch.no_grad(), watch.running():
-            for rows in heard.split(len(speech.ids)):  # several where recordings are whole
+            for rows in heard.split(len(speech.ids)):  # several for whole recordings
                 self.model.get_encoder()(rows)
         return watch.seconds
 
     def decode(self, speech: SplitFeatures) -> float:
-        """See `Engine`; of whole recordings, their first window."""
+        """See `Engine`; for whole recordings only the first window."""
         features = features_on(self.model, self.device, speech.mel)
         options = generate_options(self.decoding, self.decoding.forced_tokens, self.decoding.forced_tokens)
         watch = Stopwatch(self.device)
@@ -72,13 +72,13 @@ class Eager:
             with torch.no_grad():
                 encoded = self.model.get_encoder()(heard)
             with watch.running():
-                # one call, whatever the tokens: two that are times would make transformers begin another window
+                # a single window: two timestamps would make transformers start another one
                 self.model.generate(encoder_outputs=encoded, force_unique_generate_call=True, **options)
         return watch.seconds
 
     @contextlib.contextmanager
     def _heard(self, features: torch.Tensor, speech: SplitFeatures) -> Iterator[torch.Tensor]:
-        """What of the features the encoder is given: the whole window, or only as much as the batch's longest needs."""
+        """Encoder output for the whole window, or only for the frames of the longest utterance in the batch."""
         if self.decoding.audio_ctx == "full":
             yield features
             return
@@ -88,13 +88,13 @@ class Eager:
 
 
 def positions_of(audio_s: float, most: int) -> int:
-    """Encoder positions that hold so much audio, rounded up to POSITIONS_STEP, at most those of the window."""
+    """Encoder positions for a duration of audio, rounded up to POSITIONS_STEP, limited to the window."""
     return min(most, math.ceil(audio_s * POSITIONS_PER_S / POSITIONS_STEP) * POSITIONS_STEP)
 
 
 @contextlib.contextmanager
 def _shorter_window(model: Any, positions: int) -> Iterator[None]:
-    """The encoder with its first positions only, for the length of the block; it refuses any other length."""
+    """Within the block the encoder has only its first positions, as it accepts no other input length."""
     encoder = model.get_encoder()
     whole, most = encoder.embed_positions, encoder.config.max_source_positions
     encoder.embed_positions = nn.Embedding.from_pretrained(whole.weight[:positions])
@@ -107,12 +107,12 @@ def _shorter_window(model: Any, positions: int) -> Iterator[None]:
 
 
 def features_on(model: Any, device: torch.device, mel: Mel) -> torch.Tensor:
-    """The features of a batch where and as the model wants them, (utterances, mel bins, frames)."""
+    """The features of a batch on the model's device and in its dtype, (utterances, mel bins, frames)."""
     return torch.from_numpy(np.array(mel)).to(device, model.dtype)
 
 
 def generate_options(decoding: Decoding, least: int, most: int) -> dict[str, Any]:
-    """Arguments of `generate` for so many tokens; special tokens are the model's own, see `models.tokens`."""
+    """Arguments of `generate`, from `least` to `most` tokens; for special tokens see `models.tokens`."""
     options: dict[str, Any] = {"num_beams": decoding.num_beams, "do_sample": False, "max_new_tokens": most}
     if least:
         options["min_new_tokens"] = least

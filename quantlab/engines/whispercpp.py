@@ -1,7 +1,7 @@
 """whisper.cpp engine (`whisper_full`), given our features, one utterance at a time.
 
-Greedy, without times, context or fall-back, one segment: what transformers does. The batch is a loop within the
-timed region.
+Greedy, without timestamps, context or fallback, one segment: the same as transformers. A batch is a loop within
+the timed region.
 Source: whisper.cpp 1.8, include/whisper.h.
 """
 
@@ -28,33 +28,33 @@ from quantlab.records.schema import EngineStages
 
 CPU = torch.device("cpu")
 ERROR = 4  # ggml_log_level
-NO_SOUND = np.zeros(0, np.float32)  # whisper_full takes the features that are set
+NO_SOUND = np.zeros(0, np.float32)  # whisper_full uses the features set before
 OPTIONS = {
     "no_timestamps": True,
     "single_segment": True,
     "no_context": True,
-    "temperature_inc": 0.0,  # no second try
+    "temperature_inc": 0.0,  # no fallback
     "greedy": {"best_of": 1},
-    "suppress_nst": True,  # what ggml.vocabulary names so
-    "no_speech_thold": 2.0,  # a probability is never above: nothing is thrown away
-    "entropy_thold": -1.0,  # nor is any text held to be a loop
+    "suppress_nst": True,  # the words in ggml.vocabulary.NEVER
+    "no_speech_thold": 2.0,  # above any probability: nothing is discarded
+    "entropy_thold": -1.0,  # nothing is taken for a loop
     "print_progress": False,
     "print_timestamps": False,
 }
-FILE_TYPES = 1000  # of ggml; what is above counts versions of the blocks
+FILE_TYPES = 1000  # number of ggml's file types; multiples count versions of the blocks
 MILLISECONDS = re.compile(r"(\w+) time\s*=\s*([\d.]+) ms")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in whisper.cpp's memory, freed with the last reference to this."""
+    """A model in whisper.cpp's memory, freed with the last reference to this object."""
 
-    context: Any  # a whisper_context of the binding, which does not free it
+    context: Any  # a whisper_context, which the binding does not free
 
 
 @dataclass(frozen=True)
 class WhisperCpp:
-    """A model that whisper.cpp has loaded; made by `load`."""
+    """A model loaded by whisper.cpp; made by `load`."""
 
     loaded: Loaded
     vocabulary: Vocabulary
@@ -79,7 +79,7 @@ class WhisperCpp:
         return watch.seconds
 
     def decode(self, speech: SplitFeatures) -> float:
-        """See `Engine`; the decoder's work alone, without whisper.cpp's choice of each token."""
+        """See `Engine`; the decoder only, without whisper.cpp's sampling of tokens."""
         import _pywhispercpp as library
 
         tokens = [self.vocabulary.to_file[id] for id in self.decoding.prompt]
@@ -96,7 +96,7 @@ class WhisperCpp:
         return watch.seconds
 
     def stage_times(self) -> EngineStages:
-        """What whisper.cpp's clocks have added up since the file was loaded or `reset_stage_times`."""
+        """Times of whisper.cpp's clocks since loading or `reset_stage_times`."""
         import _pywhispercpp as library
 
         said: list[str] = []
@@ -109,13 +109,13 @@ class WhisperCpp:
         return EngineStages(**{name: seconds.get(name, 0.0) for name in EngineStages.model_fields})
 
     def reset_stage_times(self) -> None:
-        """Set whisper.cpp's clocks to zero, but for `load_s`."""
+        """Reset whisper.cpp's clocks except `load_s`."""
         import _pywhispercpp as library
 
         library.whisper_reset_timings(self.loaded.context)
 
     def differences(self, numbers: Mapping[str, int]) -> Iterator[str]:
-        """What of a file's header (see `ggml.read`) is not what whisper.cpp says that it has loaded."""
+        """Differences between a file's header (see `ggml.read`) and what whisper.cpp reports as loaded."""
         import _pywhispercpp as library
 
         for name, stored in numbers.items():
@@ -124,13 +124,13 @@ class WhisperCpp:
                 yield f"whisper.cpp has loaded {name}={held}, the file says {expected}"
 
     def _heard(self, speech: SplitFeatures) -> Iterator[tuple[np.ndarray, int]]:
-        """The features of each utterance, and how many encoder positions it is given; 0 is the whole window."""
+        """The features of each utterance and its number of encoder positions; 0 means the whole window."""
         for mel, audio_s in zip(speech.mel, speech.audio_s, strict=True):
             dynamic = self.decoding.audio_ctx == "dynamic"
             yield np.ascontiguousarray(mel), positions_of(audio_s, mel.shape[1] // 2) if dynamic else 0
 
     def _transcribe(self, mel: np.ndarray, positions: int) -> list[int]:
-        """Rows of the vocabulary that were decoded, without the end token."""
+        """The decoded rows of the vocabulary, without the end token."""
         import _pywhispercpp as library
 
         self._set(mel)
@@ -142,7 +142,7 @@ class WhisperCpp:
         return rows[:-1] if rows[-1] == self.vocabulary.end else rows
 
     def _listen(self, mel: np.ndarray, positions: int) -> None:
-        """Set features and window, and let the loop stop before the encoder: only the loop can set a window."""
+        """Set features and window by a call that stops before the encoder, as there is no other way to set a window."""
         options = self._options(positions)
         options.set_encoder_begin_callback(lambda *_: False)
         self._set(mel)
@@ -170,16 +170,16 @@ class WhisperCpp:
         options = library.whisper_full_default_params(library.WHISPER_SAMPLING_GREEDY)
         for key, value in OPTIONS.items():
             setattr(options, key, value)
-        options.language = self.decoding.language or "en"  # of a model of one language it is not used
+        options.language = self.decoding.language or "en"  # unused by monolingual models
         options.suppress_blank = self.vocabulary.suppresses_blank
-        options.max_tokens = max(1, self.decoding.max_new_tokens - 1)  # it stops at the token after that
+        options.max_tokens = max(1, self.decoding.max_new_tokens - 1)  # it stops one token later
         options.n_threads = self.threads
         options.audio_ctx = positions
         return options
 
 
 def load(path: Path, vocabulary: Vocabulary, decoding: Decoding, threads: int) -> WhisperCpp:
-    """Load a file; it is not needed any more afterwards.
+    """Load a file, which is not needed afterwards.
 
     Raises:
         ValueError: whisper.cpp refuses the file.
@@ -191,7 +191,7 @@ def load(path: Path, vocabulary: Vocabulary, decoding: Decoding, threads: int) -
     try:
         options = library.whisper_context_default_params()
         options.use_gpu = False
-        options.flash_attn = False  # attends to zeros beyond the window, up to a multiple of 256 positions
+        options.flash_attn = False  # it would attend to zero padding, up to a multiple of 256 positions
         context = library.whisper_init_from_file_with_params(str(path), options)
     finally:
         _silence(library)
@@ -203,14 +203,14 @@ def load(path: Path, vocabulary: Vocabulary, decoding: Decoding, threads: int) -
 
 
 def _silence(library: Any) -> None:
-    """It prints to stderr otherwise."""
+    """Silence the library's log on stderr."""
     library.whisper_log_set(lambda level, text: None)
     _forget_at_exit()
 
 
 @functools.cache
 def _forget_at_exit() -> None:
-    """The binding would free our function after the interpreter has ended, and crash."""
+    """Unset the log function at exit: the binding would free it after the interpreter has ended, and crash."""
     import _pywhispercpp as library
 
     atexit.register(library.whisper_log_set, None)

@@ -1,1 +1,1 @@
-"""A grid of cells: planned, run one process each, here or as jobs of SLURM."""
+"""Grids of cells: planned, then run in one process per cell, here or as SLURM jobs."""

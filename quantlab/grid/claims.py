@@ -1,7 +1,7 @@
-"""Claims on cells: one process at a time measures a cell, also among machines that share the folder.
+"""Claims on cells: only one process at a time measures a cell, even across machines that share the folder.
 
-A claim is a lock of the operating system on `<root>/claims/<cell_id>.lock`: a process that is killed frees it, so that
-no claim is ever stale. What is beside it, `<cell_id>.json`, tells a person whose it is.
+A claim is an OS lock on `<root>/claims/<cell_id>.lock`, which is released when its process is killed, so claims are
+never stale. `<cell_id>.json` beside it describes the owner.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from quantlab.util.files import read_note
 
 @contextlib.contextmanager
 def claimed(root: str | Path, cell_id: str, label: str = "", wait: bool = False) -> Iterator[bool]:
-    """Hold a cell for the length of the block, or learn (False) that another process does.
+    """Claim a cell within the block; yields False if another process holds it.
 
     Args:
-        root: the folder of records, which all processes share.
-        cell_id: which cell.
-        label: what a person calls it.
-        wait: until the other process is done with it, instead of False.
+        root: the shared folder of records.
+        cell_id: id of the cell.
+        label: label of the cell.
+        wait: wait for the other process instead of yielding False.
     """
     folder = _folder(root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def claimed(root: str | Path, cell_id: str, label: str = "", wait: bool = False)
         return
     note = folder / f"{cell_id}.json"
     try:
-        with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
+        with contextlib.suppress(OSError):  # a full disk; the lock still holds
             note.write_text(json.dumps({"label": label} | _me()), encoding="utf-8")
         yield True
     finally:
@@ -48,34 +48,34 @@ def claimed(root: str | Path, cell_id: str, label: str = "", wait: bool = False)
 
 
 def owners(root: str | Path) -> dict[str, dict[str, str]]:
-    """What `owner` tells, of every cell that is being measured now."""
+    """The owners of all cells that are being measured, by cell id; see `owner`."""
     named = [path.stem for path in _folder(root).glob("*.json")]
     return {cell_id: found for cell_id in named if (found := owner(root, cell_id)) is not None}
 
 
 def clean(root: str | Path) -> None:
-    """Take away what killed processes left: the note of whose a claim is, where nobody holds the claim any more."""
+    """Remove notes of claims left by killed processes."""
     for note in _folder(root).glob("*.json"):
         with contextlib.suppress(Timeout), FileLock(note.with_suffix(".lock"), timeout=0):
             note.unlink(missing_ok=True)
 
 
 def owner(root: str | Path, cell_id: str) -> dict[str, str] | None:
-    """Label, host, process, SLURM job and start of who is measuring a cell now; None where nobody is.
+    """Label, host, process, SLURM job and start time of the process that measures a cell; None if there is none.
 
-    Empty while that process has only just begun.
+    Empty if that process has only just started.
     """
     folder = _folder(root)
     if not (folder / f"{cell_id}.lock").exists():
         return None
-    # a folder that is somebody else's and only for reading has no way to try the lock
+    # in a read-only folder the lock cannot be tried
     with contextlib.suppress(Timeout, PermissionError), FileLock(folder / f"{cell_id}.lock", timeout=0):
         return None
     return {key: str(value) for key, value in read_note(folder / f"{cell_id}.json").items()}
 
 
 def slurm_job() -> str | None:
-    """The job of SLURM that this process is part of, `123` or `123_4`; None outside of one."""
+    """The SLURM job of this process, `123` or `123_4`; None outside of a job."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 

@@ -1,4 +1,4 @@
-"""Planning of a grid: configurations become cells, impossible ones are refused. Nothing is measured or written."""
+"""Planning of a grid: configurations become cells or refusals. Nothing is measured or written."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a cell is a row of the table and is not run."""
+    """The reason why a cell is only a row of the table and not run."""
 
     status: Status
     reason: str
-    is_mistake: bool = False  # of who asked: where it is one of every cell, nothing is run
+    is_mistake: bool = False  # of the user: if every cell is refused so, nothing is run
 
 
 @dataclass(frozen=True)
@@ -43,31 +43,31 @@ class Cell:
     id: str
     config: RunConfig  # resolved
     fingerprints: dict[str, str]
-    versions: dict[str, str] = field(default_factory=dict)  # of the libraries behind its figures
+    versions: dict[str, str] = field(default_factory=dict)  # of the libraries that affect its figures
     refusal: Refusal | None = None
-    name: str = ""  # among the cells of its grid
-    corpus: Corpus | None = field(default=None, repr=False, compare=False)  # None: listed where it is decoded
+    name: str = ""  # unique label within its grid
+    corpus: Corpus | None = field(default=None, repr=False, compare=False)  # None: listed in the measuring process
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
+        """Display name of the cell."""
         return self.name or self.config.label
 
     @property
     def identity(self) -> Identity:
-        """What the process that measures it needs not find out again."""
+        """Identity for the measuring process, which need not compute it again."""
         return Identity(self.id, self.fingerprints, self.versions, self.corpus)
 
 
 def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
-    """The cells of a grid in its own order, each once.
+    """The distinct cells of a grid, in order.
 
     Args:
         configs: the points of the grid.
-        site: where they will run; None is this machine.
+        site: the machine that will run them; None: this machine.
 
     Raises:
-        ConfigError: a library, a path or a split does not exist, or there is no cell that could be measured.
+        ConfigError: a library, path or split does not exist, or no cell can be measured.
     """
     cells = {cell.id: cell for cell in map(planner(site), over(configs, "cells planned"))}
     _check_any(list(cells.values()))
@@ -77,14 +77,14 @@ def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
 
 
 def _check_any(cells: Sequence[Cell]) -> None:
-    """Refuse a grid whose every cell is a mistake, each mistake named once."""
+    """Refuse a grid in which every cell is a user's mistake; each mistake is named once."""
     mistakes = {cell.refusal.reason: cell for cell in cells if cell.refusal and cell.refusal.is_mistake}
     if cells and all(cell.refusal and cell.refusal.is_mistake for cell in cells):
         raise ConfigError("\n".join(printable(f"{cell.label}: {reason}") for reason, cell in mistakes.items()))
 
 
 def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
-    """What makes a cell of a configuration; cells that share checkpoint and corpus have them hashed once."""
+    """A function that plans a cell; shared checkpoints and corpora are hashed once."""
     corpora = _once(open_corpus, lambda dataset: dataset.model_dump_json())
 
     def identified(config: RunConfig) -> tuple[dict[str, str], Corpus]:
@@ -122,7 +122,7 @@ def _cell(
         refusal = Refusal("failed", str(error), is_mistake=True)
     except ConfigError as error:
         raise ConfigError(printable(f"{config.label}: {error}")) from None
-    except OSError as error:  # a path that no file system holds, or that may not be looked into; a disk that is full
+    except OSError as error:  # an invalid or unreadable path; a full disk
         where = "" if error.filename is None else f"{shortened(error.filename)}: "
         raise ConfigError(printable(f"{config.label}: {where}{error.strerror or error}")) from None
     versions = library_versions(config)
@@ -155,17 +155,15 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
 def _why_no_runtime(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
     runtime, library = config.runtime, config.quant.library
     if runtime.name == "compile" and registry.has_own_engine(quantizer):
-        return f"{library} runs the model itself, runtime=compile is torch's: set runtime=eager"
+        return f"{library} has its own engine, but runtime=compile needs torch: set runtime=eager"
     if runtime.name == "compile" and config.quant.embedding:
-        return "a quantized embedding is looked up outside of what torch compiles: set runtime=eager"
+        return "torch cannot compile a quantized embedding: set runtime=eager"
     if runtime.name == "compile" and runtime.audio_ctx == "dynamic":
         return "runtime.audio_ctx=dynamic would compile again for every length: set runtime=eager"
     if runtime.name == "compile" and config.protocol.num_beams > 1:
         return f"runtime=compile decodes greedily, not with {config.protocol.num_beams} beams: set runtime=eager"
     if runtime.dtype not in registry.dtypes(quantizer):
-        whose = (
-            "has types of its own for all it stores" if registry.has_own_engine(quantizer) else "computes in fp32 only"
-        )
+        whose = "chooses its own types" if registry.has_own_engine(quantizer) else "computes in fp32 only"
         return f"{library} {whose}: set runtime.dtype=float32, not {runtime.dtype}"
     return None
 
@@ -173,28 +171,28 @@ def _why_no_runtime(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
 def _why_no_long_form(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
     if config.dataset.long != "sequential":
         asked = [name for name in LONG_FORM if getattr(config.protocol, name)]
-        return f"protocol.{asked[0]}=true is for dataset.long=sequential alone: set it false" if asked else None
+        return f"protocol.{asked[0]}=true needs dataset.long=sequential: set it to false" if asked else None
     way_out = "set dataset.long=chunked or consecutive"
     if registry.has_own_engine(quantizer):
-        return f"dataset.long=sequential is transformers' own, {config.quant.library} runs the model itself: {way_out}"
+        return f"dataset.long=sequential needs transformers, but {config.quant.library} has its own engine: {way_out}"
     if config.runtime.name == "compile":
-        return f"dataset.long=sequential is transformers' own, runtime=compile decodes without times: {way_out}"
+        return f"dataset.long=sequential needs timestamps, but runtime=compile decodes without: {way_out}"
     if config.runtime.audio_ctx == "dynamic":
-        return f"dataset.long=sequential goes by whole windows, not by runtime.audio_ctx=dynamic: {way_out}"
+        return f"dataset.long=sequential needs whole windows, not runtime.audio_ctx=dynamic: {way_out}"
     if config.model.weights == "random":
-        return f"dataset.long=sequential goes by the model's timestamps, random weights have none to go by: {way_out}"
+        return f"dataset.long=sequential needs the model's timestamps, but its weights are random: {way_out}"
     return None
 
 
 def _sources(config: RunConfig) -> str:
-    """What a fingerprint is of."""
+    """The settings that determine the fingerprints."""
     seed = config.seed if config.model.weights == "random" else None
     file = config.quant.library == AS_SHIPPED
     return to_json([config.model.model_dump(), config.dataset.model_dump(), config.baseline.model_dump(), file, seed])
 
 
 def _once(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:
-    """Cells of a grid share checkpoints and corpora: each is looked at once, and missed once (a hub takes seconds)."""
+    """Cache results and errors by key, since cells share checkpoints and corpora, and a hub takes seconds."""
     known: dict[str, Found | Unavailable | ConfigError] = {}
 
     def look_up(asked: Asked) -> Found:

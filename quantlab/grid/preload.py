@@ -1,14 +1,14 @@
-"""Imports of the fork server, so that each cell's process has them at no cost. No operator runs here.
+"""Imports of the fork server, which every cell's process inherits. No operator runs here.
 
-Nor may CUDA be asked anything: a process that has asked cannot be forked into one that computes. transformers imports
-torchao, which asks what the GPU can do, so where there is a driver each cell's process imports it for itself.
+CUDA must not be called either, since it cannot be used after a fork. transformers imports torchao, which queries the
+GPU, so with a driver each cell's process imports it itself.
 """
 
 import logging
 
 from quantlab.util.machine import has_cuda_driver
 
-logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # torchao 0.18 does what torch 2.15 deprecates
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # torchao 0.18 uses an API that torch 2.15 deprecates
 
 import quantlab.measurement.cell  # noqa: E402, F401
 

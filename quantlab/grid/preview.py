@@ -1,4 +1,4 @@
-"""What a grid would do: its cells with their ids, which are recorded already, and which cannot be. Writes nothing."""
+"""Preview of a grid: its cells with ids, and whether each is recorded or unsupported. Writes nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MEASURED = "would be measured"
 
 
 def preview(configs: Sequence[RunConfig], launcher: LauncherConfig | None = None) -> list[str]:
-    """A line for each cell, in the order of the grid: what would become of it, its id and its label.
+    """One line per cell, in the order of the grid: id, label and what would be done.
 
     Args:
         configs: the cells; they share output_dir and resume.
-        launcher: of the jobs that would run them; None is this machine.
+        launcher: launcher of the jobs; None: this machine.
 
     Raises:
         ConfigError: as `quantlab.grid.plan.plan`.

@@ -1,7 +1,7 @@
-"""One fresh process per cell, forked from a server that has torch and transformers imported already.
+"""One fresh process per cell, forked from a server that has already imported torch and transformers.
 
-The server never runs an operator and never touches a GPU, so a fork of it is a clean process that starts in
-milliseconds; a cell that segfaults, hangs or is killed takes nothing with it.
+The server never runs an operator or uses a GPU, so its forks are clean processes that start in milliseconds. A cell
+that segfaults, hangs or is killed does not affect others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from quantlab.records.schema import CellResult, Receipt, Status
 from quantlab.util.errors import ConfigError, UnsupportedError
 from quantlab.util.redact import redact
 
-if TYPE_CHECKING:  # quantlab.measurement.cell imports torch, which is not for the parent
+if TYPE_CHECKING:  # quantlab.measurement.cell imports torch, which the parent avoids
     from multiprocessing.context import ForkServerProcess
 
     from quantlab.measurement.cell import Progress
@@ -38,11 +38,11 @@ if TYPE_CHECKING:  # quantlab.measurement.cell imports torch, which is not for t
 
 # to stop, that the time limit is near, that the terminal is closed
 SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-SPIN_COUNT = 10_000  # turns of a waiting thread, tens of µs; docs/explanation/timing.md has what others cost
+SPIN_COUNT = 10_000  # spins of a waiting thread, tens of µs; for others see docs/explanation/timing.md
 SOCKET_PATH_BYTES = 107  # the longest path of a Unix socket on Linux, unix(7)
-SOCKET_NAME_BYTES = 32  # of what multiprocessing adds to the folder: /pymp-xxxxxxxx/listener-xxxxxxxx, and one to spare
-STILL_S = 60.0  # a cell that says nothing for so long is shown to be still there
-LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; Python's own post mortem takes 10,000
+SOCKET_NAME_BYTES = 32  # added to the folder by multiprocessing: /pymp-xxxxxxxx/listener-xxxxxxxx, plus one
+STILL_S = 60.0  # after so long without a message, a cell's last progress is repeated
+LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; faulthandler's dump takes 10,000
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Failure:
 
 
 class Runner(Protocol):
-    """What a grid measures with; see `Workers`."""
+    """Interface of `Workers`."""
 
     def start(self) -> None: ...
 
@@ -66,26 +66,26 @@ class Runner(Protocol):
 
 
 class Workers:
-    """Runs cells one at a time, each in a process of its own."""
+    """Runs cells one at a time, each in its own process."""
 
     def __init__(self) -> None:
         _spin_less_long()
-        # it is started again and nothing is lost: cells share no semaphore with the grid
+        # it is restarted without loss, as cells share no semaphores with the grid
         warnings.filterwarnings("ignore", message="resource_tracker: process died unexpectedly")
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["quantlab.grid.preload"])
 
     def start(self) -> None:
-        """Start the server and wait until it has imported everything.
+        """Start the server and wait until its imports are done.
 
-        A scheduler sends its signals to every process of a job, and a terminal to all that it started. The server, the
-        cells and multiprocessing's resource tracker are started with those blocked, so that a cell ends when the grid
-        ends it, and not before, which would look like a failure of its own.
+        Schedulers and terminals send signals to all processes of a job. The server, the cells and multiprocessing's
+        resource tracker start with these signals blocked, so that only the grid ends a cell; otherwise an interrupted
+        cell would look failed.
         """
         process = self._context.Process(target=_nothing)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
         try:
-            resource_tracker.ensure_running()  # the tracker ignores SIGTERM, but no other; unblocks SIGTERM on the way
+            resource_tracker.ensure_running()  # the tracker ignores only SIGTERM; also unblocks it
             signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
             with _room_for_a_socket(), _without_main():
                 process.start()
@@ -96,12 +96,12 @@ class Workers:
     def run(
         self, config: RunConfig, log: Path, progress: Progress, known: Identity | None = None
     ) -> CellResult | Failure:
-        """Measure a cell in a process of its own.
+        """Measure a cell in its own process.
 
         Args:
-            config: the cell; `timeout_s` bounds the whole of it.
-            log: the file that gets what the cell and its libraries print.
-            progress: called in this process with what the cell reports.
+            config: the cell; `timeout_s` limits its total time.
+            log: file for the output of the cell and its libraries.
+            progress: called in this process with the cell's progress.
             known: see `run_cell`.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +122,9 @@ class Workers:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """A block in which a process that is started does not import `__main__` again, as multiprocessing has it do.
+    """Within the block, processes started by multiprocessing do not import `__main__` again.
 
-    No cell needs it, and the script of somebody who calls `quantlab.run` would run once more in every cell.
+    No cell needs it, and a user's script that calls `quantlab.run` would run again in every cell.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -136,13 +136,13 @@ def _without_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _room_for_a_socket() -> Iterator[None]:
-    """A block in which multiprocessing puts the server's socket where its path fits, however long TMPDIR is.
+    """Within the block, multiprocessing creates the server's socket at a path that is short enough for any TMPDIR.
 
-    Clusters give each job a folder of its own, a long way down. The server's socket is the one that is made by a path;
-    what a cell writes to temporary files goes where TMPDIR says all the same.
+    Clusters give each job a deeply nested TMPDIR. Only the server's socket is affected; temporary files of cells
+    still go to TMPDIR.
 
     Raises:
-        ConfigError: no folder for temporary files has a path that is short enough.
+        ConfigError: no temporary folder has a short enough path.
     """
     chosen, ours = tempfile.tempdir, tempfile.gettempdir()
     room = SOCKET_PATH_BYTES - SOCKET_NAME_BYTES
@@ -160,7 +160,7 @@ def _room_for_a_socket() -> Iterator[None]:
 
 
 def attempt(config: RunConfig, progress: Progress, known: Identity | None = None) -> CellResult | Failure:
-    """`run_cell`, with whatever it raises turned into a failure."""
+    """Run `run_cell`, and turn exceptions into a Failure."""
     from quantlab.measurement.cell import run_cell
 
     try:
@@ -178,7 +178,7 @@ def _status(error: Exception) -> Status:
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-        return "oom"  # the CPU allocator of torch raises a plain RuntimeError
+        return "oom"  # torch's CPU allocator raises a plain RuntimeError
     return "unsupported" if isinstance(error, UnsupportedError) else "failed"
 
 
@@ -190,14 +190,14 @@ def _one_line(error: Exception) -> str:
 def _listen(
     process: ForkServerProcess, pipe: Connection, timeout_s: float, progress: Progress
 ) -> CellResult | Failure | None:
-    """Block until the cell has sent its result, died (None) or run out of time."""
+    """Wait until the cell has sent its result, died (None) or run out of time."""
     deadline = time.monotonic() + timeout_s
     last: tuple[str, int, int] = ("start", 0, 0)
     while True:
         left_s = max(0.0, deadline - time.monotonic())
         ready = wait([pipe, process.sentinel], timeout=min(left_s, STILL_S))
         if not ready and left_s > STILL_S:
-            progress(*last)  # so that whoever shows it can say that it goes on
+            progress(*last)  # shows that the cell is still running
             continue
         if not ready:
             return Failure("timeout", f"not done within timeout_s={timeout_s:g}")
@@ -215,7 +215,7 @@ def _listen(
 
 
 def _hide_secrets(log: Path) -> None:
-    """What a library prints is not ours to choose: an address with its password, its whole environment."""
+    """Redact a cell's log, as libraries may print addresses with passwords or the environment."""
     with contextlib.suppress(OSError):
         text = log.read_text(errors="replace")
         if (clean := redact(text)) != text:
@@ -223,14 +223,14 @@ def _hide_secrets(log: Path) -> None:
 
 
 def _kill(process: ForkServerProcess) -> None:
-    """End the cell and what it started: it leads a process group of its own."""
+    """Kill the cell's process group, which includes all its children."""
     if process.pid is None:
-        return  # interrupted before it began
+        return  # interrupted before it started
     if process.is_alive():
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
-            process.kill()  # not its own leader yet, or gone
+            process.kill()  # not a group leader yet, or gone
     process.join()
 
 
@@ -245,7 +245,7 @@ def _post_mortem(exitcode: int | None, log: Path, memory_ran_out: bool) -> Failu
 
 
 def _oom_kills() -> int:
-    """Processes that Linux killed for memory since boot; 0 where it does not say."""
+    """Number of out-of-memory kills since boot; 0 if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -254,22 +254,22 @@ def _oom_kills() -> int:
 
 
 def _spin_less_long() -> None:
-    """OpenMP's threads spin while they wait for each other; on a shared core that holds up the one waited for.
+    """Reduce the spinning of OpenMP threads, which on a shared core delays the thread they wait for.
 
-    Fewer turns than the 300,000 of libgomp before they sleep: a core that is free then costs as much as
-    before. Read once, when torch is imported, so the server has to be started with it. What the caller's environment
-    says wins; the record tells which it was.
+    They sleep after fewer spins than libgomp's 300,000, which costs nothing on a free core. The setting is read when
+    torch is imported, so it must be set before the server starts. The caller's environment takes precedence; the
+    record holds the value.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
 
 
 def _nothing() -> None:
-    """The target of the process that only waits for the server's imports."""
+    """Target of a process that only waits for the server's imports."""
 
 
 def _work(config: RunConfig, log: str, pipe: Connection, known: Identity | None) -> None:
-    """What the cell's process does."""
+    """Main function of the cell's process."""
     _start_process_group()
     _exit_with_parent()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -279,21 +279,21 @@ def _work(config: RunConfig, log: str, pipe: Connection, known: Identity | None)
     pipe.send(attempt(config, _throttled(lambda stage, done, total: pipe.send((stage, done, total))), known))
     pipe.close()
     sys.stdout.flush()
-    leaving: Any = util  # what is private has no types
-    leaving._run_finalizers(0)  # semaphores of libraries (tqdm makes one), which the resource tracker would call leaked
-    os._exit(0)  # tearing torch down costs half a second and nothing is left to save
+    leaving: Any = util  # private members have no types
+    leaving._run_finalizers(0)  # semaphores of libraries (e.g. tqdm), which the resource tracker would report as leaked
+    os._exit(0)  # torch's teardown takes half a second, and nothing is left to save
 
 
 def _start_process_group() -> None:
-    """So that Ctrl-C reaches the parent alone, which then ends this group with all it started."""
+    """Start a process group, so that Ctrl-C reaches only the parent, which then ends the whole group."""
     os.setsid()
 
 
 def _exit_with_parent() -> None:
-    """So that `kill -9` of the grid leaves no cell behind, which would spoil the timings of the next one.
+    """Exit when the grid is killed (`kill -9`), so that no cell is left to disturb later timings.
 
-    The kernel's own signal for this (prctl PR_SET_PDEATHSIG) tells of the fork server's death alone, and the server
-    lives as long as a cell does. A thread that sleeps on a pipe costs nothing.
+    The kernel's signal for this (prctl PR_SET_PDEATHSIG) only reports the death of the fork server, which lives as long
+    as the cell. A thread that sleeps on a pipe costs nothing.
     """
     grid = multiprocessing.parent_process()
     assert grid is not None
@@ -306,7 +306,7 @@ def _exit_with_parent() -> None:
 
 
 def _throttled(send: Progress, interval_s: float = 0.5) -> Progress:
-    """At most one message per interval and stage: each wakes the parent beside the cell."""
+    """Send at most one message per interval and stage, since each wakes the parent during the cell."""
     last_stage, last_s = "", 0.0
 
     def report(stage: str, done: int, total: int) -> None:

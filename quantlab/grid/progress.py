@@ -20,13 +20,13 @@ from quantlab.util.redact import redact
 
 MARKS = {"ok": ("✓", "green"), "unsupported": ("–", "yellow")}  # character, style
 FAILED = ("✗", "red")
-HEARTBEAT_S = 60.0  # between two lines of one cell, where there is no terminal to draw a bar on
+HEARTBEAT_S = 60.0  # between progress lines of a cell without a terminal
 
 
 class Display:
-    """Lines on standard error, so that standard output holds the table alone.
+    """Progress lines on stderr, which keeps stdout for the table.
 
-    The bar is drawn when a cell reports, not by a thread of its own: the parent sleeps while a cell is timed.
+    The bar is drawn when a cell reports, not by a thread, so that the parent sleeps while a cell is timed.
     """
 
     def __init__(self, total: int, console: Console | None = None) -> None:
@@ -35,10 +35,10 @@ class Display:
         self.width = len(str(total))
         self._number = 0
         self._label = self._stage = ""
-        self._said_s = self._stage_s = time.monotonic()  # of the last line, of the stage's beginning
-        self._began_s: float | None = None  # of the cell in flight
-        self._took_s: list[float] = []  # cells that were measured now
-        self._told: dict[tuple[str, ...], str] = {}  # reasons → the cell with which each was told
+        self._said_s = self._stage_s = time.monotonic()  # time of the last line, start of the stage
+        self._began_s: float | None = None  # start of the current cell
+        self._took_s: list[float] = []  # durations of the cells measured now
+        self._told: dict[tuple[str, ...], str] = {}  # reason → the first cell with it
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -63,11 +63,11 @@ class Display:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line that is about no cell."""
+        """Print a line that concerns no cell."""
         self.console.print(printable(redact(text)), soft_wrap=True)
 
     def begin(self, label: str, announced: bool = True) -> None:
-        """From now on `update` is about this cell; off a terminal a line says so, if it is to be announced."""
+        """Start a cell for `update`; without a terminal a line announces it if `announced`."""
         self._label = label
         if announced and not self.console.is_terminal:
             self._began_s = time.monotonic()
@@ -75,7 +75,7 @@ class Display:
         self.update("start", 0, 0)
 
     def update(self, stage: str, done: int, total: int) -> None:
-        """What the cell in flight reports; the signature is `quantlab.measurement.cell.Progress`."""
+        """Show progress of the current cell; the signature is `quantlab.measurement.cell.Progress`."""
         now_s = time.monotonic()
         if stage != self._stage:
             self._stage, self._stage_s = stage, now_s
@@ -97,7 +97,7 @@ class Display:
         self.say(f"{self._number + 1:>{self.width}}/{self.total}   {text}")
 
     def _left(self, done: int, total: int, now_s: float) -> str:
-        """How long the stage in flight has yet to go, and all cells after this one; as far as that can be known."""
+        """Estimated remaining time of the current stage and of the cells after this one, as far as known."""
         told = []
         if done and total:
             told.append(f"{_minutes((now_s - self._stage_s) * (total - done) / done)} left of it")
@@ -107,7 +107,7 @@ class Display:
         return f", about {', '.join(told)}" if told else ""
 
     def end(self, label: str, record: Record, note: str = "") -> None:
-        """The cell's one line."""
+        """Print the result line of a cell."""
         self._number += 1
         if self._began_s is not None:
             self._took_s.append(time.monotonic() - self._began_s)
@@ -127,7 +127,7 @@ class Display:
         )
 
     def _again(self, label: str, record: Record) -> str:
-        """Where a reason was told before: with which cell."""
+        """A reference to the first cell with the same reason."""
         if record.status == "ok":
             return ""
         first = self._told.setdefault(reasons.key(record.status, record.reason or "", record.setting), label)

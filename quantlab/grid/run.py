@@ -1,4 +1,4 @@
-"""Running a grid: the cells that are not recorded yet, then the table."""
+"""Running of a grid: measure all cells without a record, then print the table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SETTLED = ("ok", "unsupported")  # a record with another status is measured agai
 
 
 def run_grid(configs: Sequence[RunConfig]) -> int:
-    """Run every cell of a grid that has no good record yet, then print the table of all of them.
+    """Run every cell of a grid that has no settled record yet, then print the table of all cells.
 
     Args:
         configs: the cells, in the order of the table; they share output_dir, tracking, resume and isolate.
@@ -61,26 +61,26 @@ def run_grid(configs: Sequence[RunConfig]) -> int:
 
 
 def run(overrides: Sequence[str]) -> Summaries:
-    """Measure a grid as `quantlab -m` does, and write its records; a cell that is recorded already is read.
+    """Measure a grid as `quantlab -m` does, and write its records; recorded cells are read instead.
 
     Args:
         overrides: keys as on the command line, e.g. `["quant=none,hqq_int4", "dataset.limit=20"]`; `output_dir=…` is
-            the folder that gets the records, `mlruns` by default.
+            the folder for the records, `mlruns` by default.
 
     Returns:
-        A summary a cell, in the order of the grid and each compared with its baseline, also of a cell that failed or
-        cannot exist (`status`, `reason`); `.to_dataframe()` has a row for each. Error rates and shares are fractions,
-        `_s` seconds, `_bytes` bytes.
+        One summary per cell, in the order of the grid and compared with its baseline, including failed and unsupported
+        cells (`status`, `reason`); `.to_dataframe()` has one row per cell. Error rates and shares are fractions, `_s`
+        seconds, `_bytes` bytes.
 
     Raises:
-        ConfigError: a name or a value is wrong, a path does not exist, or output_dir cannot be written; nothing is
-            measured then.
+        ConfigError: a name or a value is wrong, a path does not exist, or output_dir cannot be written; then nothing
+            is measured.
     """
-    from quantlab.config.compose import read  # Hydra, which who runs a grid that is composed does without
+    from quantlab.config.compose import read  # imports Hydra, which a composed grid does not need
 
     sweep = read(["-m", *overrides])
     if sweep.launcher is not None:
-        raise ConfigError("hydra/launcher: run() measures on this machine; for jobs of SLURM: quantlab -m …")
+        raise ConfigError("hydra/launcher: run() measures on this machine; for SLURM jobs: quantlab -m …")
     cells = _ready(sweep.configs)
     with Display(len(cells)) as display:
         grid = Grid(Path(sweep.configs[0].output_dir), sweep.configs[0], display)
@@ -88,17 +88,17 @@ def run(overrides: Sequence[str]) -> Summaries:
 
 
 def _ready(configs: Sequence[RunConfig]) -> list[Cell]:
-    """The cells of a grid whose folders are there."""
+    """Plan the cells of a grid and create its folders."""
     cells = plan(configs)
     open_root(Path(configs[0].output_dir), configs[0].export.dir)
     return cells
 
 
 def open_root(root: Path, exported_to: str | None) -> None:
-    """Make the folder of a grid, of its models and of the cache, and take away what killed grids left.
+    """Create the folders of a grid, its exports and the cache, and remove leftovers of killed grids.
 
     Raises:
-        ConfigError: one of them cannot be made or written to.
+        ConfigError: a folder cannot be created or written.
     """
     if exported_to is not None:
         place.make(Path(exported_to).expanduser())
@@ -106,7 +106,7 @@ def open_root(root: Path, exported_to: str | None) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the cache {cache} cannot be made: {error.strerror}; {_CACHE}") from None
+        raise ConfigError(f"the cache {cache} cannot be created: {error.strerror}; {_CACHE}") from None
     try:
         storage.cells_dir(root).mkdir(parents=True, exist_ok=True)
         storage.clean_leftovers(root)
@@ -116,7 +116,7 @@ def open_root(root: Path, exported_to: str | None) -> None:
 
 
 class Grid:
-    """What the cells of one grid share: the folder, the workers, MLflow and the display."""
+    """Shared state of the cells of a grid: folder, workers, MLflow and display."""
 
     def __init__(self, root: Path, config: RunConfig, display: Display) -> None:
         self.root = root
@@ -128,7 +128,7 @@ class Grid:
         self.measuring: Cell | None = None
 
     def whole(self, cells: Sequence[Cell], exported_to: str | None) -> tuple[Summaries, bool]:
-        """Every cell's summary, and whether every model that was to be exported is there."""
+        """Summaries of all cells, and whether all requested exports exist."""
         sweep = sweep_id(cells)
         self.outbox.begin(sweep, [cell.id for cell in cells])
         records = self.run(cells, sweep)
@@ -136,11 +136,11 @@ class Grid:
         return found, export_missing(self.root, records, exported_to)
 
     def run(self, cells: Sequence[Cell], sweep: str) -> list[Record]:
-        """Every cell's record, in the order of `cells`: measured now, before, or by another process meanwhile.
+        """The records of all cells, in order: measured now, before, or by another process meanwhile.
 
         Args:
-            cells: what to measure.
-            sweep: the id under which MLflow finds the cells of one command.
+            cells: the cells to measure.
+            sweep: id that groups the cells of one command in MLflow.
         """
         readable = storage.readable(
             self.root, [cell.id for cell in cells], lambda why: self.display.say(f"measured again: {why}")
@@ -167,15 +167,15 @@ class Grid:
         return [found[cell.id] for cell in cells]
 
     def _if_free(self, cell: Cell, before: Record | None, sweep: str, wait: bool = False) -> Record | None:
-        """Measure a cell, or learn (None) that another process does."""
+        """Measure a cell; None if another process is measuring it."""
         try:
             with claimed(self.root, cell.id, cell.label, wait) as mine:
                 return self._measure(cell, before, sweep) if mine else None
-        except OSError as error:  # not even its log can be begun
+        except OSError as error:  # its log cannot be created
             return self.show(cell, _unwritten(cell, error).record, "", sweep)
 
     def _measure(self, cell: Cell, before: Record | None, sweep: str) -> Record:
-        """Measure a cell that is ours, unless another process has done so since `before` was read."""
+        """Measure a claimed cell, unless another process has done so since `before` was read."""
         now = self._recorded(cell)
         if now is not None and now != before:
             return self.show(cell, now, "measured by another process", sweep)
@@ -186,21 +186,21 @@ class Grid:
         return self.show(cell, record, "", sweep)
 
     def show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
-        """The cell's line, and its run in MLflow."""
+        """Show the cell's line, and log its run to MLflow."""
         self.display.end(cell.label, record, note)
         self.outbox.log(cell.id, sweep)
         return record
 
     def summarise(self, records: Sequence[Record], sweep: str) -> Summaries:
-        """The whole sweep, shown as one run of MLflow too."""
+        """Summaries of the whole sweep, which is also logged as one MLflow run."""
         ids = [item.cell_id for item in records]
         found = of_records(self.root, records, self.display.say)
-        if self.tracking.name != "off":  # drawing a table of a thousand rows takes seconds
+        if self.tracking.name != "off":  # rendering a thousand rows takes seconds
             self.outbox.summarise(sweep, ids, text(found), partial(figures, found))
         return found
 
     def _warm_start(self) -> None:
-        """Imports of torch (in the server) and of MLflow (here) side by side, before anything is timed."""
+        """Import torch (in the server) and MLflow (here) in parallel, before anything is timed."""
         self.display.say("importing torch and transformers, once for all cells")
         with ThreadPoolExecutor(1) as pool:
             prepared = pool.submit(self.outbox.prepare)
@@ -220,23 +220,23 @@ class Grid:
         return self._store(_finished(outcome, cell, time.perf_counter() - start), cell)
 
     def _store(self, result: CellResult, cell: Cell) -> Record:
-        """On disk, or failed: a cell without a record was not measured."""
+        """Write a result; if that fails, the cell has failed."""
         try:
             storage.write(self.root, result)
         except OSError as error:
             result = _unwritten(cell, error, result.record.stages.total_s)
-            with contextlib.suppress(OSError):  # a row of the table all the same
+            with contextlib.suppress(OSError):  # it is still a row of the table
                 if self._recorded(cell) is None:  # an earlier record stays
                     storage.write(self.root, result)
         return result.record
 
     def _recorded(self, cell: Cell) -> Record | None:
-        """What is on disk now; None too where it cannot be read, which was said at the start."""
+        """The record on disk; None if missing or unreadable, which was reported at the start."""
         return next(iter(storage.readable(self.root, [cell.id], on_unreadable=lambda why: None)), None)
 
 
 def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> CellResult:
-    """A result or a failure as it goes on disk."""
+    """A result or failure in the form to be stored."""
     if isinstance(outcome, CellResult):
         stages = outcome.record.stages.model_copy(update={"total_s": total_s})
         return outcome.model_copy(update={"record": outcome.record.model_copy(update={"stages": stages})})
@@ -261,7 +261,7 @@ def _unwritten(cell: Cell, error: OSError, total_s: float | None = None) -> Cell
 
 
 def sweep_id(cells: Sequence[Cell]) -> str:
-    """The same cells are the same sweep, so that running a command again adds no second summary."""
+    """Id of a set of cells, so that running a command again adds no second summary."""
     return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
 
 
@@ -276,7 +276,7 @@ def conclude(found: Sequence[CellSummary], grid: Grid) -> int:
     try:
         with to_stdout():
             show(found)
-    except OSError as error:  # the cells are recorded all the same
+    except OSError as error:  # the cells are recorded anyway
         written = False
         display.say(f"the table cannot be written: {error.strerror}; quantlab report prints it again")
     display.say(f"records  {storage.cells_dir(grid.root)}  (quantlab report --root {grid.root})")

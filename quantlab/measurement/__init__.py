@@ -1,1 +1,1 @@
-"""One cell measured: decoded, timed, scored, with what else the machine did meanwhile."""
+"""Measurement of one cell: decoding, timing, scoring, and interference by other load."""

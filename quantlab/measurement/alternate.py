@@ -1,8 +1,8 @@
-"""Timing of a cell and its baseline in alternating processes, where both do not fit in memory.
+"""Timing of a cell and its baseline in alternating processes, for models that do not fit in memory together.
 
-A round is A B B A of whole processes, every other round B A A B, over the same batches; it counts as one block, as
-what a process happens to get (its place in memory, the clock of its core) is shared by all its calls. A round costs
-four times the start of a process and the loading of a model: an interval as narrow as `interleave`'s takes long.
+A round is A B B A of whole processes, every other round B A A B, over the same batches. It counts as one block, since
+random effects of a process (its place in memory, the clock of its core) are shared by all its calls. A round costs four
+process starts and model loads, so an interval as narrow as that of `interleave` takes long.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from quantlab.measurement.timing import Side, timed
 from quantlab.recogniser.assemble import assemble, prepared, warm_up
 from quantlab.records.schema import Batch
 
-HEADROOM = 1.5  # memory to be free for a second model, in units of its weights: activations and caches come on top
-BATCHES = 4  # that a process is timed on; a round should not be all loading
+HEADROOM = 1.5  # free memory needed for a second model / its weights, to leave room for activations and caches
+BATCHES = 4  # timed per process, so that a round is not all loading
 
 
 def must_alternate(config: RunConfig, baseline_bytes: int, device: torch.device) -> bool:
-    """Whether the two models take turns as processes; `protocol.residency=auto` asks the free memory.
+    """Whether the two models must run in alternating processes; `protocol.residency=auto` checks the free memory.
 
     Args:
-        config: of the cell, whose model is loaded.
-        baseline_bytes: the size of the model in fp32; in a type of 16 bits its baseline is half of that.
-        device: where it goes.
+        config: configuration of the cell, whose model is loaded.
+        baseline_bytes: size of the model in fp32; a 16-bit baseline takes half of it.
+        device: device of the models.
     """
     if config.protocol.residency != "auto":
         return config.protocol.residency == "alternate"
@@ -51,16 +51,16 @@ def must_alternate(config: RunConfig, baseline_bytes: int, device: torch.device)
 
 
 def alternate_processes(config: RunConfig, corpus: Corpus | None, batches: int, progress: Progress) -> Iterator[Batch]:
-    """Time both models in processes of their own, free-running and at fixed length.
+    """Time both models in separate processes, free-running and at fixed length.
 
     Args:
-        config: of the cell, resolved. Its own model has to be out of memory.
-        corpus: as it was listed; None: each process lists it.
-        batches: how many the corpus has.
+        config: resolved configuration of the cell, whose model must have been freed.
+        corpus: the listed corpus; None: each process lists it.
+        batches: number of batches of the corpus.
         progress: called between rounds.
 
     Yields:
-        The timed calls, in order; those of a round have the same `block`.
+        The timed calls, in order; calls of a round share `block`.
     """
     budget = Budget(config.protocol.budget_s, progress)
     yield from run_until_converged(_rounds(config, corpus, batches), config.protocol.rel_ci, budget.left)
@@ -68,7 +68,7 @@ def alternate_processes(config: RunConfig, corpus: Corpus | None, batches: int, 
 
 def _rounds(config: RunConfig, corpus: Corpus | None, batches: int) -> Iterator[list[Batch]]:
     configs: dict[Side, RunConfig] = {"cell": config, "baseline": config.of_baseline()}
-    spawn = multiprocessing.get_context("spawn")  # a fork would hand down the memory that is to be free
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit the memory that must be free
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
         for block in itertools.count():
             chosen = [position % batches for position in range(block * BATCHES, (block + 1) * BATCHES)]
@@ -80,7 +80,7 @@ def _rounds(config: RunConfig, corpus: Corpus | None, batches: int) -> Iterator[
 
 
 def _segment(config: RunConfig, corpus: Corpus | None, side: Side, chosen: Sequence[int], block: int) -> list[Batch]:
-    """What one process does: the model as its cell has it, warm, timed on a few batches."""
+    """The work of one process: load one of the two models, warm it up, time it on a few batches."""
     with prepared(config) as device:
         clocks = Clocks(device)
         made = assemble(config, device, clocks, corpus=corpus)
@@ -89,6 +89,6 @@ def _segment(config: RunConfig, corpus: Corpus | None, side: Side, chosen: Seque
         calls = []
         for work in SHARES:
             these = batches_for(found, work)
-            timed(made.decoder, these[0], work, side)  # nothing has run the fixed work yet
+            timed(made.decoder, these[0], work, side)  # warm-up for fixed-length work
             calls += [timed(made.decoder, these[position % len(these)], work, side, block) for position in chosen]
     return calls

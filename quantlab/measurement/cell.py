@@ -1,4 +1,4 @@
-"""One cell, start to end: load → quantize → calibrate → verify → warm up → measure → score → record.
+"""One cell from start to end: load → quantize → calibrate → verify → warm up → measure → score → record.
 
 A plain function, without Hydra and without MLflow: a notebook calls `run_cell(config)` and gets the result.
 """
@@ -47,12 +47,12 @@ from quantlab.scoring.score import Scoring
 from quantlab.util.energy import Meter
 from quantlab.util.errors import ExportError
 
-Progress = Callable[[str, int, int], None]  # stage, done, in all: utterances, or seconds of a budget
+Progress = Callable[[str, int, int], None]  # stage, done, total: utterances, or seconds of a budget
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One timed batch and the token ids that came out of it."""
+    """One timed batch and its generated token ids."""
 
     speech: SplitFeatures
     batch: Batch
@@ -62,21 +62,21 @@ class Decoded:
 def run_cell(
     config: RunConfig, progress: Progress = lambda stage, done, total: None, known: Identity | None = None
 ) -> CellResult:
-    """Quantize a recogniser and measure it on a corpus.
+    """Quantize a model and measure it on a corpus.
 
     Args:
         config: the cell; `auto` and null are resolved for this machine first.
         progress: called between batches, never inside the timed region.
-        known: the cell's id and fingerprints, and its corpus as it was listed, as a grid has found them out; None:
-            they are found out first. Whichever, they are compared with what lies there once the model is loaded, and
-            again when all is measured, so that a record never has the hash of one file and the figures of another.
+        known: the cell's id, fingerprints and listed corpus, computed by a grid; None: they are computed first. They
+            are compared with the files after loading and again after measuring, so that a record never combines the
+            hash of one file with the figures of another.
 
     Returns:
-        The record and its raw samples; nothing is written but the model, where `export.dir` asks for it.
+        The record and its raw samples. Nothing is written except the model, if `export.dir` is set.
 
     Raises:
-        NotQuantizedError: the model is not what the configuration asked for.
-        Unavailable: the checkpoint or the corpus is neither here nor on a hub that can be reached.
+        NotQuantizedError: the model is not quantized as configured.
+        Unavailable: the checkpoint or corpus is neither on this machine nor on a reachable hub.
         ConfigError: a name in the configuration does not exist in the model or the corpus; or checkpoint, corpus or
             libraries have changed meanwhile.
     """
@@ -90,7 +90,7 @@ def run_cell(
             if config.export.dir is None:
                 raise
             problem = f"{type(error).__name__}: {error}"
-        done = _run(config, known, device, progress, None)  # figures are good whatever becomes of the model
+        done = _run(config, known, device, progress, None)  # a failed export does not invalidate the figures
     return done.model_copy(update={"exported": Exported(folder=config.export.dir, problem=problem)})
 
 
@@ -120,7 +120,7 @@ def _run(
     late = compiled.tally().frames - warm.frames
     energy.stop()
     memory.read()
-    gpu_process_bytes = machine.gpu_process_bytes()  # before a baseline comes to stand beside the cell
+    gpu_process_bytes = machine.gpu_process_bytes()  # before the baseline is loaded too
     torch_allocates = device.type != "cuda" or isinstance(made.decoder, Eager | compiled.Compiled)
     scoring = Scoring.of_language(config.dataset.language)
     utterances, doubts = _score(decoded, made, scoring)
@@ -180,7 +180,7 @@ def _run(
 
 
 def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[Decoded]:
-    """The corpus once through, the model alone in its process."""
+    """Decode the corpus once, with no other model in the process."""
     total = sum(len(split.ids) for split in speech.splits.values())
     done = 0
     for part in split_batches(speech, decoder.decoding.batch_size):
@@ -193,14 +193,14 @@ def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[
 def _score(
     decoded: list[Decoded], made: Assembled, scoring: Scoring
 ) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
-    """See `recordings.scored`; random weights have no text."""
+    """Score the output (see `recordings.scored`); random weights have no text."""
     tokens = [row for item in decoded for row in item.tokens]
     texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
     return scored(made.speech.measured, tokens, texts, made.decoder.decoding.max_new_tokens, scoring)
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:
-    """A second model in this process, unquantized and warm."""
+    """Load and warm up the unquantized model in this process."""
     recogniser = models.load(config.of_baseline().model, config.seed, config.runtime.dtype).model.to(device)
     speech, unseen = made.speech.measured, Clocks(device)
     baseline = torch_engine(recogniser, device, config, speech, unseen)

@@ -1,4 +1,4 @@
-"""Description of where a cell was measured: hardware, versions, commit."""
+"""Environment of a measurement: hardware, versions, commit."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_PROC_BIND", "OMP_
 
 
 def describe(config: RunConfig, device: torch.device) -> dict[str, Any]:
-    """Versions, machine and threads as they are now, in the process that measures.
+    """The current versions, machine and threads of the measuring process.
 
-    Call it once the libraries are loaded, as each brings its thread pool, and before the clock runs: after it the
-    load average is the cell's own.
+    Call it after the libraries are loaded, as each creates a thread pool, and before timing, which would raise the
+    load average.
     """
     return {
         "python": platform.python_version(),
@@ -47,7 +47,7 @@ def describe(config: RunConfig, device: torch.device) -> dict[str, Any]:
         "virtual_machine": is_virtual(),
         **_frequency(affinity()),
         "load_average": [round(load, 2) for load in os.getloadavg()],  # over 1, 5 and 15 minutes
-        "affinity": list(affinity()),  # cores; empty where the system does not tell
+        "affinity": list(affinity()),  # cores; empty if unknown
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
         "thread_pools": _thread_pools(),
@@ -59,7 +59,7 @@ def describe(config: RunConfig, device: torch.device) -> dict[str, Any]:
 
 
 def _frequency(cores: tuple[int, ...], root: Path = ROOT) -> dict[str, Any]:
-    """What the cores may do, one value where they agree; None where the system does not tell."""
+    """Frequency limits and governor of the cores, if they agree; None if unknown."""
     governors = {read_text(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor") for core in cores}
     told_mhz = [mhz for core in cores if (mhz := max_frequency_mhz(core, root)) is not None]
     return {
@@ -69,7 +69,7 @@ def _frequency(cores: tuple[int, ...], root: Path = ROOT) -> dict[str, Any]:
 
 
 def _thread_pools() -> list[dict[str, Any]]:
-    """Each native library's own pool, without the place of its file; in an order of ours, as theirs changes."""
+    """The thread pool of each native library, without file paths; sorted, as the order varies."""
     kept = ("user_api", "internal_api", "version", "num_threads")
     return sorted(({key: pool.get(key) for key in kept} for pool in threadpool_info()), key=to_json)
 
@@ -86,7 +86,7 @@ def _cuda(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that runs, marked if it was changed; None for an installed wheel."""
+    """The commit of this checkout, marked if it has changes; None for an installed wheel."""
     if not (PACKAGE.parent / ".git").exists():
         return None
     try:

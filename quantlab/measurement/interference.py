@@ -1,6 +1,6 @@
 """Interference during timing: steal, other load, frequency, throttling.
 
-Counters are read before and after; what has no counter is sampled between the timed calls. Nothing runs beside them.
+Counters are read before and after; values without a counter are sampled between the timed calls, never during them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from quantlab.util.machine import ROOT, CoreTimes, affinity, core_times, is_virt
 if TYPE_CHECKING:
     import torch
 
-# From where on a reader is told. protocol.rel_ci is 2 %: what takes less of the cores cannot explain a ratio.
+# Thresholds of the flags. protocol.rel_ci is 2 %: a smaller share of the cores cannot explain a ratio.
 STEAL_SHARE = 0.02
-OTHER_LOAD_SHARE = 0.05  # an idle desktop's daemons take 1 to 3 %
-FREQUENCY_RANGE = 0.10  # of the highest; turbo steps of one or two 100 MHz are everybody's
-RESOLUTION_S = 0.05  # five ticks of the kernel's clock: less CPU time than this is no evidence
-SAMPLE_EVERY_S = 0.25  # reading a frequency may ask the core itself, which short batches would feel
+OTHER_LOAD_SHARE = 0.05  # daemons of an idle desktop take 1 to 3 %
+FREQUENCY_RANGE = 0.10  # of the highest; turbo steps of 100 or 200 MHz are normal
+RESOLUTION_S = 0.05  # five ticks of the kernel's clock: less CPU time is not significant
+SAMPLE_EVERY_S = 0.25  # reading a frequency may interrupt the core, which would slow short batches
 
 
 class Monitor:
-    """What happened between `start` and `read`; call `sample` between the timed calls, never within.
+    """Interference between `start` and `read`; call `sample` between the timed calls, never within.
 
     Args:
-        device: what computes; on CUDA the GPU is watched too.
-        cores: those that the timed threads run on; all that this process may use if none are named.
-        root: above /proc and /sys.
+        device: the device that computes; on CUDA the GPU is monitored too.
+        cores: cores of the timed threads; by default all that this process may use.
+        root: parent of /proc and /sys.
     """
 
     def __init__(self, device: torch.device, cores: Sequence[int] = (), root: Path = ROOT) -> None:
@@ -54,7 +54,7 @@ class Monitor:
         self._start_s = time.perf_counter()
 
     def sample(self) -> None:
-        """See how fast the cores and the GPU run; nothing if it was seen just before."""
+        """Sample the clocks of the cores and the GPU, unless sampled just before."""
         now_s = time.perf_counter()
         if now_s - self._sampled_s < SAMPLE_EVERY_S:
             return
@@ -65,11 +65,11 @@ class Monitor:
             self._gpu.sample()
 
     def gpu_process_bytes(self) -> int | None:
-        """The most GPU memory that the driver counted for this process since `start`; None without a GPU."""
+        """The peak GPU memory of this process since `start`, as counted by the driver; None without a GPU."""
         return self._gpu.process_bytes() if self._gpu else None
 
     def read(self) -> Noise:
-        """What happened since `start`; may be called again."""
+        """The interference since `start`; may be called repeatedly."""
         elapsed_s = time.perf_counter() - self._start_s
         times, own_s = total(core_times(self._root), self._cores), own_cpu_s()
         self._sampled_s = float("-inf")
@@ -93,12 +93,12 @@ class Monitor:
 
 
 def flags(noise: Noise, available_s: float, gpu_processes: int = 0) -> tuple[str, ...]:
-    """What a reader of the figures should know.
+    """Warnings for readers of the figures.
 
     Args:
-        noise: what was seen.
-        available_s: core seconds of the interval; of a very short one a share says nothing.
-        gpu_processes: other processes on the GPU.
+        noise: the measured interference.
+        available_s: core seconds of the interval; shares of a very short interval mean nothing.
+        gpu_processes: number of other processes on the GPU.
     """
     found = []
     least = RESOLUTION_S / max(available_s, RESOLUTION_S)
@@ -120,7 +120,7 @@ def flags(noise: Noise, available_s: float, gpu_processes: int = 0) -> tuple[str
 
 
 def own_cpu_s() -> float:
-    """CPU seconds of this process and of all that it started, those that have ended included."""
+    """CPU seconds of this process and all its children, including ended ones."""
     import psutil
 
     spent = os.times()
@@ -128,24 +128,24 @@ def own_cpu_s() -> float:
     for child in psutil.Process().children(recursive=True):
         try:
             times = child.cpu_times()
-        except psutil.Error:  # it has ended meanwhile
+        except psutil.Error:  # the child has ended
             continue
         seconds += times.user + times.system + getattr(times, "children_user", 0) + getattr(times, "children_system", 0)
     return seconds
 
 
 def total(times: dict[int, CoreTimes], cores: Sequence[int]) -> CoreTimes | None:
-    """The sum over the cores; None where one of them is not told of."""
+    """The sum over the cores; None if one of them is unknown."""
     if not cores or not set(cores) <= times.keys():
         return None
     return CoreTimes(sum(times[core].busy_s for core in cores), sum(times[core].steal_s for core in cores))
 
 
 def frequency_mhz(cores: Sequence[int], root: Path = ROOT) -> float | None:
-    """The frequency of the fastest of some cores now; None where the system does not tell.
+    """The current frequency of the fastest of these cores; None if unknown.
 
-    The fastest is the one that works: the others may rest between two timed calls. What a hypervisor writes into
-    /proc/cpuinfo is a constant, and so no answer.
+    The fastest core is the one at work: others may idle between timed calls. In a virtual machine /proc/cpuinfo holds
+    a constant, which is not used.
     """
     files = [root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq" for core in cores]
     told = [int(text) / 1000 for text in map(read_text, files) if text is not None and text.isdigit()]  # kHz
@@ -155,7 +155,7 @@ def frequency_mhz(cores: Sequence[int], root: Path = ROOT) -> float | None:
 
 
 def _cpuinfo_mhz(cores: Sequence[int], root: Path) -> list[float]:
-    """The `cpu MHz` of /proc/cpuinfo, one block of lines a core."""
+    """The `cpu MHz` of each core in /proc/cpuinfo."""
     found = []
     for block in (read_text(root / "proc/cpuinfo") or "").split("\n\n"):
         fields = {
@@ -168,7 +168,7 @@ def _cpuinfo_mhz(cores: Sequence[int], root: Path) -> list[float]:
 
 
 def cgroup_throttles(root: Path = ROOT) -> int | None:
-    """How often the CPU quota of this process's cgroup, or of one above it, has stopped it; None without such a group.
+    """How often the CPU quota of this process's cgroup or its parents throttled it; None without a quota.
 
     `nr_throttled` in cpu.stat of cgroup v1 and v2 (kernel documentation, scheduler/sched-bwc).
     """
@@ -178,7 +178,7 @@ def cgroup_throttles(root: Path = ROOT) -> int | None:
 
 
 def _cgroups(root: Path) -> list[Path]:
-    """The folders of this process's CPU cgroup and of those above it, as far as they can be seen from here."""
+    """The visible folders of this process's CPU cgroup and its parents."""
     mounted = root / "sys/fs/cgroup"
     folders = []
     for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
@@ -195,11 +195,11 @@ def _cgroups(root: Path) -> list[Path]:
 
 
 def thermal_throttles(cores: Sequence[int], root: Path = ROOT) -> int | None:
-    """How often heat has slowed these cores or their processor down since boot; None where the system does not tell."""
+    """Number of thermal throttling events of these cores or their processor since boot; None if unknown."""
     counts: dict[str, int] = {}
     for core in cores:
         folder = root / f"sys/devices/system/cpu/cpu{core}"
-        package = read_text(folder / "topology/physical_package_id")  # its count is repeated below every core of it
+        package = read_text(folder / "topology/physical_package_id")  # every core reports the count of its package
         for name, key in (("core", f"core {core}"), ("package", f"package {package}")):
             count = read_text(folder / f"thermal_throttle/{name}_throttle_count")
             if count is not None:
@@ -212,7 +212,7 @@ def _field(text: str, name: str) -> int | None:
 
 
 def _share(seconds: float | None, available_s: float) -> float | None:
-    """Within 0 and 1: two clocks that tick differently can disagree by some ticks."""
+    """A share, clipped to 0 to 1, as two clocks can disagree by some ticks."""
     return None if seconds is None else min(1.0, max(0.0, seconds / available_s))
 
 

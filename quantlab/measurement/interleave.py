@@ -1,8 +1,8 @@
-"""Interleaved timing of a cell and its baseline on the same batches, so that drift of the machine cancels.
+"""Interleaved timing of a cell and its baseline on the same batches, which cancels drift of the machine.
 
-A block is A B B A (cell, baseline, baseline, cell) on one batch, every other block B A A B: whatever changes slowly
-or steadily in the machine meets both alike. Blocks follow each other until the interval of the ratio of the two
-times is narrow enough, or the time for it is spent.
+A block is A B B A (cell, baseline, baseline, cell) on one batch, every other block B A A B, so that slow or steady
+changes of the machine affect both alike. Blocks are repeated until the interval of the ratio of the two times is narrow
+enough, or the time budget is spent.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from quantlab.records.figures import calls_s
 from quantlab.records.schema import Batch, Work
 from quantlab.stats.ratios import converged, typical_ratio
 
-Progress = Callable[[str, int, int], None]  # stage, seconds spent, seconds there are
+Progress = Callable[[str, int, int], None]  # stage, seconds spent, seconds in the budget
 
 SIDES: tuple[Side, Side] = ("cell", "baseline")
 SHARES: Mapping[Work, float] = {"natural": 0.6, "encoder": 0.2, "forced": 0.2}  # of the budget
 
 
 def shuffled_batches(speech: Features, batch_size: int, seed: int) -> list[SplitBatch]:
-    """Every batch, mixed, so that an early end has seen each split in its proportion."""
+    """All batches in random order, so that an early end covers the splits in proportion."""
     found = list(split_batches(speech, batch_size))
     random.Random(seed).shuffle(found)
     return found
 
 
 def batches_for(found: Sequence[SplitBatch], work: Work) -> list[SplitBatch]:
-    """The batches for a kind of work: fixed work is the same only in batches of the same size, the largest."""
+    """The batches for a kind of work; fixed-length work uses only full batches, to keep the work equal."""
     most = max(len(part.speech.ids) for part in found)
     return [part for part in found if work == "natural" or len(part.speech.ids) == most]
 
 
 def side_order(block: int) -> tuple[Side, ...]:
-    """Who is timed when: A B B A, then B A A B."""
+    """The order of the two models in a block: A B B A, then B A A B."""
     first, second = SIDES if block % 2 == 0 else SIDES[::-1]
     return (first, second, second, first)
 
@@ -53,9 +53,9 @@ def take_turns(
     """Time both models, resident in this process, free-running and at fixed length.
 
     Args:
-        sides: the two, warm.
+        sides: the two models, warmed up.
         found: the batches, see `shuffled_batches`.
-        protocol: how narrow, and for how long.
+        protocol: target width of the interval, and budget.
         progress: called between blocks, never inside the timed region.
 
     Yields:
@@ -65,7 +65,7 @@ def take_turns(
     for work in SHARES:
         these = batches_for(found, work)
         for side in SIDES:
-            timed(sides[side], these[0], work, side)  # nothing has run the fixed work yet
+            timed(sides[side], these[0], work, side)  # warm-up for fixed-length work
         yield from run_until_converged(_blocks(sides, these, work), protocol.rel_ci, partial(budget.left, work))
 
 
@@ -75,7 +75,7 @@ def _blocks(sides: Mapping[Side, Engine], these: Sequence[SplitBatch], work: Wor
 
 
 class Budget:
-    """Wall seconds for the timing against the baseline, shared out between the kinds of work."""
+    """Time budget for the timing against the baseline, divided between the kinds of work."""
 
     def __init__(self, budget_s: float, progress: Progress) -> None:
         self._start_s = time.monotonic()
@@ -83,7 +83,7 @@ class Budget:
         self._progress = progress
 
     def left(self, work: Work | None = None) -> bool:
-        """Whether this kind of work, or all together, may go on; what an earlier one left, later ones have."""
+        """Whether this kind of work (None: any) has time left; later kinds get what earlier ones left over."""
         kinds = list(SHARES)
         so_far = kinds if work is None else kinds[: kinds.index(work) + 1]
         until_s = self._budget_s * sum(SHARES[kind] for kind in so_far)
@@ -93,9 +93,9 @@ class Budget:
 
 
 def run_until_converged(blocks: Iterable[Sequence[Batch]], rel_ci: float, go_on: Callable[[], bool]) -> Iterator[Batch]:
-    """The calls of one block after the other, until the ratio is known well enough or `go_on` ends it; two at least.
+    """Yield the calls of blocks until the ratio has converged or `go_on` returns False, at least two blocks.
 
-    Whether it is known is judged by the calls free-running where a block has several kinds.
+    If a block has several kinds of work, convergence is judged by free-running calls.
     """
     cell: list[list[float]] = []
     baseline: list[list[float]] = []

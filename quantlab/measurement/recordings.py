@@ -1,4 +1,4 @@
-"""Scored utterances from decoded windows, and recordings with missing passages."""
+"""Scoring of utterances from decoded windows, and detection of missing passages in recordings."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from quantlab.records.schema import Problem, Utterance
 from quantlab.scoring import score
 from quantlab.scoring.score import Scoring
 
-FEW = 0.5  # of the words that a window's sound should hold
-PASSAGE = 10  # words at least that are missing, as any window may have a few less
-_NAMED = 3  # windows, by their time
+FEW = 0.5  # a window with less than this share of its expected words is reported
+PASSAGE = 10  # least number of missing words, as any window may have a few less
+_NAMED = 3  # windows listed by time
 
 
 @dataclass(frozen=True)
 class _Recording:
-    """An utterance, and which windows are its own."""
+    """An utterance and its windows."""
 
     heard: score.Reference
-    windows: slice  # of all that were measured
+    windows: slice  # its positions among all windows
     starts_s: tuple[float, ...]
-    shared_s: tuple[float, ...]  # of each, with the window before
-    sounds: tuple[Sound, ...]  # none where there is one window
+    shared_s: tuple[float, ...]  # overlap of each window with the one before
+    sounds: tuple[Sound, ...]  # empty for a single window
 
     def problem(self, kind: Literal["cut off", "few words"], detail: str) -> Problem:
-        """It is in the figures all the same."""
+        """A problem of an utterance that stays in the figures."""
         return Problem(utterance=self.heard.id, split=self.heard.split, kind=kind, detail=detail, measured=True)
 
 
 def scored(
     speech: Features, rows: Sequence[list[int]], texts: Sequence[str] | None, limit: int, scoring: Scoring
 ) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
-    """Text and counts of every utterance, in the order measured, and the utterances whose windows have too few words.
+    """Texts and counts of all utterances in measured order, and problems such as windows with too few words.
 
     Args:
-        speech: what was measured.
-        rows: token ids generated, of each window, or of a whole recording.
-        texts: of each of them; None where weights are random.
+        speech: the measured utterances.
+        rows: generated token ids of each window or whole recording.
+        texts: text of each row; None for random weights.
         limit: the largest number of tokens that could have been generated for a window.
         scoring: how to compare.
     """
@@ -91,7 +91,7 @@ def _joined(recording: _Recording, texts: Sequence[str], scoring: Scoring) -> st
 
 
 def _cut_off(recording: _Recording, tokens: Sequence[Sequence[int]], limit: int) -> Iterator[Problem]:
-    """Windows whose text did not end before the limit; a loop would not have, and is counted as one."""
+    """Windows whose text reached the token limit, except loops, which are counted separately."""
     count = sum(len(row) >= limit and not score.is_loop(row, limit) for row in tokens)
     if count:
         which = f"{count} of {len(tokens)} windows" if len(tokens) > 1 else "its text"
@@ -99,9 +99,9 @@ def _cut_off(recording: _Recording, tokens: Sequence[Sequence[int]], limit: int)
 
 
 def _too_few(recording: _Recording, texts: Sequence[str], scoring: Scoring) -> Iterator[Problem]:
-    """Windows whose text ends long before their sound does, as that of a model without timestamps may.
+    """Windows whose text ends long before their sound does, as can happen without timestamps.
 
-    How many words a second of sound holds is told by the reference.
+    The reference gives the expected number of words per second of sound.
     """
     said = len(scoring.units(recording.heard.reference))
     new = zip(recording.sounds, recording.shared_s, strict=False)

@@ -1,4 +1,4 @@
-"""One timed call of an engine on one batch."""
+"""Timing of one engine call on one batch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Side = Literal["cell", "baseline"]
 def free_running(
     decoder: Engine, part: SplitBatch, side: Side = "cell", block: int | None = None
 ) -> tuple[Batch, list[list[int]]]:
-    """`generate` free-running: the timing and the token ids of each utterance."""
+    """Time a free-running `generate`; returns the timing and the token ids of each utterance."""
     rows, elapsed_s = decoder.generate(part.speech)
     return _call(part, "natural", _count(rows), elapsed_s, side, block), rows
 
 
 def timed(decoder: Engine, part: SplitBatch, work: Work, side: Side, block: int | None = None) -> Batch:
-    """One call free-running, or of the encoder alone, or of decoding a forced number of tokens."""
+    """Time one call: free-running, encoder only, or fixed-length decoding."""
     if work == "natural":
         return free_running(decoder, part, side, block)[0]
     if work == "encoder":

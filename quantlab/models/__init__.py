@@ -1,7 +1,7 @@
 """Checkpoints: shipped, local folder, hub at a pinned revision, or random weights of an architecture.
 
-Nothing from outside is executed: safetensors only, no pickle, no code of a repository. Whatever the source, a
-checkpoint is loaded from a folder that was checked first, so there is one way in and no network in it.
+Nothing from outside is executed: safetensors only, no pickle, no code from a repository. Whatever the source, a
+checkpoint is loaded from a local folder after that folder was checked.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ HUB_FILES = ("*.json", "merges.txt", "model.safetensors", "model-*-of-*.safetens
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A recogniser, in eval mode on the CPU."""
+    """A Whisper model, in eval mode on the CPU, with its tokenizer and feature extractor."""
 
     model: WhisperForConditionalGeneration
     feature_extractor: WhisperFeatureExtractor
-    tokenizer: WhisperTokenizer | None  # null when weights are random: there is no text to make
+    tokenizer: WhisperTokenizer | None  # None for random weights, whose output is not text
 
 
 def fingerprint(model: ModelConfig, seed: int, quantized_too: bool = False, checked: bool = False) -> str:
-    """What weights and text depend on, without loading them: content, commit, or architecture and seed.
+    """Identity of weights and tokenizer without loading them: content, commit, or architecture and seed.
 
     Args:
         model: which.
         seed: of random weights.
         quantized_too: see `locate`.
-        checked: the folder was found sound before, and is only asked whether its content is still the same: what the
-            file system tells of each file decides that, see `files.Digests`.
+        checked: the folder passed its checks before; only test whether its content is unchanged, by the file system
+            metadata of each file, see `files.Digests`.
 
     Raises:
         ConfigError: the folder does not hold a checkpoint.
@@ -61,17 +61,17 @@ def fingerprint(model: ModelConfig, seed: int, quantized_too: bool = False, chec
 
 
 def load(model: ModelConfig, seed: int, dtype: Dtype = "float32", quantized_too: bool = False) -> Checkpoint:
-    """Load a checkpoint, or make one.
+    """Load a checkpoint, or create one with random weights.
 
     Args:
         model: which.
-        seed: of random weights; unused for others.
-        dtype: of all that the recogniser holds. It is loaded and checked in fp32 first, whatever type its file has.
+        seed: seed of random weights; unused for others.
+        dtype: dtype of all parameters and buffers. The checkpoint is loaded and checked in fp32 first.
         quantized_too: see `locate`.
 
     Raises:
-        ConfigError: the folder is no checkpoint of a Whisper, or its tensors are not its architecture's.
-        Unavailable: it is neither on this machine nor on a hub that can be reached.
+        ConfigError: the folder is not a Whisper checkpoint, or its tensors do not match its architecture.
+        Unavailable: the checkpoint is neither on this machine nor on a reachable hub.
     """
     import torch
 
@@ -85,11 +85,11 @@ def load(model: ModelConfig, seed: int, dtype: Dtype = "float32", quantized_too:
 
 
 def locate(model: ModelConfig, quantized_too: bool = False) -> Path:
-    """The folder of a pretrained checkpoint, checked; fetched from the hub, or made of another program's, if need be.
+    """The checked folder of a pretrained checkpoint, after download or conversion if needed.
 
     Args:
         model: which.
-        quantized_too: take a file that is quantized already; its folder has the values that it multiplies with.
+        quantized_too: accept a file that is already quantized; its folder then holds the dequantized values.
 
     Raises: as `load`.
     """
@@ -111,8 +111,8 @@ def _of_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:
     if found := convert.original(path):
         if found.quantized and not quantized_too:
             raise CheckpointError(
-                f"{path} is quantized already ({found.quantized_as}): measure it as it is, quant=as_shipped, "
-                "or give what it was made from"
+                f"{path} is already quantized ({found.quantized_as}): measure it unchanged with quant=as_shipped, "
+                "or give the checkpoint it was made from"
             )
         return convert.converted(found, model.repo, model.revision)
     if not path.is_dir():
@@ -121,16 +121,16 @@ def _of_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:
 
 
 def original(model: ModelConfig) -> Original | None:
-    """The file of another program that a checkpoint is in; None where it is a folder of transformers.
+    """The checkpoint file of another program at `model.path`; None for a transformers folder.
 
     Raises:
-        CheckpointError: it is not whole.
+        CheckpointError: the file is incomplete.
     """
     return convert.original(Path(model.path).expanduser()) if model.path is not None else None
 
 
 def recorded(model: ModelConfig) -> OriginalFile | None:
-    """What a record says of `original`."""
+    """The entry of `original` in a record."""
     found = None if model.weights == "random" else original(model)
     if found is None:
         return None
@@ -138,22 +138,22 @@ def recorded(model: ModelConfig) -> OriginalFile | None:
 
 
 def shipped(name: str) -> Path:
-    """The folder of a checkpoint that came with the package.
+    """The folder of a shipped checkpoint.
 
     Raises:
-        ConfigError: none of that name did.
+        ConfigError: no checkpoint of that name is shipped.
     """
     there = {path.parent.name: path.parent for path in ASSETS.glob("*/config.json")}
     if name not in there:
         raise ConfigError(
             f"model.name={name!r}: no such checkpoint ships with quantlab{did_you_mean(name, list(there))}; "
-            "a folder of your own is model.path=FOLDER"
+            "a local folder is given by model.path=FOLDER"
         )
     return there[name]
 
 
 def feature_extractor(model: ModelConfig, quantized_too: bool = False) -> WhisperFeatureExtractor:
-    """What `load` gives of it, without the weights.
+    """The feature extractor of a checkpoint, without loading the weights.
 
     Raises: as `load`.
     """
@@ -163,18 +163,18 @@ def feature_extractor(model: ModelConfig, quantized_too: bool = False) -> Whispe
 
 
 def _nothing_at(path: Path) -> str:
-    """What is wrong with a path that is no checkpoint, as the rest of a sentence."""
+    """The end of a sentence that says what is wrong with a `model.path`."""
     if what := what_it_is(path):
         return what
-    hub_id = f"; a repository of the hub is model=base model.repo={path} model.revision=null, without model.path"
+    hub_id = f"; for a hub repository: model=base model.repo={path} model.revision=null, without model.path"
     return f"does not exist; {EXPECTED}{hub_id if HUB_ID.fullmatch(str(path)) else ''}"
 
 
 def special_tokens(model: ModelConfig) -> Tokens | None:
-    """What a checkpoint's decoding starts from and goes by; None where it is not at hand yet, or has random weights.
+    """The special tokens of a checkpoint; None if it is not on this machine yet, or has random weights.
 
     Raises:
-        CheckpointError: it is no checkpoint.
+        CheckpointError: the folder is not a checkpoint.
     """
     if model.weights == "random":
         return None
@@ -194,5 +194,5 @@ def _ways_out(model: ModelConfig) -> str:
 
 
 def _repo(model: ModelConfig) -> str:
-    assert model.repo is not None  # ModelConfig sees to it
+    assert model.repo is not None  # ensured by ModelConfig
     return model.repo

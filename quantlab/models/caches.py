@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 MOST_NAMED = 3
-OTHER_NAMES = {"large": "large-v1"}  # of the hub's repositories → everybody else's
+OTHER_NAMES = {"large": "large-v1"}  # name on the hub → name in other programs
 SYSTRANS = "Systran/faster-whisper-{}", "Systran/faster-{}", "mobiuslabsgmbh/faster-whisper-{}"
 
 
 def copies(repo: str) -> list[Path]:
-    """What `model.path` takes of a model of OpenAI's or of Distil-Whisper's; the hub's own copies first.
+    """Local copies of an OpenAI or Distil-Whisper model that `model.path` accepts; the hub's own copies first.
 
     Args:
-        repo: of the hub, e.g. openai/whisper-base.en.
+        repo: repository on the hub, e.g. openai/whisper-base.en.
     """
     hub = _hub()
     name = repo.rpartition("/")[2].removeprefix("whisper-")
@@ -33,13 +33,13 @@ def copies(repo: str) -> list[Path]:
 
 
 def told(repo: str) -> str:
-    """A clause that names them, with what to give; empty where there are none."""
+    """A clause that lists the copies with the setting to use; empty if there are none."""
     found = [f"model.path={path}" for path in copies(repo)[:MOST_NAMED]]
     return f"copies of it are on this machine: set {' or '.join(found)}; " if found else ""
 
 
 def _snapshots(hub: Path, repo: str, file: str) -> list[Path]:
-    """The folders of a repository in the hub's cache that have a file."""
+    """The snapshot folders of a repository in the hub's cache that hold a file."""
     return sorted(path.parent for path in (hub / f"models--{repo.replace('/', '--')}").glob(f"snapshots/*/{file}"))
 
 

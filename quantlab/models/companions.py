@@ -10,12 +10,12 @@ from quantlab.models import Checkpoint
 
 
 def write_companions(checkpoint: Checkpoint, folder: Path, language: str) -> None:
-    """Everything of a checkpoint but its weights, as `from_pretrained` reads it; it decodes as it was measured.
+    """Write all files of a checkpoint except the weights for `from_pretrained`, so that it decodes as measured.
 
     Args:
-        checkpoint: what was measured.
-        folder: where they go.
-        language: of the corpus; where nobody names one, transformers would guess it from the audio.
+        checkpoint: the measured checkpoint.
+        folder: target folder.
+        language: language of the corpus; without it transformers would guess it from the audio.
     """
     checkpoint.model.config.save_pretrained(folder)
     how: Any = copy.deepcopy(checkpoint.model.generation_config)

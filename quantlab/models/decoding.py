@@ -1,4 +1,4 @@
-"""How utterances are decoded: where it starts and ends, how long it may become, and what never comes."""
+"""Decoding settings: prompt, end token, length limits and suppressed tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quantlab.config.types import AudioContext
 
 @dataclass(frozen=True)
 class LongForm:
-    """What there is to choose where the model's own timestamps lead through a recording."""
+    """Settings of sequential long-form decoding, guided by the model's timestamps."""
 
     fallbacks: bool
     condition_on_prev_tokens: bool
@@ -17,17 +17,17 @@ class LongForm:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How utterances are decoded, whatever decodes them; greedy unless `num_beams` says otherwise."""
+    """Decoding settings, the same for every engine; greedy unless `num_beams` is set."""
 
     batch_size: int  # utterances
     max_new_tokens: int
-    min_new_tokens: int  # as many as may come, where weights are random and no end can be expected; else 0
-    forced_tokens: int  # per utterance, where the work is fixed
+    min_new_tokens: int  # equal to the maximum for random weights, which never end by themselves; else 0
+    forced_tokens: int  # per utterance in fixed-length timing
     num_beams: int
-    audio_ctx: AudioContext  # what the encoder is given: the whole window, or only as much as holds audio
-    language: str | None  # null: the model knows one language
+    audio_ctx: AudioContext  # encoder input: the whole window, or only the frames with audio
+    language: str | None  # None: a monolingual model
     prompt: tuple[int, ...]  # token ids that decoding starts from
     end: int  # token id
-    suppressed: tuple[int, ...]  # token ids that never come
-    suppressed_first: tuple[int, ...]  # token ids that do not come first
-    long_form: LongForm | None = None  # null: what is heard is one window
+    suppressed: tuple[int, ...]  # token ids that are always suppressed
+    suppressed_first: tuple[int, ...]  # token ids suppressed at the first position
+    long_form: LongForm | None = None  # None: single windows

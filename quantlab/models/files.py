@@ -1,4 +1,4 @@
-"""Reading of checkpoint files with bounds: regular files, JSON objects, safetensors of floats."""
+"""Bounded reading of checkpoint files: regular files, JSON objects, safetensors of floats."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any
 from quantlab.util.errors import CheckpointError, shortened
 from quantlab.util.files import LARGEST_BYTES, opened
 
-MOST_BYTES = 64 << 20  # of a file of text; the tokenizer.json of Whisper has 4 MB
-MOST_HEADER_BYTES = 100_000_000  # of safetensors, the library's own limit
+MOST_BYTES = 64 << 20  # limit for text files; Whisper's tokenizer.json has 4 MB
+MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
 FLOATS = ("F64", "F32", "F16", "BF16")
-# what torch, NumPy, joblib and others read by running what is in it, or what only other programs read
+# formats that torch, NumPy, joblib and others execute when reading, or that only other programs read
 NEVER_READ = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npz", ".npy", ".h5", ".msgpack", ".onnx")
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something of this name, be it a link to nowhere."""
+    """Whether the path exists, even as a broken link."""
     return os.path.lexists(path)
 
 
 def check_regular(path: Path, most_bytes: int = LARGEST_BYTES) -> None:
-    """Refuse what could block or never end when a library reads it: pipes, devices, folders, and what is too long.
+    """Refuse anything but a regular file of limited size: a pipe could block, and a device never ends.
 
     Raises:
-        CheckpointError: which file, and why.
+        CheckpointError: the message names the file and the reason.
     """
     with _named(path), opened(path, most_bytes):
         pass
@@ -47,31 +47,31 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        CheckpointError: there is none, or one that no checkpoint has.
+        CheckpointError: the file holds no JSON object, or one that no checkpoint would have.
     """
     found = read_any_json(path)
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is no JSON object")
+        raise CheckpointError(f"{path} is not a JSON object")
     return found
 
 
 def read_any_json(path: Path) -> Any:
-    """The JSON in a file; raises as `read_json`."""
+    """The JSON value in a file; raises like `read_json`."""
     with _named(path), opened(path, MOST_BYTES) as file:
         content = file.read()
     try:
         return json.loads(content)
     except RecursionError:
-        raise CheckpointError(f"{path} is no JSON of a checkpoint: it is nested too deeply") from None
+        raise CheckpointError(f"{path} is not JSON of a checkpoint: it is nested too deeply") from None
     except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON: {shortened(str(error), 200)}") from None
+        raise CheckpointError(f"{path} is not JSON: {shortened(str(error), 200)}") from None
 
 
 def check_names(path: Path, content: Any) -> None:
-    """Refuse JSON that names a file of a kind that is never opened, wherever in it.
+    """Refuse JSON that names, anywhere in it, a file of a type that is never opened.
 
     Raises:
-        CheckpointError: the name.
+        CheckpointError: the message shows the name.
     """
     if found := next((text for text in _texts(content) if text.lower().endswith(NEVER_READ)), None):
         raise CheckpointError(f"{path} names {shortened(found)}: only .safetensors are read of a checkpoint")
@@ -90,24 +90,24 @@ def _texts(content: Any) -> Iterator[str]:
 
 
 def check_floats(path: Path) -> None:
-    """Refuse safetensors of integers or of 8-bit floats: they would be taken for the weights that they stand for.
+    """Refuse safetensors of integers or 8-bit floats, which would be taken for unquantized weights.
 
-    A header that cannot be read is left to the library, which says what is wrong with it.
+    An unreadable header is left to the library, which reports the error.
 
     Raises:
-        CheckpointError: the first such tensor.
+        CheckpointError: the message names the first such tensor.
     """
     for name, entry in _header(path).items():
         dtype = entry.get("dtype") if isinstance(entry, dict) else None
         if name != "__metadata__" and isinstance(dtype, str) and dtype not in FLOATS:
             raise CheckpointError(
-                f"{path}: {shortened(name)} is stored as {dtype}; the checkpoint is quantized already, or none: "
+                f"{path}: {shortened(name)} is stored as {dtype}; it is already quantized, or not a checkpoint: "
                 f"expected {', '.join(FLOATS)}"
             )
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """u64 bytes of the header, little-endian, and the header, JSON: nothing, where it is none."""
+    """The JSON header of a safetensors file, after its size (u64, little-endian); empty if invalid."""
     with _named(path), opened(path) as file:
         start = file.read(8)
         if len(start) < 8 or (size := struct.unpack("<Q", start)[0]) > MOST_HEADER_BYTES:

@@ -26,7 +26,7 @@ from quantlab.util.errors import CheckpointError, ConfigError, shortened
 from quantlab.util.files import Digests
 
 INDEX = "model.safetensors.index.json"
-CONTENT = (  # decides what a checkpoint computes, besides its safetensors
+CONTENT = (  # files that determine what a checkpoint computes, besides its safetensors
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -41,7 +41,7 @@ CONTENT = (  # decides what a checkpoint computes, besides its safetensors
 )
 NAMES_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
                "tokenizer_config.json", INDEX)  # fmt: skip
-SHAPE = {  # keys of config.json → those of Architecture, which bounds them
+SHAPE = {  # keys of config.json → fields of Architecture, which set the limits
     **{key: key for key in Architecture.model_fields if key not in ("attention_heads", "ffn_dim")},
     **{f"{part}_attention_heads": "attention_heads" for part in ("encoder", "decoder")},
     **{f"{part}_ffn_dim": "ffn_dim" for part in ("encoder", "decoder")},
@@ -50,7 +50,7 @@ ATTENTION = (None, "eager", "sdpa")  # transformers fetches and runs code for ot
 
 
 def content_hash(folder: Path) -> str:
-    """Of every file that decides what the checkpoint computes, wherever the folder lies; hex."""
+    """Hash of all files that determine what the checkpoint computes, independent of the folder's location; hex."""
     names = [*(name for name in CONTENT if (folder / name).is_file()), *weight_files(folder)]
     with Digests() as digests:
         found = [[name, digests.of(folder / name)] for name in names]
@@ -58,7 +58,7 @@ def content_hash(folder: Path) -> str:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether `check` has nothing to say."""
+    """Whether `check` passes."""
     with contextlib.suppress(ConfigError):
         check(folder)
         return True
@@ -66,13 +66,13 @@ def is_complete(folder: Path) -> bool:
 
 
 def check(folder: Path) -> tokens.Tokens:
-    """Refuse a folder that is no Whisper checkpoint, before anything of it is loaded.
+    """Refuse a folder that is not a Whisper checkpoint, before anything is loaded.
 
     Returns:
         Its special tokens.
 
     Raises:
-        CheckpointError: what is missing or wrong, and what to do.
+        CheckpointError: the message says what is missing or wrong, and what to do.
     """
     if what := what_it_is(folder):
         raise CheckpointError(f"{folder} {what}")
@@ -101,7 +101,7 @@ def check(folder: Path) -> tokens.Tokens:
 
 @contextlib.contextmanager
 def view(folder: Path) -> Iterator[Path]:
-    """A folder that has, as links, the files that were checked and no other: what the libraries are given to read."""
+    """A temporary folder of links to the checked files only, for the libraries to read."""
     names = [*(name for name in CONTENT if is_there(folder / name)), *weight_files(folder)]
     with tempfile.TemporaryDirectory(prefix="quantlab-") as made:
         for name in names:
@@ -110,22 +110,22 @@ def view(folder: Path) -> Iterator[Path]:
 
 
 def whisper_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json, its numbers within reason.
+    """The folder's config.json, with its numbers checked.
 
     Raises:
-        CheckpointError: there is none, or it is not a Whisper's.
+        CheckpointError: there is none, or it is not for Whisper.
     """
     path = folder / "config.json"
     if not is_there(path):
-        raise CheckpointError(f"{folder} has no config.json: no checkpoint in the layout of transformers")
+        raise CheckpointError(f"{folder} has no config.json: not a transformers checkpoint")
     config = read_any_json(path)
     kind = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(config, dict) or kind != "whisper":
         raise CheckpointError(f"{path}: model_type is {shortened(kind)}; quantlab measures 'whisper'")
     if config.get("quantization_config"):
-        raise CheckpointError(f"{path}: the checkpoint is quantized already; give the unquantized one")
+        raise CheckpointError(f"{path}: the checkpoint is already quantized; give the unquantized one")
     if "transformers_weights" in config:
-        raise CheckpointError(f"{path}: transformers_weights: the weights are in model.safetensors or in no file")
+        raise CheckpointError(f"{path}: transformers_weights: the weights must be in model.safetensors")
     for key in ("attn_implementation", "_attn_implementation"):
         if config.get(key) not in ATTENTION:
             raise CheckpointError(f"{path}: {key}={shortened(config[key])}: expected eager, sdpa or null")
@@ -139,10 +139,10 @@ def whisper_config(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The safetensors of a checkpoint: one, or an index and the shards that it names.
+    """The safetensors files of a checkpoint: one file, or an index and its shards.
 
     Raises:
-        CheckpointError: there are none, or only pickles, or the index names something else.
+        CheckpointError: there are none, or only pickles, or the index names other files.
     """
     if is_there(folder / "model.safetensors"):
         return ["model.safetensors"]
@@ -152,7 +152,7 @@ def weight_files(folder: Path) -> list[str]:
     if pickles:
         raise CheckpointError(
             f"{folder} has only {pickles[0]}, a pickle, which can run any code when it is read; "
-            "convert it where it is trusted: load it there and `save_pretrained` it"
+            "convert it where it is trusted: load it there and call `save_pretrained`"
         )
     raise CheckpointError(f"{folder} has no model.safetensors")
 
@@ -161,7 +161,7 @@ def _shards(folder: Path) -> list[str]:
     index = read_json(folder / INDEX)
     named = index.get("weight_map")
     if not isinstance(named, dict) or not named:
-        raise CheckpointError(f"{folder / INDEX} is no index of shards: it has no weight_map")
+        raise CheckpointError(f"{folder / INDEX} is not an index of shards: it has no weight_map")
     for name in named.values():
         if not isinstance(name, str) or not name.isprintable() or not name.endswith(".safetensors"):
             raise CheckpointError(
@@ -175,6 +175,6 @@ def _shards(folder: Path) -> list[str]:
 
 
 def some(names: Iterable[object]) -> str:
-    """The first five, and how many more."""
+    """The first five names, and the number of others."""
     named = sorted(map(str, names))
     return ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")

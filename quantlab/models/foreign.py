@@ -1,4 +1,4 @@
-"""Error messages for unsupported kinds of `model.path`: what it is, what to do."""
+"""Error messages for unsupported kinds of `model.path`: what it is and what to do."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from quantlab.models.files import is_there, read_json
 from quantlab.util.errors import ConfigError, shortened
 
 MERGE = "merge it first (`merge_and_unload` of peft, then `save_pretrained`) and give that folder"
-ORIGINAL = "give the folder of transformers that it was made from; quantlab quantizes and converts by itself"
+ORIGINAL = "give the transformers folder that it was made from; quantlab quantizes and converts by itself"
 EXPECTED = "expected a folder that `save_pretrained` or CTranslate2 wrote, a ggml-*.bin of whisper.cpp, or OpenAI's .pt"
 FILES = re.compile(r"ggml-.+\.bin|.+\.pt")  # of whisper.cpp, of OpenAI
-BY_START = {  # of a file → what it is, and what to do
+BY_START = {  # first bytes of a file → what it is, and what to do
     b"GGUF": f"is a GGUF file: {ORIGINAL} (quant=ggml_q5_0)",
 }
 
 
 def what_it_is(path: Path) -> str | None:
-    """What a path holds instead of a checkpoint, as the rest of a sentence; None where that is nothing known."""
+    """The end of a sentence that says what a path holds instead of a checkpoint; None if unknown."""
     return _file(path) if path.is_file() else _folder(path) if path.is_dir() else None
 
 
 def _file(path: Path) -> str:
     if path.name in ("config.json", "model.safetensors", "model.bin"):
-        return f"is a file: give the folder that it is in, model.path={path.parent}"
+        return f"is a file: give its folder, model.path={path.parent}"
     with path.open("rb") as file:
         start = file.read(4)
     known = next((what for begins, what in BY_START.items() if start.startswith(begins)), None)
@@ -41,14 +41,14 @@ def _folder(folder: Path) -> str | None:
         return f"is the hub's cache of a repository: give its snapshot, model.path={snapshots[-1]}"
     names = {path.name for path in folder.iterdir()}
     if "model.bin" in names and names & {"vocabulary.json", "vocabulary.txt"}:
-        return "has a model.bin that is no Whisper of CTranslate2's: convert it again, or give what it was made from"
+        return "has a model.bin that is no Whisper model of CTranslate2: convert it again, or give its source"
     if "weights.npz" in names:
-        return f"is a model of MLX: {ORIGINAL}"
+        return f"is an MLX model: {ORIGINAL}"
     for suffix, what in ((".gguf", "GGUF"), (".onnx", "ONNX"), (".nemo", "NeMo")):
         if found := sorted(name for name in names if name.endswith(suffix)):
             return f"has {shortened(found[0])}, a file of {what}: {ORIGINAL}"
     if "config.json" not in names and (files := sorted(name for name in names if FILES.fullmatch(name))):
-        return f"is a folder of files that are a model each: give one of them, e.g. model.path={folder / files[-1]}"
+        return f"is a folder of model files: give one of them, e.g. model.path={folder / files[-1]}"
     if "config.json" not in names and (inner := sorted(path.parent for path in folder.glob("*/config.json"))):
         return f"has no config.json, {len(inner)} of its folders have: give one of them, e.g. model.path={inner[-1]}"
     return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor
 
-FRONT_END = {  # of Whisper's features; every engine, and the seconds of a frame, count on it
+FRONT_END = {  # feature settings that every engine and the frame duration rely on
     "sampling_rate": 16_000,  # Hz
     "n_fft": 400,  # samples
     "hop_length": 160,  # samples
@@ -27,10 +27,10 @@ LONGEST_REASON = 500  # characters
 
 
 def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
-    """Model (fp32, eval mode, CPU) and processor of a folder; what it decodes with follows from its tokenizer.
+    """Load model (fp32, eval mode, CPU) and processor from a folder; special tokens come from its tokenizer.
 
     Raises:
-        CheckpointError: a file is broken, or tensors are missing, extra, of another shape or not finite: by name.
+        CheckpointError: a file is broken, or tensors are missing, extra, of another shape or not finite.
     """
     import torch
     from transformers import WhisperForConditionalGeneration
@@ -43,7 +43,7 @@ def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcesso
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are in the report, and refused by name below
+            ignore_mismatched_sizes=True,  # reported, and refused by name below
             output_loading_info=True,
         )
     tools = processor(folder)
@@ -51,7 +51,7 @@ def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcesso
     _check_window(folder, tools.feature_extractor, model.config)
     with _named(folder):
         model.generation_config = generation_config(special, tools.tokenizer, model.config.max_target_positions)
-    model.config.forced_decoder_ids = None  # transformers falls back to it, where there is neither language nor task
+    model.config.forced_decoder_ids = None  # transformers' fallback if neither language nor task is given
     return model.eval(), tools
 
 
@@ -66,18 +66,18 @@ def processor(folder: Path) -> WhisperProcessor:
     with _quiet(), _viewed(folder) as seen:
         tools = WhisperProcessor.from_pretrained(seen, local_files_only=True, trust_remote_code=False)
     if not isinstance(tools.tokenizer, WhisperTokenizer):
-        raise CheckpointError(f"{folder}: its tokenizer is a {type(tools.tokenizer).__name__}, no WhisperTokenizer")
+        raise CheckpointError(f"{folder}: its tokenizer is a {type(tools.tokenizer).__name__}, not a WhisperTokenizer")
     for key, value in FRONT_END.items():
         if (found := getattr(tools.feature_extractor, key, None)) != value:
             raise CheckpointError(
                 f"{folder}: its feature extractor has {key}={shortened(found)}; Whisper's has {value}, "
-                "copy that of the checkpoint this one was trained from"
+                "copy the one of the checkpoint this one was trained from"
             )
     return tools
 
 
 def _check_window(folder: Path, extractor: WhisperFeatureExtractor, config: Any) -> None:
-    """Mel bins and frames are what the encoder takes."""
+    """Check that mel bins and frames match the encoder."""
     if extractor.feature_size != config.num_mel_bins:
         raise CheckpointError(
             f"{folder}: the feature extractor makes {extractor.feature_size} mel bins, "
@@ -93,7 +93,7 @@ def _check_window(folder: Path, extractor: WhisperFeatureExtractor, config: Any)
 def _check_tensors(folder: Path, model: WhisperForConditionalGeneration, report: dict[str, Any]) -> None:
     found = {
         "lacks": report["missing_keys"],
-        "has tensors that are not the model's:": report["unexpected_keys"],
+        "has tensors that the model does not have:": report["unexpected_keys"],
         "has tensors of another shape than config.json says:": {item[0] for item in report["mismatched_keys"]},
         "has NaN or infinite values in": {
             name for name, tensor in model.state_dict().items() if not _is_finite(tensor)
@@ -101,24 +101,24 @@ def _check_tensors(folder: Path, model: WhisperForConditionalGeneration, report:
     }
     wrong = [f"{what} {some(names)}" for what, names in found.items() if names]
     if wrong:
-        raise CheckpointError(f"{folder} is no sound checkpoint: it {'; it '.join(wrong)}")
+        raise CheckpointError(f"{folder} is no valid checkpoint: it {'; it '.join(wrong)}")
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """NaN and infinity always survive in a sum, which takes one pass; a sum that overflowed is looked at again."""
+    """Whether all values are finite: NaN and infinity survive in a sum, which takes one pass."""
     return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 @contextlib.contextmanager
 def _viewed(folder: Path) -> Iterator[Path]:
-    """What a library may read of a folder; its errors name the folder itself."""
+    """A view of the folder for libraries; errors name the folder itself."""
     with view(folder) as seen, _named(folder, seen):
         yield seen
 
 
 @contextlib.contextmanager
 def _named(folder: Path, seen: Path | None = None) -> Iterator[None]:
-    """Whatever the libraries make of a broken file, the message names the folder, in one line."""
+    """Within the block, any error of the libraries becomes a one-line message that names the folder."""
     try:
         yield
     except MemoryError:
@@ -132,7 +132,7 @@ def _named(folder: Path, seen: Path | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no report of transformers' own on the terminal."""
+    """Suppress progress bars and reports of transformers."""
     from transformers.utils import logging
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()

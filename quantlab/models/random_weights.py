@@ -1,4 +1,4 @@
-"""Random weights of a real architecture: speed and size are real, the text is not."""
+"""Models with random weights: speed and size are real, the text is not."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
         WhisperForConditionalGeneration,
     )
 
-ENGLISH_VOCAB = 51_864  # of Whisper with English alone
-MULTILINGUAL_VOCAB = 51_865  # of Whisper with 99 languages; large-v3 has one more of both
-TEXT_TOKENS = 50_257  # <|endoftext|> of that vocabulary, after its text tokens
+ENGLISH_VOCAB = 51_864  # tokens of English-only Whisper
+MULTILINGUAL_VOCAB = 51_865  # tokens of Whisper with 99 languages; large-v3 has one more of both
+TEXT_TOKENS = 50_257  # id of <|endoftext|> in that vocabulary, after its text tokens
 
 
 def shape(model: ModelConfig) -> dict[str, Any]:
-    """What `WhisperConfig` takes: of the config.json of `model.path`, else of the named architecture.
+    """Arguments of `WhisperConfig`, from the config.json of `model.path`, else from `model.architecture`.
 
     Raises:
         ConfigError: there is neither.
@@ -33,12 +33,12 @@ def shape(model: ModelConfig) -> dict[str, Any]:
     if model.path is not None:
         return whisper_config(_folder(model, Path(model.path).expanduser()))
     if model.architecture is None:
-        raise ConfigError(f"model.weights=random: {model.name} has no model.architecture, and no model.path either")
+        raise ConfigError(f"model.weights=random: {model.name} has neither model.architecture nor model.path")
     return _whisper_shape(model.architecture)
 
 
 def _folder(model: ModelConfig, path: Path) -> Path:
-    """A folder of transformers, which a file of another program is made into."""
+    """A transformers folder; files of other programs are converted."""
     found = convert.original(path)
     return convert.converted(found, model.repo, model.revision) if found else path
 
@@ -67,10 +67,10 @@ def _whisper_shape(shape: Architecture) -> dict[str, Any]:
 
 
 def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration, WhisperFeatureExtractor]:
-    """A recogniser (fp32, eval mode, CPU), the same for the same seed, and the extractor for its window.
+    """A model (fp32, eval mode, CPU) that depends only on the seed, and the extractor for its window.
 
     Raises:
-        ConfigError: no architecture, or one that no Whisper can have.
+        ConfigError: no architecture, or an invalid one.
     """
     from transformers import WhisperConfig
 
@@ -85,10 +85,10 @@ def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration
 
 
 def feature_extractor(model: ModelConfig) -> WhisperFeatureExtractor:
-    """The extractor for the window and the mel bins of an architecture.
+    """The feature extractor for the window and the mel bins of an architecture.
 
     Raises:
-        ConfigError: no architecture, or a window that is no whole number of seconds.
+        ConfigError: no architecture, or the window is not a whole number of seconds.
     """
     from transformers import WhisperConfig, WhisperFeatureExtractor
 
@@ -100,7 +100,7 @@ def feature_extractor(model: ModelConfig) -> WhisperFeatureExtractor:
 
 
 def build(architecture: Architecture) -> WhisperForConditionalGeneration:
-    """The architecture without weights, on the meta device: shapes and counts, no memory."""
+    """The model on the meta device: shapes and counts without memory."""
     from transformers import WhisperConfig
 
     return _on_meta(WhisperConfig(**_whisper_shape(architecture)))
@@ -115,7 +115,7 @@ def _on_meta(config: WhisperConfig) -> WhisperForConditionalGeneration:
 
 
 def _initialised(config: WhisperConfig, seed: int) -> WhisperForConditionalGeneration:
-    """Whisper's own initialisation, once: built on meta first, torch's default one never runs."""
+    """Build on the meta device first, so that only Whisper's initialisation runs and not torch's default."""
     import torch
 
     model = _on_meta(config).to_empty(device="cpu")
@@ -127,7 +127,7 @@ def _initialised(config: WhisperConfig, seed: int) -> WhisperForConditionalGener
 
 
 def _generation(config: WhisperConfig) -> GenerationConfig:
-    """A multilingual Whisper's, whose prompt has the usual four tokens, or that of one of English alone."""
+    """Generation settings of a multilingual Whisper, with its prompt of four tokens, or of an English-only one."""
     from transformers import GenerationConfig
 
     ids = _prompt_ids(config)
@@ -143,10 +143,10 @@ def _generation(config: WhisperConfig) -> GenerationConfig:
 
 
 def _prompt_ids(config: WhisperConfig) -> dict[str, Any]:
-    """Whisper's order: start, languages, translate, transcribe, start of LM, previous, no speech, no timestamps."""
+    """Prompt ids. The order: start, languages, translate, transcribe, start of LM, previous, no speech, no times."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-    if config.vocab_size == ENGLISH_VOCAB:  # 99 languages are named all the same
+    if config.vocab_size == ENGLISH_VOCAB:  # it has 99 language tokens as well
         return {"is_multilingual": False, "no_timestamps_token_id": config.decoder_start_token_id + 105}
     languages = 99 + config.vocab_size - MULTILINGUAL_VOCAB if config.vocab_size >= MULTILINGUAL_VOCAB else 1
     first = config.decoder_start_token_id + 1

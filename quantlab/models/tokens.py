@@ -1,8 +1,8 @@
 """Special tokens for decoding (prompt, end, suppressed), read from tokenizer and configuration.
 
-Older checkpoints, and many fine-tuned ones, have a generation_config.json without them or none at all; decoding would
-then begin without language, task and `<|notimestamps|>`, and hear something else. So what follows from the tokenizer is
-taken from there, whatever the file has; where the file says something else, the checkpoint is refused.
+Older checkpoints, and many fine-tuned ones, have no generation_config.json or one without special tokens. Decoding
+would then start without language, task and `<|notimestamps|>`, and give other text. So special tokens are read from the
+tokenizer, and a checkpoint whose generation_config.json contradicts it is refused.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ GENERATION = "generation_config.json"
 END, START, NO_TIMES = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
 TASKS = {"transcribe": "<|transcribe|>", "translate": "<|translate|>"}
 PREVIOUS = "<|startofprev|>"
-# OpenAI's names and transformers'; decoding never takes them
+# names used by OpenAI and transformers; always suppressed
 CONTROL = (START, *TASKS.values(), "<|startoflm|>", PREVIOUS, "<|nospeech|>", "<|nocaptions|>")
-NOTES = frozenset("♩♪♫♬♭♮♯")  # they begin with tokens that nothing else begins with
-LATEST_START = 50  # of 20 ms: OpenAI's second, where a checkpoint says nothing
+NOTES = frozenset("♩♪♫♬♭♮♯")  # their first tokens start nothing else
+LATEST_START = 50  # steps of 20 ms: OpenAI's default of one second
 LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
-# what shapes a greedy or beam search of transformers and of no other engine, and the values that change nothing
+# search settings that only transformers has → values without effect
 SEARCH: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty", "guidance_scale"), (1,)),
     **dict.fromkeys(("num_return_sequences", "num_beam_groups"), (1,)),
@@ -44,14 +44,14 @@ SEARCH: dict[str, tuple[object, ...]] = {
 
 
 class Times(NamedTuple):
-    """How many timestamps a vocabulary has after the token that stands for none, and how many a window takes."""
+    """The number of timestamps in a vocabulary (after `<|notimestamps|>`), and the number that a window needs."""
 
     found: int
     wanted: int
 
     @staticmethod
     def of(no_times: int, vocab_size: int, positions: int) -> Times:
-        """Of a checkpoint: its token, and two numbers of its config.json."""
+        """Derive both from the id of `<|notimestamps|>` and two numbers of config.json."""
         return Times(max(0, vocab_size - no_times - 1), positions + 1)
 
 
@@ -63,13 +63,13 @@ class Tokens:
     end: int
     no_times: int
     previous: int | None
-    languages: dict[str, int]  # by code; empty where the model knows English alone
-    tasks: dict[str, int]  # by name; empty with `languages`
-    control: tuple[int, ...]  # that there are of CONTROL
-    suppressed: tuple[int, ...] | None  # as the checkpoint says; null: it says nothing
+    languages: dict[str, int]  # by code; empty for an English-only model
+    tasks: dict[str, int]  # by name; empty if `languages` is
+    control: tuple[int, ...]  # the present tokens of CONTROL
+    suppressed: tuple[int, ...] | None  # as set by the checkpoint; None: not set
     suppressed_first: tuple[int, ...] | None
-    alignment_heads: tuple[tuple[int, int], ...] | None  # (layer, head): for times of words, which nothing here needs
-    latest_start: int  # of the first timestamp of a window, in steps of 20 ms
+    alignment_heads: tuple[tuple[int, int], ...] | None  # (layer, head) for word timestamps, which nothing here needs
+    latest_start: int  # largest first timestamp of a window, in steps of 20 ms
     times: Times
 
 
@@ -77,12 +77,12 @@ def check_language(known: Iterable[str], language: str, whose: str) -> None:
     """Refuse a language that a checkpoint does not know.
 
     Args:
-        known: by code; empty where it knows English alone.
-        language: of the corpus.
-        whose: the checkpoint's name.
+        known: language codes; empty for an English-only model.
+        language: language of the corpus.
+        whose: name of the checkpoint.
 
     Raises:
-        UnsupportedError: the languages that it knows.
+        UnsupportedError: the message lists the known languages.
     """
     codes = sorted(known) or ["en"]
     if language not in codes:
@@ -92,10 +92,10 @@ def check_language(known: Iterable[str], language: str, whose: str) -> None:
 
 
 def check_times(times: Times, whose: str) -> None:
-    """Refuse to go by timestamps that a checkpoint does not have; `whose` is its name.
+    """Refuse sequential decoding with a checkpoint that lacks timestamps; `whose` is its name.
 
     Raises:
-        UnsupportedError: there is not one for each place of its window.
+        UnsupportedError: there is not a timestamp for every position of its window.
     """
     if times.found < times.wanted:
         raise UnsupportedError(
@@ -105,11 +105,11 @@ def check_times(times: Times, whose: str) -> None:
 
 
 def read(folder: Path, config: Mapping[str, Any]) -> Tokens:
-    """The tokens of a folder's tokenizer, held against what its other files say of them.
+    """The special tokens of a folder's tokenizer, checked against its other files.
 
     Args:
-        folder: of a checkpoint.
-        config: its config.json.
+        folder: the checkpoint folder.
+        config: content of its config.json.
 
     Raises:
         CheckpointError: a token is missing, or two files contradict each other; the message names both.
@@ -122,14 +122,14 @@ def read(folder: Path, config: Mapping[str, Any]) -> Tokens:
         )
     languages = {found[1]: id for text, id in ids.items() if (found := LANGUAGE.fullmatch(text))}
     if ids[END] == END_OF_ENGLISH:
-        languages = {}  # OpenAI's models of English alone name the others all the same
+        languages = {}  # OpenAI's English-only models have the other language tokens as well
     tasks = {task: ids[text] for task, text in TASKS.items() if text in ids} if languages else {}
     if languages and "transcribe" not in tasks:
-        raise CheckpointError(f"{folder}: its tokenizer has languages and no {TASKS['transcribe']}")
+        raise CheckpointError(f"{folder}: its tokenizer has languages but no {TASKS['transcribe']}")
     if (largest := max(ids.values())) >= config["vocab_size"]:
         raise CheckpointError(
-            f"{folder}: its tokenizer has a token {largest}, config.json says vocab_size={config['vocab_size']}: they "
-            "are of two checkpoints"
+            f"{folder}: its tokenizer has a token {largest}, but config.json vocab_size={config['vocab_size']}: they "
+            "are from different checkpoints"
         )
     said = read_json(folder / GENERATION) if is_there(folder / GENERATION) else {}
     tokens = Tokens(
@@ -153,10 +153,10 @@ def read(folder: Path, config: Mapping[str, Any]) -> Tokens:
 
 
 def words(folder: Path) -> dict[int, str]:
-    """Token id → its text in the folder's tokenizer, a letter for each byte; nothing where there is none.
+    """Token id → text in the folder's tokenizer, one character per byte; empty if there is none.
 
     Raises:
-        CheckpointError: a file that is none of a tokenizer's.
+        CheckpointError: a file is not part of a tokenizer.
     """
     path = folder / "tokenizer.json"
     if path.is_file():
@@ -171,7 +171,7 @@ def words(folder: Path) -> dict[int, str]:
         vocabulary, more = read_json(path), folder / "added_tokens.json"
         pairs = list(read_json(more).items()) if more.is_file() else []
     if not isinstance(vocabulary, dict):
-        raise CheckpointError(f"{path} cannot be loaded: it is no tokenizer's, it has no vocabulary")
+        raise CheckpointError(f"{path} cannot be loaded: it is not a tokenizer, as it has no vocabulary")
     found: dict[int, str] = {}
     for text, id in [*vocabulary.items(), *pairs]:
         if not isinstance(text, str) or type(id) is not int or id < 0:
@@ -181,7 +181,7 @@ def words(folder: Path) -> dict[int, str]:
 
 
 def _suppressed(folder: Path, key: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """As transformers reads it: of the generation config, else of config.json."""
+    """A list of suppressed tokens as transformers reads it: from the generation config, else from config.json."""
     for name, found in ((GENERATION, said), ("config.json", config)):
         ids = found.get(key)
         if ids is None:
@@ -226,7 +226,7 @@ def _latest_start(folder: Path, said: Mapping[str, Any], config: Mapping[str, An
 
 
 def _problems(tokens: Tokens, said: Mapping[str, Any]) -> Iterator[str]:
-    """What a file says that does not follow from the tokenizer, or that only one engine could do."""
+    """Settings that contradict the tokenizer, or that only one engine supports."""
     expected = {
         "decoder_start_token_id": tokens.start,
         "eos_token_id": tokens.end,
@@ -238,7 +238,7 @@ def _problems(tokens: Tokens, said: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(found, list) and len(found) == 1:
             found = found[0]
         if found is not None and (type(found), found) != (type(value), value):
-            yield f"{key}={shortened(said[key])}, by its tokenizer it is {value}: correct it, or take it out"
+            yield f"{key}={shortened(said[key])}, but its tokenizer has {value}: correct or remove it"
     by_text = {f"<|{code}|>": id for code, id in tokens.languages.items()}
     for key, known in (("lang_to_id", by_text), ("task_to_id", tokens.tasks)):
         yield from _wrong_ids(key, said.get(key), known, bool(tokens.languages))
@@ -246,7 +246,7 @@ def _problems(tokens: Tokens, said: Mapping[str, Any]) -> Iterator[str]:
         yield f"suppress_tokens holds the end token {tokens.end}: no text would end"
     for key, neutral in SEARCH.items():
         if said.get(key) is not None and not (said[key] in neutral or said[key] in ([], {})):
-            yield f"{key}={shortened(said[key])}: not every engine decodes so; take it out to measure without it"
+            yield f"{key}={shortened(said[key])}: not every engine supports this; remove it to measure without it"
 
 
 def _wrong_ids(key: str, said: Any, known: Mapping[str, int], multilingual: bool) -> Iterator[str]:
@@ -258,24 +258,24 @@ def _wrong_ids(key: str, said: Any, known: Mapping[str, int], multilingual: bool
     for name, id in said.items():
         if known.get(name) != id or isinstance(id, bool):
             by = "there is no such token" if name not in known else f"it is {known[name]}"
-            yield f"{key} has {shortened(name)} at {shortened(id)}, by its tokenizer {by}: correct it, or take it out"
+            yield f"{key} has {shortened(name)} at {shortened(id)}, but by its tokenizer {by}: correct or remove it"
             return
 
 
 def generation_config(tokens: Tokens, tokenizer: WhisperTokenizer, positions: int) -> GenerationConfig:
-    """What `generate` of transformers takes, and what decoding is for every other engine; `positions` of the decoder.
+    """The settings of transformers' `generate`, which define decoding for all engines; `positions` of the decoder.
 
-    Lists of what never comes that the checkpoint does not have are made as OpenAI's are: marks that are not spoken and
-    control tokens; blank and end at the start.
+    Missing lists of suppressed tokens are built like OpenAI's: non-speech symbols and control tokens; blank and end
+    at the first position.
 
     Raises:
-        CheckpointError: transformers finds other tokens in the tokenizer's files.
+        CheckpointError: transformers reads other ids from the tokenizer's files.
     """
     from transformers import GenerationConfig
 
     for text, id in ((END, tokens.end), (START, tokens.start), (NO_TIMES, tokens.no_times)):
         if (found := tokenizer.convert_tokens_to_ids(text)) != id:
-            raise CheckpointError(f"{text} is token {found} of the loaded tokenizer, and {id} in its files")
+            raise CheckpointError(f"{text} is token {found} of the loaded tokenizer, but {id} in its files")
     suppressed, first = tokens.suppressed, tokens.suppressed_first
     known: dict[str, Any] = {}
     if tokens.languages:
@@ -302,7 +302,7 @@ def generation_config(tokens: Tokens, tokenizer: WhisperTokenizer, positions: in
 
 
 def _unspoken(tokenizer: WhisperTokenizer, tokens: Tokens) -> list[int]:
-    """Marks that are a token of their own, or begin with one that nothing else does, and control tokens.
+    """Non-speech symbols that are single tokens or start with a unique token, and control tokens.
 
     Source: openai/whisper, tokenizer.py, `non_speech_tokens`; decoding.py, `_get_suppress_tokens`.
     """
@@ -310,7 +310,7 @@ def _unspoken(tokenizer: WhisperTokenizer, tokens: Tokens) -> list[int]:
     found = set(tokens.control)
     for word in NEVER:
         ids = _ids(tokenizer, word)
-        whole = len(ids) == 1 and tokenizer.decode(ids) == word  # a small vocabulary leaves out what it cannot say
+        whole = len(ids) == 1 and tokenizer.decode(ids) == word  # a small vocabulary drops characters that it lacks
         if whole or (word.strip() in NOTES and ids and ids[:1] != blank):
             found.add(ids[0])
     return sorted(found)

@@ -1,1 +1,1 @@
-"""Quantization: a file per library, what each must offer, and the receipt that proves it."""
+"""Quantization: one module per library, their interface, and the receipt that verifies the result."""

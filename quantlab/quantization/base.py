@@ -1,6 +1,6 @@
-"""What the file of a library has to offer: it quantizes in torch, converts for another engine, or loads a file.
+"""Interfaces of quantizer modules: quantize in torch, convert for another engine, or load a quantized file.
 
-Another package adds its own through an entry point of the group `quantlab.quantizers`; its module has the same parts.
+Other packages add modules with the same interface through the entry point group `quantlab.quantizers`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Calibrate = Callable[["nn.Module"], None]
 
 
 class Quantizer(Protocol):
-    """What the file of a library has at its top level; an entry point names such a module.
+    """Module-level interface of a quantizer that works on the torch model.
 
-    Where it cannot work on a model in every type of FLOATS, it has a tuple DTYPES of those in which it can.
+    A module that does not support all dtypes in FLOATS defines a tuple DTYPES of those it supports.
     """
 
-    DISTRIBUTIONS: tuple[str, ...]  # installed packages whose versions can change a figure
+    DISTRIBUTIONS: tuple[str, ...]  # packages whose versions can change a figure
 
     def why_unsupported(self, quant: QuantConfig, device: str) -> str | None:
         """Why this combination cannot exist on `device` (cpu, cuda, mps), or None.
@@ -49,16 +49,16 @@ class Quantizer(Protocol):
         device: torch.device,
         calibrate: Calibrate,
     ) -> nn.Module:
-        """Quantize exactly the Linear modules `names`, in place or not; leave everything else as it is.
+        """Quantize exactly the Linear modules `names`, in place or not, and nothing else.
 
-        Whatever a library builds or compiles at first use happens here, so that no timed region contains it.
+        Anything that the library builds or compiles at first use must happen here, outside of timed regions.
 
         Args:
-            model: in fp32 or what else `runtime.dtype` says, on the CPU, in evaluation mode.
-            quant: what to do.
+            model: the model in `runtime.dtype`, on the CPU, in evaluation mode.
+            quant: the quantization settings.
             names: see `select`.
-            device: where the model ends up.
-            calibrate: runs the calibration data through a model; static schemes call it, exactly once.
+            device: target device of the model.
+            calibrate: runs the calibration data through a model; static schemes call it exactly once.
 
         Returns:
             The model on `device`, ready for `generate`.
@@ -68,25 +68,25 @@ class Quantizer(Protocol):
         """
 
     def is_quantized(self, module: nn.Module) -> bool:
-        """Whether a module holds quantized weights, told by what it is and stores."""
+        """Whether a module holds quantized weights, judged by its class and tensors."""
 
     def kernel(self, module: nn.Module) -> str | None:
-        """What multiplies in a quantized module, as far as the library tells."""
+        """The matmul kernel of a quantized module, as far as the library reports it."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A model in the hands of another engine, and what that engine holds."""
+    """A model converted for and loaded by another engine, with the tensors that the engine holds."""
 
     engine: Engine
     linears: dict[str, Held]  # by the Linear's name in transformers
-    others: tuple[Stored, ...]  # every other tensor
-    kernel: str  # what multiplies, as far as the engine tells
-    problems: tuple[str, ...] = ()  # what of its file the engine has not loaded
+    others: tuple[Stored, ...]  # all other tensors
+    kernel: str  # the matmul kernel, as far as the engine reports it
+    problems: tuple[str, ...] = ()  # differences between the file and the loaded model
 
 
 class Converter(Protocol):
-    """What the file of a library has that runs the model by an engine of its own, in place of `setup` and the like."""
+    """Module-level interface of a library that runs the model in its own engine."""
 
     DISTRIBUTIONS: tuple[str, ...]  # as in Quantizer
 
@@ -103,16 +103,16 @@ class Converter(Protocol):
         threads: int,
         keep: Path | None = None,
     ) -> Converted:
-        """Write the model in the engine's own format, load it there, and look at what was loaded.
+        """Write the model in the engine's format, load it, and inspect the result.
 
         Args:
-            model: in fp32, on the CPU, in evaluation mode; stays as it is.
-            quant: what to do.
-            names: the Linear modules that are to be stored in fewer bits, see `select`.
+            model: the model in fp32, on the CPU, in evaluation mode; it is not changed.
+            quant: the quantization settings.
+            names: the Linear modules to quantize, see `select`.
             device: where the engine runs.
             decoding: how it is to decode.
             threads: that it may use.
-            keep: the folder where what it wrote is to stay, beside the checkpoint's tokenizer; null: it is removed.
+            keep: folder for the written files, beside the checkpoint's tokenizer; None: they are removed.
 
         Raises:
             ConfigError: a module does not fit the scheme, or the engine has no way to do what `decoding` asks for.
@@ -121,7 +121,7 @@ class Converter(Protocol):
     def reload(
         self, folder: Path, quant: QuantConfig, device: torch.device, decoding: Decoding, threads: int
     ) -> Engine:
-        """Load what `convert` left in `keep`; the arguments are as they were then.
+        """Load the files that `convert` wrote to `keep`, with the same arguments.
 
         Raises:
             ConfigError: as in `convert`.
@@ -129,7 +129,7 @@ class Converter(Protocol):
 
 
 class Loader(Protocol):
-    """What the file of a library has that loads a file which is there already, and quantizes nothing: `as_shipped`."""
+    """Module-level interface of `as_shipped`, which loads an existing quantized file."""
 
     DISTRIBUTIONS: tuple[str, ...]  # as in Quantizer
 
@@ -145,12 +145,12 @@ class Loader(Protocol):
         decoding: Decoding,
         threads: int,
     ) -> Converted:
-        """Load a file by its own engine, and look at what was loaded.
+        """Load a file with its engine, and inspect the result.
 
         Args:
-            path: of the file or folder.
-            model: what it holds, dequantized to fp32.
-            quant: what its keys say of the file.
+            path: path of the file or folder.
+            model: its content dequantized to fp32.
+            quant: settings that describe the file.
             device: where the engine runs.
             decoding: how it is to decode.
             threads: that it may use.
@@ -165,13 +165,13 @@ AnyQuantizer = Quantizer | Converter | Loader
 
 
 def why_not_installed(module: str, distribution: str) -> str | None:
-    """Why a library cannot be used, found without importing it."""
+    """Why a library cannot be used, determined without importing it."""
     found = importlib.util.find_spec(module.partition(".")[0])
     return None if found else f"{distribution} is not installed: pip install {distribution}"
 
 
 def why_not_among(key: str, value: object, allowed: Iterable[object], library: str) -> str | None:
-    """Why a library cannot do `quant.<key>=<value>`; None where it can, or where the key is null."""
+    """Why a library does not support `quant.<key>=<value>`; None if it does, or if the value is None."""
     allowed = list(allowed)
     if value is None or value in allowed:
         return None

@@ -7,6 +7,6 @@ from torch import nn
 
 
 def compute_in(module: nn.Module, inside: torch.dtype, outside: torch.dtype) -> None:
-    """Cast what goes into a module, and what comes out, whenever it is called. Its weights are left alone."""
+    """Cast the inputs and outputs of a module at every call. Its weights are not changed."""
     module.register_forward_pre_hook(lambda _, inputs: tuple(item.to(inside) for item in inputs))
     module.register_forward_hook(lambda _, inputs, output: output.to(outside))

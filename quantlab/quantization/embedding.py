@@ -1,7 +1,7 @@
 """Token embedding that reads its rows from the quantized output projection.
 
-In Whisper the two are one matrix. Quantized (`quant.embedding=true`) they stay one: the projection multiplies by it,
-and the embedding turns only the rows of the tokens at hand back into floating-point numbers.
+In Whisper the two are one matrix, and stay one with `quant.embedding=true`: the projection multiplies by the quantized
+weight, and the embedding dequantizes only the rows of the current tokens.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ LookUp = Callable[[Any, torch.Tensor], torch.Tensor]
 
 @runtime_checkable
 class LooksUp(Protocol):
-    """The file of a library that can read single rows of a quantized Linear."""
+    """A quantizer module that can read single rows of a quantized Linear."""
 
     def look_up(self, head: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-        """Rows of the weight, (…, in_features), for ids (…), in the type that the Linear computes in."""
+        """Rows of the weight, (…, in_features), for ids (…), in the Linear's compute dtype."""
 
 
 class SharedEmbedding(nn.Module):
-    """An embedding that holds nothing itself."""
+    """An embedding without weights, which reads rows of the output projection."""
 
     def __init__(self, model: nn.Module, look_up: LookUp) -> None:
         super().__init__()
-        self._inside = (model,)  # not a submodule: the model is what this is a part of
+        self._inside = (model,)  # in a tuple, as the model must not become a submodule of its own part
         self._look_up = look_up
 
     @property
     def head(self) -> nn.Module:
-        """The output projection, whichever module is in its place now."""
+        """The current output projection."""
         return self._inside[0].get_submodule(HEAD)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -45,5 +45,5 @@ class SharedEmbedding(nn.Module):
 
 
 def share(model: nn.Module, quantizer: LooksUp) -> None:
-    """Put the quantized projection's rows in the place of the embedding, in place."""
+    """Replace the model's embedding by one that reads the quantized projection, in place."""
     replace(model, EMBEDDING, SharedEmbedding(model, quantizer.look_up))

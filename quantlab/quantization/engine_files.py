@@ -1,4 +1,4 @@
-"""Files of other engines: a folder for a converted model, and errors of unreadable ones."""
+"""Files of other engines: folder of a converted model, errors of unreadable files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from quantlab.util.errors import CheckpointError, shortened
 
 @contextlib.contextmanager
 def folder_for(keep: Path | None) -> Iterator[Path]:
-    """Where a converter writes: the folder to keep, or one that is gone after the block."""
+    """The folder for a converter's output: `keep`, or a temporary one."""
     with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 @contextlib.contextmanager
 def readable(path: Path, whose: str) -> Iterator[None]:
-    """Whatever is wrong with a file while its headers are read, the message names it, in one line.
+    """Within the block, errors in reading a file become one-line messages that name it.
 
     Raises:
-        CheckpointError: what.
+        CheckpointError: the file cannot be read.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Quantized PyTorch models as plain tensors for safetensors, and back.
 
-Every tensor keeps its type and its bits: packed integers, scales, zero points, codebooks. What torch itself packs
-(dynamic int8) is unpacked into integers, scales and zero points, and packed again.
+Every tensor keeps its dtype and bits: packed integers, scales, zero points, codebooks. torch's packed objects (dynamic
+int8) are unpacked into integers, scales and zero points, and packed again on loading.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ from torch import nn
 
 from quantlab.quantization.tensors import Leaf, leaves, unpacked
 
-Trait = bool | int | float | str  # what a module holds besides tensors
+Trait = bool | int | float | str  # non-tensor state of a module
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @runtime_checkable
 class Remembers(Protocol):
-    """The file of a library whose modules hold more than their tensors tell."""
+    """A quantizer whose modules have state besides tensors."""
 
     def traits(self, module: nn.Module) -> dict[str, Trait]:
-        """What calibration has decided of a module."""
+        """The non-tensor state of a module, set by calibration."""
 
     def adopt(self, module: nn.Module, traits: Mapping[str, Trait]) -> None:
-        """Decide the same of a module that `setup` has just made.
+        """Restore this state in a module created by `setup`.
 
         Raises:
-            ExportError: these are no traits of this library.
+            ExportError: the traits are not those of this library.
         """
 
 
 @dataclass(frozen=True)
 class Portable:
-    """A quantized model as it was before it first ran: bitsandbytes repacks its 4-bit weights then, on some CPUs."""
+    """A quantized model before its first run, since bitsandbytes then repacks 4-bit weights on some CPUs."""
 
-    modules: tuple[str, ...]  # that are quantized
-    dtype: Dtype  # of the rest
-    leaves: dict[str, Leaf] = field(repr=False)  # the model's own memory, not copies
+    modules: tuple[str, ...]  # quantized modules
+    dtype: Dtype  # dtype of the rest
+    leaves: dict[str, Leaf] = field(repr=False)  # the model's memory, not copies
     traits: dict[str, dict[str, Trait]]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """By name, on the CPU, each with memory of its own or the model's."""
+        """Tensors by name, on the CPU; they may share the model's memory but not each other's."""
         return {name: tensor.detach().cpu().contiguous() for name, tensor in plain(self.leaves).items()}
 
 
 def portable(model: Any, names: tuple[str, ...], quantizer: object) -> Portable:
-    """Hold on to what a model consists of.
+    """Keep references to all tensors of a model.
 
     Args:
-        model: quantized, not run yet.
-        names: its modules that are.
-        quantizer: what quantized it.
+        model: the quantized model, not run yet.
+        names: its quantized modules.
+        quantizer: the quantizer used.
     """
     found: dict[str, dict[str, Trait]] = {}
     if isinstance(quantizer, Remembers):
@@ -68,12 +68,12 @@ def portable(model: Any, names: tuple[str, ...], quantizer: object) -> Portable:
 
 
 def _held(leaf: Leaf) -> Leaf:
-    """The same memory under an object of our own: the library may give its parameter another."""
+    """The same memory in a new tensor object, as the library may replace the data of its parameter."""
     return leaf.data.as_subclass(torch.Tensor) if isinstance(leaf, torch.Tensor) else leaf
 
 
 def plain(found: Mapping[str, Leaf]) -> dict[str, torch.Tensor]:
-    """Leaves as tensors: what torch has packed as integers, scales and zero points."""
+    """Leaves as plain tensors; torch's packed objects become integers, scales and zero points."""
     tensors: dict[str, torch.Tensor] = {}
     for name, leaf in found.items():
         if isinstance(leaf, torch.Tensor):
@@ -85,17 +85,17 @@ def plain(found: Mapping[str, Leaf]) -> dict[str, torch.Tensor]:
 
 
 def layout(tensor: torch.Tensor) -> str:
-    """Type and shape, as the manifest has them."""
+    """Dtype and shape, as written in the manifest."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def fill(model: nn.Module, values: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Give a model these tensors, in place: memory that there is gets them, parameters on meta become them.
+    """Load tensors into a model in place: existing memory is overwritten, meta parameters are replaced.
 
     Args:
-        model: built as `values` asks for, see `skeleton`.
+        model: a model with matching structure, see `skeleton`.
         values: a tensor for each of `plain(leaves(model))`, of its shape.
-        device: where parameters go that are on meta.
+        device: device of parameters that are on meta.
     """
     for name, leaf in leaves(model).items():
         if not isinstance(leaf, torch.Tensor):
@@ -104,13 +104,13 @@ def fill(model: nn.Module, values: Mapping[str, torch.Tensor], device: torch.dev
         elif leaf.is_meta:
             _replace(model, leaf, nn.Parameter(values[name].to(device), requires_grad=False))
         else:
-            # HQQ makes tensors that can be written to in this mode alone
+            # HQQ creates inference tensors, which can only be written in this mode
             with torch.inference_mode() if leaf.is_inference() else torch.no_grad():
                 leaf.copy_(values[name])
 
 
 def _packed(name: str, values: Mapping[str, torch.Tensor]) -> torch.ScriptObject:
-    """Parameters as `torch.ao.nn.quantized.dynamic.Linear` has them."""
+    """Packed parameters of `torch.ao.nn.quantized.dynamic.Linear`."""
     weight, scale, zero = (values[f"{name}.{key}"] for key in ("weight", "scale", "zero_point"))
     if scale.ndim:
         quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero, 0)
@@ -120,7 +120,7 @@ def _packed(name: str, values: Mapping[str, torch.Tensor]) -> torch.ScriptObject
 
 
 def _replace(model: nn.Module, old: torch.Tensor, new: nn.Parameter) -> None:
-    """In every module that has it: a tied parameter stays tied."""
+    """Replace a parameter in every module that has it, so that tied parameters stay tied."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is old:

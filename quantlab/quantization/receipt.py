@@ -1,4 +1,4 @@
-"""Receipt: evidence that quantization happened, read off the model before and after."""
+"""Receipt: evidence of quantization, read from the model before and after."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Snapshot:
     linears: dict[str, Held]
     others: dict[str, Held]
     baseline_bytes: int  # with every floating-point tensor in fp32
-    params: int  # tied ones once
+    params: int  # tied parameters counted once
 
     def with_others(self, names: Iterable[str]) -> Snapshot:
-        """The same, with some of the other modules among those that can be quantized."""
+        """A snapshot that also treats these other modules as quantizable."""
         moved = {name: self.others[name] for name in names if name in self.others}
         others = {name: held for name, held in self.others.items() if name not in moved}
         return replace(self, linears=self.linears | moved, others=others)
 
 
 def snapshot(model: nn.Module) -> Snapshot:
-    """Look at a model before it is quantized."""
+    """Take a snapshot of a model before quantization."""
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     modules = dict(model.named_modules())
     return Snapshot(
@@ -57,20 +57,20 @@ def read(
     quantizer: Quantizer,
     dtype: Dtype = "float32",
 ) -> Receipt:
-    """Look at a model after quantization.
+    """Compare a model after quantization with its snapshot.
 
     Args:
-        before: the same model, before.
-        model: after quantization.
-        names: modules that should have changed.
-        skipped: modules that should not, with why.
-        quantizer: what quantized it.
-        dtype: of all floating-point numbers outside of `names`. What a quantized module holds beside its weight
-            (scales, biases) is its library's matter, and listed.
+        before: snapshot of the same model.
+        model: the model after quantization.
+        names: modules that should be quantized.
+        skipped: modules that should not, with the reason.
+        quantizer: the quantizer used.
+        dtype: dtype of all floating-point tensors outside of `names`. Other tensors of a quantized module (scales,
+            biases) are up to its library, and listed.
 
     Returns:
-        `verified` is false, and `problems` names every module, if one of `names` holds what it held before,
-        is not quantized or did not shrink, or if any other module of the model changed or is not in `dtype`.
+        A receipt with `verified` false and all modules named in `problems`, if one of `names` is unchanged, not
+        quantized or not smaller, or if any other module changed or is not in `dtype`.
     """
     modules = dict(model.named_modules())
     shared = {name for name, module in modules.items() if isinstance(module, SharedEmbedding)}
@@ -111,7 +111,7 @@ def _receipt(
 
 
 def read_converted(before: Snapshot, converted: Converted, names: Iterable[str], skipped: dict[str, str]) -> Receipt:
-    """Look at a model that another engine holds; as `read`, but that the rest of the model is not compared."""
+    """Like `read`, for a model in another engine; the rest of the model is not compared."""
     wanted = frozenset(names)
     receipts, problems = [], list(converted.problems)
     for name, was in before.linears.items():
@@ -140,7 +140,7 @@ def read_converted(before: Snapshot, converted: Converted, names: Iterable[str],
 
 
 def smaller(before: Snapshot, converted: Converted) -> list[str]:
-    """The Linear modules that an engine holds in fewer bytes than fp32 takes."""
+    """The Linear modules that an engine holds in fewer bytes than in fp32."""
     held = converted.linears
     return [name for name, was in before.linears.items() if name in held and held[name].bytes < was.bytes]
 
@@ -151,7 +151,7 @@ def size_bytes(model: nn.Module) -> int:
 
 
 def _held(module: nn.Module) -> Held:
-    """What a module computes with: of the embedding what the output projection holds, which it reads."""
+    """The tensors of a module; a shared embedding has those of the output projection that it reads."""
     return (
         replace(held_below(module.head), class_name="SharedEmbedding")
         if isinstance(module, SharedEmbedding)
@@ -218,7 +218,7 @@ def _changed_others(before: dict[str, Held], after: dict[str, Held]) -> Iterator
 
 
 def _in_another_type(before: dict[str, Held], unquantized: dict[str, Held], dtype: Dtype) -> Iterator[str]:
-    """Of modules that are what they were; of others it is said that they changed."""
+    """Problems of unchanged modules in another dtype; changed modules are reported elsewhere."""
     for name, held in unquantized.items():
         if name not in before or held.differs(before[name]):
             continue
@@ -228,7 +228,7 @@ def _in_another_type(before: dict[str, Held], unquantized: dict[str, Held], dtyp
 
 
 def _others(model: nn.Module, linears: Iterable[str]) -> dict[str, Held]:
-    """Every module that is no Linear and not inside what replaced one."""
+    """All modules that are neither a Linear nor inside the replacement of one."""
     roots = set(linears)
     return {
         name: Held(type(module).__name__, tuple(own_tensors(module)))

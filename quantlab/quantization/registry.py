@@ -1,6 +1,6 @@
-"""Registry of quantizers: one file of `backends` per library, and entry points of other packages.
+"""Registry of quantizers: modules of `backends`, and entry points of other packages.
 
-Nothing here imports torch or a quantization library: the process that plans a grid asks `why_unsupported` about
+Nothing here imports torch or a quantization library, since the process that plans a grid calls `why_unsupported` for
 every cell.
 """
 
@@ -26,10 +26,10 @@ ENTRY_POINT_GROUP = "quantlab.quantizers"
 
 
 def get(library: str) -> AnyQuantizer:
-    """The quantizer of a library: a file of this package, else an entry point of group `quantlab.quantizers`.
+    """The quantizer of a library: a module of `backends`, else an entry point of group `quantlab.quantizers`.
 
     Raises:
-        ConfigError: there is none of this name, or it lacks a part of `Quantizer` or `Converter`.
+        ConfigError: there is no such quantizer, or it lacks a part of `Quantizer` or `Converter`.
     """
     shipped = [item.name for item in pkgutil.iter_modules(backends.__path__)]
     if library in shipped:
@@ -48,45 +48,45 @@ def get(library: str) -> AnyQuantizer:
 
 
 def added(library: str) -> EntryPoint | None:
-    """Where another package's quantizer is; None for a file of this package, and where there is none."""
+    """The entry point of a third-party quantizer; None for quantlab's own, or if there is none."""
     shipped = any(item.name == library for item in pkgutil.iter_modules(backends.__path__))
     return None if shipped else _added(tuple(sys.path)).get(library)
 
 
 @functools.lru_cache(maxsize=1)
 def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """Of other packages. Looking through all that are installed on `path` takes 20 ms, and a grid asks often."""
+    """Quantizers of other packages, cached: searching all packages installed on `path` takes 20 ms."""
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def converts(quantizer: AnyQuantizer) -> TypeIs[Converter]:
-    """Whether the library writes the model for an engine of its own."""
+    """Whether the library converts the model for its own engine."""
     return hasattr(quantizer, "convert")
 
 
 def loads(quantizer: AnyQuantizer) -> TypeIs[Loader]:
-    """Whether it only loads a file that is there already."""
+    """Whether it only loads an existing file."""
     return hasattr(quantizer, "load") and not converts(quantizer)
 
 
 def has_own_engine(quantizer: AnyQuantizer) -> bool:
-    """Whether the model is not run by torch."""
+    """Whether the model runs outside of torch."""
     return converts(quantizer) or loads(quantizer)
 
 
 def dtypes(quantizer: AnyQuantizer) -> tuple[Dtype, ...]:
-    """What `runtime.dtype` may be; an engine of its own is given fp32, and stores what it will."""
+    """Allowed values of `runtime.dtype`; other engines get fp32 and choose their own."""
     return ("float32",) if has_own_engine(quantizer) else getattr(quantizer, "DTYPES", FLOATS)
 
 
 def distributions(library: str) -> tuple[str, ...]:
-    """Packages whose versions can change what this library does."""
+    """Packages whose versions can change the results of this library."""
     return get(library).DISTRIBUTIONS
 
 
 def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:
-    """Why the token embedding cannot be quantized as asked; None where it can, or nobody asked."""
+    """Why the token embedding cannot be quantized; None if it can, or is not requested."""
     if not quant.embedding or hasattr(quantizer, "look_up"):
         return None
-    why = getattr(quantizer, "NO_EMBEDDING", f"{quant.library} reads no single rows of what it has packed")
+    why = getattr(quantizer, "NO_EMBEDDING", f"{quant.library} cannot read single rows of a packed weight")
     return f"quant.embedding=true: {why}; set quant.embedding=false"

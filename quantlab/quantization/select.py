@@ -13,14 +13,14 @@ from quantlab.util.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-HEAD = "proj_out"  # Whisper's output projection; belongs to the decoder, its weight is tied to the embedding
+HEAD = "proj_out"  # Whisper's output projection, part of the decoder; its weight is tied to the embedding
 
 
 def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The Linear modules to quantize, and the others with the key that leaves them alone.
+    """The Linear modules to quantize, and the skipped ones with the key that excludes them.
 
     Raises:
-        ConfigError: a glob of `quant.skip` matches nothing, or nothing is left to quantize.
+        ConfigError: a glob in `quant.skip` matches nothing, or no module is left to quantize.
     """
     from torch import nn
 
@@ -29,7 +29,7 @@ def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[
     reasons = {name: _why_skipped(name, quant) for name in linears}
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     if quant.embedding and skipped.get(HEAD, "quant.head=false") != "quant.head=false":
-        raise ConfigError(f"quant.embedding=true quantizes {HEAD} too, {skipped[HEAD]} leaves it alone: choose one")
+        raise ConfigError(f"quant.embedding=true quantizes {HEAD} too, but {skipped[HEAD]} excludes it: choose one")
     if quant.embedding:
         skipped.pop(HEAD, None)
     names = tuple(name for name in linears if name not in skipped)
@@ -57,14 +57,14 @@ def _why_skipped(name: str, quant: QuantConfig) -> str | None:
 
 
 def _part_of(name: str) -> str:
-    """`encoder` or `decoder`; cross attention (`encoder_attn`) belongs to the decoder, as the head does."""
+    """`encoder` or `decoder`; cross attention (`encoder_attn`) and the head belong to the decoder."""
     return "encoder" if "encoder" in name.split(".") else "decoder"
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place called `name`, in the mode (training or not) of what was there.
+    """Replace the module `name` by `module`, keeping the mode (training or evaluation).
 
-    A module starts out in training mode, in which bitsandbytes takes another, slower path.
+    New modules start in training mode, in which bitsandbytes takes a slower path.
     """
     parent, _, child = name.rpartition(".")
     module.train(model.get_submodule(name).training)

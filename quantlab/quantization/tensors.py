@@ -1,8 +1,8 @@
 """Tensors that a module holds, with dtype, bytes and address.
 
-Sizes follow one rule: bytes of all unique tensors that a model holds, wherever its modules keep them
-(parameters, buffers, plain attributes, dictionaries, inner tensors of tensor subclasses, packed objects of
-torch), each address once. Python numbers and code do not count.
+Size means the bytes of all unique tensors of a model, wherever its modules keep them (parameters, buffers, plain
+attributes, dictionaries, inner tensors of tensor subclasses, torch's packed objects), each address once. Python
+numbers and code do not count.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import torch
 from torch import nn
 
 FP32_BYTES = torch.float32.itemsize
-LIBRARY_OBJECTS = ("torch", "transformers")  # hooks, configurations: nothing that a model computes with
+LIBRARY_OBJECTS = ("torch", "transformers")  # hooks, configurations: no tensors to compute with
 
-Leaf = torch.Tensor | torch.ScriptObject  # a plain tensor, or parameters that torch has packed
+Leaf = torch.Tensor | torch.ScriptObject  # a plain tensor, or torch's packed parameters
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor that a module holds; says nothing of its values and keeps nothing alive."""
+    """Description of a tensor in a module, without its values or a reference to it."""
 
-    name: str  # below the module, e.g. `weight._scale`
+    name: str  # relative to the module, e.g. `weight._scale`
     dtype: str
     bytes: int
     address: Hashable  # equal for tensors that share memory
 
     @property
     def is_floating_point(self) -> bool:
-        """Whether it holds floating-point numbers, of whatever width."""
+        """Whether it holds floating-point numbers of any width."""
         return self.dtype.startswith(("float", "bfloat"))
 
     @property
     def looks(self) -> tuple[str, str, int]:
-        """What a change shows in; the address does not count, as moving a model changes it."""
+        """The key for detecting changes, without the address, which changes when a model is moved."""
         return self.name, self.dtype, self.bytes
 
 
 @dataclass(frozen=True)
 class Held:
-    """A module and what it holds itself; of a Linear, with everything below it."""
+    """A module with its own tensors; for a Linear, including all submodules."""
 
     class_name: str
     tensors: tuple[Stored, ...]
@@ -53,7 +53,7 @@ class Held:
         return sum(_unique(self.tensors).values())
 
     def differs(self, other: Held) -> bool:
-        """Whether class, names, dtypes or sizes are others."""
+        """Whether class, names, dtypes or sizes differ."""
         return self.class_name != other.class_name or self._looks() != other._looks()
 
     def _looks(self) -> list[tuple[str, str, int]]:
@@ -88,7 +88,7 @@ def sum_by_dtype(tensors: Sequence[Stored]) -> dict[str, int]:
 
 
 def _unique(tensors: Iterable[Stored]) -> dict[Hashable, int]:
-    """Address → bytes; of views that start at one address, the longest."""
+    """Address → bytes; of views with the same start, the longest."""
     sizes: dict[Hashable, int] = {}
     for item in tensors:
         sizes[item.address] = max(item.bytes, sizes.get(item.address, 0))
@@ -97,7 +97,7 @@ def _unique(tensors: Iterable[Stored]) -> dict[Hashable, int]:
 
 def bytes_in_fp32(model: nn.Module) -> int:
     """Bytes of a model with every floating-point tensor in fp32."""
-    tensors = [*model.parameters(), *model.buffers()]  # both leave out what is tied
+    tensors = [*model.parameters(), *model.buffers()]  # both list tied tensors once
     return sum(item.numel() * FP32_BYTES if item.is_floating_point() else item.nbytes for item in tensors)
 
 
@@ -111,9 +111,9 @@ def own_tensors(module: nn.Module, prefix: str = "") -> Iterator[Stored]:
 
 
 def leaves(model: nn.Module) -> dict[str, Leaf]:
-    """Everything that a model computes with, under its dotted path, the same memory once.
+    """All tensors of a model by dotted path, the same memory once.
 
-    Of what modules share only parameters are told once, under the first name: those are tied.
+    Of shared tensors only parameters are listed once, under the first name, as they are tied.
     """
     found: dict[str, Leaf] = {}
     tied: set[int] = set()
@@ -141,7 +141,7 @@ def own_leaves(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Leaf]
 
 
 def _inside(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Leaf]]:
-    """Tensors that can be reached from a value; never through a module, which would lead anywhere."""
+    """Tensors reachable from a value, but not through a module, which could lead anywhere."""
     if id(value) in seen or isinstance(value, (nn.Module, type, str, bytes)) or callable(value):
         return
     seen.add(id(value))
@@ -161,7 +161,7 @@ def _inside(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Leaf]]
 
 
 def _tensor(tensor: torch.Tensor, name: str, seen: set[int]) -> Iterator[tuple[str, Leaf]]:
-    """A plain tensor with what hangs on it (bitsandbytes), or the inner tensors of a wrapper (quanto)."""
+    """A plain tensor with its attributes (bitsandbytes), or the inner tensors of a wrapper (quanto)."""
     if hasattr(tensor, "__tensor_flatten__"):
         inner, _ = tensor.__tensor_flatten__()
         for key in inner:
@@ -173,22 +173,22 @@ def _tensor(tensor: torch.Tensor, name: str, seen: set[int]) -> Iterator[tuple[s
 
 
 def _address(tensor: torch.Tensor) -> Hashable:
-    """Where the first element lies; the object itself where there is no memory (meta tensors, empty ones)."""
+    """The address of the first element; the object itself if it has no memory (meta or empty tensors)."""
     pointer = 0 if tensor.is_meta else tensor.data_ptr()
     return (str(tensor.device), pointer) if pointer else id(tensor)
 
 
 def _packed(value: torch.ScriptObject, name: str) -> Iterator[Stored]:
-    """What torch's packed parameters hold, as tensors of their own."""
+    """The content of torch's packed parameters as tensors."""
     for key, tensor in unpacked(value).items():
         yield Stored(f"{name}.{key}", _dtype(tensor), tensor.numel() * tensor.itemsize, (id(value), key))
 
 
 def unpacked(value: torch.ScriptObject) -> dict[str, torch.Tensor]:
-    """Weight, bias, scales and zero points of torch's packed parameters; of any other object nothing.
+    """Weight, bias, scales and zero points of torch's packed parameters; empty for other objects.
 
-    Unpacking copies, so a tensor counts as the object's own; what an engine adds for itself (FBGEMM's column
-    offsets) stays out of sight.
+    Unpacking copies, so each tensor counts as the object's own; an engine's additions (FBGEMM's column offsets) are
+    not visible.
     """
     if not value._has_method("unpack"):  # type: ignore[attr-defined]
         return {}

@@ -1,1 +1,1 @@
-"""A recogniser as a configuration asks for, assembled, and the fingerprints of what it reads."""
+"""Assembly of a model from a configuration, and fingerprints of its inputs."""

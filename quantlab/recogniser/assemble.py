@@ -1,4 +1,4 @@
-"""Assembly of a recogniser: load, features, quantize, calibrate, verify."""
+"""Assembly of a model: load, features, quantize, calibrate, verify."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class NotQuantizedError(RuntimeError):
-    """The library left modules alone that it was told to quantize; the receipt names them."""
+    """The library did not quantize all requested modules; the receipt names them."""
 
     def __init__(self, evidence: Receipt) -> None:
         super().__init__("not quantized as asked: " + "; ".join(evidence.problems))
@@ -41,7 +41,7 @@ class NotQuantizedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Speech:
-    """The features a cell works on."""
+    """The features of a cell: for scoring and for calibration."""
 
     measured: Features
     calibration: Features
@@ -50,19 +50,19 @@ class Speech:
 
 @dataclass(frozen=True)
 class Assembled:
-    """A recogniser as its configuration asks for, proven by its receipt, and what it is measured on."""
+    """A quantized model that its receipt has verified, and the features to measure it on."""
 
     decoder: Engine
-    tokenizer: WhisperTokenizer | None  # null where weights are random
+    tokenizer: WhisperTokenizer | None  # None for random weights
     corpus: Corpus
     speech: Speech
     receipt: Receipt
-    portable: Portable | None  # the model's tensors, where they are to be kept and no other engine has them
+    portable: Portable | None  # the model's tensors for export, unless another engine holds them
 
 
 @contextlib.contextmanager
 def prepared(config: RunConfig) -> Iterator[torch.device]:
-    """Seeds, cores and threads of this process, for the length of the block.
+    """Set seeds, cores and threads of this process within the block.
 
     Args:
         config: resolved, see `identity.resolve`.
@@ -79,18 +79,18 @@ def prepared(config: RunConfig) -> Iterator[torch.device]:
 def assemble(
     config: RunConfig, device: torch.device, clocks: Clocks, keep: Path | None = None, corpus: Corpus | None = None
 ) -> Assembled:
-    """Load a checkpoint, quantize it and prove it; each stage is timed by `clocks`.
+    """Load a checkpoint, quantize it and verify the receipt; `clocks` times each stage.
 
     Args:
         config: resolved, see `identity.resolve`.
-        device: where the model goes.
-        clocks: of the stages.
-        keep: a folder that gets all of the model but its tensors, to be exported; null where it is not.
-        corpus: as it was listed; None: it is listed now.
+        device: target device.
+        clocks: clocks of the stages.
+        keep: folder for all files of an export except the tensors; None: no export.
+        corpus: the listed corpus; None: list it now.
 
     Raises:
-        NotQuantizedError: the model is not what the configuration asked for.
-        Unavailable: the checkpoint or the corpus is neither here nor on a hub that can be reached.
+        NotQuantizedError: the model is not quantized as configured.
+        Unavailable: the checkpoint or corpus is neither on this machine nor on a reachable hub.
         ConfigError: a name in the configuration does not exist in the model or the corpus.
     """
     with clocks.stage("load"):
@@ -109,7 +109,7 @@ def assemble(
 
 
 def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
-    """Features of the corpus, and which utterances calibrate; `disjoint` keeps those out of every cell's score."""
+    """Features of the corpus and of calibration; `disjoint` excludes calibration utterances from every score."""
     everything = features(corpus, checkpoint.feature_extractor)
     chosen = calibration_ids(everything, config.calibration, config.seed)
     disjoint = config.calibration.source == "disjoint"
@@ -120,7 +120,7 @@ def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) ->
 def _quantize(
     config: RunConfig, model: Any, device: torch.device, speech: Speech, clocks: Clocks, keep: Path | None
 ) -> tuple[Engine, Receipt, Portable | None]:
-    """Quantize in place or not, and read the receipt off what came out; calibration is timed apart."""
+    """Quantize, in place or not, and read the receipt from the result; calibration is timed separately."""
     how = decoding(model, config)
 
     def calibrate(half_quantized: Any) -> None:
@@ -142,14 +142,14 @@ def _quantize(
     if config.quant.embedding:
         assert isinstance(quantizer, embedding.LooksUp)  # see plan
         embedding.share(model, quantizer)
-    # before compiling, which wraps what it looks at
+    # before compiling, which wraps the modules
     evidence = receipt.read(before, model, names, skipped, quantizer, config.runtime.dtype)
     kept = None if keep is None else portable(model, names, quantizer)
     return torch_engine(model, device, config, speech.measured, clocks), evidence, kept
 
 
 def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Features, clocks: Clocks) -> Engine:
-    """What decodes a model of transformers, as the runtime asks; compilation is timed apart."""
+    """The engine of a transformers model for the configured runtime; compilation is timed separately."""
     how = decoding(model, config)
     if config.runtime.name == "eager":
         return Eager(model, device, how)
@@ -159,7 +159,7 @@ def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Fe
 
 
 def warm_up(decoder: Engine, speech: Features, batches: int, clocks: Clocks) -> None:
-    """Decode untimed; the first batch that the model ever sees is a figure of its own, the rest makes it warm."""
+    """Decode warm-up batches; only the very first batch is timed, as a figure of its own."""
     with clocks.stage("warm up"):
         if batches:
             with clocks.stage("first inference"):
@@ -168,7 +168,7 @@ def warm_up(decoder: Engine, speech: Features, batches: int, clocks: Clocks) -> 
 
 
 def run_through(decoder: Engine, speech: Features, most: int | None = None, skip: int = 0) -> None:
-    """Decode untimed, `most` batches or all, after leaving out `skip`."""
+    """Decode without timing: all batches or at most `most`, after skipping `skip`."""
     batches = (batch for split in speech.splits.values() for batch in split.batches(decoder.decoding.batch_size))
     for batch in itertools.islice(batches, skip, None if most is None else skip + most):
         decoder.generate(batch)

@@ -18,23 +18,23 @@ from quantlab.util.machine import Site, here, versions
 
 @dataclass(frozen=True)
 class Identity:
-    """What a cell is, found out once: a grid hands it to the process that measures the cell."""
+    """Fingerprints and versions of a cell, computed once and passed to the process that measures it."""
 
     id: str
     fingerprints: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict)  # see `library_versions`
-    corpus: Corpus | None = field(default=None, repr=False)  # None: it is to be listed where it is decoded
+    corpus: Corpus | None = field(default=None, repr=False)  # None: listed in the measuring process
 
 
 def identify(config: RunConfig) -> Identity:
-    """The identity of a cell that no grid has planned.
+    """Compute the identity of a cell outside a grid.
 
     Args:
         config: resolved, see `resolve`.
 
     Raises:
-        ConfigError: a path is no checkpoint or no corpus.
-        Unavailable: the corpus is neither here nor on a hub that can be reached.
+        ConfigError: a path is not a checkpoint or not a corpus.
+        Unavailable: the corpus is neither on this machine nor on a reachable hub.
     """
     corpus = open_corpus(config.dataset)
     marks, versions = fingerprints(config, corpus.fingerprint), library_versions(config)
@@ -42,19 +42,19 @@ def identify(config: RunConfig) -> Identity:
 
 
 def check_unchanged(config: RunConfig, known: Identity, corpus: Corpus) -> None:
-    """Refuse a cell that is no longer the one that was identified: what was hashed must be what is measured.
+    """Refuse a cell whose files changed since it was identified, so that the hashed files are the measured ones.
 
-    A file is hashed again where the file system tells that it has changed, see `files.Digests`. Audio is not looked at:
-    features are kept under the hash of what they were made of, and are not made of a file that has changed since it was
-    listed, see `mel`; nor are those files of a hub, whose commit stands for them.
+    Files are hashed again if their metadata changed, see `files.Digests`. Audio is not checked here: features are
+    cached under the hash of their sources, and refuse files that changed after listing, see `mel`. Hub files are
+    identified by their commit.
 
     Args:
-        config: as it was identified.
-        known: see `identify`.
-        corpus: what is decoded: that of `known`, or one that was listed again.
+        config: the identified configuration.
+        known: its identity, see `identify`.
+        corpus: the corpus to decode: that of `known`, or listed again.
 
     Raises:
-        ConfigError: what has changed.
+        ConfigError: the message says what has changed.
     """
     now = Identity(known.id, fingerprints(config, corpus.fingerprint_now(), checked=True), library_versions(config))
     if told := differences(known, now, "when it was planned", "now"):
@@ -62,7 +62,7 @@ def check_unchanged(config: RunConfig, known: Identity, corpus: Corpus) -> None:
 
 
 class Marked(Protocol):
-    """What has fingerprints and versions."""
+    """An object with fingerprints and versions."""
 
     @property
     def fingerprints(self) -> Mapping[str, str]: ...
@@ -72,7 +72,7 @@ class Marked(Protocol):
 
 
 def differences(was: Marked, now: Marked, then: str, here: str) -> list[str]:
-    """Why a cell is another one, each difference in words; `then` and `here` say when or where each is of."""
+    """The differences between two identities, in words; `then` and `here` label the two."""
     return [
         f"{what} {name}: {before.get(name)} {then}, {after.get(name)} {here}"
         for what, before, after in (
@@ -85,7 +85,7 @@ def differences(was: Marked, now: Marked, then: str, here: str) -> list[str]:
 
 
 def resolve(config: RunConfig, site: Site | None = None) -> RunConfig:
-    """The configuration with the site's device and thread count in place of `auto` and null; None is this machine."""
+    """Replace `auto` and null by the device and thread count of a site; None means this machine."""
     name, site = config.device.name, site or here()
     update = {
         "name": site.device if name == "auto" else name,
@@ -96,15 +96,15 @@ def resolve(config: RunConfig, site: Site | None = None) -> RunConfig:
 
 
 def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[str, str]:
-    """Content hashes of the checkpoint, the corpus, and, where another checkpoint is the baseline, of that.
+    """Content hashes of the checkpoint, the corpus and, if set, the baseline's checkpoint.
 
     Args:
         config: resolved, see `resolve`.
-        corpus: its fingerprint.
+        corpus: fingerprint of the corpus.
         checked: see `models.fingerprint`.
 
     Raises:
-        ConfigError: `model.path` or `baseline.path` is no checkpoint.
+        ConfigError: `model.path` or `baseline.path` is not a checkpoint.
     """
     found = {
         "checkpoint": models.fingerprint(config.model, config.seed, config.quant.library == AS_SHIPPED, checked),
@@ -123,10 +123,10 @@ def _of_baseline(config: RunConfig, checked: bool) -> str:
 
 
 def library_versions(config: RunConfig) -> dict[str, str]:
-    """Versions of everything that touches the figures of this cell; of what may change without one, its source too.
+    """Versions of all libraries that affect the figures of a cell, with source hashes for editable installs.
 
-    quantlab's own version is what counts of it, also where it is worked on: a change to the report changes no figure,
-    and the record names the commit.
+    quantlab counts by its version even in a checkout: a change to the report, say, changes no figure, and the record
+    names the commit.
     """
     names = [*LIBRARIES, *registry.distributions(config.quant.library)]
     points = (registry.added(config.quant.library), added_reader(config.dataset.source))

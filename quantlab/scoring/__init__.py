@@ -1,1 +1,1 @@
-"""Text against reference: normalised, aligned, counted."""
+"""Scoring: normalisation, alignment and error counts."""

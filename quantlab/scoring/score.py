@@ -22,26 +22,26 @@ LOOP_REPEATS = 3  # an n-gram that ends the output this often in a row is a loop
 
 @dataclass(frozen=True)
 class Scoring:
-    """How texts are compared."""
+    """Normaliser, language and scorer of a comparison."""
 
-    language: str = "en"  # a code of Whisper's
+    language: str = "en"  # Whisper's code
     normaliser: str = "whisper"
     unit: ErrorUnit = "word"
-    scorer: str = "jiwer"  # what aligns; a record may name one that is none of SCORERS
+    scorer: str = "jiwer"  # the aligner; an old record may name one that is not in SCORERS
 
     @staticmethod
     def of_language(language: str) -> Scoring:
-        """What a language is scored by unless somebody asks for another normaliser."""
+        """The default scoring of a language."""
         return Scoring(language, normalise.default(language), error_unit(language))
 
     @staticmethod
     def of_record(record: Record) -> Scoring:
-        """What the counts of a record were made by."""
+        """The scoring used for the counts of a record."""
         language = record.setting("dataset.language") or "en"
         return Scoring(language, record.normaliser, record.error_unit, record.scorer)
 
     def units(self, text: str) -> list[str]:
-        """The words or characters of a text once it is normalised; no space is a character."""
+        """The words or characters of a text after normalisation; spaces are not characters."""
         words = normalise.normaliser(self.normaliser, self.language)(text).split()
         return words if self.unit == "word" else list("".join(words))
 
@@ -51,9 +51,9 @@ ENGLISH = Scoring()
 
 @dataclass(frozen=True)
 class Counts:
-    """Edit counts of one hypothesis against its reference, both normalised."""
+    """Edit counts of a normalised hypothesis against its normalised reference."""
 
-    substitutions: int  # words, or characters where those are the error unit
+    substitutions: int  # words, or characters if those are the error unit
     deletions: int
     insertions: int
     hits: int
@@ -63,7 +63,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Reference:
-    """One utterance as the corpus has it."""
+    """The reference of one utterance in the corpus."""
 
     id: str
     split: str
@@ -78,9 +78,9 @@ def utterance(
     """Score one utterance.
 
     Args:
-        heard: what was said.
-        windows: generated token ids of each of its windows, without prompt and end token; one, but for long audio.
-        text: their text; None where weights are random and there is nothing to score.
+        heard: the utterance's reference.
+        windows: generated token ids of each window, without prompt and end token; one window except for long audio.
+        text: the hypothesis; None for random weights, which are not scored.
         limit: the largest number of tokens that could have been generated for a window.
         scoring: how to compare.
     """
@@ -96,26 +96,26 @@ def utterance(
 
 
 def recount(item: Utterance, scoring: Scoring) -> Utterance:
-    """The utterance with its counts by another scoring, from its raw text; as it is where there is none."""
+    """Recount an utterance with another scoring from its raw text; unchanged if it has no text."""
     if item.hypothesis is None:
         return item
     counts = asdict(count(item.reference, item.hypothesis, scoring))
     return item.model_copy(update=counts | {"nonspeech": normalise.is_wordless(item.reference)})
 
 
-@functools.lru_cache(maxsize=2**16)  # cells of a grid hear much of a corpus alike
+@functools.lru_cache(maxsize=2**16)  # cells of a grid often have equal hypotheses
 def count(reference: str, hypothesis: str, scoring: Scoring = ENGLISH) -> Counts:
     """Align one hypothesis with its reference.
 
-    A reference that is empty once normalised ("hmm", "[silence]") has no words: whatever was said then is inserted.
+    If the normalised reference is empty ("hmm", "[silence]"), all words of the hypothesis are insertions.
 
     Args:
-        reference: raw.
-        hypothesis: raw.
+        reference: raw reference.
+        hypothesis: raw hypothesis.
         scoring: how to compare.
 
     Raises:
-        ValueError: there is no such normaliser or scorer.
+        ValueError: unknown normaliser or scorer.
     """
     if scoring.scorer not in SCORERS:
         raise ValueError(f"no scorer {scoring.scorer!r}{did_you_mean(scoring.scorer, list(SCORERS))}")
@@ -136,10 +136,10 @@ def count(reference: str, hypothesis: str, scoring: Scoring = ENGLISH) -> Counts
 
 
 def _edits(said: Sequence[str], written: Sequence[str], scorer: str) -> tuple[int, int, int]:
-    """Substitutions, deletions and insertions of words; characters are always aligned by jiwer.
+    """Substitutions, deletions and insertions of words; jiwer always aligns characters.
 
-    `kaldialign_compounds` is the scorer of the Open ASR Leaderboard since June 2026: neighbouring words that make one
-    of the other side when written together ("white paper", "whitepaper") are right.
+    `kaldialign_compounds` is the scorer of the Open ASR Leaderboard since June 2026: adjacent words that form one word
+    of the other side when joined ("white paper", "whitepaper") are correct.
     """
     if scorer == "kaldialign_compounds":
         found = kaldialign.batch_error_rate([said], [written], merge_compounds=True)
@@ -149,7 +149,7 @@ def _edits(said: Sequence[str], written: Sequence[str], scorer: str) -> tuple[in
 
 
 def is_loop(tokens: Sequence[int], limit: int) -> bool:
-    """Whether generation ran into its length limit repeating an n-gram.
+    """Whether generation ran into its length limit while repeating an n-gram.
 
     Args:
         tokens: generated token ids, without prompt and end token.

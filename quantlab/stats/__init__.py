@@ -1,1 +1,1 @@
-"""Statistics of accuracy and of speed: numbers in, numbers out."""
+"""Statistics of accuracy and speed, as pure functions of numbers."""

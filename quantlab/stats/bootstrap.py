@@ -1,9 +1,9 @@
-"""Bootstrap confidence intervals of error rates and of their differences.
+"""Bootstrap confidence intervals of error rates and their differences.
 
 Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation" (ICASSP 2004).
-A resample draws as many units as there are, with replacement; errors and reference words are summed over the same
-draw, as an error rate is a ratio of sums. Resamples are kept as weights (how often was each unit drawn), so that
-one drawing serves every system that was measured on the same utterances, by one matrix product, and pairs them.
+A resample draws as many units as there are, with replacement. Errors and reference words are summed over the same draw,
+since an error rate is a ratio of sums. Resamples are stored as weights (how often each unit was drawn), so that one
+matrix product applies the same draws to all systems measured on the same utterances, which pairs them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from threadpoolctl import ThreadpoolController
 Floats = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.integer]
 
-MIN_UNITS = 10  # fewer say next to nothing about how units differ: no interval then, and speakers are no units
-SEED = 20040517  # a report says the same every time it is printed
-_CHUNK = 2**17  # weights drawn at a time; 1 MiB stays in a core's cache
-_KEPT = 2**25  # weights remembered at most, 64 MiB; also keeps each below 2^16
+MIN_UNITS = 10  # fewer units show too little of their variation: no interval, and speakers are not used as units
+SEED = 20040517  # fixed, so that reports are reproducible
+_CHUNK = 2**17  # weights drawn at a time; 1 MiB fits a core's cache
+_KEPT = 2**25  # most weights cached, 64 MiB; also keeps each below 2^16
 _ALPHA_INVERSE = 20  # 1 / (1 - 0.95)
 _Z95 = NormalDist().inv_cdf(0.975)
 _Z_POWER = NormalDist().inv_cdf(0.80)
@@ -33,11 +33,11 @@ _Z_POWER = NormalDist().inv_cdf(0.80)
 
 @dataclass(frozen=True)
 class Units:
-    """What is drawn: speakers, or utterances where speakers are unknown or too few; each stratum for itself."""
+    """Resampling units: speakers, or utterances if speakers are unknown or too few; drawn within each stratum."""
 
     kind: Literal["speaker", "utterance"]
-    of_utterance: npt.NDArray[np.intp]  # (utterances,): the number of each one's unit
-    strata: tuple[int, ...]  # units in each stratum; their numbers run through the strata in this order
+    of_utterance: npt.NDArray[np.intp]  # (utterances,): unit number of each utterance
+    strata: tuple[int, ...]  # number of units per stratum; units are numbered in this order
 
     @property
     def count(self) -> int:
@@ -45,20 +45,20 @@ class Units:
 
     @property
     def enough(self) -> bool:
-        """Whether they support an interval at all."""
+        """Whether there are enough units for an interval."""
         return self.count >= MIN_UNITS
 
 
 def choose_units(splits: Sequence[str], speakers: Sequence[str | None]) -> Units:
-    """Speakers where every utterance has one and there are enough of them, else utterances.
+    """Choose speakers as units if every utterance has one and there are enough of them, else utterances.
 
-    Utterances of one speaker are right or wrong together, so that drawing them one by one would promise more than
-    they can tell. Every split is a stratum of its own; splits that share speakers are one stratum, as a speaker
-    is drawn or not in all of them at once.
+    Errors of one speaker's utterances are correlated, so drawing utterances would give intervals that are too narrow.
+    Every split is a stratum; splits that share speakers form one stratum, since a speaker is drawn in all of them at
+    once.
 
     Args:
-        splits: of each utterance.
-        speakers: of each utterance.
+        splits: split of each utterance.
+        speakers: speaker of each utterance.
     """
     known = [speaker for speaker in speakers if speaker is not None]
     if len(known) == len(speakers) and len(set(known)) >= MIN_UNITS:
@@ -68,7 +68,7 @@ def choose_units(splits: Sequence[str], speakers: Sequence[str | None]) -> Units
 
 
 def _joined(splits: Sequence[str], speakers: Sequence[str]) -> dict[str, str]:
-    """Split → the first of the splits that it is tied to by common speakers."""
+    """Split → the first split that it is connected to by common speakers."""
     found = {split: split for split in splits}
     seen: dict[str, str] = {}
     for split, speaker in dict.fromkeys(zip(splits, speakers, strict=True)):
@@ -91,14 +91,14 @@ def _numbered(kind: Literal["speaker", "utterance"], names: Sequence[str] | rang
 def resampled_sums(units: Units, columns: Floats, resamples: int, out: Floats | None = None) -> Floats:
     """Sums of the columns over each resample.
 
-    The same units and the same number of resamples give the same draws, so that sums of separate calls are paired.
+    The same units and number of resamples give the same draws, so that sums of separate calls are paired.
 
     Args:
-        units: of the utterances.
-        columns: (utterances, groups, columns), whole numbers: errors of one system, reference words, … A group is
-            what is zero outside some utterances, such as a split; leaving those out saves most of the work.
-        resamples: how many.
-        out: where to put the sums: memory that is new to a process takes as long to get as the sums do.
+        units: units of the utterances.
+        columns: (utterances, groups, columns), whole numbers: errors of one system, reference words, … A group is zero
+            outside some utterances, such as a split; skipping those saves most of the work.
+        resamples: number of resamples.
+        out: array for the sums, as allocating new memory takes as long as the sums.
 
     Returns:
         (groups + 1, columns, resamples), the last the sum of all groups; exact: whole numbers below 2^53 stay whole
@@ -110,7 +110,7 @@ def resampled_sums(units: Units, columns: Floats, resamples: int, out: Floats | 
     groups, count = columns.shape[1:]
     sums = np.empty((groups + 1, count, resamples)) if out is None else out
     start = 0
-    with _blas().limit(limits=1, user_api="blas"):  # pieces are small, and threads that wait for each other are slow
+    with _blas().limit(limits=1, user_api="blas"):  # chunks are small, so threads would mostly wait for each other
         for weights in _draws(units.strata, resamples):
             for group, (used, transposed) in enumerate(parts):
                 np.matmul(transposed, weights[:, used].T, out=sums[group, :, start : start + len(weights)])
@@ -121,18 +121,18 @@ def resampled_sums(units: Units, columns: Floats, resamples: int, out: Floats | 
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """Looking for the libraries takes some milliseconds."""
+    """The thread pool controller, cached: finding the libraries takes some milliseconds."""
     return ThreadpoolController()
 
 
 def _used(totals: Floats) -> slice:
-    """From the first to the last unit that has anything."""
+    """The range from the first to the last unit with non-zero totals."""
     found = np.flatnonzero(totals.any(axis=1))
     return slice(found[0], found[-1] + 1) if len(found) else slice(0, 0)
 
 
 def _draws(strata: tuple[int, ...], resamples: int) -> Iterator[Floats]:
-    """How often each unit was drawn, (resamples, units) in pieces that fit a processor's cache."""
+    """How often each unit was drawn, (resamples, units), in chunks that fit the cache."""
     small = sum(strata) * resamples <= _KEPT
     for piece in _kept(strata, resamples) if small else _drawn(strata, resamples):
         yield piece.astype(np.float64)
@@ -140,7 +140,7 @@ def _draws(strata: tuple[int, ...], resamples: int) -> Iterator[Floats]:
 
 @functools.lru_cache(maxsize=1)
 def _kept(strata: tuple[int, ...], resamples: int) -> tuple[Weights, ...]:
-    """The systems of one corpus come in several blocks, each of which needs the same draws."""
+    """Cached draws, since the systems of a corpus come in several blocks that need the same draws."""
     return tuple(piece.astype(np.uint16) for piece in _drawn(strata, resamples))
 
 
@@ -153,43 +153,43 @@ def _drawn(strata: tuple[int, ...], resamples: int) -> Iterator[Weights]:
 
 
 def _multinomial(generator: np.random.Generator, rows: int, units: int) -> Weights:
-    """As `generator.multinomial(units, [1 / units] * units, rows)`, which takes far longer for so many."""
+    """Same as `generator.multinomial(units, [1 / units] * units, rows)`, but much faster for many units."""
     drawn = generator.integers(units, size=(rows, units))
     drawn += (np.arange(rows) * units)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
 
 
 def interval(samples: Floats) -> Floats:
-    """95 % percentile interval: of 10,000 resamples the 250th from either end.
+    """95 % percentile interval: the 250th of 10,000 resamples from either end.
 
     Args:
-        samples: (…, resamples); put into another order.
+        samples: (…, resamples); reordered in place.
 
     Returns:
-        (…, 2), low and high; NaN where a resample has no value (it drew no reference words).
+        (…, 2), low and high; NaN if a resample has no value (it drew no reference words).
     """
     resamples = samples.shape[-1]
     index = resamples // (2 * _ALPHA_INVERSE) - 1
-    exists = np.isfinite(samples.sum(axis=-1, keepdims=True))  # one that is not makes the sum so
+    exists = np.isfinite(samples.sum(axis=-1, keepdims=True))  # the sum is finite only if all are
     bounds = []
-    for place in (index, resamples - 1 - index):  # one at a time: numpy is several times as fast at it
+    for place in (index, resamples - 1 - index):  # one at a time, which is several times faster in numpy
         samples.partition(place, axis=-1)  # sorted at this place
         bounds.append(samples[..., place].copy())
     return np.where(exists, np.stack(bounds, axis=-1), np.nan)
 
 
 def p_value(differences: Floats, difference: float, units: int) -> float:
-    """Two-sided p of "no difference", below 0.05 exactly where `interval` leaves 0 out.
+    """Two-sided p of "no difference", below 0.05 exactly if `interval` excludes 0.
 
-    Twice the share of resamples on the far side of 0, each counted as if it had happened once more (Davison and
-    Hinkley 1997, section 4.2). Where none is on the far side the tail is taken as normal with the bootstrap's
-    standard deviation: 10,000 resamples alone cannot go below 0.0002, which no cell of a grid of 250 would carry
-    through Holm's correction. No sign test of so few units could go below 2^(1 − units), and neither does this.
+    Twice the share of resamples on the far side of 0, with one added to the count (Davison and Hinkley 1997, section
+    4.2). If none is on the far side, the tail is taken as normal with the bootstrap's standard deviation: 10,000
+    resamples alone cannot go below 0.0002, which would not survive Holm's correction in a grid of 250 cells. The
+    result is at least 2^(1 − units), the limit of a sign test.
 
     Args:
         differences: (resamples,).
-        difference: what was measured.
-        units: how many were drawn from.
+        difference: the measured difference.
+        units: number of units.
     """
     far = int(min((differences <= 0).sum(), (differences >= 0).sum()))
     p = min(1.0, 2 * (far + 1) / (len(differences) + 1))
@@ -201,7 +201,7 @@ def p_value(differences: Floats, difference: float, units: int) -> float:
 
 
 def minimum_detectable(differences: Floats) -> float:
-    """The true difference that a test at 5 % finds in 80 % of corpora like this one.
+    """The true difference that a test at 5 % would detect in 80 % of corpora like this one.
 
     (z_0.975 + z_0.80) × bootstrap standard deviation; before Holm's correction.
     """

@@ -1,4 +1,4 @@
-"""A figure with its 95 % interval."""
+"""Figures with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Interval = tuple[float, float]
 @final
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % interval; no interval where there is too little to tell, or it was measured once."""
+    """A figure and its 95 % interval; no interval if there is too little data, or only one measurement."""
 
     value: float
     ci95: Interval | None = None
 
     def minus(self, other: Estimate) -> Estimate:
-        """The difference to an estimate from other utterances.
+        """The difference to an independent estimate.
 
-        The interval is Zou and Donner's (MOVER; Statistics in Medicine 27:1693, 2008), for independent estimates; the
-        errors of two splits that share speakers lean the same way, which makes it too wide, never too narrow.
+        The interval is Zou and Donner's (MOVER; Statistics in Medicine 27:1693, 2008). If two splits share speakers,
+        their errors are positively correlated, which makes it too wide but never too narrow.
         """
         value = self.value - other.value
         if self.ci95 is None or other.ci95 is None:
@@ -31,11 +31,11 @@ class Estimate:
         return Estimate(value, (low, high))
 
     def apart(self, other: Estimate) -> bool | None:
-        """Whether the two intervals do not overlap; None where one is missing."""
+        """Whether the two intervals do not overlap; None if one is missing."""
         if self.ci95 is None or other.ci95 is None:
             return None
         return self.ci95[1] < other.ci95[0] or other.ci95[1] < self.ci95[0]
 
     def times(self, factor: float) -> Estimate:
-        """Value and interval by a positive factor, as in another unit."""
+        """Scale value and interval by a positive factor, e.g. to change the unit."""
         return Estimate(factor * self.value, self.ci95 and (factor * self.ci95[0], factor * self.ci95[1]))

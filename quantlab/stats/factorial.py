@@ -1,9 +1,9 @@
-"""Main effects in a factorial design: the effect of one factor while all others stay the same.
+"""Main effects in a factorial design: the effect of one factor with all others equal.
 
-The effect of level b against level a of a factor is the mean over matched pairs of systems, which differ in nothing
-but that factor, of WER(b) − WER(a) (Box, Hunter, Hunter, "Statistics for Experimenters", section 5.4). All systems
-heard the same utterances, so the mean of differences of rates is a rate of summed differences of errors, and every
-effect meets the resamples that every single system meets.
+The effect of level b against level a of a factor is the mean of WER(b) − WER(a) over matched pairs of systems that
+differ only in that factor (Box, Hunter, Hunter, "Statistics for Experimenters", section 5.4). All systems were measured
+on the same utterances, so the mean difference of rates is a rate of summed differences of errors, and effects use the
+same resamples as single systems.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantlab.stats.rates import Counts, Sample, resample
 
 
 class Matched(NamedTuple):
-    """Two systems that differ in one factor alone."""
+    """Two systems that differ only in one factor."""
 
     reference: Counts
     changed: Counts
@@ -31,19 +31,19 @@ class Effect:
     """A main effect on the pooled WER; fractions."""
 
     mean: Estimate  # of changed − reference over the pairs
-    smallest: float  # of the pairs' own differences
+    smallest: float  # smallest difference of a pair
     largest: float
     pairs: int
-    p: float  # two-sided, of "no effect"; 1 where there are too few units for an interval
+    p: float  # two-sided, of "no effect"; 1 if there are too few units for an interval
 
 
 def main_effects(sample: Sample, contrasts: Sequence[Sequence[Matched]], resamples: int) -> Iterator[Effect]:
-    """The effect of each contrast, in their order; p-values are not corrected for their number.
+    """The effect of each contrast, in order; p-values are not corrected for multiple testing.
 
     Args:
-        sample: the utterances that all systems were measured on, with at least one reference word.
-        contrasts: of each two levels the matched pairs, one at the least.
-        resamples: of the bootstrap over speakers or utterances.
+        sample: the common utterances of all systems, with at least one reference word.
+        contrasts: for each pair of levels the matched pairs, at least one.
+        resamples: number of bootstrap resamples.
     """
     summed = [_sum([_more(pair) for pair in pairs]) for pairs in contrasts]
     for pairs, result in zip(contrasts, resample(sample, summed, resamples), strict=True):

@@ -17,7 +17,7 @@ ALPHA = 0.05
 class Mapsswe(NamedTuple):
     """Outcome of the matched-pairs test."""
 
-    z: float  # positive: the first system makes more errors; infinite where every segment differs by the same
+    z: float  # positive: the first system makes more errors; infinite if all segments have the same difference
     p: float  # two-sided
 
 
@@ -26,12 +26,12 @@ def mapsswe(errors: npt.ArrayLike, baseline_errors: npt.ArrayLike) -> Mapsswe | 
 
     Source: Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms" (ICASSP
     1989), section 4: W = mean difference of errors per segment / (its standard deviation / √n), standard normal
-    under the null. They cut continuous speech where both systems are right for two words or more, so that what
-    happens in one segment leaves the next alone. Here every utterance is decoded by itself, so it is a segment.
+    under the null. They cut continuous speech where both systems are correct for two words or more, so that segments
+    are independent. Here every utterance is decoded separately, so it is a segment.
 
     Args:
         errors: S + D + I of each utterance.
-        baseline_errors: the same of the baseline.
+        baseline_errors: S + D + I of each utterance for the baseline.
 
     Returns:
         None for fewer than two utterances.
@@ -49,10 +49,10 @@ def mapsswe(errors: npt.ArrayLike, baseline_errors: npt.ArrayLike) -> Mapsswe | 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many there are, in the order given.
+    """p-values corrected for multiple testing, in the given order.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure" (1979): the k-th smallest of m is
-    multiplied by m − k + 1, and none may become smaller than the one before.
+    multiplied by m − k + 1, and none may be smaller than the one before.
     """
     corrected = [0.0] * len(p_values)
     largest = 0.0
@@ -63,13 +63,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(difference: float, p_holm: float, high: float | None, margin: float) -> Verdict:
-    """One word for the error rate of a cell against its baseline.
+    """The verdict on the error rate of a cell against its baseline.
 
     Args:
         difference: cell − baseline.
         p_holm: see `holm`.
-        high: upper end of the difference's 95 % interval; None where there is none.
-        margin: a difference that does not matter, in the unit of `difference`.
+        high: upper end of the difference's 95 % interval; None without an interval.
+        margin: non-inferiority margin, in the unit of `difference`.
     """
     if p_holm < ALPHA and difference != 0:
         return "better" if difference < 0 else "worse"

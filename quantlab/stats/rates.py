@@ -16,26 +16,26 @@ import numpy.typing as npt
 from quantlab.stats.bootstrap import Floats, Units, choose_units, interval, resampled_sums
 from quantlab.stats.estimate import Estimate
 
-_LEAST, _MOST = 2**19, 2**21  # resampled sums at once: 4 MiB, which a cache holds in part, to 16 MiB
+_LEAST, _MOST = 2**19, 2**21  # resampled sums computed at once: 4 MiB, which partly fits a cache, to 16 MiB
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The utterances that systems are compared on; hashable, as many systems share one."""
+    """The utterances that systems are compared on; hashable, as many systems share a sample."""
 
-    splits: tuple[str, ...]  # of each utterance, as all that follows
+    splits: tuple[str, ...]  # per utterance, like all other fields
     ids: tuple[str, ...]
     speakers: tuple[str | None, ...]
-    words: tuple[int, ...]  # of the reference, normalised
+    words: tuple[int, ...]  # in the normalised reference
     chars: tuple[int, ...]
 
     @cached_property
     def units(self) -> Units:
-        """What a resample of this corpus draws."""
+        """The resampling units of this corpus."""
         return choose_units(self.splits, self.speakers)
 
     def units_of(self, split: str) -> int:
-        """How many units have something in a split."""
+        """The number of units with utterances in a split."""
         return self._units_of[split]
 
     @cached_property
@@ -44,7 +44,7 @@ class Sample:
         return Counter(split for split, _ in seen)
 
     def only(self, kept: Sequence[int]) -> Sample:
-        """The utterances at these positions, in that order."""
+        """The utterances at these positions, in this order."""
         return Sample(
             splits=tuple(self.splits[index] for index in kept),
             ids=tuple(self.ids[index] for index in kept),
@@ -55,14 +55,14 @@ class Sample:
 
 
 class Counts(NamedTuple):
-    """Errors of one system, or how many more it has than another, of each utterance."""
+    """Errors per utterance of one system, or the difference of two systems."""
 
     words: npt.NDArray[np.int64]  # S + D + I
     chars: npt.NDArray[np.int64]
 
 
 class Rates(NamedTuple):
-    """Errors / reference length, fractions; None without reference words, no interval from too few units."""
+    """Error rates as fractions; None without reference words, no interval from too few units."""
 
     wer: Estimate | None
     cer: Estimate | None
@@ -70,7 +70,7 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class Resampled:
-    """One system on one corpus."""
+    """Resampled rates of one system on one corpus."""
 
     splits: dict[str, Rates]
     pooled: Rates  # all errors / all reference words
@@ -78,14 +78,14 @@ class Resampled:
 
 
 def resample(sample: Sample, systems: Sequence[Counts], resamples: int) -> Iterator[Resampled]:
-    """The rates of each system in turn.
+    """Compute the rates of each system in turn.
 
-    Every system meets the same resamples, so that the rate of differences is the paired difference of rates.
+    All systems use the same resamples, so that the rate of differences is the paired difference of rates.
     """
     names = tuple(dict.fromkeys(sample.splits))
     lengths = _by_split(names, sample, [Counts(np.array(sample.words), np.array(sample.chars))])
     resampled_lengths = _resampled(sample, lengths, resamples)
-    at_once = min(max(_LEAST, sample.units.count * resamples), _MOST)  # no fewer than weights, read for each block
+    at_once = min(max(_LEAST, sample.units.count * resamples), _MOST)  # at least as many as weights
     block = max(1, at_once // (2 * (len(names) + 1) * resamples))
     memory = np.empty((len(names) + 1) * 2 * block * resamples)
     for start in range(0, len(systems), block):
@@ -105,14 +105,14 @@ def resample(sample: Sample, systems: Sequence[Counts], resamples: int) -> Itera
 
 
 def _by_split(names: Sequence[str], sample: Sample, systems: Sequence[Counts]) -> Floats:
-    """(utterances, splits, words and characters, systems): a count stands in its utterance's split, else 0."""
+    """(utterances, splits, words and characters, systems): counts in the utterance's split, 0 elsewhere."""
     of_split = np.array([[split == name for name in names] for split in sample.splits], dtype=np.float64)
     counts = np.array([[system.words, system.chars] for system in systems], dtype=np.float64)
     return np.einsum("us,tku->uskt", of_split, counts)
 
 
 def _resampled(sample: Sample, columns: Floats, resamples: int, memory: Floats | None = None) -> Floats:
-    """(splits and all of them, words and characters, systems, resamples), in `memory` where it is given."""
+    """(splits and their total, words and characters, systems, resamples), in `memory` if given."""
     utterances, splits, *rest = columns.shape
     columns = columns.reshape(utterances, splits, -1)
     shape = splits + 1, columns.shape[-1], resamples
@@ -121,7 +121,7 @@ def _resampled(sample: Sample, columns: Floats, resamples: int, memory: Floats |
 
 
 def _with_pooled(sums: Floats) -> Floats:
-    """The sum over the splits as one more of them."""
+    """Append the sum over the splits."""
     return np.concatenate([sums, sums.sum(axis=0, keepdims=True)])
 
 

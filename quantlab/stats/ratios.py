@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-MIN_BLOCKS = 8  # fewer give an interval that is itself a matter of luck
-CALM = 0.75  # of the blocks, those that were disturbed least
-TRIMMED = 0.2  # of these at either end, left out of the mean
+MIN_BLOCKS = 8  # with fewer, the width of the interval is itself random
+CALM = 0.75  # share of blocks to keep: the least disturbed ones
+TRIMMED = 0.2  # share of these trimmed from either end of the mean
 CONFIDENCE = 0.95
 
 Times = npt.NDArray[np.float64]
@@ -28,21 +28,21 @@ class Ratio(NamedTuple):
 
     @property
     def width(self) -> float:
-        """Of the interval, relative to the ratio."""
+        """Width of the interval relative to the ratio."""
         return (self.high - self.low) / self.value
 
 
 def typical_ratio(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Ratio:
     """The ratio of two times in a typical block, with Student's t interval.
 
-    Whatever disturbs a call makes it slower, so of a side's calls in a block the fastest counts. On a busy machine some
-    blocks are disturbed all the same and an ordinary mean follows them. Those whose sides disagree most with themselves
-    are left out first, which looks at no difference between the sides; of the rest the geometric mean is trimmed.
+    Disturbances only make calls slower, so the fastest call of each side in a block counts. On a busy machine some
+    blocks are still disturbed and would bias an ordinary mean. Blocks with the largest spread within a side are dropped
+    first, a criterion that ignores the difference between the sides; the geometric mean of the rest is trimmed.
     Source of the trimmed mean and its interval: Tukey and McLaughlin 1963; Yuen 1974, Biometrika 61. From one block the
-    interval is everything there is, (0, ∞).
+    interval is (0, ∞).
 
     Args:
-        numerators: seconds, (blocks, calls). Blocks are independent of each other, what is in a block need not be.
+        numerators: seconds, (blocks, calls). Blocks are independent of each other; calls within a block need not be.
         denominators: seconds, (blocks, calls).
     """
     above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
@@ -61,7 +61,7 @@ def typical_ratio(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Rat
 
 
 def _calm(above: Times, below: Times) -> npt.NDArray[np.intp]:
-    """The blocks in which each side agrees best with itself, `CALM` of them; all where there are few."""
+    """The share `CALM` of blocks with the least spread within each side; all if there are few."""
     count = len(above)
     if count < MIN_BLOCKS:
         return np.arange(count)
@@ -73,8 +73,8 @@ def ratio_of_sums(numerators: Sequence[float], denominators: Sequence[float]) ->
     """Σ numerators / Σ denominators, with Student's t interval for a ratio (Cochran 1977, section 2.11).
 
     Args:
-        numerators: positive, one a pair; pairs are independent of each other.
-        denominators: positive, one a pair; at least two pairs.
+        numerators: positive, one per pair; pairs are independent of each other.
+        denominators: positive, one per pair; at least two pairs.
     """
     above, below = np.asarray(numerators), np.asarray(denominators)
     total = float(below.sum())
@@ -94,11 +94,11 @@ def converged(ratio: Ratio, blocks: int, rel_ci: float) -> bool:
 
 
 def verdict(ratio: Ratio, blocks: int, rel_ci: float) -> SpeedVerdict:
-    """One word for the time of a cell against its baseline.
+    """The verdict on the time of a cell against its baseline.
 
-    A difference is one when the interval leaves 1 out and the ratio is more than `rel_ci` away from 1: two copies of
-    the same model, elsewhere in memory, can differ by some tenths of a per cent. It may be shown by an interval that
-    is still wide; that there is none, only by a narrow one.
+    There is a difference if the interval excludes 1 and the ratio is more than `rel_ci` away from 1: two copies of the
+    same model at different addresses can differ by some tenths of a per cent. A wide interval may show a difference,
+    but only a narrow one can show that there is none.
     """
     if blocks >= MIN_BLOCKS and ratio.high < 1 and ratio.value < 1 - rel_ci:
         return "faster"

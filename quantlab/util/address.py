@@ -1,4 +1,4 @@
-"""Server addresses that print their host alone, so that no password or token is shown."""
+"""Server addresses that show only their host when printed, so that no password or token leaks."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import re
 
 from quantlab.util.redact import HIDDEN, remember
 
-VARIABLE = "MLFLOW_TRACKING_URI"  # what MLflow's own tools read, and how a job gets an address that no file holds
+VARIABLE = "MLFLOW_TRACKING_URI"  # read by MLflow's own tools; also passes to jobs an address that no file holds
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]*)(?::\d{1,5})?"
 _FORM = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*://)(?:([^\s/?#]*)@)?({_HOST}(?:,{_HOST})*)(/[^\s?#@]*)?([?#][^\s@]*)?")
 
 
 class Address(str):
-    """As a text it is scheme, host and port; `***` stands for user, password, path and query.
+    """A string of scheme, host and port, with `***` for user, password, path and query.
 
-    So it is in every file, message and process that gets it by value: printed, in JSON or YAML, pickled. The whole is
-    had from `opened`, by what opens the connection.
+    Every copy by value is redacted too: printed, in JSON or YAML, pickled. Code that opens the connection gets the
+    whole address from `opened`.
     """
 
     _whole: str
-    mark: str  # tells paths behind one host apart, and is too short to guess one by
+    mark: str  # short hash that tells paths of one host apart; too short to reveal them
 
     def __new__(cls, text: str) -> Address:
         """Parse it.
 
         Raises:
-            ValueError: it is none; the message does not repeat it.
+            ValueError: it is not an address; the message does not repeat it.
         """
         form = _FORM.fullmatch(text)
         if form is None or not form[3] + (form[4] or ""):
@@ -51,22 +51,22 @@ class Address(str):
 
     @property
     def hides(self) -> bool:
-        """Whether the text is not all that there is."""
+        """Whether part of the address is hidden in the string."""
         return str(self) != self._whole
 
     @property
     def link(self) -> str:
-        """What the address of a page begins with."""
+        """The start of a page's URL."""
         return str(self).replace(f"{HIDDEN}@", "").partition("?")[0].rstrip("/")
 
 
 def opened(address: str) -> str:
-    """The whole address, for whoever opens the connection and for nobody else.
+    """The whole address, for code that opens the connection.
 
-    One that came from a file is completed from the environment, if that is where the rest of it is.
+    An address read from a file is completed from the environment variable, if it matches.
 
     Raises:
-        ValueError: a part of it is in no file and not in the environment.
+        ValueError: the hidden part is not in the environment.
     """
     if HIDDEN not in address:
         return str(address)
@@ -80,6 +80,6 @@ def opened(address: str) -> str:
 
 
 def hand_over(address: str | None) -> None:
-    """Leave the whole address where the jobs of this process find it: sbatch gives its environment to them."""
+    """Put the whole address into the environment, which sbatch passes to its jobs."""
     if isinstance(address, Address) and address.hides:
         os.environ[VARIABLE] = address._whole

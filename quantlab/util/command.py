@@ -1,4 +1,4 @@
-"""Commands with options, built with click: a misuse is one line that names the nearest option, and exit code 2."""
+"""Commands built with click: a usage error is one line that names the nearest option, with exit code 2."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def perform(command: click.Command, arguments: Sequence[str] | None = None) -> i
     """Run a command.
 
     Args:
-        command: its function returns the exit code.
-        arguments: its options; None: those of this process.
+        command: the click command; its function returns the exit code.
+        arguments: its arguments; None: those of this process.
 
     Returns:
-        The exit code; 2 after a misuse, which is said on stderr.
+        The exit code; 2 after a usage error, which is printed on stderr.
     """
     name = command.name if command.name == "quantlab" else f"quantlab {command.name}"
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -44,11 +44,11 @@ def perform(command: click.Command, arguments: Sequence[str] | None = None) -> i
 
 
 def _said(error: click.UsageError) -> str:
-    """What is wrong, with the option that it is about first."""
+    """One line for a usage error, starting with the option concerned."""
     if isinstance(error, click.NoSuchOption):
         known = [name for item in _parameters(error) for name in item.opts if name.startswith("--")]
         return f"{error.option_name}: no such option{did_you_mean(error.option_name, known)}"
-    if isinstance(error, click.BadParameter) and error.param:  # also of one that is missing
+    if isinstance(error, click.BadParameter) and error.param:  # includes missing parameters
         return f"{_name(error.param)}: {error.message or 'required, but not given'}"
     return f"{error.message[0].lower()}{error.message[1:]}".rstrip(".")
 
@@ -62,22 +62,22 @@ def _name(param: click.Parameter) -> str:
 
 
 def example(line: str) -> str:
-    """The end of a command's help: a line that is not wrapped, so that it can be copied."""
+    """An example at the end of a command's help, not wrapped so that it can be copied."""
     return f"\b\nexample: {line}"
 
 
 class OneOf(click.Choice[str]):
-    """One of some names; a near miss is told what it may have meant."""
+    """A choice of names; an unknown name gets a suggestion."""
 
     def __init__(self, what: str, names: Iterable[str]) -> None:
         super().__init__(list(names))
         self.what = what
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name as it is.
+        """Return the name unchanged.
 
         Raises:
-            BadParameter: it is none of those.
+            BadParameter: it is not one of the choices.
         """
         if value not in self.choices:
             self.fail(f"no {self.what} {value!r}{did_you_mean(str(value), list(self.choices))}", param, ctx)
@@ -85,7 +85,7 @@ class OneOf(click.Choice[str]):
 
 
 def positive(text: str) -> float:
-    """The type of an option that is a number above 0."""
+    """Parse a number above 0."""
     value = _number(text)
     if not 0 < value < math.inf:
         raise click.BadParameter(f"{text}: a number above 0")
@@ -93,7 +93,7 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """The type of an option that is 0 or more."""
+    """Parse a number, 0 or more."""
     value = _number(text)
     if not 0 <= value < math.inf:
         raise click.BadParameter(f"{text}: a number, 0 or more")

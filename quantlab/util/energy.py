@@ -1,9 +1,9 @@
-"""Energy of a timed region in joules, read with zeus (extra `energy`) from the machine's own counters.
+"""Energy of a timed region in joules, from the hardware counters found by zeus (extra `energy`).
 
-Zeus finds the counters: RAPL's zones below /sys/class/powercap, NVML's behind CUDA's numbering of the GPUs. Its
-`ZeusMonitor` is not used, as it costs what we came to measure: it imports pandas and scikit-learn, and its reading of
-RAPL starts a process that polls for wrap-arounds, which imports the user's script again and outlives a cell that
-ends by `os._exit`. A counter is read here when the clock is, and wraps at most once between two readings.
+Zeus finds the counters: RAPL zones in /sys/class/powercap, and NVML's for CUDA devices. Its `ZeusMonitor` is not
+used because it would disturb the measurement: it imports pandas and scikit-learn, and for RAPL it starts a process
+that polls for wrap-arounds, which imports the user's script again and outlives a cell that ends by `os._exit`. Here
+counters are read together with the clock, and wrap at most once between two readings.
 """
 
 from __future__ import annotations
@@ -22,39 +22,41 @@ MICRO = 1e6  # µJ in a J
 
 @dataclass(frozen=True)
 class Counter:
-    """Energy used since some moment in the past."""
+    """A counter of the energy used since some moment in the past."""
 
     name: str
     read_j: Callable[[], float]
-    range_j: float | None = None  # where it begins again at 0; None if never
+    range_j: float | None = None  # value at which it wraps to 0; None if never
 
 
 class Meter:
-    """Adds up the energy between each `start` and `stop`, of the GPU on CUDA, else of the processor and its memory.
+    """Total energy of all regions between `start` and `stop`: of the GPU on CUDA, else of processor and memory.
 
-    A RAPL counter wraps after 65 to 262 kJ, minutes under full load: call `sample` in between where a region is
-    longer. Of the whole processor, whoever uses it: see the record's noise.
+    A RAPL counter wraps after 65 to 262 kJ, which is minutes under full load: call `sample` during longer regions.
+    RAPL covers the whole processor, including other processes: see the record's noise.
 
     Args:
-        device: what computes. Make the meter before the clock runs: the import takes some 0.1 s.
+        device: the device that computes. Create the meter before timing starts: the import takes about 0.1 s.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._counters = counters(device)
         self._used_j = 0.0
-        self._last_j: list[float] | None = None  # null while it does not run
+        self._last_j: list[float] | None = None  # None while stopped
         self._stopped = False
 
     def start(self) -> None:
-        """Begin a region; the caller has synchronised the device."""
+        """Start a region; the caller has synchronised the device."""
         self._last_j = self._read_j()
 
     def sample(self) -> None:
-        """Take up what was used until now, before a counter can wrap twice."""
+        """Add the energy used so far, before a counter can wrap twice."""
         if self._last_j is None:
             return
         now_j = self._read_j()
-        for counter, before_j, after_j in zip(self._counters, self._last_j, now_j, strict=False):  # none, if one failed
+        for counter, before_j, after_j in zip(
+            self._counters, self._last_j, now_j, strict=False
+        ):  # none after a failure
             wrapped_j = (counter.range_j or 0.0) if after_j < before_j else 0.0
             self._used_j += after_j - before_j + wrapped_j
         self._last_j = now_j
@@ -67,16 +69,16 @@ class Meter:
 
     @property
     def energy_j(self) -> float | None:
-        """Joules of all regions; None where the machine has no counter for us, or before the first `stop`."""
+        """Joules of all regions; None without a readable counter, or before the first `stop`."""
         return self._used_j if self._counters and self._stopped else None
 
     @property
     def source(self) -> str | None:
-        """What was read, e.g. `RAPL package-0, RAPL dram`."""
+        """Names of the counters, e.g. `RAPL package-0, RAPL dram`."""
         return ", ".join(counter.name for counter in self._counters) or None
 
     def _read_j(self) -> list[float]:
-        """All counters now; a sum without one of them would be none, so all are given up when one fails."""
+        """Read all counters; if one fails all are dropped, since a partial sum would be wrong."""
         try:
             return [counter.read_j() for counter in self._counters]
         except _errors():
@@ -85,7 +87,7 @@ class Meter:
 
 
 def counters(device: torch.device) -> list[Counter]:
-    """The counters of what computes; none where zeus is not installed, or the machine has none that we may read."""
+    """The counters of a device; empty if zeus is not installed or no counter is readable."""
     find = {"cuda": _nvml, "cpu": _rapl}.get(device.type)
     try:
         return find(device) if find else []
@@ -96,7 +98,7 @@ def counters(device: torch.device) -> list[Counter]:
 
 
 def _nvml(device: torch.device) -> list[Counter]:
-    """The GPU's own counter, which Volta and what came after have; it moves some ten times a second."""
+    """The GPU's energy counter (Volta and later), which is updated about ten times a second."""
     from zeus.device import get_gpus
 
     gpus, index = get_gpus(), device.index or 0
@@ -106,7 +108,7 @@ def _nvml(device: torch.device) -> list[Counter]:
 
 
 def _rapl(device: torch.device) -> list[Counter]:
-    """Each processor and its memory. Not `psys`, the whole machine, which has them in it; not zeus's daemon."""
+    """RAPL counters of each processor and its memory. Not `psys`, which includes them; not zeus's daemon."""
     from zeus.device.cpu import rapl
 
     cpus = [cpu for cpu in rapl.RAPLCPUs().cpus if not isinstance(cpu, rapl.ZeusdRAPLCPU)]
@@ -116,13 +118,13 @@ def _rapl(device: torch.device) -> list[Counter]:
 
 def _zone(zone: RAPLFile) -> Counter:
     def read_j() -> float:
-        return type(zone)(zone.path).last_energy / MICRO  # its `read` is what starts the process
+        return type(zone)(zone.path).last_energy / MICRO  # its `read` would start the polling process
 
     return Counter(f"RAPL {zone.name}", read_j, zone.max_energy_range_uj / MICRO)
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What a counter that is not there, or not for us, makes of itself."""
+    """Exceptions raised by a missing or unreadable counter."""
     from zeus.exception import ZeusBaseError
 
     return ZeusBaseError, OSError, ValueError

@@ -1,6 +1,6 @@
 """Start and end of every command: signals, output streams, one-line errors.
 
-Imports nothing that takes time, so that a signal in the first second finds it ready.
+Imports nothing slow, so that signals in the first second are handled too.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, NoReturn, TextIO, cast
 
 INTERRUPTED = 130  # exit code, whatever the signal was
 FAILED, MISUSED = 1, 2  # exit codes
-STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a scheduler, a terminal that is closed
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a scheduler, a closed terminal
 
 
 def enter(main: Callable[[], int] | str) -> NoReturn:
-    """Run a command and leave with its exit code.
+    """Run a command and exit with its code.
 
     Args:
-        main: what it does, or the module that has `main`, to be imported once signals are taken care of.
+        main: the function, or the module with `main`, which is imported after the signal handlers are set.
     """
     stop_alike()
     try:
@@ -32,13 +32,13 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        ignore_stops()  # a second one must not cut the last line
+        ignore_stops()  # a second signal must not cut the last line short
         code = _last("interrupted: the same command does what is left", INTERRUPTED)
-    except BrokenPipeError:  # who reads has seen enough
+    except BrokenPipeError:  # the reader closed the pipe
         code = 0
     except OSError as error:
         code = _last(_told(error), FAILED)
-    except Exception as error:  # a mistake of ours, whose traceback may hold what it was given
+    except Exception as error:  # a bug; the traceback may hold secrets
         from quantlab.util.redact import redact
 
         code = _last(redact("".join(traceback.format_exception(error)).rstrip()), FAILED)
@@ -47,7 +47,7 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
 
 
 def stop_alike() -> None:
-    """Let every signal that stops a command do what Ctrl-C does; one that was ignored at the start stays so (nohup)."""
+    """Handle every stop signal like Ctrl-C, except those ignored at the start (nohup)."""
     for name in STOPS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -55,7 +55,7 @@ def stop_alike() -> None:
 
 
 def ignore_stops() -> None:
-    """From now on; what is left to do takes no time."""
+    """Ignore stop signals from now on, as little is left to do."""
     for name in STOPS:
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)
@@ -69,15 +69,15 @@ def _main_of(module: str) -> Callable[[], int]:
 
 
 def _open_streams() -> None:
-    """See that there is something to print to: a file that is opened later must not become standard output.
+    """Make sure that the standard streams are open, so that no file opened later takes the place of one.
 
-    What cannot be said on standard error, for its disk is full or its reader has left, costs no result.
+    A standard error that cannot be written (disk full, reader gone) does not end the command.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     sys.stderr = cast(TextIO, _Deaf(sys.stderr or io.StringIO()))
     if sys.stdout is None:
         _last("standard output is closed: let it be a file, or /dev/null", MISUSED)
@@ -87,14 +87,14 @@ def _open_streams() -> None:
 def _code_of(main: Callable[[], int]) -> int:
     try:
         return main()
-    except SystemExit as leaving:  # of argparse, and of a job that SLURM stops
+    except SystemExit as leaving:  # from argparse, or from a job stopped by SLURM
         if isinstance(leaving.code, str):
             return _last(leaving.code, FAILED)
         return leaving.code or 0
 
 
 class _Deaf:
-    """A stream that does not mind whether anybody can read it."""
+    """A stream that ignores write errors."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -126,7 +126,7 @@ def _last(line: str, code: int) -> int:
 
 
 def _quiet_stdout() -> None:
-    """What could not be written is given up, and not tried again by Python as it ends."""
+    """Discard unwritten output, which Python would try to write again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

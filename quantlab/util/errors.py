@@ -10,23 +10,23 @@ class ConfigError(ValueError):
 
 
 class UnsupportedError(ConfigError):
-    """A combination that cannot exist, as only the model itself shows: its cell is `unsupported`, no failure."""
+    """A combination that the model does not allow, found after loading it: the cell is `unsupported`, not failed."""
 
 
 class CheckpointError(ConfigError):
-    """A folder that is there and holds no sound checkpoint: its cells fail, those of others go on."""
+    """A folder without a valid checkpoint: its cells fail, cells of other checkpoints go on."""
 
 
-class Unavailable(RuntimeError):  # noqa: N818  it is a state of the world, no mistake of the caller
-    """A checkpoint or a corpus is neither on this machine nor on a hub that can be reached."""
+class Unavailable(RuntimeError):  # noqa: N818  a state of the environment, not an error of the caller
+    """A checkpoint or corpus that is neither on this machine nor on a reachable hub."""
 
 
 class ExportError(ValueError):
-    """A model that cannot be left as a folder, or a folder that is none: the message names what is wrong with it."""
+    """A model that cannot be exported, or a folder that is not a valid export; the message says why."""
 
 
 def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
-    """`; did you mean 'x'?` for a near miss, else the allowed names; `prefix` goes before each."""
+    """`; did you mean 'x'?` for a close match, else the allowed names; `prefix` goes before each."""
     if not allowed:
         return "; there is none"
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
@@ -36,6 +36,6 @@ def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
 
 
 def shortened(value: object, characters: int = 80) -> str:
-    """A value as Python writes it, so that it is one line; of a long one the start, and how long it is."""
+    """The repr of a value, on one line; a long one is cut, with its length."""
     text = repr(value)
     return text if len(text) <= characters else f"{text[:characters]}… ({len(text):,} characters)"

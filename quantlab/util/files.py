@@ -1,4 +1,4 @@
-"""Reading and hashing of regular files; a file that has not changed is hashed once."""
+"""Reading and hashing of regular files; hashes of unchanged files are cached."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from types import TracebackType
 from typing import Any
 
 LARGEST_BYTES = 32 * 2**30
-NOTE_BYTES = 2**20  # of a small file of JSON; those that quantlab writes have a few hundred
-SETTLED_NS = (
-    10 * 10**9
-)  # a file that changed later than this may change again within one tick of its file system's clock
+NOTE_BYTES = 2**20  # limit for a small JSON file; those written by quantlab have a few hundred bytes
+SETTLED_NS = 10 * 10**9  # a file that changed more recently may change again within one tick of its file system's clock
 
 
 def cache_dir() -> Path:
@@ -34,15 +32,15 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def opened(path: Path, most_bytes: int = LARGEST_BYTES, follow: bool = True) -> Iterator[BufferedReader]:
-    """A regular file, to be read: a pipe would be waited for, and a device never ends.
+    """Open a regular file for reading, and nothing else: a pipe would block, and a device never ends.
 
     Args:
-        path: of the file.
-        most_bytes: that it may have.
-        follow: it may be a link, which leads out of its folder.
+        path: path of the file.
+        most_bytes: largest size allowed.
+        follow: follow symbolic links, which may lead out of the folder.
 
     Raises:
-        OSError: it cannot be opened, is no regular file, or is larger than `most_bytes`.
+        OSError: it cannot be opened, is not a regular file, or is larger than `most_bytes`.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -61,19 +59,19 @@ def opened(path: Path, most_bytes: int = LARGEST_BYTES, follow: bool = True) -> 
 
 
 def read_bytes(path: Path, most_bytes: int) -> bytes:
-    """What is in a regular file that is no link, of at most `most_bytes`; the rest is as in `opened`."""
+    """The content of a regular file of at most `most_bytes` that is not a link; see `opened`."""
     try:
         with opened(path, most_bytes, follow=False) as file:
             size = os.fstat(file.fileno()).st_size
-            return file.read(size or most_bytes)  # one that says it is empty (/proc) may have more
+            return file.read(size or most_bytes)  # files in /proc report size 0
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # the last is a socket's
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a socket
             raise OSError(errno.EINVAL, "a link or a socket, expected a regular file", str(path)) from None
         raise
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """A small JSON object in a file, as `read_bytes` reads it; empty where there is none that can be read."""
+    """Read a small JSON object from a file; empty if there is none or it cannot be read."""
     try:
         found = json.loads(read_bytes(path, NOTE_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -82,13 +80,12 @@ def read_note(path: Path) -> dict[str, Any]:
 
 
 class Digests:
-    """SHA-256 of files, remembered in the cache by what the file system tells of each; a context, which keeps them.
+    """SHA-256 of files, cached by their file system metadata; a context manager, which saves the cache at its end.
 
         <cache_dir()>/digests/<hash of the folder>.json    name → inode, size, mtime, ctime, digest
 
-    The time of the last change of the inode (ctime) cannot be set by a program, as the time of the last change of the
-    content can: a file of another content, put in place with the old size and time, is another file. A cache that
-    cannot be written only costs time.
+    The key includes ctime, which unlike mtime cannot be set by a program: a file that replaces another of the same size
+    and mtime is still hashed again. A cache that cannot be written only costs time.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""Files of the Hugging Face hub: from the cache, else downloaded, else a one-line error.
+"""Files of the Hugging Face hub: from the cache, else by download, else a one-line error.
 
-`huggingface_hub` alone takes 23 s of retries to notice that there is no network; here one short look decides.
+`huggingface_hub` retries for 23 s before it reports a missing network; here one short request decides.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Literal
 from quantlab.util.errors import ConfigError, Unavailable
 
 Kind = Literal["model", "dataset"]
-PATIENCE_S = 5.0  # for the first answer of the hub
+PATIENCE_S = 5.0  # timeout for the first answer of the hub
 _cache_only = ContextVar("cache_only", default=False)
 
 
 @contextlib.contextmanager
 def cache_only() -> Iterator[None]:
-    """A block in which the hub is not asked: what this machine does not have is `Unavailable`."""
+    """Within the block the hub is not contacted: anything not cached is `Unavailable`."""
     before = _cache_only.set(True)
     try:
         yield
@@ -41,15 +41,15 @@ def snapshot(
 
     Args:
         repo: `owner/name`.
-        revision: commit, tag or branch; null is the newest one, or the newest this machine has.
-        kind: what `repo` is.
-        patterns: globs of the files that are needed; no other file is fetched.
+        revision: commit, tag or branch; None: the newest one, or the newest in the cache.
+        kind: type of the repository.
+        patterns: globs of the files to fetch.
         complete: whether a cached folder holds all of them.
-        ways_out: what to do where there is neither hub nor cache; ends the message.
+        ways_out: advice that ends the message if there is neither hub nor cache.
 
     Raises:
         Unavailable: not cached, and the hub did not answer.
-        ConfigError: the hub answered that there is no such repository or revision.
+        ConfigError: the hub has no such repository or revision.
     """
     folder, whole = _cached(repo, revision, kind, patterns)
     usable = folder is not None and complete(folder)
@@ -61,11 +61,11 @@ def snapshot(
     except Unavailable:
         if folder is None or not usable:
             raise
-        return folder  # another program cached it and left out what it had no use for
+        return folder  # cached by another program, without some files that it did not need
 
 
 def commit(repo: str, revision: str | None, kind: Kind) -> str:
-    """The commit that `snapshot` would take: pinned, else cached, else the hub's newest, else unknown."""
+    """The commit that `snapshot` would use: pinned, else cached, else the hub's newest, else unknown."""
     if revision is not None:
         return revision
     folder, _ = _cached(repo, revision, kind, patterns=())
@@ -78,14 +78,14 @@ def commit(repo: str, revision: str | None, kind: Kind) -> str:
 
 
 def _cached(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str]) -> tuple[Path | None, bool]:
-    """The folder that this machine has of a revision, and whether it has every file that `patterns` match there."""
+    """The cached folder of a revision, and whether it holds every file that matches `patterns`."""
     import huggingface_hub
 
     try:
         folder = huggingface_hub.snapshot_download(
             repo, revision=revision, repo_type=kind, local_files_only=True, allow_patterns=list(patterns)
         )
-    except FileNotFoundError as error:  # IncompleteSnapshotError of huggingface_hub 2 tells where
+    except FileNotFoundError as error:  # IncompleteSnapshotError of huggingface_hub 2 names the folder
         path = getattr(error, "snapshot_path", None)
         return (Path(path) if path else None), False
     except huggingface_hub.errors.HFValidationError as error:
@@ -94,9 +94,9 @@ def _cached(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str]
 
 
 def _ask(repo: str, revision: str | None, kind: Kind, ways_out: str) -> str:
-    """The commit that the hub has for a revision.
+    """Ask the hub for the commit of a revision.
 
-    In a thread with a deadline: a name server that does not answer blocks below every timeout of the client.
+    Runs in a thread with a deadline, since the client's timeouts do not cover a name server that does not answer.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -119,7 +119,7 @@ def _ask(repo: str, revision: str | None, kind: Kind, ways_out: str) -> str:
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What a call returns or raises, or a TimeoutError; the abandoned thread dies with the process."""
+    """Run a call with a time limit, else raise TimeoutError; the abandoned thread ends with the process."""
     outcome: list[Any] = [TimeoutError(f"no answer within {seconds:.0f} s")]
 
     def run() -> None:
@@ -135,7 +135,7 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
 
 
 def _fetch(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str], ways_out: str) -> Path:
-    """By the name that was asked for, and not by its commit: the cache remembers what a branch was, offline too."""
+    """Download by branch or tag name, not by commit, so that the cache maps the name to its commit when offline."""
     import huggingface_hub
 
     try:
@@ -144,7 +144,7 @@ def _fetch(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str],
         )
     except huggingface_hub.errors.GatedRepoError:
         raise Unavailable(f"the hub wants a login for {kind} {repo} (`hf auth login`); {ways_out}") from None
-    except Exception as error:  # network, proxy and disk each raise their own kind
+    except Exception as error:  # network, proxy and disk raise different types
         why = str(error).split("\n")[0] or type(error).__name__
         raise Unavailable(
             f"{kind} {repo}@{revision or 'main'}: the download broke off ({why}); run again, or {ways_out}"

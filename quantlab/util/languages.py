@@ -1,4 +1,4 @@
-"""How languages are written, as far as scoring depends on it."""
+"""Languages written without spaces, which are scored by character."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Literal
 ErrorUnit = Literal["word", "character"]
 RATES: dict[ErrorUnit, str] = {"word": "WER", "character": "CER"}
 
-# Written without spaces between words. Whisper's paper scores zh, ja, th, lo and my by character (Radford et al. 2022,
-# appendix C). By their script the same holds for yue, written as zh is; for km, which needs a dictionary to be broken
-# into words as th, lo and my do (Unicode Standard Annex 14, class SA); and for bo, which marks syllables and no words.
-# Korean and Vietnamese have spaces, and Whisper's Javanese (jw) is in Latin letters.
+# Whisper's paper scores zh, ja, th, lo and my by character (Radford et al. 2022, appendix C). The same applies to yue,
+# which is written like zh; to km, which like th, lo and my needs a dictionary to be split into words (Unicode Standard
+# Annex 14, class SA); and to bo, which marks syllables but not words. Korean and Vietnamese have spaces, and Whisper's
+# Javanese (jw) is in Latin letters.
 SPACELESS = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
 
 
 def is_spaceless(language: str) -> bool:
-    """Whether words are written without spaces between them; a code of Whisper's."""
+    """Whether a language (Whisper's code) is written without spaces between words."""
     return language in SPACELESS
 
 
 def error_unit(language: str) -> ErrorUnit:
-    """What an error rate counts in this language."""
+    """The unit of error rates in a language: word or character."""
     return "character" if is_spaceless(language) else "word"

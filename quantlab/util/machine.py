@@ -14,20 +14,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path("/")  # above /proc and /sys; the tests put trees of their own here
-LOOK_S = 0.1  # seconds that `pin` looks at the cores: 10 ticks of the kernel's clock
-FREE_SHARE = 0.25  # a core less busy than this is taken as free: two ticks of ten are no more than a daemon's wake-up
+ROOT = Path("/")  # parent of /proc and /sys; replaced in tests
+LOOK_S = 0.1  # seconds that `pin` watches the cores: 10 ticks of the kernel's clock
+FREE_SHARE = 0.25  # a core less busy than this counts as free: two ticks of ten may be a daemon's wake-up
 
 
 def usable_cores() -> int:
-    """Cores this process may run on: what `taskset`, a container or SLURM left of the machine's."""
+    """Number of cores this process may use, as limited by `taskset`, a container or SLURM."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def has_cuda_driver() -> bool:
-    """Whether the driver's library is there; it is asked nothing, so that this process can still be forked."""
+    """Whether the CUDA driver's library is present; no call is made, so that this process can still be forked."""
     return _cuda_driver() is not None
 
 
@@ -39,7 +39,7 @@ def _cuda_driver() -> ctypes.CDLL | None:
 
 
 def cuda_devices() -> int:
-    """CUDA devices that the driver offers; 0 where there is no driver."""
+    """Number of CUDA devices; 0 without a driver."""
     driver = _cuda_driver()
     if driver is None:
         return 0
@@ -50,12 +50,12 @@ def cuda_devices() -> int:
 
 
 def has_mps() -> bool:
-    """Whether this is a Mac with Apple's own processor, whose GPU torch calls mps."""
+    """Whether this is a Mac with Apple silicon, whose GPU torch calls mps."""
     return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
 def resolve_device(name: str) -> str:
-    """`auto` → the best device of this machine; any other name stays."""
+    """Resolve `auto` to the best device of this machine; other names are unchanged."""
     if name != "auto":
         return name
     if cuda_devices():
@@ -65,12 +65,12 @@ def resolve_device(name: str) -> str:
 
 @dataclass(frozen=True)
 class Site:
-    """Where cells are run: this machine, or one that is reached through a queue."""
+    """The machine that runs cells: this one, or one behind a queue."""
 
-    device: str  # what `device=auto` means there
-    threads: int  # what `device.threads=null` means there
-    why_no_device: Callable[[str], str | None]  # of a device's name: why it cannot be used there, None if it can
-    can_change: bool = False  # another of its machines may have the device, so that its lack settles nothing
+    device: str  # meaning of `device=auto` there
+    threads: int  # meaning of `device.threads=null` there
+    why_no_device: Callable[[str], str | None]  # device name → why it cannot be used there, or None
+    can_change: bool = False  # another machine of the cluster may have a device that this one lacks
 
 
 def here() -> Site:
@@ -88,14 +88,14 @@ def why_no_device(name: str) -> str | None:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Installed version of each distribution; those that are not installed are left out."""
+    """Installed versions of distributions, without those that are not installed."""
     found = {name: _version(name) for name in distributions}
     return {name: version for name, version in found.items() if version is not None}
 
 
 @functools.cache
 def _version(distribution: str) -> str | None:
-    """Read once: it takes a millisecond and more, and every cell of a grid asks for ten."""
+    """Installed version, cached: a look-up takes over 1 ms, and every cell of a grid needs ten."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -103,7 +103,7 @@ def _version(distribution: str) -> str | None:
 
 
 def processor() -> str:
-    """The processor's name as the system tells it, e.g. `AMD EPYC 9B45`."""
+    """The processor's name as the system reports it, e.g. `AMD EPYC 9B45`."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -120,16 +120,16 @@ def memory_bytes() -> int:
 
 @dataclass(frozen=True)
 class CoreTimes:
-    """What cores did since boot, seconds, summed over them; resolution one tick of the kernel's clock (10 ms)."""
+    """Time of one or more cores since boot, in seconds; resolution one tick of the kernel's clock (10 ms)."""
 
     busy_s: float  # processes and interrupts
-    steal_s: float  # wanted to run, while the hypervisor ran somebody else
+    steal_s: float  # ready to run while the hypervisor ran another guest
 
 
 def core_times(root: Path = ROOT) -> dict[int, CoreTimes]:
-    """What each core did since boot, by its number; empty where the system does not tell (proc(5), /proc/stat).
+    """Times of each core since boot, by core number; empty without /proc/stat (proc(5)).
 
-    psutil has the same figures, but as a list: behind a core that is offline the places are no core numbers.
+    psutil returns a list, whose positions differ from core numbers if a core is offline.
     """
     try:
         lines = (root / "proc/stat").read_text().splitlines()
@@ -146,26 +146,26 @@ def core_times(root: Path = ROOT) -> dict[int, CoreTimes]:
 
 
 def affinity() -> tuple[int, ...]:
-    """The cores that this process may run on, in order; empty where the system does not tell."""
+    """The cores that this process may run on, in order; empty if the system does not support it."""
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
 def pin(threads: int) -> tuple[int, ...]:
-    """Keep this process on as many cores as it computes with, the idlest ones.
+    """Pin this process to as many cores as it computes with, choosing idle ones.
 
-    A thread that wanders between cores loses its caches, and two threads on the two halves of one core share it. The
-    idlest are chosen, and not the first, so that two measurements on one machine do not meet on the same cores. They
-    still can when both look within the same tenth of a second, and nobody keeps other processes off:
-    `interference.Monitor` tells.
+    A thread that migrates between cores loses its caches, and two threads on hyper-threads of one core share it. The
+    idlest cores are chosen instead of the first, so that two measurements on one machine use different cores. They can
+    still collide if both choose within the same tenth of a second, and other processes are not kept off:
+    `interference.Monitor` reports that.
 
-    All threads that the process has are moved, and those it starts later inherit it. Still call it before a library
-    makes its thread pool, as some size it, or bind it, by the cores that they find.
+    All threads of the process are moved, and later ones inherit the setting. Call it before a library creates its
+    thread pool, since some size or bind the pool by the available cores.
 
     Args:
-        threads: how many compute at a time; with as many as there are usable cores, or more, nothing changes.
+        threads: number of compute threads; nothing changes if there are at least as many as usable cores.
 
     Returns:
-        The cores that the process may now use, in order; empty where the system has no such thing (macOS).
+        The cores that the process may now use, in order; empty if the system has no affinity (macOS).
     """
     usable = affinity()
     if threads < len(usable):
@@ -180,7 +180,7 @@ def pin(threads: int) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
-    """`pin` for the length of the block: where the process outlives the cell, the next one finds all cores again."""
+    """`pin` within the block, and restore all cores after it for the next cell of the process."""
     before = affinity()
     try:
         yield pin(threads)
@@ -190,16 +190,16 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
 
 
 def idlest(count: int, loads: Mapping[int, float], root: Path = ROOT) -> tuple[int, ...]:
-    """Which cores to compute on.
+    """Choose the cores to compute on.
 
     Args:
-        count: how many, fewer than there are.
-        loads: usable core → share of its time that it was busy.
-        root: above /sys.
+        count: number of cores, fewer than there are.
+        loads: usable core → share of time that it was busy.
+        root: parent of /sys.
 
     Returns:
-        Cores in order: free ones first of all; then on different physical cores as far as there are, then of one
-        processor where it has enough (its memory is nearest), then the fastest.
+        Cores in order, chosen by these criteria: free; on different physical cores; on one processor if it has enough
+        (nearest memory); fastest.
     """
     packages = {core: _topology(core, "physical_package_id", root) for core in loads}
     ranked = _ranked(loads, root)
@@ -217,7 +217,7 @@ def idlest(count: int, loads: Mapping[int, float], root: Path = ROOT) -> tuple[i
 
 def _ranked(loads: Mapping[int, float], root: Path) -> list[int]:
     """Cores, best first."""
-    halves: dict[str, list[int]] = {}  # of each physical core, the idler first
+    halves: dict[str, list[int]] = {}  # per physical core, the idlest first
     for core in sorted(loads, key=lambda core: (loads[core], core)):
         halves.setdefault(_physical(core, root), []).append(core)
 
@@ -231,7 +231,7 @@ def _ranked(loads: Mapping[int, float], root: Path) -> list[int]:
 
 
 def _physical(core: int, root: Path) -> str:
-    """What the halves of one physical core have in common: the list of them."""
+    """The list of hyper-threads of a core's physical core, which identifies it."""
     return _topology(core, "thread_siblings_list", root) or str(core)
 
 
@@ -240,21 +240,21 @@ def _topology(core: int, name: str, root: Path) -> str:
 
 
 def max_frequency_mhz(core: int, root: Path = ROOT) -> float | None:
-    """The highest frequency that a core is made for; None where the system does not tell, as in a virtual machine."""
+    """The maximum frequency of a core; None if not reported, as in a virtual machine."""
     khz = read_text(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq")
     return None if khz is None else int(khz) / 1000
 
 
 @functools.cache
 def is_virtual(root: Path = ROOT) -> bool | None:
-    """Whether a hypervisor runs this machine, by the processor's flag; None where there is no such flag (Arm)."""
+    """Whether this is a virtual machine, by the processor's flag; None without such a flag (Arm)."""
     text = read_text(root / "proc/cpuinfo") or ""
     flags = next((line for line in text.splitlines() if line.startswith("flags")), None)
     return None if flags is None else "hypervisor" in flags.split()
 
 
 def read_text(path: Path) -> str | None:
-    """A file of /proc or /sys without its line end; None where it is absent or not for us."""
+    """Content of a file in /proc or /sys, stripped; None if absent or not readable."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:
@@ -262,7 +262,7 @@ def read_text(path: Path) -> str | None:
 
 
 def _move(cores: Collection[int]) -> None:
-    """Let every thread of this process run on these cores alone; where it is forbidden, `affinity` tells."""
+    """Restrict every thread of this process to these cores; failures are ignored, see `affinity`."""
     for thread in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # it has ended meanwhile, or a sandbox forbids it
+        with contextlib.suppress(OSError):  # the thread has ended, or a sandbox forbids it
             os.sched_setaffinity(int(thread.name), cores)

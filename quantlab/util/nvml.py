@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-IDLE = 0x1  # clocks rest as there is no work: no limit
-SET_BY_USER = 0x2  # a choice, and usually one for the sake of steady timings
-# NVML API reference, clocks event reasons; what a driver names beyond these is given as its number.
+IDLE = 0x1  # clocks are low because there is no work: not a limit
+SET_BY_USER = 0x2  # deliberate, usually for steady timings
+# NVML API reference, clocks event reasons; unknown reasons are reported by number.
 REASONS = {
     SET_BY_USER: "clocks set by the user",
     0x4: "power cap",
@@ -28,7 +28,7 @@ POLICIES = {0: "power cap", 1: "heat", 3: "board limit"}
 
 
 def nvml() -> ModuleType | None:
-    """The bindings, ready to be asked; None where there is no NVIDIA driver."""
+    """The initialised NVML bindings; None without an NVIDIA driver."""
     import pynvml
 
     try:
@@ -44,13 +44,13 @@ def driver_version() -> str | None:
 
 
 def watch(device: torch.device) -> GpuMonitor | None:
-    """A watch of the GPU behind a CUDA device, or None where NVML does not know it."""
+    """A monitor of the GPU behind a CUDA device; None if NVML does not know it."""
     import torch
 
     library = nvml()
     if library is None:
         return None
-    uuid = torch.cuda.get_device_properties(device).uuid  # CUDA's numbers are not NVML's: CUDA_VISIBLE_DEVICES
+    uuid = torch.cuda.get_device_properties(device).uuid  # indices differ between CUDA and NVML: CUDA_VISIBLE_DEVICES
     try:
         return GpuMonitor(library, library.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
     except library.NVMLError:
@@ -58,11 +58,11 @@ def watch(device: torch.device) -> GpuMonitor | None:
 
 
 class GpuMonitor:
-    """Clock, limits and company of a GPU between `start` and the questions after it.
+    """Clock, throttling, memory and other processes of a GPU since `start`.
 
     Args:
-        library: pynvml.
-        handle: the GPU, as pynvml names it.
+        library: the pynvml module.
+        handle: pynvml's handle of the GPU.
     """
 
     def __init__(self, library: ModuleType, handle: Any) -> None:
@@ -79,7 +79,7 @@ class GpuMonitor:
         self._most_bytes: int | None = None
 
     def sample(self) -> None:
-        """See the SM clock, what limits it now, and the memory of this process."""
+        """Sample the SM clock, its limits, and the memory of this process."""
         self.process_bytes()
         reasons = self._ask(self._nvml.nvmlDeviceGetCurrentClocksEventReasons)
         if reasons is None:  # the name in drivers before 535
@@ -91,16 +91,16 @@ class GpuMonitor:
 
     @property
     def clock_mhz(self) -> tuple[float, float] | None:
-        """Lowest and highest SM clock seen, under work if it was seen working."""
+        """Lowest and highest sampled SM clock; under load only, if the GPU was sampled under load."""
         seen = self._clocks_mhz or self._resting_mhz
         return (min(seen), max(seen)) if seen else None
 
     def throttled(self) -> tuple[str, ...]:
-        """What limited the clock since `start`, by the samples and by the driver's own counters."""
+        """Reasons that limited the clock since `start`, from samples and the driver's counters."""
         return tuple(dict.fromkeys([*words(self._reasons), *self._counted()]))
 
     def _counted(self) -> list[str]:
-        """What a sample can miss, as it is taken between the timed calls."""
+        """Limits found by the driver's counters; samples can miss them, as they are taken between timed calls."""
         now_ns = self._limits_ns()
         return [POLICIES[policy] for policy, before in self._limited_ns.items() if now_ns.get(policy, before) > before]
 
@@ -109,13 +109,13 @@ class GpuMonitor:
         return {policy: status.violationTime for policy, status in asked.items() if status is not None}
 
     def other_processes(self) -> int:
-        """Processes that compute on the GPU beside this one, which is not looked up: a container has its own ids."""
+        """Number of other compute processes on the GPU; ours is not looked up, since a container has its own ids."""
         return max(0, len(self._processes()) - 1)
 
     def process_bytes(self) -> int | None:
-        """The most GPU memory that this process was seen to have since `start`, now included.
+        """The most GPU memory of this process sampled since `start`, including now.
 
-        Whatever allocated it, CUDA's context included. None where the driver does not tell which process is ours.
+        Includes all allocations and CUDA's context. None if the driver does not show which process is ours.
         """
         found = self._processes()
         ours = [process for process in found if process.pid == os.getpid()] or found
@@ -127,7 +127,7 @@ class GpuMonitor:
         return list(self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses) or ())
 
     def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
-        """The answer, or None where this GPU or its driver has none."""
+        """Call NVML; None if this GPU or its driver does not support the query."""
         try:
             return question(self._handle, *arguments)
         except self._nvml.NVMLError:
@@ -135,6 +135,6 @@ class GpuMonitor:
 
 
 def words(reasons: int) -> list[str]:
-    """The clocks event reasons of a bit mask; resting is none."""
+    """The clocks event reasons in a bit mask, without idle."""
     bits = [1 << place for place in range(reasons.bit_length()) if reasons & 1 << place]
     return [REASONS.get(bit, f"reason {bit:#x}") for bit in bits if bit != IDLE]

@@ -1,7 +1,7 @@
-"""Text from outside made safe to print: control characters and line breaks in names, reasons, transcripts.
+"""Escaping of untrusted text for output: control characters and line breaks in names, reasons, transcripts.
 
-A terminal obeys what stands in them, a mark of direction turns around what follows, and a line break forges a line.
-Every output passes what it shows through here, and then through the escape of its own markup.
+Control characters drive a terminal, direction marks reverse the text after them, and a line break forges a line.
+Every output escapes its text here first, and then for its own markup.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-JOINERS = "\u200c\u200d"  # without width; Persian and the scripts of India are not written without them
+JOINERS = "\u200c\u200d"  # zero width; needed in Persian and Indic scripts
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""The text with each control character, line break, mark of direction and lone surrogate written out: `\x1b`.
+    r"""Escape control characters, line breaks, direction marks and lone surrogates: `\x1b`.
 
     Args:
-        text: of any origin.
-        keep: characters that stay as they are, such as the line breaks of a traceback.
+        text: text of any origin.
+        keep: characters not to escape, such as the line breaks of a traceback.
     """
     return text if text.isprintable() else "".join(_shown(letter, keep) for letter in text)
 
 
-# An underscore within a word is one, and brackets are a link only before what says where it leads. What begins a
-# heading, a list or a rule does so only at the start.
+# Underscores within words need no escape, and brackets only where a link could follow. Marks of headings, lists and
+# rules matter only at the start.
 _MARKDOWN = re.compile(
     r"[\\`*<>|&~$]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|^[#+=-](?=[\s#+=-]|$)|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"
 )
 
 
 def markdown(text: str) -> str:
-    """As text in Markdown: nothing in it is markup, and a line break does not end a table's line."""
+    """Escape text for Markdown: nothing in it is markup, and a line break does not end a table row."""
     return _MARKDOWN.sub(r"\\\g<0>", printable(" ".join(text.split())))
 
 
@@ -43,7 +43,7 @@ def _shown(letter: str, keep: str) -> str:
 
 
 def printable_parts(value: Any, keep: str = "") -> Any:
-    """A JSON value with every text in it printable, keys too."""
+    """A JSON value with every string in it made printable, including keys."""
     if isinstance(value, str):
         return printable(value, keep)
     if isinstance(value, Mapping):

@@ -7,17 +7,17 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-_BARE = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*")  # nothing in it means something to Hydra
+_BARE = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.-]*")  # no character is special to Hydra
 _WORDS = {None: "null", True: "true", False: "false"}
 
 
 def override(key: str, value: Any) -> str:
-    """`key=value` for Hydra, which reads it back as this value, also in a sweep."""
+    """`key=value` quoted so that Hydra parses it back to this value, also in a sweep."""
     return f"{key}={hydra(value)}"
 
 
 def hydra(value: Any) -> str:
-    """A value in Hydra's grammar: null, true, a number, text, a list or a mapping of these."""
+    """A value in Hydra's grammar: null, a boolean, a number, a string, or a list or mapping of these."""
     if value is None or isinstance(value, bool):
         return _WORDS[value]
     if isinstance(value, str):
@@ -30,11 +30,11 @@ def hydra(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    """Quoted where it would be read as something else; an interpolation is escaped."""
+    """A string, quoted where Hydra would parse it as something else; interpolations are escaped."""
     if _BARE.fullmatch(value) and value.lower() not in _WORDS.values() and not _is_number(value):
         return value
     plain = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    # a backslash is one, unless a quote follows
+    # a backslash is literal unless a quote follows
     inside = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), plain)
     return f'"{inside}"'
 
@@ -48,7 +48,7 @@ def _is_number(text: str) -> bool:
 
 
 def shell(argument: str) -> str:
-    """An argument for a shell, on one line: what cannot be printed as $'…' has it, which bash and zsh know."""
+    """A shell argument on one line; unprintable characters use the $'…' syntax of bash and zsh."""
     if argument.isprintable():
         return shlex.quote(argument)
     plain = argument.replace("\\", "\\\\").replace("'", "\\'")
@@ -56,7 +56,7 @@ def shell(argument: str) -> str:
 
 
 def _escape(character: str) -> str:
-    undecoded = "\udc80" <= character <= "\udcff"  # a byte of an argument that was no UTF-8
+    undecoded = "\udc80" <= character <= "\udcff"  # an argument's byte that was not valid UTF-8
     return "".join(
         f"\\{byte:03o}" for byte in character.encode(errors="surrogateescape" if undecoded else "surrogatepass")
     )

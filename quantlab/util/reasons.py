@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-NAMING = ("model.name", "model.repo", "quant.name")  # settings that a reason may name
+NAMING = ("model.name", "model.repo", "quant.name")  # settings whose values may appear in a reason
 
 
 def key(status: str, reason: str, setting: Callable[[str], object]) -> tuple[str, ...]:
-    """Equal for cells that did not end well for the same reason.
+    """Grouping key: equal for cells that ended without result for the same reason.
 
     Args:
-        status: of the cell.
-        reason: its own.
-        setting: what its configuration says at a dotted key.
+        status: status of the cell.
+        reason: reason of the cell.
+        setting: the value of a dotted key in its configuration.
     """
     known = [re.escape(str(name)) for name in map(setting, NAMING) if name]
     named = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(known)})(?![A-Za-z0-9])") if known else None
@@ -22,7 +22,7 @@ def key(status: str, reason: str, setting: Callable[[str], object]) -> tuple[str
 
 
 def joined(reasons: Sequence[str]) -> str:
-    """The text for cells of one key; where their words differ, all of them: `model=small,base`."""
+    """One reason for all cells of a key; words that differ are listed: `model=small,base`."""
     if len(set(reasons)) == 1:
         return reasons[0]
     return " ".join(map(_word, zip(*(reason.split() for reason in reasons), strict=True)))

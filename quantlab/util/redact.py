@@ -1,9 +1,9 @@
-"""Removal of secrets from everything that is printed or stored.
+"""Redaction of secrets in everything that is printed or stored.
 
-A setting holds none: what would be one is refused (`exposed`, asked by `quantlab.config.parse`), but for the address of
-the tracking server, which shows no more than its host (`quantlab.util.address`). What is left is text of others: the
-message of a library, the environment that it prints. A configuration is never looked through for values, since
-`torch_int8` is a quantizer whatever somebody's password is.
+Settings hold no secrets: `quantlab.config.parse` refuses them (`exposed`), except for the address of the tracking
+server, which shows only its host (`quantlab.util.address`). What remains is text from elsewhere: messages of
+libraries, and environments that they print. Configurations are not searched for secret values, since `torch_int8` is
+a quantizer even if it is somebody's password.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ _WORD = (
     r"TOKENS?|PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|PGPASSWORD|SECRETS?|CREDENTIALS?|BEARER|"
     r"API_?KEY|ACCESS_?KEY|SECRET_?KEY|PRIVATE_?KEY|AUTH_?KEY"
 )
-_SECRET_NAME = re.compile(rf"(?<![A-Z])(?:{_WORD})(?![A-Z])", re.IGNORECASE)  # a whole word: TOKENIZERS is none
+_SECRET_NAME = re.compile(rf"(?<![A-Z])(?:{_WORD})(?![A-Z])", re.IGNORECASE)  # a whole word, not TOKENIZERS
 _ASSIGNED = re.compile(
     rf"""((?<![\w$])[\w.-]*(?<![A-Z])(?:{_WORD})(?![A-Z])[\w.-]*(?:["']\s*:\s*|\s*=\s*))"""  # 'HF_TOKEN': or HF_TOKEN=
-    r"""("(?!\$)(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?![$`"'])[^\s,;&}\])]+)""",  # a value, and no $NAME of a shell
+    r"""("(?!\$)(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?![$`"'])[^\s,;&}\])]+)""",  # a value, but not a shell's $NAME
     re.IGNORECASE,
 )
 _TOKENS = re.compile(r"(?<![A-Za-z])tokens(?![A-Za-z])", re.IGNORECASE)
-_NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?:?", re.IGNORECASE)  # and the colon of a refusal
+_NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?:?", re.IGNORECASE)  # and the colon of an error message
 _SHAPES = (
     re.compile(r"\bhf_[A-Za-z0-9]{16,}"),  # Hugging Face token
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # AWS access key
     re.compile(r"(?<=Bearer )[A-Za-z0-9._~+/=-]{8,}"),
 )
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(\S+)")
-_HOST = re.compile(r"(?:[^:\[\]]*|\[[^\]]*\])\W*(?::(?:\d*|PORT)\W*)?", re.ASCII)  # and what follows it in a sentence
-_SHORTEST = 8  # characters; a shorter value is found by its name alone, for the text may well hold it as a word
-_SURE = 16  # characters; what is as long is hidden inside of a longer word too
-_LONGEST = 48  # characters; of a longer value a message may show the start alone
+_HOST = re.compile(r"(?:[^:\[\]]*|\[[^\]]*\])\W*(?::(?:\d*|PORT)\W*)?", re.ASCII)  # and punctuation
+_SHORTEST = 8  # characters; shorter values may be ordinary words, so they are only found by their name
+_SURE = 16  # characters; values at least this long are redacted inside longer words too
+_LONGEST = 48  # characters; of longer values a message may show only the start
 _AROUND_A_NAME = "\"' \t:="
-_known: dict[str, str] = {}  # secret → what is shown in its place
+_known: dict[str, str] = {}  # secret → replacement
 
 
 def remember(address: str, shown: str, more: Iterable[str] = ()) -> None:
-    """Let `redact` show an address that this process was given as `shown`, and hide its parts and `more`."""
+    """Register an address for `redact`: it is replaced by `shown`, and its parts and `more` are hidden."""
     hidden = {part for part in (*parts(address), *more) if len(part) >= _SHORTEST and not _is_ordinary(part)}
     _known.update(dict.fromkeys(hidden, HIDDEN) | {address: shown})
 
 
 def redact(text: str) -> str:
-    """The text with `***` in place of every secret.
+    """Replace every secret in a text by `***`.
 
-    Those are: user, password and query of an address; what is assigned to a name like `HF_TOKEN`; tokens of a known
-    shape; values of environment variables that are called like a secret, or that hold an address; what `remember` was
-    told. A value that is a word of quantlab's own configuration, or a path on this machine, is one by its name alone.
+    Secrets are: user, password and query of an address; values assigned to a name like `HF_TOKEN`; tokens of a known
+    format; values of environment variables that are named like a secret or hold an address; values registered by
+    `remember`. A word of quantlab's own configuration, or a path on this machine, counts only if its name says so.
     """
     secrets = dict.fromkeys([*_named_secrets().values(), *_in_addresses()], HIDDEN) | _known
-    for secret in sorted(secrets, key=len, reverse=True):  # one may be the start of another
+    for secret in sorted(secrets, key=len, reverse=True):  # longest first: one may be the start of another
         text = _without(text, secret, secrets[secret])
     text = _ASSIGNED.sub(lambda found: found[0] if _is_count(found) else found[1] + HIDDEN, bare(text))
     for shape in _SHAPES:
@@ -70,7 +70,7 @@ def redact(text: str) -> str:
 
 
 def bare(value: Any) -> Any:
-    """The same structure, and addresses in its strings without user, password and query; nothing else is touched."""
+    """The same structure, with user, password and query removed from addresses in its strings."""
     if isinstance(value, str):
         return _ADDRESS.sub(lambda found: found[1] + _bare_rest(found[2]), value) if "://" in value else value
     if isinstance(value, dict):
@@ -81,7 +81,7 @@ def bare(value: Any) -> Any:
 
 
 def exposed(text: str) -> str | None:
-    """Why a setting must not hold this text, since settings are kept and printed; None where it may."""
+    """Why a setting must not hold this text (settings are stored and printed); None if it may."""
     if bare(text) != text:
         return "an address with a user, a password or a query"
     if assigned := [found[1] for found in _ASSIGNED.finditer(text) if not _is_count(found)]:
@@ -93,7 +93,7 @@ def exposed(text: str) -> str | None:
 
 
 def _is_count(assigned: re.Match[str]) -> bool:
-    """A number of tokens: `max_new_tokens=64`."""
+    """Whether it is a number of tokens: `max_new_tokens=64`."""
     return _TOKENS.search(assigned[1]) is not None and _NUMBER.fullmatch(assigned[2]) is not None
 
 
@@ -103,7 +103,7 @@ def is_secret(name: str) -> bool:
 
 
 def _bare_rest(rest: str) -> str:
-    """What follows `scheme://`. Where user and password cannot be told from path and query, nothing of it stays."""
+    """The part after `scheme://` without secrets; empty if user and password cannot be separated from the rest."""
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     tail = rest[len(authority) :]
     _, at, host = authority.rpartition("@")
@@ -114,7 +114,7 @@ def _bare_rest(rest: str) -> str:
 
 
 def _named_secrets() -> dict[str, str]:
-    """Environment variables that are called like a secret, and whose value is none that a text may hold for itself."""
+    """Environment variables that are named like a secret, without those whose value is an ordinary word."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -123,16 +123,16 @@ def _named_secrets() -> dict[str, str]:
 
 
 def _in_addresses() -> set[str]:
-    """What is secret of the addresses in the environment; a proxy may be named without its scheme."""
+    """The secret parts of addresses in the environment; a proxy may lack its scheme."""
     values = [value for name, value in os.environ.items() if "://" in value or name.upper().endswith("_PROXY")]
     found = {part for value in values for part in parts(value)}
     return {part for part in found if len(part) >= _SHORTEST and not _is_ordinary(part)}
 
 
 def parts(address: str) -> Iterator[str]:
-    """What of an address is secret, in the forms that a library may print; of most addresses nothing is.
+    """The secret parts of an address, in the forms that a library may print; usually none.
 
-    Of one that breaks the rules (a password with a slash in it) everything before the last @ is user and password.
+    In a malformed address (a password with a slash) everything before the last @ is taken as user and password.
     """
     user, at, place = address.rpartition("://")[2].rpartition("@")
     path, *query = re.split("[?#]", place, maxsplit=1)
@@ -157,7 +157,7 @@ def _without(text: str, secret: str, shown: str = HIDDEN) -> str:
 
 @cache
 def _is_ordinary(value: str) -> bool:
-    """A word of the configuration that ships with quantlab, or a path: nobody's secret, whatever its name is."""
+    """Whether a value is a word of the shipped configuration or a path, and so not a secret."""
     if Path(value).is_absolute() and os.access(value, os.F_OK):
         return True
     word = re.compile(rf"(?<![\w-]){re.escape(value)}(?![\w-])")

@@ -1,4 +1,4 @@
-"""Hashes of source code outside quantlab (plug-ins, editable installs), which changes without a new version."""
+"""Hashes of source code outside quantlab (plug-ins, editable installs), which may change without a new version."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _KINDS = ("*.py", "*.so", "*.pyd")
 
 
 def of_entry_point(point: EntryPoint) -> dict[str, str]:
-    """The hash of the whole top-level package, or the one file, that an entry point leads to; nothing is imported."""
+    """The hash of the top-level package or module of an entry point; nothing is imported."""
     name = point.module.partition(".")[0]
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # a module that was made by hand
+    except ValueError:  # a module created at run time
         spec = None
     places = [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])] if spec else []
     return _named(name, places)
 
 
 def of_editable(distributions: Iterable[str]) -> dict[str, str]:
-    """The hashes of those distributions that are installed from a folder in which they are worked on."""
+    """The hashes of those distributions that are editable installs."""
     found = ((name, _folder(name, tuple(sys.path))) for name in distributions)
     return {key: mark for name, folder in found if folder is not None for key, mark in _named(name, [folder]).items()}
 
@@ -50,7 +50,7 @@ def _files(place: Path) -> Iterator[Path]:
 
 
 def _is_hidden(file: Path) -> bool:
-    """An environment, or what a tool keeps beside the source."""
+    """Whether a file belongs to an environment or a tool's cache instead of the source."""
     return any(part.startswith(".") or part in ("venv", "build", "node_modules") for part in file.parts[:-1])
 
 
@@ -61,13 +61,13 @@ def _state(file: Path) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=10_000)
 def _digest(file: Path, *state: int) -> str:
-    """Read once as long as the file stays as it is: every cell of a grid asks."""
+    """The hash of a file, cached until it changes, since every cell of a grid needs it."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @functools.cache
 def _folder(distribution: str, path: tuple[str, ...]) -> Path | None:
-    """Where a distribution found on `path` is worked on, by PEP 610; None for one that was installed for good."""
+    """The source folder of an editable install found on `path` (PEP 610); None for a regular install."""
     try:
         told = json.loads(Distribution.from_name(distribution).read_text("direct_url.json") or "{}")
         editable, url = told.get("dir_info", {}).get("editable"), urlparse(told.get("url", ""))

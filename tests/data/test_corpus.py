@@ -133,7 +133,7 @@ def test_a_folder_is_no_manifest(tmp_path):
 
 def test_no_audio_at_all_is_a_wrong_path(tmp_path):
     path = write_jsonl(tmp_path / "m.jsonl", [{"audio": f"{n}.wav", "text": "x"} for n in range(3)])
-    with pytest.raises(ConfigError, match=r"none of its 3 audio files is there, e\.g\. .*0\.wav"):
+    with pytest.raises(ConfigError, match=r"none of its 3 audio files exists, e\.g\. .*0\.wav"):
         open_corpus(manifest_config(path))
 
 
@@ -336,7 +336,7 @@ def test_librispeech_audio_and_transcript_must_both_be_there(librispeech):
 
 
 def test_librispeech_somewhere_else(tmp_path):
-    with pytest.raises(ConfigError, match="is no folder; expected the one that holds test-clean"):
+    with pytest.raises(ConfigError, match="is not a folder; expected one that holds test-clean"):
         open_corpus(libri_config(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="neither test-clean/ nor test-other/; found nothing"):
         open_corpus(libri_config(tmp_path))

@@ -322,7 +322,7 @@ def test_a_column_that_holds_no_audio_is_refused_in_one_line(tmp_path, audio):
 @pytest.mark.parametrize("name", ["offset", "begin_time", "End", "start", "channel", "speed", "volume_db"])
 def test_a_column_that_says_what_is_heard_is_refused_or_known_to_change_nothing(tmp_path, name):
     table = write_table(tmp_path, audio=array(tone(0.5), pa.float64()), text=["x"], **{name: [0.1]})
-    with pytest.raises(ConfigError, match=rf"'{name}': neither honoured nor .*dataset\.ignored_columns=\[{name}\]"):
+    with pytest.raises(ConfigError, match=rf"'{name}': neither used nor .*dataset\.ignored_columns=\[{name}\]"):
         open_corpus(table)
     plain = open_corpus(table.model_copy(update={"ignored_columns": (name,)}))
     assert len(plain.splits["test"]) == 1

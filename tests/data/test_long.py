@@ -76,7 +76,7 @@ def test_chunks_overlap_and_cover_everything(recordings, overlap_s, step_s):
 
 
 def test_an_overlap_of_a_whole_window_is_none(recordings):
-    with pytest.raises(ConfigError, match=r"chunk_overlap_s=6: has to be less than the window, 6 s"):
+    with pytest.raises(ConfigError, match=r"chunk_overlap_s=6: must be less than the window, 6 s"):
         windows(recordings, long="chunked", chunk_overlap_s=6.0)
 
 

@@ -79,7 +79,7 @@ def test_a_segment_is_in_the_fingerprint(folder):
 
 def test_the_same_segment_twice_needs_an_id(folder):
     told = refusal(segments(folder, {"offset": 0.5}, {"offset": 0.5}))
-    assert "m.json:2: id 'talk.wav@0.5' is line 1's too; give each line an id of its own" in told
+    assert "m.json:2: id 'talk.wav@0.5' is also used by line 1; give each line a unique id" in told
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_long_recordings_are_joined_of_one_channel(folder):
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("start", "a part of a file is chosen by offset and duration, in seconds; "),
-        ("end_time", "a part of a file is chosen by offset and duration, in seconds; "),
-        ("Offset", "a part of a file is chosen by offset and duration, in seconds; "),
+        ("start", "select a part of a file by offset and duration, in seconds; "),
+        ("end_time", "select a part of a file by offset and duration, in seconds; "),
+        ("Offset", "select a part of a file by offset and duration, in seconds; "),
         ("speed", ""),
         ("volume", ""),
         ("sox_effects", ""),
@@ -153,8 +153,8 @@ def test_long_recordings_are_joined_of_one_channel(folder):
 def test_a_key_that_could_change_what_is_heard_is_refused_by_name(folder, key, hint):
     path = write_jsonl(folder / "m.jsonl", [{"audio": "0.wav", "text": "x"}, {"audio": "1.wav", "text": "x", key: 0.5}])
     told = refusal(path)
-    assert f"m.jsonl:2: '{key}': neither honoured nor known to change nothing that is heard or scored; {hint}" in told
-    assert told.endswith(f"if so, dataset.ignored_columns=[{key}]")
+    assert f"m.jsonl:2: '{key}': neither used nor known to leave audio and references unchanged; {hint}" in told
+    assert told.endswith(f"if they do, dataset.ignored_columns=[{key}]")
     assert len(opened(path, ignored_columns=(key,))) == 2
     assert len(opened(path, ignored_columns=("*",) if key == "anything" else (f"{key[:3]}*",))) == 2
 
@@ -217,7 +217,7 @@ def test_a_row_in_another_language_or_task_is_not_scored_as_if_it_were_ours(fold
     assert len(opened(path)) == 1
     told = refusal(path, language="de")
     assert "lang='en-GB', and dataset.language=de: set the one" in told
-    assert "task='translate': quantlab measures transcription alone" in refusal(
+    assert "task='translate': quantlab measures transcription only" in refusal(
         write_jsonl(path, [row | {"task": "translate"}])
     )
 
@@ -401,7 +401,7 @@ def test_a_folder_of_kaldi_is_read_and_never_executed(folder, monkeypatch, files
 def test_a_folder_of_kaldi_without_references(folder):
     kaldi(folder)
     (folder / "text").unlink()
-    assert "a folder of Kaldi has wav.scp and text" in refusal(folder)
+    assert "a Kaldi folder has wav.scp and text" in refusal(folder)
 
 
 # lhotse
@@ -437,16 +437,16 @@ RECORDING, SUPERVISION = cut()["recording"], cut()["supervisions"][0]
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"type": "MixedCut"}, "no MonoCut; cuts are read: CutSet.from_manifests("),
+        ({"type": "MixedCut"}, "not a MonoCut; cuts are read: CutSet.from_manifests("),
         ({"supervisions": [SUPERVISION, SUPERVISION]}, "it has 2 supervisions, and one is read; cuts.trim_to"),
         ({"supervisions": []}, "it has 0 supervisions"),
         ({"recording": RECORDING | {"transforms": [{"name": "Speed"}]}}, "has transforms, which are not applied"),
         ({"recording": RECORDING | {"sources": [{"type": "command", "source": "touch x"}]}}, "only files are read"),
-        ({"recording": RECORDING | {"speed": 1.1}}, "'speed' of a recording is not honoured"),
-        ({"duration": 2.0}, "its text is of 0 to 0.5 s, and 2 s are heard; cuts.trim_to_supervisions()"),
-        ({"volume": 2.0}, "'volume' of a cut is not honoured"),
-        ({"channel": [0, 1]}, "it hears channel [0, 1], its text is of 0"),
-        ({"supervisions": [SUPERVISION | {"channel": 1}]}, "it hears channel 0, its text is of 1"),
+        ({"recording": RECORDING | {"speed": 1.1}}, "'speed' of a recording is not supported"),
+        ({"duration": 2.0}, "its text covers 0 to 0.5 s, its audio 2 s; cuts.trim_to_supervisions()"),
+        ({"volume": 2.0}, "'volume' of a cut is not supported"),
+        ({"channel": [0, 1]}, "its audio is channel [0, 1], its text 0"),
+        ({"supervisions": [SUPERVISION | {"channel": 1}]}, "its audio is channel 0, its text 1"),
         ({"supervisions": [SUPERVISION | {"language": "de"}]}, "language='de', and dataset.language=en"),
         ({"recording": None}, "its recording is None; expected an object"),
     ],
@@ -460,4 +460,4 @@ def test_a_cut_that_is_more_than_a_stretch_of_a_file_is_refused(folder, changes,
 def test_recordings_and_supervisions_by_themselves_are_no_cuts(folder):
     for part in (RECORDING, SUPERVISION):
         told = refusal(write_jsonl(folder / "part.jsonl", [part]))
-        assert "of lhotse, but no MonoCut; cuts are read: CutSet.from_manifests(" in told
+        assert "a lhotse object that is not a MonoCut; cuts are read: CutSet.from_manifests(" in told

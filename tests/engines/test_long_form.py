@@ -230,13 +230,13 @@ def test_features_of_a_recording_are_those_of_the_whole(recordings, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        (["quant=ct2_int8"], "ct2 runs the model itself"),
-        (["quant=ggml_q8_0"], "ggml runs the model itself"),
-        (["runtime=compile"], "runtime=compile decodes without times"),
-        (["runtime.audio_ctx=dynamic"], "goes by whole windows"),
-        (["model.weights=random"], "random weights have none"),
-        (["dataset.long=chunked", "protocol.fallbacks=true"], "protocol.fallbacks=true is for dataset.long=sequential"),
-        (["dataset.long=null", "protocol.condition_on_prev_tokens=true"], "condition_on_prev_tokens=true is for"),
+        (["quant=ct2_int8"], "ct2 has its own engine"),
+        (["quant=ggml_q8_0"], "ggml has its own engine"),
+        (["runtime=compile"], "runtime=compile decodes without"),
+        (["runtime.audio_ctx=dynamic"], "needs whole windows"),
+        (["model.weights=random"], "its weights are random"),
+        (["dataset.long=chunked", "protocol.fallbacks=true"], "protocol.fallbacks=true needs dataset.long=sequential"),
+        (["dataset.long=null", "protocol.condition_on_prev_tokens=true"], "condition_on_prev_tokens=true needs"),
     ],
 )
 def test_a_cell_that_cannot_go_by_timestamps_says_why(checkpoint, recordings, asked, reason):

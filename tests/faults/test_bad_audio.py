@@ -116,5 +116,5 @@ def test_no_file_at_all_is_a_wrong_path_and_nothing_runs(quantlab, manifest):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = quantlab("dataset=manifest", f"dataset.path={manifest}", "device=cpu", "protocol=quick")
     assert done.returncode == 2
-    assert "none of its 17 audio files is there, e.g. " in done.stderr
+    assert "none of its 17 audio files exists, e.g. " in done.stderr
     assert not (quantlab.folder / "mlruns").exists()

@@ -43,7 +43,7 @@ def spoil(tensors):
 
 TENSORS = {  # what was done to the tensors, and what is said of it
     "missing": (lambda tensors: tensors.pop(LAYER), f"it lacks {LAYER}"),
-    "extra": (lambda tensors: tensors.update(surplus=tensors[LAYER][:2].clone()), "not the model's: surplus"),
+    "extra": (lambda tensors: tensors.update(surplus=tensors[LAYER][:2].clone()), "the model does not have: surplus"),
     "nan": (spoil, f"NaN or infinite values in {LAYER}"),
     "shape": (lambda tensors: tensors.update({LAYER: tensors[LAYER][:3].clone()}), f"than config.json says: {LAYER}"),
 }
@@ -61,7 +61,7 @@ def test_wrong_tensors_are_named_in_a_row_of_their_own(quantlab, tmp_path):
     for name, (_, says) in TENSORS.items():
         record = found[str(folders[name])]
         assert record.status == "failed"
-        assert f"{folders[name]} is no sound checkpoint: " in record.reason
+        assert f"{folders[name]} is no valid checkpoint: " in record.reason
         assert says in record.reason
         assert says in done.stdout.replace("\n", " ")
 
@@ -271,7 +271,7 @@ def test_features_are_those_the_model_was_trained_on(change, says, folder):
 def test_a_tokenizer_of_another_kind(folder):
     edit_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
     edit_json(folder / "processor_config.json", tokenizer_class="GPT2Tokenizer")
-    assert_refused(models.load, folder, "no WhisperTokenizer")
+    assert_refused(models.load, folder, "not a WhisperTokenizer")
 
 
 # what people give instead
@@ -302,14 +302,14 @@ def several(path):
 FOLDERS = [
     (adapter, "is an adapter of openai/whisper-small: merge it first"),
     (adapter_beside_its_base, "is an adapter of openai/whisper-small: merge it first"),
-    (ctranslate2, "has a model.bin that is no Whisper of CTranslate2's"),
+    (ctranslate2, "has a model.bin that is no Whisper model of CTranslate2"),
     (
         lambda path: shutil.copytree(models.ASSETS / "nano", path / "snapshots" / "abc"),
         "give its snapshot, model.path=",
     ),
     (several, "1 of its folders have: give one of them, e.g. model.path="),
     (lambda path: (path / "q8.gguf").touch(), "has 'q8.gguf', a file of GGUF"),
-    (lambda path: (path / "weights.npz").touch(), "is a model of MLX"),
+    (lambda path: (path / "weights.npz").touch(), "is an MLX model"),
     (lambda path: (path / "encoder.onnx").touch(), "has 'encoder.onnx', a file of ONNX"),
     (lambda path: (path / "pytorch_model.bin").touch(), "has no config.json"),
     (lambda path: None, "has no config.json"),

@@ -115,7 +115,7 @@ GRID = [
     # what is missing, or is not there
     ("dataset=manifest", "needs dataset.path=<the manifest>"),
     ("dataset=manifest dataset.path=no.jsonl", "dataset.path=no.jsonl: No such file or directory; expected one JSON"),
-    ("dataset=librispeech_dir dataset.path=no", "dataset.path=no is no folder; expected the one that holds"),
+    ("dataset=librispeech_dir dataset.path=no", "dataset.path=no is not a folder; expected one that holds"),
     ("model.path=no", "model.path=no does not exist; expected a folder that `save_pretrained` or CTranslate2 wrote"),
     ("tracking=server", "needs tracking.uri=http://HOST:PORT"),
     ("tracking=server tracking.uri=localhost:5000", "tracking.uri: expected http://HOST:PORT; "),
@@ -124,9 +124,9 @@ GRID = [
     ("--config-dir nowhere", "nowhere' not found"),
     # sweeps
     ("quant=none,torch_int8", "to sweep over the values add -m"),
-    ("-m quant=glob(hqx*)", "the sweep has no cell: a glob or a range of it is empty, in -m quant=glob(hqx*)"),
+    ("-m quant=glob(hqx*)", "the sweep has no cell: a glob or range is empty, in -m quant=glob(hqx*)"),
     ("-m seed=range(0)", "the sweep has no cell"),
-    ("-m seed=rnge(3)", "seed=rnge(3): no value that can be read (Unknown function 'rnge')"),
+    ("-m seed=rnge(3)", "seed=rnge(3): the value cannot be parsed (Unknown function 'rnge')"),
     ("only=*-nothing-*", "only=*-nothing-*: keeps none of the 1 cells of the grid; a glob over names like nano-none-"),
     # what is no key=value
     ("quant", "quant: expected key=value, e.g. quant=hqq_int4"),
@@ -135,8 +135,8 @@ GRID = [
     ("--multirunn", "--multirunn: no such option"),
     ("--root runs", "--root: the grid's folder is output_dir=DIR"),
     ("--cfg jobb", "invalid choice: 'jobb'"),
-    ("protocol.batch_size=[1", "protocol.batch_size=[1: no value that can be read"),
-    ("quant='none", "quant='none: no value that can be read"),
+    ("protocol.batch_size=[1", "protocol.batch_size=[1: the value cannot be parsed"),
+    ("quant='none", "quant='none: the value cannot be parsed"),
     ("=none", "'': no such key"),
 ]
 
@@ -216,7 +216,7 @@ BESIDE = [
     (sbatch.main, "quant=nnoe", "quant=nnoe: no such quant; did you mean 'none'?"),
     (sbatch.main, "hydra.launcher.partitoin=gpu", "did you mean 'hydra.launcher.partition'?"),
     (sbatch.main, "hydra/launcher=basic", "a script is for SLURM; allowed: slurm, slurm_cpu"),
-    (sbatch.main, "--cfg job", "--cfg: ask the grid: quantlab --cfg job"),
+    (sbatch.main, "--cfg job", "--cfg: use the grid for it: quantlab --cfg job"),
     (work.main, "", "--batch: required, but not given"),
     (export.main, "", "--dir: required, but not given"),
     (export.main, "--to x", "--to: no such option; did you mean '--root'?"),

@@ -32,7 +32,7 @@ def test_the_argument_to_paste(value):
     except ConfigError as error:
         message = str(error)
     assert "\n" not in message
-    before, _, pasted = message.rpartition("; as it is, it is written ")
+    before, _, pasted = message.rpartition("; to pass it literally, write ")
     assert before
     [argument] = shlex.split(pasted)  # as a shell does
     assert value_of(argument) == value

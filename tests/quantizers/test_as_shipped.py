@@ -184,15 +184,15 @@ def test_the_ids_of_other_cells_stay(cell):
 
 
 MISTAKES = {
-    "random weights": (["model=tiny", "model.weights=random"], "no file with an engine of its own"),
+    "random weights": (["model=tiny", "model.weights=random"], "not a file of another engine"),
     "the shipped model": ([], "model=nano is no file"),
-    "a folder of transformers": ([f"model.path={NANO}"], "no file with an engine of its own"),
+    "a folder of transformers": ([f"model.path={NANO}"], "not a file of another engine"),
     "another number of bits": (["PATH", "quant.bits=4"], "quant.bits=4.0: .* has 5"),
     "another scheme": (["PATH", "quant.scheme=static"], "quant.scheme=static: .* has dynamic"),
     "in turns with nothing": (["PATH", "protocol.interleave=true"], "set baseline.path=FOLDER"),
     "to be exported": (["PATH", "export.dir=there"], "set export.dir=null"),
     "a baseline that is not there": (["PATH", "baseline.path=/nowhere"], "baseline.path=/nowhere does not exist"),
-    "a baseline that is quantized": (["PATH", "baseline.path=FILE"], "is quantized already"),
+    "a baseline that is quantized": (["PATH", "baseline.path=FILE"], "is already quantized"),
     "a baseline of something else": (["quant=hqq_int4", f"baseline.path={NANO}"], "which is its baseline"),
 }
 
@@ -213,16 +213,16 @@ def test_a_baseline_of_other_sizes_is_none(files, tmp_path):
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"encoder_layers": 2}))
     found = composed("quant=as_shipped", f"model.path={files['ct2_int8']}", f"baseline.path={tmp_path / 'other'}")
-    with pytest.raises(ConfigError, match=r"encoder_layers=2.*it was not made of that"):
+    with pytest.raises(ConfigError, match=r"encoder_layers=2.*it was not made from that"):
         plan([found])
 
 
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("ct2_int8", ["runtime=compile"], "runs the model itself"),
-        ("ct2_int8", ["runtime.dtype=float16"], "has types of its own"),
-        ("ct2_int8", ["quant.embedding=true"], "measured as it is"),
+        ("ct2_int8", ["runtime=compile"], "has its own engine"),
+        ("ct2_int8", ["runtime.dtype=float16"], "chooses its own types"),
+        ("ct2_int8", ["quant.embedding=true"], "measured unchanged"),
         ("ct2_int8", ["quant.head=false"], "quant.head=true"),
         ("ggml_q5_0", ["quant.target=encoder"], "quant.target=all"),
     ],
@@ -246,7 +246,7 @@ def test_a_device_is_its_engine_s(files):
 def test_a_folder_whose_tokens_contradict_each_other_is_refused(files, tmp_path):
     """The engine would stop at another token, or begin with one that does not come first."""
     for name, change, expected in (
-        ("vocabulary.json", lambda found: found[1:] + found[:1], "another of its vocabulary"),
+        ("vocabulary.json", lambda found: found[1:] + found[:1], "another one of its vocabulary"),
         ("config.json", lambda found: found | {"suppress_ids_begin": [1]}, None),
     ):
         folder = tmp_path / name.partition(".")[0]

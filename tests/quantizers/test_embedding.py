@@ -79,11 +79,11 @@ def test_no_fp32_matrix_is_left(quantized):
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
-        ("bnb_nf4", {}, "bitsandbytes packs"),
-        ("bnb_int8", {}, "bitsandbytes packs"),
+        ("bnb_nf4", {}, "bitsandbytes repacks"),
+        ("bnb_int8", {}, "bitsandbytes repacks"),
         ("torch_int8", {}, "torch packs"),
         ("ggml_q8_0", {}, "whisper.cpp's embedding is its output head"),
-        ("ct2_int8", {}, "CTranslate2 quantizes the embedding of itself"),
+        ("ct2_int8", {}, "CTranslate2 always quantizes the embedding"),
         ("quanto_int4", {}, "quant=quanto_int8"),
         ("torchao_int4wo", {}, "quant=torchao_intx"),
         ("hqq_int4", {"axis": 0}, "quant.axis=1"),
@@ -104,7 +104,7 @@ def test_who_cannot_says_so_in_one_line(name, changes, reason):
     [({"target": "encoder"}, "quant.target=encoder"), ({"skip": ["proj_*"]}, r"quant.skip=proj_\*")],
 )
 def test_half_of_a_matrix_cannot_be_left_alone(changes, kept, nano):
-    with pytest.raises(ConfigError, match=f"quantizes proj_out too, {kept} leaves it alone"):
+    with pytest.raises(ConfigError, match=f"quantizes proj_out too, {kept} excludes it"):
         select(nano, quant_config("hqq_int4", embedding=True, **changes))
 
 

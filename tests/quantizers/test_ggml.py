@@ -366,7 +366,7 @@ def test_a_file_that_is_none(shipped, file):
     with pytest.raises(ValueError, match="ends within 'decoder"):
         read(file.path)
     file.path.write_bytes(b"GGUF" + file.path.read_bytes()[4:])
-    with pytest.raises(ValueError, match="does not begin"):
+    with pytest.raises(ValueError, match="does not start"):
         read(file.path)
     with pytest.raises(ValueError, match="bad magic"):
         whispercpp.load(file.path, file.vocabulary, shipped.decoding, 1)

@@ -107,8 +107,8 @@ def planned(*quants):
 def test_what_knows_no_half_precision_is_unsupported():
     reasons = {
         "torch": "torch computes in fp32 only: set runtime.dtype=float32, not ",
-        "ggml": "ggml has types of its own for all it stores: set runtime.dtype=float32, not ",
-        "ct2": "ct2 has types of its own for all it stores: set runtime.dtype=float32, not ",
+        "ggml": "ggml chooses its own types: set runtime.dtype=float32, not ",
+        "ct2": "ct2 chooses its own types: set runtime.dtype=float32, not ",
     }
     quants = ("torch_int8", "torch_int8_per_channel", "ggml_f16", "ggml_q5_0", "ct2_int8", "ct2_float32")
     cells = planned(*quants)

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
         ({"backend": "torchao_int4", "axis": 0}, "cuda", "has no quant.axis=0; it has 1"),
         ({"backend": "torchao_int4", "group_size": 16}, "cuda", "has no quant.group_size=16; it has 32, 64, 128, 256"),
         ({"backend": "gemlite", "bits": 3}, "cuda", "HQQ's backend gemlite has no quant.bits=3.0; it has 8, 4, 2, 1"),
-        ({"backend": "marlin"}, "cuda", "would leave every one of them as it is"),
+        ({"backend": "marlin"}, "cuda", "would convert none of them"),
     ],
 )
 def test_what_cannot_be_has_a_reason(changes, device, reason):
@@ -45,7 +45,7 @@ def test_the_backend_that_ran_is_in_the_receipt():
 def test_a_conversion_that_the_library_skips_is_an_error(capsys):
     """Eight bits are more than its int4 kernel takes: it prints a line and returns the layer it was given."""
     model = nn.Sequential(nn.Linear(128, 8))
-    with pytest.raises(ConfigError, match=r"HQQ left 0 to its own kernels although quant.backend=torchao_int4"):
+    with pytest.raises(ConfigError, match=r"HQQ kept its own kernels for 0 although quant.backend=torchao_int4"):
         hqq.setup(model, quant_config("hqq_int8", backend="torchao_int4"), ("0",), CPU, print)
     assert "Skipping aoint4 conversion" in capsys.readouterr().out
 

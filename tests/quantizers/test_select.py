@@ -124,7 +124,7 @@ def test_nothing_left(nano):
         ("hqq_int4", "cpu", {"group_size": None}, "needs quant.bits and quant.group_size"),
         ("bnb_nf4", "cpu", {"group_size": 48}, "no quant.group_size=48"),
         ("bnb_nf4", "cpu", {"format": "nf3"}, "no quant.format=nf3"),
-        ("bnb_int8", "cpu", {"double_quant": True}, "is for nf4 and fp4"),
+        ("bnb_int8", "cpu", {"double_quant": True}, "applies to nf4 and fp4 only"),
     ],
 )
 def test_what_cannot_exist_has_a_reason(name, device, changes, reason):

@@ -1,1 +1,1 @@
-"""Corpora as they lie on disk or on the hub: one file per format, each listing utterances."""
+"""Readers of corpora on disk or on the hub: one module per format, each listing utterances."""

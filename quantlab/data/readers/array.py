@@ -14,7 +14,7 @@ from quantlab.data.audio import UnreadableAudioError
 
 @dataclass(frozen=True)
 class Array:
-    """Audio in the listing itself."""
+    """Audio samples held by the listing itself."""
 
     values: Any
     rate: Any  # Hz
@@ -29,10 +29,10 @@ def as_wav(values: Any, rate: Any, dtype: str | None = None) -> bytes:
     Args:
         values: (samples,) or (channels, samples), between −1 and 1; or integers of 8, 16 or 32 bits.
         rate: Hz.
-        dtype: of the values, where they do not tell.
+        dtype: dtype of the values, if they do not carry one.
 
     Raises:
-        UnreadableAudioError: they are no audio.
+        UnreadableAudioError: the values are not audio.
     """
     try:
         samples = np.asarray(values, dtype=dtype)

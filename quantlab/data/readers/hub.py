@@ -1,7 +1,7 @@
 """Corpora on the Hugging Face hub: Parquet files of the requested splits at one revision.
 
-`datasets` reads them. It does not choose them: `load_dataset(repo, config)` would fetch every split of a
-configuration, 60 GB of training data for LibriSpeech.
+`datasets` reads the files, but does not choose them: `load_dataset(repo, config)` would fetch every split of a
+configuration, which for LibriSpeech includes 60 GB of training data.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Row:
     table: Any  # datasets.Dataset, its audio column not decoded
     column: str
     index: int
-    dtype: str | None = None  # of the samples, where the column holds arrays
+    dtype: str | None = None  # dtype of the samples if the column holds arrays
 
     def __call__(self) -> bytes:
         audio = self.table[self.index][self.column] or {}
@@ -44,13 +44,13 @@ class Row:
 
 
 def read_hub(dataset: DatasetConfig) -> Listing:
-    """Utterances by split, in the order of the files.
+    """Utterances by split, in file order.
 
-    `dataset.path`, a local clone of the repository, wins over the hub.
+    `dataset.path`, a local clone of the repository, takes precedence over the hub.
 
     Raises:
         ConfigError: no such split, file or column.
-        Unavailable: neither cached nor within reach.
+        Unavailable: neither cached nor reachable.
     """
     if not dataset.hub_splits:
         raise ConfigError(f"dataset {dataset.name!r} names no split: set dataset.hub_splits.NAME.split")
@@ -65,7 +65,7 @@ def read_hub(dataset: DatasetConfig) -> Listing:
 
 
 def _files(dataset: DatasetConfig, split: HubSplit) -> tuple[Path, list[Path]]:
-    """The Parquet files of a split, and the folder of the revision they are in."""
+    """The Parquet files of a split, and the folder of their revision."""
     if dataset.path is not None:
         folder = Path(dataset.path).expanduser()
         if not folder.is_dir():
@@ -85,16 +85,16 @@ def _files(dataset: DatasetConfig, split: HubSplit) -> tuple[Path, list[Path]]:
 
 
 def parquet_files(dataset: DatasetConfig) -> list[Path]:
-    """The files of the splits asked for.
+    """The files of the requested splits.
 
-    Raises: as `read_hub`.
+    Raises: see `read_hub`.
     """
     names = chosen_splits(dataset, dataset.hub_splits)
     return [file for name in names for file in _files(dataset, dataset.hub_splits[name])[1]]
 
 
 def _snapshot(dataset: DatasetConfig, revision: str | None, split: HubSplit, patterns: Sequence[str]) -> Path:
-    assert dataset.repo is not None  # _files sees to it
+    assert dataset.repo is not None  # ensured by _files
     ways_out = (
         "fetch it where the hub is reachable, with the same arguments: "
         f"quantlab fetch dataset={dataset.name} …; or take another corpus: "
@@ -110,14 +110,14 @@ def _matches(folder: Path, split: HubSplit) -> list[Path]:
 
 
 def _whole(folder: Path, split: HubSplit) -> bool:
-    """Whether a cached folder has all files of a split, as far as names like `test-00000-of-00002` tell."""
+    """Whether a cached folder has all files of a split, judging by names like `test-00000-of-00002`."""
     names = [path.name for path in _matches(folder, split)]
     counts = [int(found[1]) for name in names if (found := re.search(r"-of-(\d+)", name))]
     return len(names) >= max(counts, default=1)
 
 
 def _patterns(folder: Path, split: HubSplit) -> list[str]:
-    """Where a split's files lie: what the repository's README says, else the hub's usual layouts."""
+    """Globs of a split's files: from the repository's README, else the hub's usual layouts."""
     for config in _entries(_card(folder).get("configs")):
         if split.config in (None, config.get("config_name")):
             for files in _entries(config.get("data_files")):
@@ -129,12 +129,12 @@ def _patterns(folder: Path, split: HubSplit) -> list[str]:
 
 
 def _entries(value: object) -> list[Mapping[str, Any]]:
-    """The mappings of what a README may write as one mapping or as a list of them."""
+    """The mappings in a README value that may be one mapping or a list of them."""
     return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
 
 
 def _card(folder: Path) -> Mapping[str, Any]:
-    """The metadata at the head of the repository's README; nothing where there is none to be had."""
+    """The YAML metadata of the repository's README; empty if there is none."""
     import huggingface_hub
     import yaml
 
@@ -145,7 +145,7 @@ def _card(folder: Path) -> Mapping[str, Any]:
 
 
 def _check_complete(dataset: DatasetConfig, split: HubSplit, folder: Path, rows: int) -> None:
-    """A download that broke off between two files looks whole; the README tells how many rows it has."""
+    """Check the number of rows against the README, since a download interrupted between two files looks complete."""
     for info in _entries(_card(folder).get("dataset_info")) if dataset.path is None else []:
         for entry in _entries(info.get("splits")) if split.config in (None, info.get("config_name")) else []:
             expected = entry.get("num_examples", rows)
@@ -159,14 +159,14 @@ def _check_complete(dataset: DatasetConfig, split: HubSplit, folder: Path, rows:
 def _table(dataset: DatasetConfig, files: Sequence[Path], source: str) -> Any:
     import datasets
 
-    # by itself it knows a table again by path and time of change, which another file can have
+    # its own cache key is path and mtime, which another file can share
     own = None if dataset.path is None else cache_dir() / "parquet" / hashlib.sha256(source.encode()).hexdigest()[:32]
 
     quiet = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
-    try:  # not load_dataset, which reports its use to a server first
+    try:  # not load_dataset, which sends usage statistics first
         table = datasets.Dataset.from_parquet([str(file) for file in files], cache_dir=own and str(own))
-    except Exception as error:  # each layer of the reader raises its own kind
+    except Exception as error:  # each layer of the reader raises different types
         why = str(error.__cause__ or error)
         raise ConfigError(f"dataset {dataset.name!r}: {_named(files)} cannot be read: {why}") from error
     finally:
@@ -186,7 +186,7 @@ def _table(dataset: DatasetConfig, files: Sequence[Path], source: str) -> Any:
 
 
 def _samples_type(dataset: DatasetConfig, table: Any) -> str | None:
-    """The type of the samples of a column that holds arrays with their sampling rate; None of one that holds files.
+    """The dtype of samples in a column of arrays with sampling rates; None if the column holds files.
 
     Raises:
         ConfigError: it holds neither.
@@ -213,7 +213,7 @@ def _named(files: Sequence[Path]) -> str:
 
 
 def _source(dataset: DatasetConfig, folder: Path, files: Sequence[Path]) -> str:
-    """What pins the audio: the commit, or for a local clone the files' names and content."""
+    """What identifies the audio: the commit, or for a local clone the files' names and content."""
     if dataset.path is None:
         return f"{dataset.repo}@{folder.name}"
     try:
@@ -236,7 +236,7 @@ def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str, fol
 
     _check_language(dataset, rows)
     dtype = _samples_type(dataset, table)
-    alone = table.select_columns([dataset.audio_column])  # a row of it decodes no other column
+    alone = table.select_columns([dataset.audio_column])  # so that reading a row decodes no other column
     with Digests() as digests:
         audio = [
             hashed(digests, folder / path) if path else Row(alone, dataset.audio_column, index, dtype)
@@ -256,7 +256,7 @@ def _utterances(dataset: DatasetConfig, split: str, table: Any, source: str, fol
 
 
 def _check_language(dataset: DatasetConfig, rows: Any) -> None:
-    """Refuse rows that are in another language by their own account; a name, as FLEURS has it, is no code."""
+    """Refuse rows labelled with another language; only codes are compared, not names as in FLEURS."""
     for name in keys.LANGUAGE:
         if name in rows.column_names and not keys.is_ignored(name, dataset):
             for told in sorted(map(str, set(rows.select_columns([name])[:][name]))):
@@ -265,7 +265,7 @@ def _check_language(dataset: DatasetConfig, rows: Any) -> None:
 
 
 def _paths(rows: Any, column: str) -> list[str | None]:
-    """Of each row the file beside the table that holds its audio; None where the row holds it."""
+    """For each row, the audio file beside the table; None if the row holds the audio."""
     kind = rows.data.schema.field(column).type
     if "bytes" not in {kind.field(index).name for index in range(kind.num_fields)}:
         return [None] * len(rows)

@@ -1,7 +1,7 @@
 """Long recordings made by joining utterances of a corpus, with pauses between them.
 
-What is said is known, and known to be recognised when heard one by one: whatever is lost beyond that is lost by
-cutting into windows and joining again. Nothing is stored; a recording is put together when it is decoded.
+The error rate of the separate utterances is known, so that any further errors come from cutting into windows and
+merging. Nothing is stored; a recording is assembled when it is decoded.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from quantlab.data.audio import SAMPLE_RATE, Samples, TooLongError, UnreadableAu
 from quantlab.data.readers.manifest import read_manifest, read_shipped
 from quantlab.data.utterance import Listing, Utterance, heard_by
 
-SHIPPED = "demo"  # the corpus that is joined where no manifest is named
-LENGTH_S = (60.0, 120.0)  # of a recording; the last one of a split takes what is left
-PAUSE_S = (0.3, 1.2)  # after each utterance, digital silence
+SHIPPED = "demo"  # corpus to join if no manifest is given
+LENGTH_S = (60.0, 120.0)  # range of recording lengths; the last one of a split takes the rest
+PAUSE_S = (0.3, 1.2)  # digital silence after each utterance
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Utterances and the pause after each, as one WAV."""
+    """Utterances, each followed by a pause, as one WAV."""
 
     parts: tuple[Utterance, ...]
     pauses_s: tuple[float, ...]
@@ -49,9 +49,9 @@ class Joined:
 
 
 def read_joined(dataset: DatasetConfig) -> Listing:
-    """Recordings of a minute or two by split, of the shipped corpus or of the manifest `dataset.path`.
+    """Recordings of one to two minutes by split, made from the shipped corpus or the manifest `dataset.path`.
 
-    In corpus order, the same on every machine; `dataset.limit` counts recordings.
+    In corpus order and identical on every machine; `dataset.limit` counts recordings.
 
     Raises:
         ConfigError: see `read_manifest`.
@@ -93,7 +93,7 @@ def _recording(id: str, split: str, parts: Sequence[Utterance], pauses_s: Sequen
 
 
 def _length_s(utterance: Utterance) -> float:
-    """Of the audio; nothing where it cannot be read, which is told when it is decoded."""
+    """Length of the audio; 0 if it cannot be read, which is reported when it is decoded."""
     try:
         return length_s(utterance.audio, utterance.part)
     except UnreadableAudioError:
@@ -101,7 +101,7 @@ def _length_s(utterance: Utterance) -> float:
 
 
 def _samples(utterance: Utterance) -> Samples:
-    """Of one part; what would be a doubt of an utterance cannot be told of a recording, so it is left out."""
+    """Samples of one part; any doubt is an error here, since a recording cannot report it for one part."""
     try:
         clip = decode(utterance.audio, utterance.part, None)
     except (UnreadableAudioError, TooLongError) as error:

@@ -21,12 +21,12 @@ def is_kaldi(folder: Path) -> bool:
 
 
 def rows(folder: Path) -> Iterator[Row]:
-    """Utterances with our own keys: id, audio, text, speaker, and offset, duration and channel of a segment.
+    """Utterances with our keys: id, audio, text, speaker; for segments also offset, duration and channel.
 
     In the order of `segments`, else of `wav.scp`.
 
     Raises:
-        ConfigError: a file is missing, or `file:line` of what cannot be read.
+        ConfigError: a file is missing, or a line cannot be read (`file:line`).
     """
     recordings = {id: _file(place, value) for id, (place, value) in _table(folder / "wav.scp").items()}
     texts = _table(folder / "text")
@@ -39,7 +39,7 @@ def rows(folder: Path) -> Iterator[Row]:
     if missing:
         place = texts[missing[0]][0]
         raise ConfigError(
-            f"{place}: {shortened(missing[0])} has no audio ({len(missing)} of them); fix_data_dir.sh does"
+            f"{place}: {shortened(missing[0])} has no audio ({len(missing)} of them); fix_data_dir.sh removes them"
         )
     for row in found:
         id = row.values["id"]
@@ -49,21 +49,19 @@ def rows(folder: Path) -> Iterator[Row]:
 
 
 def _table(path: Path) -> dict[str, tuple[str, str]]:
-    """Id → where it stands, and what follows it on its line."""
+    """Id → its place (`file:line`) and the rest of its line."""
     try:
         lines = text_of(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ConfigError(
-            f"dataset.path: {path} cannot be read: {why}; a folder of Kaldi has wav.scp and text"
-        ) from None
+        raise ConfigError(f"dataset.path: {path} cannot be read: {why}; a Kaldi folder has wav.scp and text") from None
     found: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         id, *rest = line.strip().split(maxsplit=1)
         if id in found:
-            raise ConfigError(f"{path}:{number}: {shortened(id)} is there twice")
+            raise ConfigError(f"{path}:{number}: {shortened(id)} appears twice")
         found[id] = f"{path}:{number}", rest[0] if rest else ""
     return found
 
@@ -93,7 +91,7 @@ def _segments(path: Path, recordings: dict[str, str]) -> Iterator[Row]:
 
 
 def _times(place: str, told: list[str]) -> dict[str, Any]:
-    """Start, end (-1: the end of the recording) and perhaps the channel."""
+    """Start, end (-1: the end of the recording) and optionally the channel."""
     try:
         start, end = float(told[0]), float(told[1])
         channel = int(told[2]) if len(told) > 2 else None

@@ -1,7 +1,7 @@
-"""What the keys of a listing mean. None is dropped that could change what is heard or scored.
+"""Meaning of the keys of a listing. No key that could change audio or references is dropped silently.
 
-A key is used, or has to agree with what it speaks of, or is known to change nothing; any other one is refused by name,
-unless `dataset.ignored_columns` says that it changes nothing either.
+A key is used, or checked against the audio, or known to be harmless; any other key is refused by name unless it is
+listed in `dataset.ignored_columns`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quantlab.config.schema import DatasetConfig
 from quantlab.data.utterance import Part
 from quantlab.util.errors import ConfigError, shortened
 
-# Names that others give to what we call audio, text and speaker, looked for where `dataset.*_column` names none.
+# Other names for audio, text and speaker, tried if `dataset.*_column` is not set.
 AUDIO = ("audio", "audio_filepath", "audio_path", "path", "file_name", "filename", "file", "wav")
 TEXT = ("text", "sentence", "transcription", "transcript", "txt")
 SPEAKER = ("speaker", "speaker_id", "spk_id", "spk", "client_id")
@@ -25,7 +25,7 @@ SEGMENT = ("offset", "duration", "channel")
 _RATE = ("sampling_rate", "sample_rate", "samplerate")
 _FRAMES = ("num_samples", "n_samples")
 _CHANNELS = ("num_channels", "n_channels", "channels")
-_LENGTH = ("duration_s", "audio_length_s", "length_s")  # of the whole; which part is heard, duration says
+_LENGTH = ("duration_s", "audio_length_s", "length_s")  # of the whole file; `duration` is that of the part
 LANGUAGE = ("language", "lang", "locale", "source_lang", "target_lang")
 _TASK = ("task", "taskname")
 _CHECKED = frozenset((*SEGMENT, *_RATE, *_FRAMES, *_CHANNELS, *_LENGTH, *LANGUAGE, *_TASK))
@@ -47,10 +47,10 @@ _HOW = frozenset("channel channels speed tempo pitch volume gain transform trans
 
 
 def column(values: Mapping[str, Any], asked: str | None, names: tuple[str, ...], option: str) -> str | None:
-    """The key that holds what is asked for; None where there is none.
+    """The key that holds a value; None if there is none.
 
     Raises:
-        ConfigError: several could be meant.
+        ConfigError: several keys match.
     """
     if asked is not None and (asked in values or asked != names[0]):
         return asked if asked in values else None
@@ -61,10 +61,10 @@ def column(values: Mapping[str, Any], asked: str | None, names: tuple[str, ...],
 
 
 def part(values: Mapping[str, Any]) -> Part:
-    """Which part of its file an utterance is, and what is said of that file.
+    """The part of the file that an utterance is, and the stated properties of the file.
 
     Raises:
-        ConfigError: a value is none.
+        ConfigError: a value is invalid.
     """
     return Part(
         offset_s=_seconds(values, "offset") or 0.0,
@@ -78,16 +78,16 @@ def part(values: Mapping[str, Any]) -> Part:
 
 
 def check(values: Mapping[str, Any], used: Iterable[str | None], dataset: DatasetConfig) -> None:
-    """Refuse a key that is neither honoured nor known to change nothing.
+    """Refuse keys that are neither used nor known to be harmless.
 
     Raises:
-        ConfigError: there is one, or a language or task is another one than that of the configuration.
+        ConfigError: there is such a key, or language or task differ from the configuration.
     """
     for name in LANGUAGE:
         check_language(name, values.get(name), dataset)
     for name in _TASK:
         if values.get(name) not in (None, "asr", "transcribe"):
-            raise ConfigError(f"{name}={shortened(values[name])}: quantlab measures transcription alone")
+            raise ConfigError(f"{name}={shortened(values[name])}: quantlab measures transcription only")
     known = {*used, *_CHECKED, *HARMLESS, "split"}
     if dataset.audio_column != AUDIO[0]:
         known.update(AUDIO)
@@ -102,10 +102,10 @@ def check(values: Mapping[str, Any], used: Iterable[str | None], dataset: Datase
 
 
 def check_language(name: str, told: Any, dataset: DatasetConfig) -> None:
-    """Refuse what is said in another language than the one that is decoded and scored.
+    """Refuse an utterance in another language than the one to decode and score.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: the language differs.
     """
     if told is not None and _code(told) != dataset.language:
         raise ConfigError(
@@ -115,37 +115,35 @@ def check_language(name: str, told: Any, dataset: DatasetConfig) -> None:
 
 
 def refuse(names: list[str]) -> None:
-    """One line for all of them.
+    """Refuse these keys in one line.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: the list is not empty.
     """
     if not names:
         return
     words = set("_".join(names).lower().split("_")).union(name.lower() for name in names)
     hints = []
     if words & (_PARTS | {"duration", "length"}):
-        hints.append("a part of a file is chosen by offset and duration, in seconds")
+        hints.append("select a part of a file by offset and duration, in seconds")
     if words & {"channel", "channels"}:
-        hints.append("a channel by channel, from 0")
+        hints.append("select a channel by channel, from 0")
     if any(map(_is_reference, names)):
-        hints.append("another reference by dataset.text_column")
+        hints.append("select another reference by dataset.text_column")
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     told = ", ".join(shortened(name, 40) for name in names[:MOST]) + more
     plain = all(re.fullmatch(r"\w{1,40}", name) for name in names) and len(names) <= MOST
-    hints.append(f"if so, dataset.ignored_columns=[{','.join(names) if plain else 'NAME,…'}]")
-    raise ConfigError(
-        f"{told}: neither honoured nor known to change nothing that is heard or scored; {'; '.join(hints)}"
-    )
+    hints.append(f"if they do, dataset.ignored_columns=[{','.join(names) if plain else 'NAME,…'}]")
+    raise ConfigError(f"{told}: neither used nor known to leave audio and references unchanged; {'; '.join(hints)}")
 
 
 def without_ignored(values: Mapping[str, Any], dataset: DatasetConfig) -> dict[str, Any]:
-    """All but what `dataset.ignored_columns` leaves out."""
+    """The values without the keys in `dataset.ignored_columns`."""
     return {name: value for name, value in values.items() if not is_ignored(name, dataset)}
 
 
 def is_ignored(name: str, dataset: DatasetConfig) -> bool:
-    """By its name, or by a pattern; what is honoured is meant by none."""
+    """Whether `dataset.ignored_columns` matches a key, by name or pattern; keys in use never match."""
     if name in _HONOURED or name in (
         dataset.audio_column,
         dataset.text_column,
@@ -157,9 +155,9 @@ def is_ignored(name: str, dataset: DatasetConfig) -> bool:
 
 
 def changes_what_is_heard(name: str) -> bool:
-    """Whether a column is called so that it says which part is heard, or how.
+    """Whether a column's name suggests that it selects a part of the audio or modifies it.
 
-    For tables that hold the audio themselves, and many columns about it.
+    For tables that hold the audio and many columns about it.
     """
     return bool(({name.lower()} | set(name.lower().split("_"))) & (_PARTS | _HOW) - {"to", "from"})
 
@@ -180,18 +178,18 @@ def _seconds(values: Mapping[str, Any], key: str) -> float | None:
 
 
 def _count(values: Mapping[str, Any], keys: tuple[str, ...], least: int = 1) -> int | None:
-    """What all of these keys say that are there."""
+    """The value on which all present keys agree."""
     told = {key: number for key in keys if (number := _number(values, key)) is not None}
     for key, number in told.items():
         if number != int(number) or number < least:
-            raise ConfigError(f"{key}={shortened(values[key])}: expected a whole number from {least}")
+            raise ConfigError(f"{key}={shortened(values[key])}: expected a whole number, at least {least}")
     if len(set(told.values())) > 1:
         raise ConfigError(f"{' and '.join(told)} disagree")
     return int(next(iter(told.values()))) if told else None
 
 
 def _number(values: Mapping[str, Any], key: str) -> float | None:
-    """A finite number, perhaps written as text."""
+    """A finite number, or a string of one."""
     value = values.get(key)
     if value is None:
         return None
@@ -200,5 +198,5 @@ def _number(values: Mapping[str, Any], key: str) -> float | None:
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ConfigError(f"{key}={shortened(value)} is no number")
+        raise ConfigError(f"{key}={shortened(value)} is not a number")
     return number

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from quantlab.util.errors import ConfigError, shortened
 
-# What changes nothing that is heard: features are ours, `custom` is what others added.
+# Keys that do not affect the audio: features are computed here, and `custom` holds third-party data.
 _CUT = frozenset({"id", "start", "duration", "channel", "supervisions", "recording", "features", "custom", "type"})
 _RECORDING = frozenset(
     {"id", "sources", "sampling_rate", "num_samples", "duration", "channel_ids", "channel", "transforms", "type"}
@@ -18,33 +18,33 @@ _RECORDING = frozenset(
 _SUPERVISION = frozenset(
     "id recording_id start duration channel text language speaker gender custom alignment type".split()
 )
-MARGIN_S = 1.0  # of a cut that its text may leave out
+MARGIN_S = 1.0  # of a cut that its text need not cover
 _TRIM = "cuts.trim_to_supervisions() makes a cut of each"
 _CUTS = "CutSet.from_manifests(recordings=…, supervisions=…).trim_to_supervisions().to_file('cuts.jsonl')"
 
 
 def is_lhotse(values: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is of lhotse, a cut or not."""
+    """Whether a JSON object is from lhotse, a cut or not."""
     return "supervisions" in values or "recording_id" in values or {"sources", "sampling_rate"} <= values.keys()
 
 
 def row(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A cut with our own keys: id, audio, text, speaker, offset, duration, channel, sampling rate.
+    """A cut with our keys: id, audio, text, speaker, offset, duration, channel, sampling rate.
 
     Raises:
-        ConfigError: no cut, or one that is more than a stretch of a file.
+        ConfigError: not a cut, or a cut that is more than a part of one file.
     """
     if values.get("type", "MonoCut") != "MonoCut" or "supervisions" not in values:
-        raise ConfigError(f"of lhotse, but no MonoCut; cuts are read: {_CUTS}")
+        raise ConfigError(f"a lhotse object that is not a MonoCut; cuts are read: {_CUTS}")
     _only(values, _CUT, "a cut")
     recording, supervision = _part(values, "recording"), _one(values["supervisions"], "supervision", _TRIM)
     _only(recording, _RECORDING, "a recording")
     _only(supervision, _SUPERVISION, "a supervision")
     if supervision.get("channel", values.get("channel")) != values.get("channel"):
-        raise ConfigError(f"it hears channel {values.get('channel')}, its text is of {supervision['channel']}; {_TRIM}")
+        raise ConfigError(f"its audio is channel {values.get('channel')}, its text {supervision['channel']}; {_TRIM}")
     _check_covered(values, supervision)
     if recording.get("transforms"):
-        raise ConfigError("its recording has transforms, which are not applied: save the audio, and the cuts of that")
+        raise ConfigError("its recording has transforms, which are not applied: save the transformed audio")
     source = _one(recording.get("sources"), "source", "one file for all channels is read")
     if source.get("type") != "file":
         raise ConfigError(f"its recording is of type {shortened(source.get('type'))}, and only files are read")
@@ -62,13 +62,13 @@ def row(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_covered(cut: Mapping[str, Any], supervision: Mapping[str, Any]) -> None:
-    """What is heard has to be what the text is of, but for the pauses around it."""
+    """Check that the text covers the audio, except for pauses around it."""
     start, duration, whole = supervision.get("start"), supervision.get("duration"), cut.get("duration")
     if not (_is_number(start) and _is_number(duration) and _is_number(whole)):
         return
     rest = whole - start - duration
     if max(0.0, start) + max(0.0, rest) > MARGIN_S or min(start, rest) < -MARGIN_S:
-        raise ConfigError(f"its text is of {start:g} to {start + duration:g} s, and {whole:g} s are heard; {_TRIM}")
+        raise ConfigError(f"its text covers {start:g} to {start + duration:g} s, its audio {whole:g} s; {_TRIM}")
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -92,4 +92,4 @@ def _one(found: Any, what: str, way_out: str) -> Mapping[str, Any]:
 def _only(values: Mapping[str, Any], known: frozenset[str], what: str) -> None:
     other = sorted(key for key, value in values.items() if key not in known and value is not None)
     if other:
-        raise ConfigError(f"{shortened(other[0])} of {what} is not honoured: take it out, or apply it to the audio")
+        raise ConfigError(f"{shortened(other[0])} of {what} is not supported: remove it, or apply it to the audio")

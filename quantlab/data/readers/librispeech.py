@@ -13,14 +13,14 @@ from quantlab.util.errors import ConfigError
 SUBSETS = {
     "clean": "test-clean",
     "other": "test-other",
-}  # our names → folders; other folders go by their own name
+}  # our names → folders; other folders keep their names
 
 
 def read_librispeech(dataset: DatasetConfig) -> Listing:
-    """Utterances in order of speaker, chapter and number; by default of `clean` and `other`, if there.
+    """Utterances in order of speaker, chapter and number; by default of `clean` and `other`, if present.
 
     Raises:
-        ConfigError: no such folder or subset (with what was found), or `file:line` of a broken transcript.
+        ConfigError: no such folder or subset (the message lists those found), or a broken transcript (`file:line`).
     """
     root = _root(Path(dataset.path or "").expanduser())
     there = {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir()}
@@ -43,9 +43,9 @@ def read_librispeech(dataset: DatasetConfig) -> Listing:
 
 
 def _root(path: Path) -> Path:
-    """The folder of the subsets; the archives put a `LibriSpeech/` around them."""
+    """The folder of the subsets, which is `LibriSpeech/` in the official archives."""
     if not path.is_dir():
-        raise ConfigError(f"dataset.path={path} is no folder; expected the one that holds test-clean/ and test-other/")
+        raise ConfigError(f"dataset.path={path} is not a folder; expected one that holds test-clean/ and test-other/")
     return path / "LibriSpeech" if (path / "LibriSpeech").is_dir() else path
 
 
@@ -57,7 +57,7 @@ def _names(folder: Path) -> str:
 def _utterances(split: str, folder: Path) -> Iterator[Utterance]:
     for chapter in sorted({file.parent for file in folder.glob("*/*/*") if file.suffix in (".txt", ".flac")}):
         texts = {id: text for file in sorted(chapter.glob("*.trans.txt")) for id, text in _transcript(file)}
-        # audio that no transcript names is an utterance without a reference, and is reported as one
+        # audio without a transcript is listed, and reported as an utterance without a reference
         ids = sorted({*texts, *(file.stem for file in chapter.glob("*.flac"))})
         for id in ids:
             path, speaker = chapter / f"{id}.flac", chapter.parent.name

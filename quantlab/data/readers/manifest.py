@@ -1,7 +1,7 @@
 """Manifests: one utterance per row with audio and reference; optional speaker, split, id and more.
 
-The corpus that ships with the project is one, `{"audio": PATH, "text": REFERENCE}` a line. NeMo's manifests, the tables
-of Common Voice, cuts of lhotse and folders of Kaldi are others.
+The shipped corpus uses lines of `{"audio": PATH, "text": REFERENCE}`. NeMo manifests, Common Voice tables, lhotse cuts
+and Kaldi folders are read too.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from quantlab.util.errors import ConfigError, did_you_mean, shortened
 from quantlab.util.resources import ASSETS
 
 DEFAULT_SPLIT = "test"
-MADE = ("noise", "reverb", "seen_voice")  # how the shipped audio was made, and is
-CLIPS = "clips"  # where Common Voice has the audio of its tables
+MADE = ("noise", "reverb", "seen_voice")  # keys that describe how the shipped audio was generated
+CLIPS = "clips"  # folder of the audio of Common Voice's tables
 
 
 def read_shipped(dataset: DatasetConfig) -> Listing:
-    """A corpus of the package's own assets, by its name.
+    """Read a shipped corpus by its name.
 
     Raises:
-        ConfigError: there is none of that name, or see `read_manifest`.
+        ConfigError: there is no corpus of that name; or see `read_manifest`.
     """
     dataset = dataset.model_copy(update={"ignored_columns": (*dataset.ignored_columns, *MADE)})
     if dataset.path is not None:
@@ -43,10 +43,10 @@ def read_shipped(dataset: DatasetConfig) -> Listing:
 
 
 def read_manifest(dataset: DatasetConfig) -> Listing:
-    """Utterances by split, in the order of the file; paths are relative to the folder of the manifest.
+    """Utterances by split, in file order; paths are relative to the manifest's folder.
 
     Raises:
-        ConfigError: no such file, or `file:line` of a line that is no utterance.
+        ConfigError: no such file, or a line that is not an utterance (`file:line`).
     """
     path = Path(dataset.path or "").expanduser()
     folder = path if path.is_dir() else path.parent
@@ -58,7 +58,7 @@ def read_manifest(dataset: DatasetConfig) -> Listing:
             first = seen.setdefault(utterance.id, row.place)
             if first != row.place:
                 where = f"line {first.rpartition(':')[2]}" if ":" in first else first
-                raise ConfigError(f"id {shortened(utterance.id)} is {where}'s too; give each line an id of its own")
+                raise ConfigError(f"id {shortened(utterance.id)} is also used by {where}; give each line a unique id")
         except ConfigError as error:
             raise ConfigError(f"{row.place}: {error}") from None
         listing.setdefault(utterance.split, []).append(utterance)
@@ -120,7 +120,7 @@ def _column(values: dict[str, Any], asked: str, names: tuple[str, ...], option: 
 
 
 def _audio(values: dict[str, Any], key: str) -> dict[str, Any]:
-    """Where the audio lies, or the audio itself, as `datasets` writes it into a row."""
+    """The path of the audio, or the audio itself as written by `datasets`."""
     told: dict[str, Any] = {"path": None, "array": None, "sampling_rate": None}
     if isinstance(values[key], dict):
         told |= values[key]
@@ -141,7 +141,7 @@ def _audio(values: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _part(values: dict[str, Any], told: dict[str, Any]) -> Part:
-    """Of the file; a sampling rate may be told beside it and of the row, that of an array is its own."""
+    """The part of the file; the sampling rate may be stated by the row or by the audio value itself."""
     part = keys.part(values)
     own = None if told["array"] is not None else keys.part({"sampling_rate": told.get("sampling_rate")}).rate
     if None not in (own, part.rate) and own != part.rate:
@@ -150,7 +150,7 @@ def _part(values: dict[str, Any], told: dict[str, Any]) -> Part:
 
 
 def _place(folder: Path, name: str) -> Path:
-    """The file of that name; one that Windows wrote has backslashes, one of Common Voice lies in `clips`."""
+    """The path of an audio file: allows backslashes (Windows) and the folder `clips` (Common Voice)."""
     slashed = folder / name.replace("\\", "/")
     return next(filter(_exists, (folder / name, slashed, folder / CLIPS / name)), slashed)
 
@@ -163,16 +163,16 @@ def _exists(path: Path) -> bool:
 
 
 def _segment(values: dict[str, Any]) -> str:
-    """What tells segments of one file apart, where they have no id: `@2.628+1.83#0`, each where it is given."""
+    """Id suffix that distinguishes segments of one file: `@2.628+1.83#0` for offset, duration and channel."""
     marks = zip("@+#", keys.SEGMENT, strict=True)
     return "".join(f"{mark}{values[key]}" for mark, key in marks if values.get(key) is not None)
 
 
 def _text(values: dict[str, Any], key: str) -> str:
-    """The reference as it will be stored, so that scores follow from it; an empty one is reported as a problem."""
+    """The reference exactly as it will be stored; an empty one is reported as a problem."""
     text = values[key]
     if isinstance(text, int) and not isinstance(text, bool):
-        text = str(text)  # a table of digits
+        text = str(text)  # references of digits are read as numbers
     if not isinstance(text, str | None):
         hint = ": write it as text, in quotes" if isinstance(text, float) else ""
         raise ConfigError(f"{key}={shortened(text)} is no string{hint}")
@@ -180,7 +180,7 @@ def _text(values: dict[str, Any], key: str) -> str:
 
 
 def _optional(values: dict[str, Any], key: str) -> str | None:
-    """Ids and speakers are often numbers; any scalar becomes text."""
+    """An id or speaker; numbers become strings."""
     value = values.get(key)
     if isinstance(value, dict | list):
         raise ConfigError(f"{key}={shortened(value)} is neither a string nor a number")

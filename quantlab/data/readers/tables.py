@@ -14,26 +14,24 @@ from typing import Any, NamedTuple
 from quantlab.util.errors import ConfigError, shortened
 from quantlab.util.files import opened
 
-LARGEST_BYTES = 2**30  # of a listing, unpacked
+LARGEST_BYTES = 2**30  # limit for a listing, decompressed
 EXAMPLE = '{"audio": "clips/1.flac", "text": "hello there"}'
-FORMATS = (
-    "one JSON object a line, an array of them, TSV or CSV whose first line names the columns, or a folder of Kaldi"
-)
+FORMATS = "one JSON object per line, an array of them, TSV or CSV with a header line, or a Kaldi folder"
 
 
 class Row(NamedTuple):
-    """One utterance as its listing has it."""
+    """One row of a listing."""
 
-    place: str  # where it stands: file:line
-    values: Any  # a mapping, where the listing is one
+    place: str  # file:line
+    values: Any  # a mapping, if the row is valid
 
 
 def text_of(path: Path) -> str:
-    """A text file in UTF-8, UTF-16 or UTF-32, also packed by gzip; without the mark of its byte order.
+    """Read a text file in UTF-8, UTF-16 or UTF-32, optionally gzipped, without its byte order mark.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or too large.
-        UnicodeDecodeError: it is no text.
+        OSError: it cannot be read, is not a regular file, or is too large.
+        UnicodeDecodeError: it is not text.
     """
     with opened(path, LARGEST_BYTES) as file:
         content = file.read()
@@ -41,15 +39,15 @@ def text_of(path: Path) -> str:
         with gzip.open(io.BytesIO(content)) as unpacked:
             content = unpacked.read(LARGEST_BYTES + 1)
         if len(content) > LARGEST_BYTES:
-            raise OSError(None, f"more than {LARGEST_BYTES:,} bytes once unpacked", str(path))
+            raise OSError(None, f"more than {LARGEST_BYTES:,} bytes once decompressed", str(path))
     return content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """The rows of a listing, in its order.
+    """The rows of a listing, in order.
 
     Raises:
-        ConfigError: it is none, or `file:line` of what is no row.
+        ConfigError: not a listing, or an invalid row (`file:line`).
     """
     try:
         text = text_of(path)
@@ -75,7 +73,7 @@ def _array(text: str) -> list[Any] | None:
         return None
     try:
         found = json.loads(text, object_pairs_hook=_object)
-    except (ValueError, RecursionError):  # what is wrong is said of its line
+    except (ValueError, RecursionError):  # the error is reported per line
         return None
     return found if all(isinstance(item, dict) for item in found) else None
 
@@ -87,26 +85,26 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
         try:
             yield Row(f"{path}:{number}", json.loads(line, object_pairs_hook=_object))
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}:{number}: no JSON ({error}); expected {FORMATS}, e.g. {EXAMPLE}") from None
+            raise ConfigError(f"{path}:{number}: not JSON ({error}); expected {FORMATS}, e.g. {EXAMPLE}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a key that stands there twice, one value would be dropped."""
+    """A JSON object; duplicate keys are refused, since one value would be dropped."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {shortened(next(name for name in names if names.count(name) > 1))} is there twice")
+        raise ValueError(f"the key {shortened(next(name for name in names if names.count(name) > 1))} appears twice")
     return found
 
 
 def _delimiter(text: str) -> str:
-    """What a CSV has between its columns: in many countries a spreadsheet writes semicolons."""
+    """The delimiter of a CSV: spreadsheets write semicolons in many countries."""
     header = text.partition("\n")[0]
     return max(",;\t", key=header.count)
 
 
 def _delimited(path: Path, text: str, delimiter: str) -> Iterator[Row]:
-    """TSV has no quotes, as Common Voice writes it; in CSV they are closed, or a field would swallow what follows."""
+    """Rows of TSV, without quoting as in Common Voice, or of CSV, where an unclosed quote is an error."""
 
     class Dialect(csv.excel):
         quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
@@ -122,7 +120,7 @@ def _delimited(path: Path, text: str, delimiter: str) -> Iterator[Row]:
                 header = _header(path, fields)
                 continue
             if len(fields) != len(header):
-                raise ConfigError(f"{path}:{lines.line_num}: {len(fields)} fields, and {len(header)} columns")
+                raise ConfigError(f"{path}:{lines.line_num}: {len(fields)} fields, but {len(header)} columns")
             values = {name: field or None for name, field in zip(header, fields, strict=True) if name}
             yield Row(f"{path}:{lines.line_num}", values)
     except csv.Error as error:

@@ -1,9 +1,9 @@
-"""Conversion of other programs' checkpoints to folders of transformers, cached by content.
+"""Conversion of other programs' checkpoints to transformers folders, cached by content.
 
     <cache_dir()>/checkpoints/<key>/    as `save_pretrained` would write it
 
-The key is a hash of what the original holds, and so the same whatever it is called and wherever it lies. Nothing is
-evicted; delete a folder at will.
+The key is a hash of the original's content, independent of its name and location. Nothing is evicted; folders can be
+deleted any time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from quantlab.records.schema import to_json
 from quantlab.util.errors import CheckpointError, ConfigError
 from quantlab.util.files import Digests, cache_dir, opened
 
-LAYOUT = 1  # of what is made; raise it when other files come of the same original
+LAYOUT = 1  # version of the output; raise it when a conversion changes
 Format = Literal["ctranslate2", "ggml", "openai"]
 FORMATS: dict[Format, ModuleType] = {
     "ctranslate2": from_ctranslate2,
@@ -42,12 +42,12 @@ NAMES = {"ctranslate2": "CTranslate2", "ggml": "whisper.cpp", "openai": "OpenAI"
 
 @dataclass(frozen=True)
 class Original:
-    """What another program wrote."""
+    """A checkpoint written by another program."""
 
-    path: Path  # a file; of CTranslate2 the folder
+    path: Path  # a file; for CTranslate2 a folder
     format: Format
-    sha256: str  # of the file that has the weights
-    quantized_as: str | None  # the formats of what is no floats
+    sha256: str  # of the file with the weights
+    quantized_as: str | None  # formats of the weights that are not floats
 
     @property
     def quantized(self) -> bool:
@@ -55,20 +55,20 @@ class Original:
 
     @property
     def weights(self) -> Path:
-        """The file that `sha256` is of."""
+        """The file with the weights."""
         return _weights(self.path)
 
     @property
     def name(self) -> str:
-        """Of that file, and of its folder where each of its kind has the same."""
+        """Name of the file, with its folder if the file name is generic."""
         return f"{self.path.name}/{self.weights.name}" if self.path.is_dir() else self.path.name
 
 
 def original(path: Path) -> Original | None:
-    """What a path holds, if it is one of FORMATS.
+    """The checkpoint of another program at a path, if any.
 
     Raises:
-        CheckpointError: it is, and is not whole.
+        CheckpointError: the file is incomplete.
     """
     format = _format(path)
     if format is None:
@@ -96,17 +96,17 @@ def _weights(path: Path) -> Path:
 
 
 def converted(found: Original, repo: str | None, revision: str | None) -> Path:
-    """The folder that an original became, now or before; processes may ask for it at once.
+    """The converted folder of an original, cached; safe for concurrent processes.
 
     Args:
         found: the original.
-        repo: of the hub, whose tokenizer it has, should it have none of its own.
-        revision: of `repo`.
+        repo: hub repository whose tokenizer is used if the original has none.
+        revision: revision of `repo`.
 
     Raises:
-        CheckpointError: it is not whole, or no Whisper.
+        CheckpointError: the original is incomplete, or not a Whisper model.
         ConfigError: the cache cannot be written.
-        Unavailable: it has no tokenizer of its own, and none is at hand.
+        Unavailable: it has no tokenizer, and none is available.
     """
     words = from_openai.words(found.path, repo, revision) if found.format == "openai" else None
     root = cache_dir() / "checkpoints"
@@ -135,7 +135,7 @@ def _key(found: Original, words: from_openai.Words | None) -> str:
 
 
 def _make(found: Original, words: from_openai.Words | None, folder: Path) -> None:
-    """Under the lock of the folder, so that what another process left half is nobody's."""
+    """Convert while holding the folder's lock; any incomplete leftovers can then be removed."""
     for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -157,7 +157,7 @@ def _make(found: Original, words: from_openai.Words | None, folder: Path) -> Non
 
 @contextlib.contextmanager
 def _told(path: Path, format: Format, made: Path | None = None) -> Iterator[None]:
-    """Whatever is wrong with an original, the message names it, in one line."""
+    """Within the block, errors about an original become one-line messages that name it."""
     try:
         yield
     except CheckpointError as error:

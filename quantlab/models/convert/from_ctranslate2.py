@@ -1,6 +1,6 @@
 """Conversion of a CTranslate2 model folder (faster-whisper).
 
-Its file has query, key and value in one matrix, one upon the other. Integers become the fp32 that they stand for.
+The file stores query, key and value stacked in one matrix. Integers are dequantized to fp32.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPEC = "WhisperSpec"
 SMALL = ("config.json", "tokenizer.json", "preprocessor_config.json", "vocabulary.json", "vocabulary.txt")  # read here
 FLOATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 NUMPY = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "int8": "i1", "int16": "<i2", "int32": "<i4"}
-EXPECTED = {  # what else transformers would have to compute
+EXPECTED = {  # other values would need a computation that transformers lacks
     "activation": 3,  # GELU
     "pre_norm": 1,
     "scale_embeddings": 0,
@@ -51,7 +51,7 @@ HEAD, EMBEDDING = "decoder/projection/weight", "decoder/embeddings/weight"
 
 
 def quantized_as(folder: Path) -> str | None:
-    """The types of the weights that are no floats; None where all are.
+    """The dtypes of the weights that are not floats; None if all are floats.
 
     Raises:
         ValueError: see `variables`.
@@ -61,10 +61,10 @@ def quantized_as(folder: Path) -> str | None:
 
 
 def write(source: Path, folder: Path) -> None:
-    """Write a folder's model into another.
+    """Convert a model folder.
 
     Raises:
-        ValueError: it is not whole, or no Whisper that transformers could compute.
+        ValueError: it is incomplete, or not a Whisper model that transformers can compute.
         OSError: it cannot be read.
     """
     model = _Model(source / MODEL)
@@ -77,7 +77,7 @@ def write(source: Path, folder: Path) -> None:
 
 
 class _Model:
-    """What is in a model.bin."""
+    """The content of a model.bin."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -88,10 +88,10 @@ class _Model:
         for name, item in self._held.items():
             key = name.rpartition("/")[2]
             if not item.shape and key in EXPECTED and (found := int(self._values(item))) != EXPECTED[key]:
-                raise ValueError(f"it has {name}={found}; transformers computes {EXPECTED[key]} alone")
+                raise ValueError(f"it has {name}={found}; transformers computes only {EXPECTED[key]}")
         head, embedding = self._held.get(HEAD), self._held.get(EMBEDDING)
         if head is None or embedding is None or head.stored_as != embedding.stored_as:
-            raise ValueError(f"{HEAD} and {EMBEDDING} are not one matrix, as they are in Whisper")
+            raise ValueError(f"{HEAD} and {EMBEDDING} are not tied, as they are in Whisper")
 
     def shape(self) -> Shape:
         vocab_size, width = self._size(EMBEDDING, 2)
@@ -122,7 +122,7 @@ class _Model:
         return int(self._values(found)) if found and not found.shape else 0
 
     def parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Each with its name in transformers."""
+        """All parameters with their names in transformers."""
         for item in self._held.values():
             layer, _, kind = item.name.rpartition("/")
             if not item.shape or kind == "weight_scale" or item.name == HEAD:
@@ -133,10 +133,10 @@ class _Model:
                 if not name.endswith(".k_proj.bias"):
                     yield name, parameter
                 elif parameter.values().any():
-                    raise ValueError(f"{item.name} has a bias of keys, which Whisper has not")
+                    raise ValueError(f"{item.name} has a bias for keys, which Whisper does not have")
 
     def _rows(self, item: Variable, part: int, parts: int) -> Parameter:
-        """One of the equal parts of a tensor."""
+        """One of the equal row blocks of a tensor."""
         rows = item.shape[0] // parts
 
         def values() -> np.ndarray:
@@ -146,7 +146,7 @@ class _Model:
         return Parameter(FLOATS.get(item.dtype, "F32"), (rows, *item.shape[1:]), values)
 
     def _scale(self, item: Variable, start: int, rows: int) -> np.ndarray:
-        """Of each row, or of the whole tensor (int16); fp32."""
+        """The scale of each row, or of the whole tensor (int16); fp32."""
         import numpy as np
 
         scale = self._held.get(f"{item.name}_scale")
@@ -163,7 +163,7 @@ class _Model:
 
 
 def _modules(layer: str) -> tuple[str, ...]:
-    """The modules of transformers whose rows lie one upon the other in a layer of the file; its own name elsewhere."""
+    """The transformers modules stacked in a layer of the file; for other layers, the layer itself."""
     if layer in ELSEWHERE:
         return (ELSEWHERE[layer],)
     if (block := BLOCK.fullmatch(layer)) is None:
@@ -174,7 +174,7 @@ def _modules(layer: str) -> tuple[str, ...]:
 
 
 def _write_tokenizer(source: Path, folder: Path, shape: Shape) -> None:
-    """The folder's own, else one of the texts of its vocabulary."""
+    """Copy the folder's tokenizer, or build one from its vocabulary."""
     if (source / "tokenizer.json").is_file():
         check_regular(source / "tokenizer.json", MOST_BYTES)
         shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
@@ -191,7 +191,7 @@ def vocabulary(source: Path) -> list[str]:
     """The text of each token, as the engine reads it.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the folder has no vocabulary.
     """
     found: Any = None
     if (path := source / "vocabulary.json").is_file():
@@ -205,7 +205,7 @@ def vocabulary(source: Path) -> list[str]:
 
 
 def _write_generation(source: Path, folder: Path) -> None:
-    """What never comes, as the engine takes it from the folder's config.json."""
+    """Write the suppressed tokens, which the engine reads from the folder's config.json."""
     said: Mapping[str, Any] = read_json(source / "config.json") if is_there(source / "config.json") else {}
     keys = {"suppress_ids": "suppress_tokens", "suppress_ids_begin": "begin_suppress_tokens",
             "alignment_heads": "alignment_heads"}  # fmt: skip

@@ -1,6 +1,6 @@
 """Conversion of a ggml file (whisper.cpp).
 
-Blocks become the fp32 that they stand for.
+Blocks are dequantized to fp32.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from quantlab.models.formats.ggml.vocabulary import BLANK, NEVER
 if TYPE_CHECKING:
     import numpy as np
 
-FILLERS = 1000  # tokens without a text that a file of quantlab's has at least, where it has a small vocabulary
+FILLERS = 1000  # least number of tokens without text in a file that quantlab wrote for a small vocabulary
 FLOATS = {"f32": "F32", "f16": "F16"}
 
 
 def quantized_as(path: Path) -> str | None:
-    """The formats of the matrices that are no floats; None where all are.
+    """The formats of the matrices that are not floats; None if all are floats.
 
     Raises:
         ValueError: see `read`.
@@ -32,10 +32,10 @@ def quantized_as(path: Path) -> str | None:
 
 
 def write(path: Path, folder: Path) -> None:
-    """Write a file's model into a folder.
+    """Convert a model file to a folder.
 
     Raises:
-        ValueError: it is not whole, or no Whisper that transformers could compute.
+        ValueError: it is incomplete, or not a Whisper model that transformers can compute.
         OSError: it cannot be read.
     """
     contents = read(path)
@@ -67,7 +67,7 @@ def write(path: Path, folder: Path) -> None:
 def _shape(contents: Contents) -> Shape:
     told = contents.numbers
     if told["n_audio_state"] != told["n_text_state"]:
-        raise ValueError("its encoder and its decoder are not of one width")
+        raise ValueError("its encoder and decoder differ in width")
     return Shape(
         d_model=told["n_text_state"],
         encoder_layers=told["n_audio_layer"],
@@ -83,14 +83,14 @@ def _shape(contents: Contents) -> Shape:
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The file has biases of convolutions as columns."""
+    """The shape without ones, as the file stores biases of convolutions as columns."""
     return tuple(size for size in shape if size != 1)
 
 
 def _texts(contents: Contents, end: int) -> dict[int, str]:
     """The text of each token before the end token."""
     if len(contents.words) < end:
-        raise ValueError(f"its vocabulary has {len(contents.words)} words, expected {end} at least")
+        raise ValueError(f"its vocabulary has {len(contents.words)} words, expected at least {end}")
     texts = {id: letters(word) for id, word in enumerate(contents.words[:end])}
     numbered = sum(text == f"<{id}>" for id, text in texts.items())
     if numbered == end or 1 < numbered < FILLERS:
@@ -99,14 +99,14 @@ def _texts(contents: Contents, end: int) -> dict[int, str]:
 
 
 def _never(contents: Contents, texts: dict[int, str], marks: dict[int, str]) -> set[int]:
-    """What OpenAI's decoding never takes, by the words of the file; see `tokens.generation_config`.
+    """Tokens that OpenAI's decoding suppresses, by the words of the file; see `tokens.generation_config`.
 
-    A file of quantlab's has these words at the tokens that do not come, wherever they belong.
+    A file written by quantlab has these words at the suppressed tokens, whatever their real text is.
     """
     ids, end = {text: id for id, text in texts.items()}, min(marks)
     found = {ids[text] for word in NEVER if (text := letters(word.encode())) in ids}
     found |= {id for id, text in marks.items() if text in tokens.CONTROL}
-    if len(contents.words) < contents.numbers["n_vocab"]:  # not quantlab's
+    if len(contents.words) < contents.numbers["n_vocab"]:  # not written by quantlab
         notes = (letters(f"{space}{note}".encode()) for note in tokens.NOTES for space in ("", " "))
         starts = {split(note, ids, end)[0] for note in notes} - {letters(BLANK.encode())}
         found |= {ids[start] for start in starts}

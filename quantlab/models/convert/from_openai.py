@@ -1,7 +1,7 @@
 """Conversion of an OpenAI checkpoint (`base.pt`).
 
-It is a pickle. `torch.load(weights_only=True)` reads it, which makes tensors and plain containers and runs nothing, in
-a process of its own: nothing else sees what a broken one does to it.
+It is a pickle, read by `torch.load(weights_only=True)`, which creates only tensors and plain containers and executes
+nothing. This runs in its own process, so that a broken file cannot harm the caller.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from quantlab.util.files import opened, read_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-STARTS = (b"PK\x03\x04", b"\x80")  # of what `torch.save` writes, now and before torch 1.6
+STARTS = (b"PK\x03\x04", b"\x80")  # first bytes written by `torch.save`, now and before torch 1.6
 DIMS = {  # OpenAI's names → those of Shape
     "n_mels": "num_mel_bins",
     "n_audio_ctx": "max_source_positions",
@@ -44,43 +44,43 @@ DIMS = {  # OpenAI's names → those of Shape
     "n_text_head": "decoder_heads",
     "n_text_layer": "decoder_layers",
 }
-ASSETS = ("gpt2.tiktoken", "multilingual.tiktoken")  # of the package, in whisper/assets
+ASSETS = ("gpt2.tiktoken", "multilingual.tiktoken")  # in the package's whisper/assets
 TOKENIZER = ("tokenizer.json", "vocab.json", "added_tokens.json")
-PICKLE_BYTES = 16 << 20  # looked through for names; OpenAI's has 0.1 MB
+PICKLE_BYTES = 16 << 20  # limit for scanning names; OpenAI's pickles have 0.1 MB
 PATIENCE_S = 600
 REFUSED = 3  # exit code of the process: its last line says why
 
 
 @dataclass(frozen=True)
 class Words:
-    """The texts of tokens, by id; a letter for each byte."""
+    """The texts of tokens by id, one character per byte."""
 
     by_end: Mapping[int, Mapping[int, str]]  # id of the end token → texts before it
     digest: str
 
 
 def quantized_as(path: Path) -> str | None:
-    """Nothing: OpenAI publishes floats, and `write` refuses what is none.
+    """Always None: OpenAI publishes floats, and `write` refuses anything else.
 
     Raises:
-        ValueError: it is another program's.
+        ValueError: the file is from another program.
     """
     _check_archive(path)
     return None
 
 
 def words(path: Path, repo: str | None, revision: str | None) -> Words:
-    """Of the package openai-whisper, without running it, else of a repository in the hub's cache.
+    """Token texts from the package openai-whisper, without importing it, else from a repository in the hub's cache.
 
     Raises:
-        Unavailable: neither is there.
+        Unavailable: neither is present.
     """
     found = _of_package() or _of_repository(repo, revision)
     if not found:
         other = f"fetch {repo}" if repo else "name the model, e.g. model=base, and fetch it"
         raise Unavailable(
-            f"{path} has no tokenizer of its own: pip install openai-whisper, whose tokenizer is then taken; or "
-            f"{other} (quantlab fetch model=…, without model.path), whose tokenizer is then taken"
+            f"{path} has no tokenizer: pip install openai-whisper, whose tokenizer is then used; or "
+            f"{other} (quantlab fetch model=…, without model.path), whose tokenizer is then used"
         )
     return Words(found, hashlib.sha256(to_json([[end, sorted(texts.items())] for end, texts in
                                                 sorted(found.items())]).encode()).hexdigest())  # fmt: skip
@@ -98,7 +98,7 @@ def _of_package() -> dict[int, dict[int, str]]:
 
 
 def _ranks(path: Path) -> dict[int, str]:
-    """A line for each token: its bytes in base64, and its id."""
+    """Read a tiktoken file: one line per token with its bytes in base64 and its id."""
     pairs = (line.split() for line in read_bytes(path, MOST_BYTES).splitlines() if line)
     return {int(pair[-1]): letters(base64.b64decode(pair[0]) if len(pair) > 1 else b"") for pair in pairs}
 
@@ -121,11 +121,11 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def write(path: Path, folder: Path, words: Words) -> None:
-    """Write a file's model into a folder.
+    """Convert a checkpoint file to a folder.
 
     Raises:
-        ValueError: it is not whole, or no Whisper that transformers could compute.
-        CheckpointError: the tokenizer at hand is of another model.
+        ValueError: it is incomplete, or not a Whisper model that transformers can compute.
+        CheckpointError: the available tokenizer is of another model.
         OSError: it cannot be read.
     """
     shape = Shape(**_written(path, folder))
@@ -133,14 +133,14 @@ def write(path: Path, folder: Path, words: Words) -> None:
     texts = words.by_end.get(min(marks))
     if texts is None or len(texts) < min(marks):
         raise CheckpointError(
-            f"{path} has {shape.vocab_size} tokens, and the tokenizer at hand is of another model: "
+            f"{path} has {shape.vocab_size} tokens, but the available tokenizer is of another model: "
             f"model={'base_en' if min(marks) == tokens.END_OF_ENGLISH else 'base'}, or the like, names one that fits"
         )
     write_texts(folder, shape, texts, marks)
 
 
 def _written(path: Path, folder: Path) -> dict[str, int]:
-    """The sizes of the model, whose weights a process of its own wrote into the folder."""
+    """Convert the weights in a separate process; returns the sizes of the model."""
     _check_archive(path)
     try:
         done = subprocess.run(
@@ -160,15 +160,15 @@ def _written(path: Path, folder: Path) -> dict[str, int]:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what would unpack to more than it is, and a pickle of another program before anything reads it."""
+    """Refuse compressed archives, and pickles of other programs before anything reads them."""
     with opened(path) as file:
         start = file.read(PICKLE_BYTES)
         if start.startswith(STARTS[0]):
             start = _pickle(file, size=file.seek(0, os.SEEK_END))
     if b"model_state_dict" not in start or b"dims" not in start:
         raise ValueError(
-            "it has no dims and model_state_dict, as OpenAI's have, and a pickle can run any code when it is read: "
-            "convert it where it is trusted to the layout of transformers (`save_pretrained`), and give that folder"
+            "it lacks OpenAI's dims and model_state_dict, and a pickle can run any code when it is read: "
+            "convert it where it is trusted to a transformers folder (`save_pretrained`), and give that folder"
         )
 
 
@@ -177,7 +177,7 @@ def _pickle(file: BinaryIO, size: int) -> bytes:
         with zipfile.ZipFile(file) as archive:
             items = archive.infolist()
             if any(item.compress_type for item in items) or sum(item.file_size for item in items) > size:
-                raise ValueError("its archive is packed, as torch.save packs none")
+                raise ValueError("its archive is compressed, unlike those of torch.save")
             found = next((item for item in items if item.filename.endswith("/data.pkl")), None)
             return archive.open(found).read(PICKLE_BYTES) if found else b""
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
@@ -185,10 +185,10 @@ def _pickle(file: BinaryIO, size: int) -> bytes:
 
 
 def main(path: Path, folder: Path) -> None:
-    """What the process does: the weights go into the folder, the sizes to stdout.
+    """Entry point of the process: write the weights to the folder, and the sizes to stdout.
 
     Raises:
-        ValueError: it is no checkpoint of OpenAI's.
+        ValueError: it is not an OpenAI checkpoint.
     """
     dims, held = _loaded(path)
     sizes: dict[str, Any] = {mine: dims.get(theirs) for theirs, mine in DIMS.items()}
@@ -208,18 +208,18 @@ def _loaded(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     import torch
 
     with opened(path) as file:
-        mapped = file.read(len(STARTS[0])) == STARTS[0]  # the older kind cannot be
+        mapped = file.read(len(STARTS[0])) == STARTS[0]  # the older format cannot be mapped
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # whatever a pickle and torch's reader make of broken files
+    except Exception as error:  # broken files raise many types
         raise ValueError(f"torch.load(weights_only=True) refuses it: {type(error).__name__}: {error}") from None
     dims, held = (found.get(key) if isinstance(found, dict) else None for key in ("dims", "model_state_dict"))
     if not isinstance(dims, dict) or not isinstance(held, dict):
-        raise ValueError("it has no dims and model_state_dict, as OpenAI's have")
+        raise ValueError("it lacks OpenAI's dims and model_state_dict")
     for name, tensor in held.items():
         plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
         if not isinstance(name, str) or not plain or tensor.dtype not in _floats():
-            raise ValueError(f"{shortened(name)} is no tensor of floats")
+            raise ValueError(f"{shortened(name)} is not a tensor of floats")
     if sum(tensor.nbytes for tensor in held.values()) > path.stat().st_size:
         raise ValueError("its tensors are larger than the file")
     return dims, held

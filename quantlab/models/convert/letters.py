@@ -1,7 +1,7 @@
 """Tokenizers rebuilt from the strings of their tokens.
 
-Whisper's tokens are those of a byte-level BPE, numbered in the order in which they were merged: what each was merged of
-follows from those before it, as in tiktoken.
+Whisper uses byte-level BPE with ids in merge order, so the merges can be derived from the tokens' texts and ids, as in
+tiktoken.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ _LETTERS = {byte: chr(256 + place) for place, byte in enumerate(UNPRINTABLE)}
 
 
 def letters(word: bytes) -> str:
-    """A letter for each byte, as the tokenizers of GPT-2 and Whisper have it."""
+    """One character per byte, in the byte-to-unicode mapping of GPT-2 and Whisper."""
     return "".join(_LETTERS.get(byte) or chr(byte) for byte in word)
 
 
 def special(size: int) -> dict[int, str]:
-    """OpenAI's special tokens that are no times, by id.
+    """OpenAI's special tokens without timestamps, by id.
 
     Args:
-        size: of the vocabulary.
+        size: size of the vocabulary.
 
     Raises:
-        ValueError: it is none of OpenAI's, whose special tokens follow from their size.
+        ValueError: it is not the size of one of OpenAI's vocabularies.
     """
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     if size not in (ENGLISH, MULTILINGUAL, WITH_CANTONESE):
         raise ValueError(
-            f"it has {size} tokens; the special ones of vocabularies of {ENGLISH}, {MULTILINGUAL} and "
-            f"{WITH_CANTONESE} are known"
+            f"it has {size} tokens; special tokens are known for vocabularies of {ENGLISH}, {MULTILINGUAL} and "
+            f"{WITH_CANTONESE}"
         )
     languages = list(LANGUAGES)[: 100 if size == WITH_CANTONESE else 99]
     names = ("endoftext", "startoftranscript", *languages, "translate", "transcribe", "startoflm", "startofprev",
@@ -45,11 +45,11 @@ def special(size: int) -> dict[int, str]:
 
 
 def tokenizer(texts: Mapping[int, str], marks: Mapping[int, str]) -> dict[str, Any]:
-    """A tokenizer.json.
+    """Build a tokenizer.json.
 
     Args:
-        texts: of the tokens that are text, by id, a letter for each byte.
-        marks: of the special tokens, by id.
+        texts: text of each text token by id, one character per byte.
+        marks: text of each special token by id.
 
     Raises:
         ValueError: two tokens have the same text.
@@ -70,7 +70,7 @@ def tokenizer(texts: Mapping[int, str], marks: Mapping[int, str]) -> dict[str, A
 
 
 def _merges(texts: Mapping[int, str]) -> list[list[str]]:
-    """The two tokens that each was merged of, in order; a token that no two others make has none."""
+    """The pair of tokens that each token was merged from, in order; tokens without such a pair are left out."""
     ranks = {text: id for id, text in texts.items()}
     found = []
     for id, text in sorted(texts.items()):
@@ -80,11 +80,11 @@ def _merges(texts: Mapping[int, str]) -> list[list[str]]:
 
 
 def split(text: str, ranks: Mapping[str, int], before: int) -> list[str]:
-    """The tokens that a text is made of, were there those below an id alone: the first that there is, is merged first.
+    """Tokenize a text with only the tokens below an id, merging the lowest id first.
 
     Args:
-        text: a letter for each byte.
-        ranks: ids by the tokens' texts.
+        text: the text, one character per byte.
+        ranks: token text → id.
         before: the id.
     """
     parts = list(text)

@@ -1,6 +1,6 @@
-"""Parameters and files of a checkpoint in transformers' layout, and how they are written.
+"""Parameters and files of a checkpoint in transformers' layout, and their writers.
 
-Values are taken from where they lie one tensor at a time, so that memory does not grow with the checkpoint.
+Values are read one tensor at a time, so that memory does not grow with the checkpoint.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tensor, still where it came from."""
+    """One tensor, read from its source on demand."""
 
     dtype: str  # a key of ITEM_BYTES
     shape: tuple[int, ...]
-    values: Callable[[], np.ndarray]  # of as many bytes; BF16 as integers of 16 bits
+    values: Callable[[], np.ndarray]  # item size as in dtype; BF16 as 16-bit integers
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Whisper."""
+    """The sizes of a Whisper model."""
 
     d_model: int
     encoder_layers: int
@@ -52,14 +52,14 @@ class Shape:
     max_target_positions: int
 
     def __post_init__(self) -> None:
-        """Raises ValueError where a size is beyond reason."""
+        """Raise ValueError if a size is out of range."""
         for name, size in vars(self).items():
             least, most = bounds(Architecture, "attention_heads" if name.endswith("_heads") else name)
             if type(size) is not int or not least <= size <= most:
                 raise ValueError(f"it says {name}={shortened(size)}: expected {least} to {most:,}")
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter by its name in transformers, but for `proj_out`, which is the embedding."""
+        """The shape of each parameter by its name in transformers, except the tied `proj_out`."""
         width = self.d_model
         found: dict[str, tuple[int, ...]] = {
             "model.encoder.conv1.weight": (width, self.num_mel_bins, 3),
@@ -113,10 +113,10 @@ class Shape:
         }
 
     def feature_extractor(self) -> dict[str, Any]:
-        """The preprocessor_config.json.
+        """The content of preprocessor_config.json.
 
         Raises:
-            ValueError: a window that is no whole number of seconds.
+            ValueError: the window is not a whole number of seconds.
         """
         window_s, rest = divmod(self.max_source_positions, FRAME_RATE)
         if rest:
@@ -131,25 +131,25 @@ class Shape:
 
 
 def write_texts(folder: Path, shape: Shape, texts: Mapping[int, str], marks: Mapping[int, str]) -> None:
-    """Everything but the weights, with a tokenizer of its tokens' texts; see `letters.tokenizer`.
+    """Write all files except the weights, with a tokenizer built from the tokens' texts; see `letters.tokenizer`.
 
     Raises:
-        ValueError: the tokens have no start or no end, or see `letters.tokenizer`.
+        ValueError: there is no start or end token; or see `letters.tokenizer`.
     """
     write_json(folder / "tokenizer.json", tokenizer(texts, marks))
     write_configs(folder, shape, {text: id for id, text in marks.items()})
 
 
 def write_configs(folder: Path, shape: Shape, ids: Mapping[str, int]) -> None:
-    """config.json, preprocessor_config.json and tokenizer_config.json.
+    """Write config.json, preprocessor_config.json and tokenizer_config.json.
 
     Args:
-        folder: where to.
-        shape: of the model.
-        ids: of its tokens.
+        folder: target folder.
+        shape: sizes of the model.
+        ids: ids of its special tokens.
 
     Raises:
-        ValueError: the tokens have no start or no end.
+        ValueError: there is no start or end token.
     """
     if missing := [text for text in (END, START) if text not in ids]:
         raise ValueError(f"its vocabulary has no {' and no '.join(missing)}")
@@ -164,22 +164,22 @@ def write_json(path: Path, content: object) -> None:
 
 
 def check_parameters(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Both by the names of the file.
+    """Check names and shapes of the tensors in a file.
 
     Raises:
         ValueError: a tensor is missing, extra or of another shape.
     """
     for what, names in {
         "lacks": expected.keys() - found.keys(),
-        "has tensors that are no Whisper's:": found.keys() - expected.keys(),
-        "has tensors of another shape than it says:": {name for name in expected if found.get(name) != expected[name]},
+        "has tensors that Whisper does not have:": found.keys() - expected.keys(),
+        "has tensors of another shape than stated:": {name for name in expected if found.get(name) != expected[name]},
     }.items():
         if names:
             raise ValueError(f"it {what} {', '.join(sorted(map(repr, names))[:3])}"[:300])
 
 
 def write_weights(path: Path, parameters: Iterable[tuple[str, Parameter]]) -> None:
-    """Safetensors: u64 bytes of the header, the header, JSON, and the tensors' bytes, one after the other."""
+    """Write safetensors: header size (u64), JSON header, then the bytes of all tensors."""
     named = dict(parameters)
     sizes = [math.prod(item.shape) * ITEM_BYTES[item.dtype] for item in named.values()]
     ends = list(itertools.accumulate(sizes))

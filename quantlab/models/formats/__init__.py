@@ -1,1 +1,1 @@
-"""Files of other engines: what stands where in them."""
+"""File formats of other engines."""

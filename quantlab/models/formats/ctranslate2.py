@@ -14,10 +14,10 @@ from typing import BinaryIO
 from quantlab.util.errors import shortened
 from quantlab.util.files import opened
 
-VERSION = 6  # of the layout
+VERSION = 6  # supported version of the layout
 ITEM_BYTES = {"float32": 4, "int8": 1, "int16": 2, "int32": 4, "float16": 2, "bfloat16": 2}
 DTYPES = tuple(ITEM_BYTES)  # in the order of the library's DataType
-# layer of the file, below its block → the Linear modules that it holds, one upon the other, below theirs
+# layer name within a block of the file → names of the Linear modules stacked in it
 LINEARS = {
     "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "self_attention/linear_1": ("self_attn.out_proj",),
@@ -32,18 +32,18 @@ BLOCK = re.compile(r"(encoder|decoder)/layer_(\d+)/(.+)")
 
 @dataclass(frozen=True)
 class Variable:
-    """A tensor of the model; a tied one is listed under each of its names."""
+    """A tensor of the model; a tied tensor is listed under each of its names."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     bytes: int
-    stored_as: str  # the name under which the file holds it
+    stored_as: str  # its name in the file
     offset: int  # of its data in the file, bytes
 
 
 def kind(path: Path) -> str | None:
-    """The kind of model that a file holds, e.g. `WhisperSpec`; None where it is no file of CTranslate2.
+    """The kind of model in a file, e.g. `WhisperSpec`; None if it is not a CTranslate2 file.
 
     Raises:
         OSError: see `opened`.
@@ -58,15 +58,15 @@ def kind(path: Path) -> str | None:
 
 
 def variables(path: Path) -> list[Variable]:
-    """Every tensor of a file, those that are tied last.
+    """Every tensor of a file, tied ones last.
 
-    The file, little-endian: u32 version, name and u32 revision of the kind of model, u32 number of variables; of each
+    Layout, little-endian: u32 version, name and u32 revision of the kind of model, u32 number of variables; of each
     its name, u8 rank, u32 per dimension, u8 data type, u32 bytes, the data; u32 number of aliases, of each its
     name and that of its variable. A string is u16 length, the final zero included, and its bytes.
     Source: CTranslate2 4.8, python/ctranslate2/specs/model_spec.py and src/models/model.cc.
 
     Raises:
-        ValueError: another version of the layout, or it is cut off, or says of itself what cannot be.
+        ValueError: unsupported layout version, or a truncated or inconsistent file.
         OSError: see `opened`.
     """
     with opened(path) as file:
@@ -85,7 +85,7 @@ def _variable(file: BinaryIO) -> Variable:
     code = _number(file, "B")
     size_bytes = _number(file, "I")
     if code >= len(DTYPES) or math.prod(shape) * ITEM_BYTES[DTYPES[code]] != size_bytes:
-        raise ValueError(f"{shortened(name)} has {size_bytes} bytes, which no {list(shape)} of type {code} has")
+        raise ValueError(f"{shortened(name)} has {size_bytes} bytes, which does not fit {list(shape)} of type {code}")
     start = file.tell()
     if file.seek(size_bytes, os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
         raise ValueError(f"it ends within {shortened(name)}")
@@ -93,7 +93,7 @@ def _variable(file: BinaryIO) -> Variable:
 
 
 def _aliases(alias: str, name: str, held: dict[str, Variable]) -> Iterator[Variable]:
-    """The variable under its other name, and with it its scale, which the library ties without being told."""
+    """A variable under its alias, and its scale, which the library ties implicitly."""
     for suffix in ("", "_scale"):
         if found := held.get(name + suffix):
             yield replace(found, name=alias + suffix)
@@ -107,5 +107,5 @@ def _number(file: BinaryIO, kind: str) -> int:
     """An unsigned integer: `kind` as in struct."""
     found = file.read(struct.calcsize(kind))
     if len(found) < struct.calcsize(kind):
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
     return int(struct.unpack(f"<{kind}", found)[0])

@@ -1,1 +1,1 @@
-"""The quantizers: one file per library, named as `quant.library` names it."""
+"""Quantizers: one module per library, named as in `quant.library`."""

@@ -1,6 +1,6 @@
-"""Files as they were downloaded, quantized by somebody else, run by their own engine.
+"""Measurement of downloaded files that are already quantized, with their own engine.
 
-Nothing is quantized here. The keys of `quant` say what the file holds, and are read off it.
+Nothing is quantized here. The keys of `quant` describe the file, and are read from it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Converted
 
 DISTRIBUTIONS = (*ct2.DISTRIBUTIONS, *ggml.DISTRIBUTIONS)
-NO_EMBEDDING = "the file is measured as it is"
+NO_EMBEDDING = "the file is measured unchanged"
 ENGINES = {"ctranslate2": ct2, "ggml": ggml}  # by the format of the file
-WHICH = "model.path=FILE, a file of whisper.cpp (ggml-base-q5_0.bin), or the folder of a model of CTranslate2"
+WHICH = "model.path=FILE, a whisper.cpp file (ggml-base-q5_0.bin), or the folder of a CTranslate2 model"
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
-    """What the engine of the file cannot do; before it is read (`read_off`) nobody knows which."""
+    """Why the file's engine cannot run on the device; None until the file is read (`read_off`)."""
     if quant.format is None:
         return None
     if quant.format in (*ct2.BITS, ct2.UNQUANTIZED):
@@ -36,11 +36,11 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
 
 
 def read_off(config: RunConfig) -> RunConfig:
-    """The configuration with what the file says in the keys of `quant`; of another quantizer as it is.
+    """The configuration with the keys of `quant` read from the file; unchanged for other quantizers.
 
     Raises:
-        UnsupportedError: `model.path` is no such file.
-        ConfigError: a key of `quant` says something else than the file.
+        UnsupportedError: `model.path` is not such a file.
+        ConfigError: a key of `quant` contradicts the file.
     """
     quant = config.quant
     if quant.library != AS_SHIPPED:
@@ -50,23 +50,23 @@ def read_off(config: RunConfig) -> RunConfig:
     for key, value in found.items():
         said = getattr(quant, key)
         if said not in (value, QuantConfig.model_fields[key].default):
-            raise ConfigError(f"quant.{key}={said}: {original.path} has {value}, which is read off it: leave it out")
+            raise ConfigError(f"quant.{key}={said}: {original.path} has {value}, which is read from it: leave it out")
     return config.model_copy(update={"quant": quant.model_copy(update=found)})
 
 
 def why_not_so(config: RunConfig) -> str | None:
-    """What a file as it is cannot be asked for; of another quantizer nothing."""
+    """Why a setting does not apply to a shipped file; None for other quantizers."""
     if config.quant.library != AS_SHIPPED:
         return None
     if config.export.dir is not None:
         return f"quant={AS_SHIPPED} is a file already, {config.model.path}: set export.dir=null"
     if config.protocol.interleave and config.baseline.path is None:
-        return "protocol.interleave=true times it in turns with the model that it was made of: set baseline.path=FOLDER"
+        return "protocol.interleave=true times it in turns with the model it was made from: set baseline.path=FOLDER"
     return _why_other_model(config) if config.baseline.path is not None else None
 
 
 def _why_other_model(config: RunConfig) -> str | None:
-    """What was quantized keeps its sizes."""
+    """Why the file cannot be a quantization of `baseline.path`: their sizes differ."""
     from quantlab import models
     from quantlab.models.folder import whisper_config
 
@@ -76,16 +76,16 @@ def _why_other_model(config: RunConfig) -> str | None:
         if own[key] != other[key]:
             return (
                 f"baseline.path={config.baseline.path} has {key}={other[key]}, {config.model.path} has {own[key]}: "
-                "it was not made of that"
+                "it was not made from that"
             )
     return None
 
 
 def of_model(model: ModelConfig) -> Original:
-    """The file behind a checkpoint.
+    """The file of a checkpoint of another engine.
 
     Raises:
-        UnsupportedError: it is none that has an engine of its own.
+        UnsupportedError: no engine here reads it.
     """
     from quantlab import models
 
@@ -93,8 +93,8 @@ def of_model(model: ModelConfig) -> Original:
     if original is None or original.format not in ENGINES:
         what = f"model.path={model.path}" if model.path else f"model={model.name}"
         raise UnsupportedError(
-            f"quant={AS_SHIPPED}: {what} is no file with an engine of its own: give {WHICH}; "
-            "or have it quantized, e.g. quant=ggml_q5_0"
+            f"quant={AS_SHIPPED}: {what} is not a file of another engine: give {WHICH}; "
+            "or quantize it, e.g. quant=ggml_q5_0"
         )
     return original
 

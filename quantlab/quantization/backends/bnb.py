@@ -3,7 +3,7 @@
 int8: one scale per output channel; activations are rounded to fp16 and quantized to int8 per token, except
 columns that hold a value of at least 6 (arXiv 2208.07339). 4 bit: one absmax per block in fp32, or in 8 bit
 with `double_quant` (QLoRA, arXiv 2305.14314). On a CPU with AVX512-BF16 the first call repacks the 4-bit weights
-for a fused kernel that rounds activations and absmax to bf16; what the library saves stays as above.
+for a fused kernel that rounds activations and absmax to bf16; the saved format is unaffected.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("bitsandbytes",)
-NO_EMBEDDING = "bitsandbytes packs its weights anew while it runs, so that no row can be looked up"
+NO_EMBEDDING = "bitsandbytes repacks its weights at run time, so that single rows cannot be read"
 BITS = {"int8": 8, "nf4": 4, "fp4": 4}
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes.functional.quantize_4bit
 DEFAULT_BLOCK = 64  # weights
-OUTLIER_THRESHOLD = 6.0  # of the LLM.int8() paper, section 3.2; the default of transformers too
-CPU_PACK_ROWS = 32  # what bitsandbytes.functional._convert_weight_packed_for_cpu wants of out_features
+OUTLIER_THRESHOLD = 6.0  # LLM.int8() paper, section 3.2; also the default of transformers
+CPU_PACK_ROWS = 32  # out_features must be a multiple: bitsandbytes.functional._convert_weight_packed_for_cpu
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
-    """Formats and block sizes of the library."""
+    """Check formats and block sizes."""
     if quant.format == "int8" and quant.group_size is not None:
         return "bitsandbytes int8 has one scale per channel: leave quant.group_size null"
     if quant.format == "int8" and quant.double_quant:
-        return "quant.double_quant is for nf4 and fp4"
+        return "quant.double_quant applies to nf4 and fp4 only"
     return (
         why_not_installed("bitsandbytes", "bitsandbytes")
         or why_not_among("format", quant.format or "null", BITS, "bitsandbytes")
@@ -56,7 +56,7 @@ def _schemes(quant: QuantConfig) -> list[str]:
 def setup(
     model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
 ) -> nn.Module:
-    """Replace module after module; the library quantizes a weight when it moves to its device.
+    """Replace modules one by one; the library quantizes a weight when it moves to its device.
 
     Raises:
         ConfigError: blocks would straddle the rows of a module.
@@ -95,7 +95,7 @@ def _linear_int8(linear: nn.Linear, quant: QuantConfig, device: torch.device) ->
         threshold=OUTLIER_THRESHOLD,
         device="meta",
     )
-    # Only a weight that comes from the CPU is quantized on its way.
+    # Only a weight moved from the CPU is quantized.
     layer.weight = bnb.nn.Int8Params(linear.weight.cpu(), requires_grad=False).to(device)
     layer.bias = linear.bias
     return layer
@@ -121,16 +121,16 @@ def _linear_4bit(linear: nn.Linear, quant: QuantConfig, device: torch.device) ->
         module=layer,
     ).to(device)
     layer.bias = linear.bias
-    # The repacking for AVX512-BF16 stops at an assertion for other shapes.
+    # The repacking for AVX512-BF16 asserts on other shapes.
     if linear.out_features % CPU_PACK_ROWS:
         layer.support_avx512bf16_for_cpu = False
     return layer
 
 
 def _bitsandbytes() -> Any:
-    """The library, imported without its habit of fetching a compiled kernel from the hub (package `kernels`).
+    """Import the library without letting it fetch a compiled kernel from the hub (package `kernels`).
 
-    Its loggers say at every single call that fp32 is rounded to fp16, and that the hub's kernel is missing.
+    Its loggers are silenced: at every call they report that fp32 is cast to fp16 and that the kernel is missing.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if "bitsandbytes" not in sys.modules:
@@ -143,7 +143,7 @@ def _bitsandbytes() -> Any:
 
 @contextmanager
 def _hidden(name: str) -> Iterator[None]:
-    """While this lasts, `import name` fails as if it were not installed."""
+    """Within the block, `import name` fails as if it were not installed."""
     before = {name: sys.modules[name]} if name in sys.modules else {}
     sys.modules[name] = None  # type: ignore[assignment]  # how the import system spells it
     try:
@@ -154,7 +154,7 @@ def _hidden(name: str) -> Iterator[None]:
 
 
 def is_quantized(module: Any) -> bool:
-    """A module of the library whose weight is int8, or packed 4 bit with its quantization state."""
+    """Whether it is a bitsandbytes module with an int8 weight, or a packed 4-bit one with its quantization state."""
     import torch
 
     nn = _bitsandbytes().nn
@@ -164,7 +164,7 @@ def is_quantized(module: Any) -> bool:
 
 
 def kernel(module: Any) -> str | None:
-    """The library's CUDA kernels, or which of its ways it takes on this CPU."""
+    """The library's CUDA kernel, or the code path it takes on this CPU."""
     import torch
 
     if module.weight.device.type != "cpu":

@@ -1,7 +1,7 @@
-"""CTranslate2: the model converted to its format and run by its engine, as in faster-whisper.
+"""CTranslate2: conversion to its format and decoding with its engine, as in faster-whisper.
 
-int8 is symmetric, one scale per output channel, and multiplies with activations that are quantized to 8 bit per
-row at every call; embeddings and convolutions are int8 too. The library quantizes a model as a whole.
+int8 is symmetric with one scale per output channel, and activations are quantized to 8 bit per row at every call.
+Embeddings and convolutions are int8 too. The library quantizes a model as a whole.
 Source: https://opennmt.net/CTranslate2/quantization.html
 """
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from quantlab.quantization.tensors import Held, Stored
 
 DISTRIBUTIONS = ("ctranslate2",)
-NO_EMBEDDING = "CTranslate2 quantizes the embedding of itself"
+NO_EMBEDDING = "CTranslate2 always quantizes the embedding"
 UNQUANTIZED = "float32"  # the compute type of quant.scheme=none
-# other compute types → stored bits per weight; after an int8 stands the type of everything that is not int8
+# other compute types → stored bits per weight; the type after int8_ is that of everything that is not int8
 BITS = {
     "float16": 16,
     "bfloat16": 16,
@@ -46,14 +46,14 @@ BITS = {
     "int8_float16": 8,
     "int8_bfloat16": 8,
 }
-CPU_TYPES = ("int8", "int8_float32")  # the library has no 16-bit floats on a CPU, whichever it is
-# of a file that holds them all the same → what the library makes of it there, when it is not asked for more
+CPU_TYPES = ("int8", "int8_float32")  # the library has no 16-bit floats on CPUs
+# 16-bit format of a file → the compute type that the library uses for it on a CPU by default
 WIDENED = {"float16": "float32", "bfloat16": "float32", "int8_float16": "int8_float32", "int8_bfloat16": "int8_float32"}
 HEAD_LAYER = "decoder/projection"
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
-    """The compute types of the device, and all of the model or nothing."""
+    """Check the compute types of the device, and that the whole model is quantized."""
     if device == "cpu" and quant.format in BITS and quant.format not in CPU_TYPES:
         return f"CTranslate2 computes in {quant.format} on CUDA only: set device=cuda, or quant=ct2_int8"
     return why_no_engine(device) or (
@@ -62,7 +62,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
 
 
 def why_no_engine(device: str) -> str | None:
-    """Whatever the model is."""
+    """Why CTranslate2 cannot run on the device, for any model."""
     if device == "mps":
         return "CTranslate2 runs on cpu and cuda, not on mps: set device=cpu"
     return why_not_installed("ctranslate2", "ctranslate2")
@@ -84,24 +84,24 @@ def _scheme(format: str) -> str:
 
 
 def why_not_in_part(quant: QuantConfig) -> str | None:
-    """It has no way to leave modules alone."""
+    """Why only a part of the model cannot be quantized: the library cannot skip modules."""
     if quant.target == "all" and not quant.skip and quant.head:
         return None
     return "CTranslate2 quantizes all of a model: set quant.target=all, quant.skip=[] and quant.head=true"
 
 
 def described(folder: Path) -> dict[str, object]:
-    """What the keys of `quant` are for a folder that is there.
+    """The values of the keys of `quant` for an existing folder.
 
     Raises:
-        CheckpointError: its matrices are of several types, or of one that quantlab does not know.
+        CheckpointError: its matrices have several types, or an unknown one.
     """
     from quantlab.models.formats.ctranslate2 import variables
 
     with readable(folder, "CTranslate2"):
         found = variables(folder / MODEL)
     matrices = {item.dtype for item in found if item.name.endswith("/weight") and _linears_in(_layer(item))}
-    rest = {item.dtype for item in found if item.name.endswith("/gamma")}  # of the norms, which stay floats
+    rest = {item.dtype for item in found if item.name.endswith("/gamma")}  # layer norms stay floats
     format = "_".join([*matrices, *(rest if matrices == {"int8"} else ())])
     if format not in (UNQUANTIZED, *BITS):
         types = ", ".join(sorted(matrices | rest)) or "none at all"
@@ -127,10 +127,10 @@ def convert(
     threads: int,
     keep: Path | None = None,
 ) -> Converted:
-    """Convert by the library's own converter, load the file, and read in that file what was loaded.
+    """Convert with the library's converter, load the file, and read its tensors for the receipt.
 
     Raises:
-        ConfigError: the device has not got the compute type, or `decoding` is not what the library can do.
+        ConfigError: the device lacks the compute type, or the library does not support `decoding`.
     """
     asked = quant.format or UNQUANTIZED  # see why_unsupported
     _check_prompt(model, decoding)
@@ -147,7 +147,7 @@ def load(
     decoding: Decoding,
     threads: int,
 ) -> Converted:
-    """See `Loader`. A CPU computes in fp32 what is stored in 16-bit floats, as the library does of itself."""
+    """See `Loader`. On a CPU, 16-bit floats are computed in fp32, which is the library's default."""
     stored = str(quant.format)
     _check_prompt(model, decoding)
     _check_tokens(folder, decoding)
@@ -158,7 +158,7 @@ def load(
 def _look_at(
     folder: Path, stored: str, computed: str, device: torch.device, decoding: Decoding, threads: int
 ) -> Converted:
-    """Load a folder, and read in its file what was loaded."""
+    """Load a folder, and read its file's tensors for the receipt."""
     from quantlab.engines.ctranslate2 import CTranslate2
     from quantlab.models.formats.ctranslate2 import variables
     from quantlab.quantization.base import Converted
@@ -176,17 +176,17 @@ def _look_at(
 
 
 def _check_tokens(folder: Path, decoding: Decoding) -> None:
-    """The engine finds start, end and `<|notimestamps|>` by their text, and what does not come first in config.json.
+    """Check the tokens that the engine finds by text, and the suppressed first tokens in config.json.
 
     Raises:
-        CheckpointError: these are others than the tokenizer's.
+        CheckpointError: they differ from the tokenizer's.
     """
     with readable(folder, "CTranslate2"):
         words = vocabulary(folder)
     special = {END: decoding.end, START: decoding.prompt[0], NO_TIMES: decoding.prompt[-1]}
     for text, id in special.items():
         if words[id : id + 1] != [text]:
-            raise CheckpointError(f"{folder}: {text} is token {id} of its tokenizer, and another of its vocabulary")
+            raise CheckpointError(f"{folder}: {text} is token {id} of its tokenizer, but another one of its vocabulary")
     found = read_json(folder / "config.json").get("suppress_ids_begin") or []
     if sorted(found) != sorted(decoding.suppressed_first):
         raise CheckpointError(
@@ -196,12 +196,12 @@ def _check_tokens(folder: Path, decoding: Decoding) -> None:
 
 
 def _check_prompt(model: WhisperForConditionalGeneration, decoding: Decoding) -> None:
-    """The library writes times unless the prompt ends with the token that forbids it."""
+    """Check the prompt: the library writes timestamps unless it ends with `<|notimestamps|>`."""
     if decoding.prompt[-1] != getattr(model.generation_config, "no_timestamps_token_id", None):
         raise ConfigError("CTranslate2 needs a model whose generation_config has no_timestamps_token_id")
     if decoding.min_new_tokens not in (0, decoding.max_new_tokens):
         raise ConfigError(
-            f"CTranslate2 can decode until the end or {decoding.max_new_tokens} tokens whatever comes, "
+            f"CTranslate2 can decode until the end token or exactly {decoding.max_new_tokens} tokens, "
             f"not at least {decoding.min_new_tokens}"
         )
 
@@ -214,10 +214,10 @@ def reload(folder: Path, quant: QuantConfig, device: torch.device, decoding: Dec
 
 
 def _write(model: WhisperForConditionalGeneration, folder: Path, compute_type: str) -> None:
-    """`model.bin`, `config.json` and `vocabulary.json` of a model that need not have files of its own.
+    """Write `model.bin`, `config.json` and `vocabulary.json` of a model in memory.
 
-    The words are those of the folder's tokenizer, where there is one: faster-whisper and CTranslate2 then take the
-    folder as any other.
+    The words come from the folder's tokenizer if there is one, so that faster-whisper and CTranslate2 accept the
+    folder like any other.
     """
     from ctranslate2.converters import TransformersConverter
 
@@ -225,20 +225,20 @@ def _write(model: WhisperForConditionalGeneration, folder: Path, compute_type: s
 
     class FromMemory(TransformersConverter):
         def load_model(self, *_: object, **__: object) -> Any:
-            return copy.deepcopy(model)  # the converter scales float32 weights where they lie
+            return copy.deepcopy(model)  # the converter scales float32 weights in place
 
         def load_tokenizer(self, *_: object, **__: object) -> Any:
             return SimpleNamespace(get_vocab=lambda: _vocabulary(model, words(folder)))
 
     with tempfile.TemporaryDirectory() as source, tempfile.TemporaryDirectory(dir=folder) as converted:
         model.config.save_pretrained(source)
-        FromMemory(source).convert(converted, quantization=compute_type, force=True)  # empties its folder first
+        FromMemory(source).convert(converted, quantization=compute_type, force=True)  # clears its folder first
         for path in Path(converted).iterdir():
             path.replace(folder / path.name)
 
 
 def _vocabulary(model: WhisperForConditionalGeneration, words: Mapping[int, str]) -> dict[str, int]:
-    """Text → token id: OpenAI's names for those that the engine looks up; of the others it needs only the ids."""
+    """Text → token id, with OpenAI's names for tokens that the engine looks up; the texts of others do not matter."""
     tokens: Any = model.generation_config
     named = {
         **words,
@@ -260,14 +260,14 @@ def _load(folder: Path, asked: str, device: torch.device, threads: int) -> Any:
     loaded = Whisper(
         str(folder), device=device.type, device_index=index, compute_type=asked, inter_threads=1, intra_threads=threads
     )
-    # `int8` is short for int8 with whatever else the model has
+    # `int8` means int8 with the model's own float type
     if loaded.compute_type != asked and not (asked == "int8" and loaded.compute_type.startswith("int8_")):
         raise ConfigError(f"CTranslate2 computes in {loaded.compute_type} on this {device}, not in {asked} as asked")
     return loaded
 
 
 def _sorted_out(found: list[Variable]) -> tuple[dict[str, Held], tuple[Stored, ...]]:
-    """The Linear modules by their names in transformers, and every other tensor."""
+    """Sort tensors into Linear modules by their names in transformers, and all others."""
     from quantlab.quantization.tensors import Held
 
     layers: dict[str, list[Variable]] = {}
@@ -289,7 +289,7 @@ def _layer(variable: Variable) -> str:
 
 
 def _linears_in(layer: str) -> tuple[str, ...]:
-    """Names in transformers of the modules whose rows lie one upon the other in a layer of the file; none elsewhere."""
+    """Names in transformers of the modules stacked in a layer of the file; empty for other layers."""
     if layer == HEAD_LAYER:
         return (HEAD,)
     if (block := BLOCK.fullmatch(layer)) is None:
@@ -299,7 +299,7 @@ def _linears_in(layer: str) -> tuple[str, ...]:
 
 
 def _rows(variable: Variable, part: int, parts: int) -> Stored:
-    """One of the equal parts of a tensor; weight, scale and bias all have a row for each output."""
+    """One of the equal row blocks of a tensor; weight, scale and bias have one row per output."""
     from quantlab.quantization.tensors import Stored
 
     name = variable.name.rpartition("/")[2]

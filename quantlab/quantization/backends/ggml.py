@@ -1,9 +1,9 @@
-"""whisper.cpp: the model converted to ggml and run by whisper.cpp.
+"""whisper.cpp: conversion to ggml and decoding with whisper.cpp.
 
-Blocks of 32 weights in a row share a scale in f16, and a minimum with `_1`. `_k` formats have blocks of 256, in which
-groups of 16 or 32 have scales (and minima) of 4 to 8 bits, and these share one or two in f16. Activations are quantized
-to 8 bit per block at every product. All matrices have one type, embedding and output projection among them, which are
-one tensor.
+Blocks of 32 weights in a row share an f16 scale, and a minimum in `_1` formats. `_k` formats have blocks of 256, whose
+groups of 16 or 32 have scales (and minima) of 4 to 8 bits, which in turn share one or two f16 values. Activations are
+quantized to 8 bit per block at every product. All matrices have one type, including embedding and output projection,
+which are one tensor.
 Source: https://github.com/ggml-org/whisper.cpp, ggml-common.h
 """
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from quantlab.quantization.tensors import Held, Stored
 
 DISTRIBUTIONS = ("pywhispercpp",)
-NO_EMBEDDING = "whisper.cpp's embedding is its output head, in the file's one type as it is"
+NO_EMBEDDING = "whisper.cpp's embedding is its output head and always has the file's type"
 FILE = "ggml-model.bin"
 
 
 @dataclass(frozen=True)
 class Format:
-    """One of ggml's."""
+    """A ggml format."""
 
-    bits: int  # of a weight, without its scale
+    bits: int  # per weight, without scales
     group_size: int | None = None  # weights that share a scale
-    symmetric: bool | None = None  # without a minimum beside the scale
-    double_quant: bool = False  # scales are quantized themselves
+    symmetric: bool | None = None  # without minima
+    double_quant: bool = False  # scales are quantized too
 
 
 FORMATS = {
@@ -62,9 +62,9 @@ FORMATS = {
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
-    """The formats that can be written, on a CPU, and all of the model or nothing."""
+    """Check format and device, and that the whole model is quantized."""
     if device != "cpu":
-        return f"whisper.cpp runs on the CPU here, its Python wheels have no {device}: set device=cpu"
+        return f"whisper.cpp runs on the CPU here, as its Python wheels have no {device}: set device=cpu"
     if quant.format == "f32":
         return "whisper.cpp has no f32 convolution on a CPU: set quant=ggml_f16"
     return (
@@ -77,7 +77,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
 
 
 def _why_not_as_described(quant: QuantConfig, format: Format) -> str | None:
-    """The other keys have nothing to choose: they say what the format is."""
+    """Why the other keys contradict the format, which fixes them."""
     blocks, who = format.group_size is not None, f"whisper.cpp's {quant.format}"
     return (
         why_not_among("bits", quant.bits, [format.bits], who)
@@ -96,10 +96,10 @@ def _why_not_in_part(quant: QuantConfig) -> str | None:
 
 
 def described(path: Path) -> dict[str, object]:
-    """What the keys of `quant` are for a file that is there.
+    """The values of the keys of `quant` for an existing file.
 
     Raises:
-        CheckpointError: its matrices are of several types, or of another than it says.
+        CheckpointError: its matrices have several types, or another one than stated.
     """
     from quantlab.models.formats.ggml.read import read
 
@@ -135,11 +135,11 @@ def convert(
     threads: int,
     keep: Path | None = None,
 ) -> Converted:
-    """Write the file, load it, and read in that file what was loaded.
+    """Write the file, load it, and read its tensors for the receipt.
 
     Raises:
-        ConfigError: whisper.cpp cannot compute this model, or has no way to do what `decoding` asks for.
-        UnsupportedError: a matrix has rows that are no whole blocks of the format.
+        ConfigError: whisper.cpp cannot compute this model, or does not support `decoding`.
+        UnsupportedError: a matrix has rows that are not whole blocks of the format.
     """
     from quantlab.models.formats.ggml.vocabulary import readable as with_words
     from quantlab.models.formats.ggml.vocabulary import vocabulary
@@ -163,9 +163,9 @@ def load(
     decoding: Decoding,
     threads: int,
 ) -> Converted:
-    """See `Loader`. What never comes is what whisper.cpp finds among the file's own words.
+    """See `Loader`. whisper.cpp suppresses the tokens that it finds among the file's words.
 
-    Of the file's positions it decodes half at most, and keeps the others for the text before.
+    It decodes at most half of the file's positions, and reserves the others for previous text.
     """
     from quantlab.engines import PROMPT_TOKENS
     from quantlab.models.formats.ggml.read import read
@@ -187,7 +187,7 @@ def _look_at(
     decoding: Decoding,
     threads: int,
 ) -> Converted:
-    """Load a file, and read in it what was loaded."""
+    """Load a file, and read its tensors for the receipt."""
     from quantlab.engines import whispercpp
     from quantlab.models.formats.ggml.read import read
     from quantlab.quantization.base import Converted
@@ -214,7 +214,7 @@ def _check(decoding: Decoding) -> None:
         raise ConfigError(f"whisper.cpp decodes greedily here: set protocol.num_beams=1, not {decoding.num_beams}")
     if decoding.min_new_tokens not in (0, decoding.max_new_tokens):
         raise ConfigError(
-            f"whisper.cpp can decode until the end or {decoding.max_new_tokens} tokens whatever comes, "
+            f"whisper.cpp can decode until the end token or exactly {decoding.max_new_tokens} tokens, "
             f"not at least {decoding.min_new_tokens}"
         )
 
@@ -222,9 +222,9 @@ def _check(decoding: Decoding) -> None:
 def _sorted_out(
     tensors: Iterable[Tensor], model: WhisperForConditionalGeneration
 ) -> tuple[dict[str, Held], tuple[Stored, ...]]:
-    """The Linear modules by their names in transformers, and every other tensor.
+    """Sort tensors into Linear modules by their names in transformers, and all others.
 
-    What whisper.cpp wants beyond the checkpoint's own tokens and positions only fills up, and is not counted.
+    Padding beyond the checkpoint's tokens and positions, which whisper.cpp requires, is not counted.
     """
     from torch import nn
 
@@ -246,7 +246,7 @@ def _sorted_out(
 
 
 def _kernel(format: str) -> str:
-    """What whisper.cpp says of the CPU's instructions that it was built for."""
+    """Format and CPU instruction sets, as reported by whisper.cpp."""
     import _pywhispercpp as library
 
     used = re.findall(r"(\w+) = 1\b", library.whisper_print_system_info())

@@ -1,12 +1,12 @@
 """HQQ: half-quadratic quantization, affine, one scale and zero point per group of weights, no data needed.
 
-Bits 8, 4, 3, 2, 1, and 1.58: three levels (0, 1, 2), which the library stores in 2-bit fields, so that ternary
-is as large as 2 bit. 3 bit is ten weights to an int32 (3.2 bits each). Scales and zero points have the model's
-dtype: in fp32 and groups of 64 they cost one bit per weight.
+Bits: 8, 4, 3, 2, 1, and 1.58: three levels (0, 1, 2), which the library stores in 2-bit fields, so that ternary
+is as large as 2 bit. 3 bit packs ten weights into an int32 (3.2 bits each). Scales and zero points have the model's
+dtype: in fp32 with groups of 64 they cost one bit per weight.
 
-`quant.backend` names the kernels. The library's own functions fall back from one to another, print a line and go on;
-here every module is what was asked for, or the cell fails. Kernels that know 16-bit types only have their inputs cast
-at the border of the module. `torchao_int4` and `gemlite` were run on an H100; `aten`, which is no wheel, never.
+`quant.backend` selects the kernels. The library's own functions print a line and fall back to other kernels; here every
+module uses the requested kernel, or the cell fails. For kernels with 16-bit types only, inputs are cast at the border
+of the module. `torchao_int4` and `gemlite` were tested on an H100; `aten`, which has no wheel, never.
 Source: https://github.com/dropbox/hqq, https://mobiusml.github.io/hqq_blog/
 """
 
@@ -28,22 +28,25 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("hqq",)
-# bits → rows of groups that the library packs into one; ten of 3 bits too, but those it pads
+# bits → rows of groups packed into one; 3 bit packs ten, with padding
 ROWS_PER_PACK = {8: 1, 4: 2, 3: 1, 2: 4, 1.58: 4, 1: 8}
-THREE_BIT_PARTS = 10  # of an int32, the last padded
-GROUP_MULTIPLE = 8  # a condition of hqq.core.quantize.hqq_base_quant_config
-COMPUTES_IN = {"torchao_int4": "bfloat16", "gemlite": "float16"}  # backend → torch dtype; else the model's own
-INT4_INPUTS = 128  # of a module: a multiple, 8 inner tiles of 16 (aten::_convert_weight_to_int4pack on CUDA)
+THREE_BIT_PARTS = 10  # per int32, the last one padded
+GROUP_MULTIPLE = 8  # required by hqq.core.quantize.hqq_base_quant_config
+COMPUTES_IN = {
+    "torchao_int4": "bfloat16",
+    "gemlite": "float16",
+}  # backend → torch dtype; other backends use the model's
+INT4_INPUTS = 128  # of the inputs: 8 inner tiles of 16 (aten::_convert_weight_to_int4pack on CUDA)
 INT4_OUTPUTS = 8
 GEMLITE_MULTIPLE = 32  # gemlite.core.GemLiteLinearTriton.MIN_SIZE, both ways
 MARLIN = (
-    "HQQ's conversion to marlin takes layers without a group size only, and since 0.2 no layer of HQQ is without: it "
-    "would leave every one of them as it is. Set quant.backend=torchao_int4, gemlite or null"
+    "HQQ's conversion to marlin accepts only layers without a group size, and since 0.2 every HQQ layer has one: it "
+    "would convert none of them. Set quant.backend=torchao_int4, gemlite or null"
 )
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
-    """Bits, group size and scheme of the library."""
+    """Check bits, group size and scheme."""
     if quant.bits is None or quant.group_size is None:
         return "HQQ needs quant.bits and quant.group_size"
     if quant.group_size % GROUP_MULTIPLE:
@@ -94,7 +97,7 @@ def _axis(quant: QuantConfig) -> int:
 def setup(
     model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
 ) -> nn.Module:
-    """Replace module after module, on the device, freeing each old weight before the next.
+    """Replace modules one by one on the device, freeing each old weight before the next.
 
     Raises:
         ConfigError: the group size does not fit a module.
@@ -102,7 +105,7 @@ def setup(
     import torch
     from hqq.core.quantize import BaseQuantizeConfig
 
-    assert quant.bits is not None  # see why_unsupported
+    assert quant.bits is not None  # checked by why_unsupported
     assert quant.group_size is not None
     axis = _axis(quant)
     bits = int(quant.bits) if quant.bits.is_integer() else quant.bits
@@ -118,10 +121,10 @@ def setup(
 
 
 def _quantized(linear: Any, name: str, how: dict[str, Any], device: torch.device, backend: str | None) -> nn.Module:
-    """What takes a Linear's place.
+    """The quantized replacement of a Linear.
 
     Raises:
-        ConfigError: the library kept its own module where another backend's was asked for.
+        ConfigError: the library kept its own module instead of the requested backend's.
     """
     import torch
     from hqq.core.quantize import HQQLinear
@@ -136,14 +139,14 @@ def _quantized(linear: Any, name: str, how: dict[str, Any], device: torch.device
         module: nn.Module = _convert(backend)(HQQLinear(linear, how, compute_dtype=inside, device=str(device)), None)
     if isinstance(module, HQQLinear):
         raise ConfigError(
-            f"HQQ left {name} to its own kernels although quant.backend={backend}: set quant.backend=null"
+            f"HQQ kept its own kernels for {name} although quant.backend={backend}: set quant.backend=null"
         )
     compute_in(module, inside, outside)
     return module
 
 
 def _convert(backend: str) -> Any:
-    """The library's conversion; its `prepare_for_inference` would change settings of torch for the whole process."""
+    """The library's conversion function; `prepare_for_inference` would change torch settings of the whole process."""
     if backend == "gemlite":
         from hqq.backends.gemlite import patch_hqq_to_gemlite
 
@@ -155,9 +158,9 @@ def _convert(backend: str) -> Any:
 
 @contextlib.contextmanager
 def two_codes_a_byte() -> Iterator[None]:
-    """What torch's int4 kernel takes since 2.5, and HQQ 0.2.8 gives it up to torch 2.9.
+    """Pack two codes per byte for torch's int4 kernel, as required since torch 2.5.
 
-    It compares `float(torch.__version__[:3])` with 2.5, and 2.11 is 2.1 to it.
+    HQQ 0.2.8 does so only up to torch 2.9: it compares `float(torch.__version__[:3])` with 2.5, so 2.11 reads as 2.1.
     """
     import torch
     from hqq.backends.torchao import HQQLinearTorchWeightOnlynt4 as Layer
@@ -178,7 +181,7 @@ def two_codes_a_byte() -> Iterator[None]:
 
 
 def _check_groups(model: nn.Module, names: tuple[str, ...], bits: float, group_size: int, axis: int) -> None:
-    """The library takes groups that straddle rows, and breaks on a number of groups that does not pack."""
+    """Check the groups: the library accepts groups that straddle rows, and breaks if their number does not pack."""
     for name in names:
         linear: Any = model.get_submodule(name)
         across = linear.in_features if axis == 1 else linear.out_features
@@ -192,7 +195,7 @@ def _check_groups(model: nn.Module, names: tuple[str, ...], bits: float, group_s
 
 
 def _check_shapes(model: nn.Module, names: tuple[str, ...], backend: str | None) -> None:
-    """What the kernels of a backend can multiply."""
+    """Check the shapes against the kernels of a backend."""
     if backend not in COMPUTES_IN:
         return
     outputs, inputs = (
@@ -208,10 +211,10 @@ def _check_shapes(model: nn.Module, names: tuple[str, ...], backend: str | None)
 
 
 def _use_backend(device: torch.device, axis: int, backend: str | None) -> None:
-    """Null: the CUDA extension where it is installed and applies. The backend is a setting of the class.
+    """Set the backend, which is an attribute of HQQ's class; None: the CUDA extension if installed and applicable.
 
     Raises:
-        ConfigError: the extension was asked for and the library has not found it.
+        ConfigError: the extension was requested but the library did not find it.
     """
     from hqq.core import quantize
 
@@ -224,9 +227,9 @@ def _use_backend(device: torch.device, axis: int, backend: str | None) -> None:
 
 
 def look_up(head: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Rows of a weight in groups along its inputs; only their codes are unpacked.
+    """Dequantize rows of a weight that is grouped along its inputs; only their codes are unpacked.
 
-    Codes are packed as `hqq.core.bitpack` does: of as many equal parts as codes fit into a number, the first in the
+    `hqq.core.bitpack` splits the rows into as many equal parts as codes fit into a number; the first part is in the
     highest bits.
     """
     import torch
@@ -244,13 +247,13 @@ def look_up(head: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def is_quantized(module: Any) -> bool:
-    """A module of HQQ, or of one of its backends, whose weight is packed integers."""
+    """Whether it is a module of HQQ or one of its backends with a weight of packed integers."""
     packed = getattr(module, "weight_int4pack" if _backend_of(module) == "torchao_int4" else "W_q", None)
     return _backend_of(module) is not None and packed is not None and not packed.is_floating_point()
 
 
 def kernel(module: Any) -> str | None:
-    """What the module itself is, and of HQQ's own the backend that the class has now."""
+    """The kernel: the module's class, and for HQQ's own class its current backend."""
     backend = _backend_of(module)
     if backend == "torchao_int4":
         return f"HQQ torchao_int4: aten::_weight_int4pack_mm in {COMPUTES_IN[backend]}"
@@ -260,7 +263,7 @@ def kernel(module: Any) -> str | None:
 
 
 def _backend_of(module: nn.Module) -> str | None:
-    """Told by the class alone: `core` is HQQ's own."""
+    """The backend of a module by its class; `core` is HQQ's own."""
     where = type(module).__module__
     backends = {"hqq.core.quantize": "core", "hqq.backends.torchao": "torchao_int4", "gemlite.core": "gemlite"}
     return backends.get(where)

@@ -22,7 +22,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
 def setup(
     model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
 ) -> nn.Module:
-    """The model itself, moved."""
+    """Move the model to the device."""
     return model.to(device)
 
 
@@ -32,5 +32,5 @@ def is_quantized(module: nn.Module) -> bool:
 
 
 def kernel(module: nn.Module) -> str | None:
-    """Plain torch; nothing to tell."""
+    """Plain torch: no kernel to report."""
     return None

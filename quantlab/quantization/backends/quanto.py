@@ -1,8 +1,8 @@
 """optimum-quanto: int8, int4, int2 and fp8 weights, and int8 weights with static int8 or fp8 activations.
 
 8-bit weights are symmetric with one scale per output channel. int4 and int2 are affine in groups of 128
-weights, or of the next smaller multiple of 32 that divides `in_features` (96 for 192): the library chooses.
-They run under `torch.no_grad`, not under `torch.inference_mode`, which cannot make views of these tensor classes.
+weights, or of the next smaller multiple of 32 that divides `in_features` (96 for 192), chosen by the library.
+They need `torch.no_grad`, as `torch.inference_mode` cannot make views of these tensor classes.
 Source: https://github.com/huggingface/optimum-quanto
 """
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 DISTRIBUTIONS = ("optimum-quanto",)
 BITS = {"int8": 8, "int4": 4, "int2": 2, "float8_e4m3fn": 8, "float8_e5m2": 8}
 ACTIVATIONS = ("int8", "float8_e4m3fn", "float8_e5m2")
-GROUP_SIZE = 128  # where the library starts looking
-QUANTIZES_OUTPUT = "quantizes_output"  # of a module's traits
+GROUP_SIZE = 128  # largest group size that the library tries
+QUANTIZES_OUTPUT = "quantizes_output"  # a key of a module's traits
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
-    """A format the library does not have, or that the device cannot hold."""
+    """Check that library and device support the format."""
     formats = [quant.format, quant.activations]
     if device == "mps" and any(str(name).startswith("float8") for name in formats):
         return "torch has no float8 on mps"
@@ -41,7 +41,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     if quant.scheme != "static" and quant.activations is not None:
         return f"quant.activations={quant.activations} needs quant.scheme=static"
     if quant.embedding and BITS.get(str(quant.format)) != 8:
-        return f"quanto cuts rows of {quant.format} into pieces: set quant.embedding=false, or quant=quanto_int8"
+        return f"quanto splits rows of {quant.format} into groups: set quant.embedding=false, or quant=quanto_int8"
     return (
         why_not_installed("optimum", "optimum-quanto")
         or why_not_among("format", quant.format or "null", BITS, "quanto")
@@ -55,13 +55,13 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
 def setup(
     model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
 ) -> nn.Module:
-    """Quantize in place, freeze, then calibrate where the scheme is static.
+    """Quantize in place, freeze, then calibrate if the scheme is static.
 
-    The library's examples freeze last; scales of activations come out the same, and unfrozen weights would be
-    quantized again at every token of the calibration.
+    The library's examples freeze last. Activation scales are the same, but unfrozen weights would be quantized again
+    at every token of the calibration.
 
     Raises:
-        ConfigError: the calibration data never reached a module.
+        ConfigError: the calibration data did not reach a module.
     """
     from optimum.quanto import Calibration, freeze, quantize
 
@@ -80,31 +80,32 @@ def setup(
 
 
 def look_up(head: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Rows of an 8-bit weight."""
+    """Dequantize rows of an 8-bit weight."""
     weight = head.weight
     rows: torch.Tensor = weight._data[ids].to(weight._scale.dtype) * weight._scale[ids]
     return rows.flatten(start_dim=ids.ndim)
 
 
 def _keep_logits_float(model: nn.Module, names: tuple[str, ...]) -> None:
-    """Nothing multiplies the logits, and the logits processors of transformers fail on a quantized tensor."""
+    """Keep the logits in floats: nothing multiplies them, and transformers' logits processors need floats."""
     if HEAD in names:
         head: Any = model.get_submodule(HEAD)
         head.disable_output_quantization()
 
 
 def _check_calibrated(model: nn.Module, names: tuple[str, ...]) -> None:
-    """An input scale of exactly 1 is what a module starts with."""
+    """Check that every module was calibrated: an input scale of exactly 1 is the initial value."""
     modules: list[tuple[str, Any]] = [(name, model.get_submodule(name)) for name in names]
     if missed := [name for name, module in modules if bool((module.input_scale == 1).all())]:
         raise ConfigError(f"the calibration data never reached {', '.join(missed)}: raise calibration.fraction")
 
 
 def _prepare_unpack(bits: int, device: torch.device) -> None:
-    """Have the library compile its unpacking of int4 and int2 now, or do without.
+    """Compile the library's unpacking of int4 and int2 in advance, or fall back to torch operations.
 
-    It compiles C++ (CUDA) at first use, 40 s once per machine, into its own folder in site-packages. Without
-    a compiler, or where that folder is read-only, torch operations give the same integers a little slower.
+    The library compiles C++ (CUDA) at first use, which takes 40 s once per machine, into its folder in
+    site-packages. Without a compiler, or if that folder is read-only, torch operations give the same integers a
+    little slower.
     """
     import torch
     from optimum.quanto.library.extensions import get_extension, is_extension_available
@@ -121,21 +122,21 @@ def _prepare_unpack(bits: int, device: torch.device) -> None:
 
 
 def _unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """Integers of `bits` bits out of uint8 (n, …), the lowest first: uint8 (n * 8 // bits, …)."""
+    """Unpack integers of `bits` bits from uint8 (n, …), lowest bits first: uint8 (n * 8 // bits, …)."""
     import torch
 
     return torch.cat([(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)])
 
 
 def is_quantized(module: nn.Module) -> bool:
-    """A quantized module whose weight is frozen to a quantized tensor."""
+    """Whether it is a quantized module with a frozen weight."""
     from optimum.quanto import QModuleMixin
 
     return isinstance(module, QModuleMixin) and module.frozen
 
 
 def traits(module: Any) -> dict[str, bool | int | float | str]:
-    """Whether a module quantizes what it puts out: calibration ends that where nothing could use it."""
+    """Whether a module quantizes its output, which calibration disables if nothing uses it."""
     if module.activation_qtype is None:
         return {}
     return {QUANTIZES_OUTPUT: module._quantize_hooks["output"].id in module._forward_hooks}
@@ -145,15 +146,13 @@ def adopt(module: Any, traits: Mapping[str, bool | int | float | str]) -> None:
     """See `export.portable.Remembers`."""
     expected = {QUANTIZES_OUTPUT} if module.activation_qtype else set()
     if traits.keys() != expected or not all(isinstance(value, bool) for value in traits.values()):
-        raise ExportError(
-            f"quanto's modules here are known by {expected or 'nothing'}, the manifest has {dict(traits)}"
-        )
+        raise ExportError(f"quanto's modules have the traits {expected or 'none'}, but the manifest has {dict(traits)}")
     if expected and not traits[QUANTIZES_OUTPUT]:
         module.disable_output_quantization()
 
 
 def kernel(module: Any) -> str | None:
-    """Fast kernels are tensor classes of their own; the general ones dequantize, or multiply int8 by int8."""
+    """The kernel: fast kernels have their own tensor classes, others dequantize or multiply int8 by int8."""
     weight = module.weight
     name = type(weight).__name__
     if name == "WeightQBytesTensor":
@@ -164,7 +163,7 @@ def kernel(module: Any) -> str | None:
 
 
 def _kernel_8bit(weight: Any, activations: Any) -> str:
-    """As in optimum.quanto.library.qbytes_mm, where the choice depends on dtypes."""
+    """The 8-bit kernel, chosen by dtypes as in optimum.quanto.library.qbytes_mm."""
     import torch
 
     if activations is not None and activations.dtype is torch.int8 and weight.qtype.dtype is torch.int8:

@@ -1,9 +1,9 @@
-"""torch dynamic int8: int8 weights, uint8 activations with one scale per tensor at run time.
+"""torch dynamic int8: int8 weights, and uint8 activations with one scale per tensor computed at run time.
 
-The engines of x86 (fbgemm, onednn, x86) use 7 of the activations' 8 bits, so that 16-bit sums cannot overflow;
-qnnpack uses all 8. The same configuration is therefore a little more accurate on ARM.
+The x86 engines (fbgemm, onednn, x86) use 7 of the 8 bits of activations, so that 16-bit sums cannot overflow;
+qnnpack uses all 8. The same configuration is therefore slightly more accurate on ARM.
 
-Source: `torch.ao.quantization.quantize_dynamic`, deprecated since torch 2.10 and still there in 2.15.
+Source: `torch.ao.quantization.quantize_dynamic`, deprecated since torch 2.10 and still present in 2.15.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("torch",)
-NO_EMBEDDING = "torch packs the weights of dynamic int8 out of reach of a look-up"
-DTYPES: tuple[Dtype, ...] = ("float32",)  # quantized::linear_dynamic knows no other
+NO_EMBEDDING = "torch packs the weights of dynamic int8, so that single rows cannot be read"
+DTYPES: tuple[Dtype, ...] = ("float32",)  # the only dtype of quantized::linear_dynamic
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
-    """CPU kernels only, and the API has to be there still."""
+    """Check the device, and that torch still has the deprecated API."""
     if device != "cpu":
         return f"torch's dynamic int8 has kernels for the CPU only, not for {device}: set device=cpu"
     return (
@@ -49,7 +49,7 @@ def _why_gone() -> str | None:
     if roots and any((Path(root) / "ao" / "quantization" / "quantize.py").exists() for root in roots):
         return None
     return (
-        f"torch {version('torch')} has torch.ao.quantization.quantize_dynamic no more (deprecated since 2.10): "
+        f"torch {version('torch')} no longer has torch.ao.quantization.quantize_dynamic (deprecated since 2.10): "
         "install an older torch, or use quant=quanto_int8"
     )
 
@@ -65,14 +65,14 @@ def setup(
     per_channel = quant.granularity == "per-channel"
     how = quantization.per_channel_dynamic_qconfig if per_channel else quantization.default_dynamic_qconfig
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the deprecation; `why_unsupported` tells when it has come true
+        warnings.simplefilter("ignore")  # deprecation; `why_unsupported` reports the removal
         return quantization.quantize_dynamic(
             model.to(device), dict.fromkeys(names, how), dtype=torch.qint8, inplace=True
         )
 
 
 def _use_some_engine() -> None:
-    """Some builds start with the engine `none`, which cannot multiply."""
+    """Select an engine, since some builds start with the engine `none`, which cannot multiply."""
     import torch
 
     engines = torch.backends.quantized
@@ -81,7 +81,7 @@ def _use_some_engine() -> None:
 
 
 def is_quantized(module: Any) -> bool:
-    """A dynamic Linear that packs qint8, not float16."""
+    """Whether it is a dynamic Linear with qint8 weights, not float16."""
     import torch
     from torch.ao.nn.quantized import dynamic
 
@@ -89,7 +89,7 @@ def is_quantized(module: Any) -> bool:
 
 
 def kernel(module: nn.Module) -> str | None:
-    """The engine; `x86` is oneDNN where the CPU has VNNI and the weights are symmetric, else FBGEMM."""
+    """The engine; `x86` means oneDNN if the CPU has VNNI and the weights are symmetric, else FBGEMM."""
     import torch
 
     return f"quantized::linear_dynamic, engine {torch.backends.quantized.engine}"

@@ -1,8 +1,8 @@
-"""torchao: weights in 8, 4 or any fewer bits behind a tensor subclass, through its configuration objects.
+"""torchao: weights of 1 to 8 bits in tensor subclasses, set up by its configuration objects.
 
-`intx` takes 1 to 8 bits, per channel or per group, symmetric or not, so that one of these can vary while the others
-stay. It rounds to as many levels as there are bits and stores each level in a byte: its accuracy is that of the bits,
-its size that of int8, and the receipt says so.
+`intx` supports 1 to 8 bits, per channel or per group, symmetric or not, so that each can be varied alone. It rounds to
+the levels of `bits` but stores each level in a byte: its accuracy is that of the bits, its size that of int8, as the
+receipt shows.
 Source: https://github.com/pytorch/ao, torchao.quantization
 """
 
@@ -34,21 +34,19 @@ SCHEMES = {
     "float8_e4m3fn": ("weight-only", "dynamic"),
     "intx": ("weight-only",),
 }
-INT4_GROUPS = {"cpu": (32, 64, 128), "cuda": (32, 64, 128, 256)}  # what its kernels read
-FP8_CAPABILITY = (8, 9)  # of a CUDA device: Ada, Hopper and later multiply in fp8
+INT4_GROUPS = {"cpu": (32, 64, 128), "cuda": (32, 64, 128, 256)}  # supported by the kernels
+FP8_CAPABILITY = (8, 9)  # least CUDA capability with fp8 products: Ada, Hopper and later
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
-    """Formats, schemes and granularities of its configuration objects, and where they have kernels."""
+    """Check formats, schemes and granularities, and the devices that have kernels for them."""
     kind = str(quant.format)
     if kind == "intx" and quant.bits == 1 and quant.symmetric is not False:
         return "torchao rounds every weight to 0 at quant.bits=1 with quant.symmetric=true: set quant.symmetric=false"
     if device == "mps" or (device == "cpu" and kind == "float8_e4m3fn"):
         return f"torchao has no kernel for quant.format={kind} on {device}: set device=cuda, or quant=torchao_int8wo"
     if quant.embedding and kind == "int4":
-        return (
-            "torchao's int4 lies as its kernel reads it: set quant.embedding=false, or quant=torchao_intx quant.bits=4"
-        )
+        return "torchao packs int4 for its kernel: set quant.embedding=false, or quant=torchao_intx quant.bits=4"
     return (
         why_not_installed("torchao", "torchao")
         or (None if quant.format else f"torchao needs quant.format, one of {', '.join(BITS)}")
@@ -75,14 +73,14 @@ def _why_no_groups(quant: QuantConfig, kind: str, device: str) -> str | None:
 def setup(
     model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
 ) -> nn.Module:
-    """Exchange the weight of each module for a subclass; the module stays a Linear.
+    """Replace the weight of each module by a tensor subclass; the module stays a Linear.
 
     Raises:
         ConfigError: the groups do not fit a module, or the device has no fp8.
     """
     _check(model, quant, names, device)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations of torch that torchao runs into when it is imported
+        warnings.simplefilter("ignore")  # torchao's import triggers torch deprecations
         from torchao.quantization import quantize_
 
         wanted = frozenset(names)
@@ -94,7 +92,7 @@ def setup(
 
 
 def _to_bfloat16(model: nn.Module, names: tuple[str, ...]) -> None:
-    """Its kernel knows no other type; a weight that is tied stays as it is where it is tied to."""
+    """Cast modules to bfloat16, the kernel's only dtype; weights tied to them are unchanged."""
     import torch
     from torch import nn
 
@@ -110,7 +108,7 @@ def _to_bfloat16(model: nn.Module, names: tuple[str, ...]) -> None:
 
 
 def _check(model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device) -> None:
-    """What does not fit, torchao leaves as it is and tells its log only."""
+    """Check that every module fits, since torchao skips others with only a log message."""
     import torch
 
     if quant.format == "float8_e4m3fn" and torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
@@ -129,7 +127,7 @@ def _check(model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device:
 
 
 def _how(quant: QuantConfig, device: torch.device) -> Any:
-    """The configuration object. Compilers are left alone: torchao would set options of theirs for the whole process."""
+    """The configuration object, without torchao's compiler options, which would apply to the whole process."""
     from torchao import quantization
 
     if quant.format == "intx":
@@ -146,7 +144,7 @@ def _how(quant: QuantConfig, device: torch.device) -> Any:
 
 
 def _int4(group_size: int | None, device: torch.device) -> Any:
-    """The layout whose kernel comes with torch: for the CPU it is a prototype, for CUDA the plain one needs `mslk`."""
+    """int4 in the layout whose kernel is part of torch; on CUDA torchao's plain layout would need `mslk`."""
     if device.type == "cpu":
         from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 
@@ -173,7 +171,7 @@ def _intx(quant: QuantConfig) -> Any:
 
 
 def look_up(head: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Rows of a weight whose levels each have a byte."""
+    """Dequantize rows of a weight stored as one byte per level."""
     weight = head.weight
     scale, zero = weight.scale[ids].unsqueeze(-1), getattr(weight, "zero_point", None)
     levels = weight.qdata[ids].to(scale.dtype).unflatten(-1, (scale.shape[-2], -1))
@@ -182,7 +180,7 @@ def look_up(head: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def is_quantized(module: Any) -> bool:
-    """A Linear whose weight is one of torchao's tensors and holds integers or fp8."""
+    """Whether it is a Linear whose weight is a torchao tensor of integers or fp8."""
     weight = module.weight
     if not type(weight).__module__.startswith("torchao."):
         return False
@@ -191,7 +189,7 @@ def is_quantized(module: Any) -> bool:
 
 
 def kernel(module: Any) -> str | None:
-    """The tensor subclass, which chooses the multiplication, and what it multiplies."""
+    """The tensor subclass, which selects the matmul, and its dtypes."""
     weight = module.weight
     name = type(weight).__name__
     if name.startswith("Int4"):

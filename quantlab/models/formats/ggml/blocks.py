@@ -1,7 +1,7 @@
-"""Block quantization of ggml, by the library that whisper.cpp itself uses.
+"""Block quantization of ggml, by the library that whisper.cpp uses itself.
 
-The wheel of the binding exports no function for it, but the library of ggml that comes with it does: a handle of the
-binding finds it there, as it looks through everything that the binding is linked with.
+The binding pywhispercpp has no function for it, but the ggml library in its wheel does. A ctypes handle of the binding
+finds it there, since symbols are looked up in all linked libraries.
 Source: ggml 0.13, include/ggml.h (`ggml_type`, `ggml_quantize_chunk`, `ggml_row_size`).
 """
 
@@ -28,25 +28,25 @@ TYPES = {  # ggml_type
     "q5_k": 13,
     "q6_k": 14,
 }
-BLOCK, SUPER_BLOCK = 32, 256  # weights; rows are whole blocks
+BLOCK, SUPER_BLOCK = 32, 256  # weights; rows consist of whole blocks
 
 
 def block(type: str) -> int:
-    """Weights of a block."""
+    """Number of weights per block."""
     if type in ("f32", "f16"):
         return 1
     return SUPER_BLOCK if type.endswith("_k") else BLOCK
 
 
 def quantize(values: np.ndarray, type: str) -> np.ndarray:
-    """Quantize as `quantize` of whisper.cpp does, without an importance matrix.
+    """Quantize like whisper.cpp's `quantize`, without an importance matrix.
 
     Args:
         values: fp32, (…, a multiple of `block(type)`).
         type: a key of TYPES.
 
     Returns:
-        uint8, (rows, bytes of a row).
+        uint8, (rows, bytes per row).
 
     Raises:
         RuntimeError: this build of pywhispercpp hides ggml's functions.
@@ -55,7 +55,7 @@ def quantize(values: np.ndarray, type: str) -> np.ndarray:
 
     ggml = _ggml()
     rows = np.ascontiguousarray(values, np.float32).reshape(-1, values.shape[-1])
-    assert rows.shape[1] % block(type) == 0  # ggml would end the process
+    assert rows.shape[1] % block(type) == 0  # otherwise ggml would abort the process
     found = np.empty((len(rows), ggml.ggml_row_size(TYPES[type], rows.shape[1])), np.uint8)
     written = ggml.ggml_quantize_chunk(TYPES[type], rows.ctypes.data, found.ctypes.data, 0, *rows.shape, None)
     assert written == found.nbytes

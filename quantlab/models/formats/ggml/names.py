@@ -5,7 +5,7 @@ Source: whisper.cpp 1.8, src/whisper-arch.h.
 
 from __future__ import annotations
 
-# Linear, norm or convolution below a layer → below a block of whisper.cpp
+# Linear, norm or convolution within a layer → name within a block of whisper.cpp
 IN_LAYER = {
     "self_attn_layer_norm": "attn_ln",
     "self_attn.q_proj": "attn.query",
@@ -33,12 +33,12 @@ POSITIONS = {
     "model.encoder.embed_positions.weight": "encoder.positional_embedding",
     "model.decoder.embed_positions.weight": "decoder.positional_embedding",
 }
-EMBEDDING = "decoder.token_embedding.weight"  # of proj_out too, as they are tied
+EMBEDDING = "decoder.token_embedding.weight"  # also proj_out, which is tied to it
 TEXT_POSITIONS = "decoder.positional_embedding"
 
 
 def module_in_file(module: str) -> str:
-    """The name in whisper.cpp of a module of transformers' `WhisperForConditionalGeneration`."""
+    """The whisper.cpp name of a module of transformers' `WhisperForConditionalGeneration`."""
     if module in ELSEWHERE:
         return ELSEWHERE[module]
     _, part, _, index, below = module.split(".", 4)  # model.encoder.layers.0.self_attn.q_proj
@@ -46,7 +46,7 @@ def module_in_file(module: str) -> str:
 
 
 def tensor_in_file(parameter: str) -> str:
-    """The name in whisper.cpp of a parameter of transformers' model."""
+    """The whisper.cpp name of a parameter of transformers' model."""
     if parameter in POSITIONS:
         return POSITIONS[parameter]
     module, _, kind = parameter.rpartition(".")

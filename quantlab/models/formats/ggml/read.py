@@ -16,9 +16,9 @@ from quantlab.util.errors import shortened
 from quantlab.util.files import opened
 
 MAGIC = b"lmgg"
-AT_ONCE = 1 << 16  # bytes that are reserved before it is known that there are as many
-MOST_DIMENSIONS = 4  # of ggml
-# ggml_type → name, weights of a block, bytes of a block
+AT_ONCE = 1 << 16  # bytes allocated at once, as stated sizes may be false
+MOST_DIMENSIONS = 4  # ggml's limit
+# ggml_type → name, weights per block, bytes per block
 TYPES = {
     0: ("f32", 1, 4),
     1: ("f16", 1, 2),
@@ -52,9 +52,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Contents:
-    """A file without its data."""
+    """The headers of a file, without tensor data."""
 
-    numbers: dict[str, int]  # by their names in whisper.cpp
+    numbers: dict[str, int]  # hyperparameters by their names in whisper.cpp
     words: tuple[bytes, ...]
     tensors: tuple[Tensor, ...]
 
@@ -63,12 +63,12 @@ def read(path: Path) -> Contents:
     """Read a file's headers.
 
     Raises:
-        ValueError: it is no such file, or is cut off, or says of itself what cannot be.
+        ValueError: not a ggml file, or a truncated or inconsistent one.
         OSError: see `opened`.
     """
     with opened(path) as file:
         if file.read(4) != MAGIC:
-            raise ValueError("it does not begin as a file of whisper.cpp")
+            raise ValueError("it does not start like a whisper.cpp file")
         numbers = dict(zip(NUMBERS, _integers(file, len(NUMBERS)), strict=True))
         bins, frequencies = _sizes(file, 2)
         _skip(file, 4 * bins * frequencies)
@@ -89,7 +89,7 @@ def _tensor(file: BinaryIO) -> Tensor:
     name = _bytes(file, length).decode()
     dtype, weights, block_bytes = TYPES[kind]
     if shape[-1] % weights:
-        raise ValueError(f"the rows of {shortened(name)} are no whole blocks of {dtype}")
+        raise ValueError(f"the rows of {shortened(name)} are not whole blocks of {dtype}")
     return Tensor(name, dtype, shape, file.tell(), math.prod(shape) // weights * block_bytes)
 
 
@@ -115,6 +115,6 @@ def _bytes(file: BinaryIO, count: int) -> bytes:
 
 
 def _skip(file: BinaryIO, count: int) -> None:
-    """Go on, but not past the end: nothing is read, or reserved, of which there is nothing."""
+    """Skip bytes without reading or allocating; refuse to go past the end."""
     if file.seek(count, os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
         raise ValueError("it is cut off")

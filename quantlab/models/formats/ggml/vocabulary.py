@@ -1,8 +1,8 @@
 """Vocabularies of ggml files: token ids laid out as whisper.cpp derives its special tokens.
 
-What never comes is told through words, as whisper.cpp looks up the tokens that it suppresses by their text and its
-loop has no other way in: the words of this file need not be the tokens' text, of which only ids are read. A file that
-is to be kept gets their text all the same (`readable`), wherever it means nothing else to whisper.cpp.
+whisper.cpp finds the tokens to suppress by their text, and offers no other way. So words of this file are chosen for
+suppression and need not be the tokens' text, as only ids are read back. A file for export gets the real texts
+(`readable`) wherever they have no special meaning to whisper.cpp.
 Source: whisper.cpp 1.8, src/whisper.cpp (`whisper_vocab`, `whisper_full_with_state`, `whisper_process_logits`).
 """
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from quantlab.models.decoding import Decoding
 
 ENGLISH, MULTILINGUAL, WITH_CANTONESE = 51864, 51865, 51866  # OpenAI's vocabularies, in tokens
-END_OF_ENGLISH = 50256  # <|endoftext|>; the other special tokens follow it
-BLANK = " "  # does not come first, as the end does not, with suppress_blank
+END_OF_ENGLISH = 50256  # <|endoftext|>; the other special tokens follow
+BLANK = " "  # suppressed at the first position, like the end token, by suppress_blank
 MARKS = (
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』♩♪♫♬♭♮♯',
     *"<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split(),
 )
-UNPRINTABLE = (*range(33), *range(127, 161), 173)  # bytes that are no visible letter of Latin-1
-NEVER = (*MARKS, *(f" {mark}" for mark in MARKS), " -", " '")  # words that never come, with suppress_nst
+UNPRINTABLE = (*range(33), *range(127, 161), 173)  # bytes that are not visible characters of Latin-1
+NEVER = (*MARKS, *(f" {mark}" for mark in MARKS), " -", " '")  # words suppressed by suppress_nst
 SPECIAL = {BLANK, *NEVER}
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What each row of the file's token embedding is."""
+    """The meaning of each row of the file's token embedding."""
 
-    to_file: tuple[int, ...]  # the row of each token id of the checkpoint
-    words: tuple[str, ...]  # of each row
-    spare: int  # token id whose weights fill every other row: what ties with it never beats it, and means the same
+    to_file: tuple[int, ...]  # row of each token id of the checkpoint
+    words: tuple[str, ...]  # word of each row
+    spare: int  # token id whose weights fill all other rows: they tie with it, and mean the same
     end: int  # row
-    endless: bool  # the end token's row is zero, and so never comes
-    suppresses_blank: bool  # neither the end nor the word BLANK comes first
+    endless: bool  # the end token's row is zero, so that it never wins
+    suppresses_blank: bool  # the end and the word BLANK are suppressed at the first position
 
     def ids(self) -> tuple[int, ...]:
-        """The token id that each row means."""
+        """The token id of each row."""
         found = [self.spare] * len(self.words)
         for id, row in enumerate(self.to_file):
             found[row] = id
@@ -50,21 +50,23 @@ class Vocabulary:
 
 
 def vocabulary(size: int, decoding: Decoding) -> Vocabulary:
-    """Lay a checkpoint's tokens into the ids that whisper.cpp derives from the vocabulary's size.
+    """Map a checkpoint's tokens to the ids that whisper.cpp derives from the vocabulary's size.
 
-    OpenAI's own vocabularies are laid one to one. A smaller one goes into the standard one: the end token and those
-    of the prompt to the ids that whisper.cpp has for them, every other token to its own id.
+    OpenAI's vocabularies map one to one. A smaller one is embedded in the standard one: the end token and the
+    prompt get the ids that whisper.cpp expects, every other token keeps its id.
 
     Args:
-        size: of the checkpoint's vocabulary.
-        decoding: its special tokens, what never comes, and whether it is to end.
+        size: size of the checkpoint's vocabulary.
+        decoding: its special and suppressed tokens, and whether it may end.
 
     Raises:
         ConfigError: a vocabulary of another size, another prompt, or tokens that whisper.cpp cannot suppress.
     """
     to_file, rows = _rows(size, decoding)
     end = _end(to_file, rows, decoding)
-    never = [row for id in decoding.suppressed if (row := to_file[id]) < end]  # what follows the end never comes
+    never = [
+        row for id in decoding.suppressed if (row := to_file[id]) < end
+    ]  # tokens after the end are always suppressed
     first = [row for id in decoding.suppressed_first if (row := to_file[id]) < end and row not in never]
     return Vocabulary(
         to_file=to_file,
@@ -77,15 +79,15 @@ def vocabulary(size: int, decoding: Decoding) -> Vocabulary:
 
 
 def of_file(size: int, words: Sequence[bytes], decoding: Decoding) -> Vocabulary:
-    """The vocabulary of a file as it is: what never comes is what whisper.cpp finds among its own words.
+    """The vocabulary of an existing file, where whisper.cpp suppresses what it finds among the file's words.
 
     Args:
-        size: of the file's vocabulary.
-        words: of its first tokens.
-        decoding: the special tokens of its tokenizer, and whether any do not come first.
+        size: size of the file's vocabulary.
+        words: words of its first tokens.
+        decoding: the special tokens of its tokenizer, and whether some are suppressed at the first position.
 
     Raises:
-        ConfigError: it is none of OpenAI's, or whisper.cpp would decode from other tokens, or end.
+        ConfigError: it is not one of OpenAI's, or whisper.cpp would use other special tokens, or exit.
     """
     if size not in (ENGLISH, MULTILINGUAL, WITH_CANTONESE):
         raise ConfigError(
@@ -106,7 +108,7 @@ def of_file(size: int, words: Sequence[bytes], decoding: Decoding) -> Vocabulary
 
 
 def _end(to_file: Sequence[int], rows: int, decoding: Decoding) -> int:
-    """The row of the end token, once it and the prompt are seen to be whisper.cpp's."""
+    """The row of the end token, after checking it and the prompt against whisper.cpp's."""
     found = tuple(to_file[id] for id in (*decoding.prompt, decoding.end))
     if found != (expected := _special_rows(rows, decoding.language)):
         raise ConfigError(f"whisper.cpp's prompt and end token are {expected}, those of this checkpoint are {found}")
@@ -119,30 +121,32 @@ def _spare(decoding: Decoding) -> int:
 
 
 def readable(found: Vocabulary, texts: Mapping[int, str]) -> Vocabulary:
-    """The same vocabulary with the tokens' own text, so that whisper.cpp's own programs can print what they decode.
+    """The same vocabulary with the tokens' real texts, so that whisper.cpp's own programs can print them.
 
     Args:
         found: see `vocabulary`.
-        texts: token id → text, a letter for each byte, as the tokenizers of GPT-2 and Whisper have it.
+        texts: token id → text, one character per byte, in the byte-to-unicode mapping of GPT-2 and Whisper.
     """
     words = list(found.words)
     for id, row in enumerate(found.to_file):
         text = _text(texts.get(id, ""))
-        taken = {text, words[row]} & SPECIAL and not (text == BLANK == words[found.end])  # of two rows the last counts
+        taken = {text, words[row]} & SPECIAL and not (
+            text == BLANK == words[found.end]
+        )  # of two rows with the same word the last counts
         if row < found.end and text and not taken:
             words[row] = text
     return replace(found, words=tuple(words))
 
 
 def _text(letters: str) -> str:
-    """Printable letters of Latin-1 stand for themselves, those from 256 on for the other bytes in their order."""
+    """The text of a token, from its characters in the byte-to-unicode mapping."""
     codes = map(ord, letters)
     known = bytes(code if code < 256 else UNPRINTABLE[code - 256] for code in codes if code < 256 + len(UNPRINTABLE))
     return known.decode(errors="surrogateescape")
 
 
 def _rows(size: int, decoding: Decoding) -> tuple[tuple[int, ...], int]:
-    """The row of each token id, and how many rows there are."""
+    """The row of each token id, and the number of rows."""
     if size in (ENGLISH, MULTILINGUAL, WITH_CANTONESE):
         return tuple(range(size)), size
     if size > END_OF_ENGLISH:
@@ -157,7 +161,7 @@ def _rows(size: int, decoding: Decoding) -> tuple[tuple[int, ...], int]:
 
 
 def _special_rows(rows: int, language: str | None) -> tuple[int, ...]:
-    """What whisper.cpp decodes from, without times, and where it stops.
+    """The rows of whisper.cpp's prompt without timestamps, and of its end token.
 
     The order is OpenAI's: end, start, languages, translate, transcribe, start of LM, previous, no speech, no times.
     """
@@ -179,7 +183,7 @@ def _language_index(language: str | None) -> int:
 
 
 def _words(rows: int, end: int, never: list[int], first: list[int]) -> tuple[str, ...]:
-    """A word for each row, each different; those of BLANK and NEVER where they are to be suppressed."""
+    """A unique word for each row; BLANK and words of NEVER for rows to suppress."""
     if len(never) > len(NEVER):
         raise ConfigError(f"whisper.cpp suppresses {len(NEVER)} tokens, this checkpoint asks for {len(never)}")
     words = [f"<{row}>" for row in range(rows)]

@@ -1,9 +1,9 @@
-"""Writer of ggml files from a Whisper of transformers.
+"""Writer of ggml files from a transformers Whisper model.
 
-The file: magic, eleven numbers, mel filters, vocabulary, tensors; everything little-endian. As whisper.cpp's own
-`quantize` does, every matrix but the positional embeddings is quantized, convolutions stay in f16, the rest in f32.
-whisper.cpp gives all matrices one type, that of the header, and refuses a file that mixes them. It has no f32
-convolution on a CPU, so that f16 is the most there is.
+Layout: magic, eleven numbers, mel filters, vocabulary, tensors; little-endian. As in whisper.cpp's `quantize`, every
+matrix except the positional embeddings is quantized, convolutions stay in f16, the rest in f32. whisper.cpp requires
+one type for all matrices, given in the header, and refuses mixed files. It has no f32 convolution on CPUs, so f16 is
+the highest precision.
 Source: whisper.cpp 1.8, models/convert-h5-to-ggml.py, examples/quantize/quantize.cpp, `whisper_model_load`.
 """
 
@@ -43,18 +43,18 @@ QUANTIZED = 2000  # added to the file type of quantized files: version 2 of the 
 def write(
     path: Path, model: WhisperForConditionalGeneration, format: str, vocabulary: Vocabulary, new_tokens: int
 ) -> None:
-    """Write a model.
+    """Write a model to a ggml file.
 
     Args:
-        path: of the file.
-        model: in fp32, on the CPU.
-        format: of the matrices, a key of FILE_TYPES.
-        vocabulary: how its tokens are laid into the file.
-        new_tokens: the most that are to be decoded at once.
+        path: path of the file.
+        model: the model, in fp32 on the CPU.
+        format: format of the matrices, a key of FILE_TYPES.
+        vocabulary: mapping of its tokens to rows of the file.
+        new_tokens: the most tokens to decode per window.
 
     Raises:
         ConfigError: whisper.cpp cannot compute this model.
-        UnsupportedError: a matrix has rows that are no whole blocks of the format.
+        UnsupportedError: a matrix has rows that are not whole blocks of the format.
     """
     _check(model)
     text_positions = max(int(model.config.max_target_positions), 2 * (new_tokens + 4))
@@ -78,7 +78,7 @@ def _check(model: WhisperForConditionalGeneration) -> None:
         if getattr(config, key) != value:
             raise ConfigError(f"whisper.cpp computes models with {key}={value} only, not {getattr(config, key)}")
     if model.proj_out.weight is not model.model.decoder.embed_tokens.weight:
-        raise ConfigError("whisper.cpp has one tensor for embedding and proj_out, this model has two")
+        raise ConfigError("whisper.cpp has one tensor for embedding and proj_out, but this model has two")
 
 
 def _numbers(
@@ -101,7 +101,7 @@ def _numbers(
 
 
 def _write_filters(file: BinaryIO, bins: int) -> None:
-    """Mel filters, for who gives whisper.cpp sound instead of features; (bins, frequencies)."""
+    """Write the mel filters, used when whisper.cpp gets audio instead of features; (bins, frequencies)."""
     from transformers import WhisperFeatureExtractor
 
     filters = WhisperFeatureExtractor(feature_size=bins).mel_filters.T
@@ -112,7 +112,7 @@ def _write_filters(file: BinaryIO, bins: int) -> None:
 def _write_words(file: BinaryIO, vocabulary: Vocabulary) -> None:
     file.write(struct.pack("<i", len(vocabulary.words)))
     for word in vocabulary.words:
-        encoded = word.encode(errors="surrogateescape")  # a token may end within a letter
+        encoded = word.encode(errors="surrogateescape")  # a token may end inside a multi-byte character
         file.write(struct.pack("<i", len(encoded)) + encoded)
 
 
@@ -129,7 +129,7 @@ def _tensors(
         if name == EMBEDDING:
             values = _embedding(values, vocabulary)
         elif name == TEXT_POSITIONS:
-            # whisper.cpp decodes half of its positions at most, and keeps the others for the text before
+            # whisper.cpp decodes at most half of its positions, and reserves the others for previous text
             values = np.pad(values, ((0, text_positions - len(values)), (0, 0)))
         elif name.startswith("encoder.conv") and name.endswith(".bias"):
             values = values[:, None]
@@ -137,15 +137,15 @@ def _tensors(
 
 
 def _embedding(values: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """The token embedding with a row for each of the file's tokens."""
+    """The token embedding with one row per token of the file."""
     found = values[list(vocabulary.ids())]
     if vocabulary.endless:
-        found[vocabulary.end] = 0  # among thousands of tokens, some logit is above zero
+        found[vocabulary.end] = 0  # its logit is 0, and among thousands of tokens some logit is larger
     return found
 
 
 def _type_of(name: str, values: np.ndarray, format: str) -> str:
-    """What `quantize` of whisper.cpp makes of a tensor; positional embeddings have no `.weight` in their name."""
+    """The type that whisper.cpp's `quantize` gives a tensor; names of positional embeddings lack `.weight`."""
     if not name.endswith(".weight") or values.ndim == 1:
         return "f32"
     return "f16" if values.ndim == 3 else format
