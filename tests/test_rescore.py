@@ -89,7 +89,7 @@ def test_without_an_output_the_report_is_printed(root, capsys):
 def test_the_root_itself_is_no_output(root, tmp_path, output, capsys):
     before = contents(root)
     assert rescore.main(["--root", str(root), "--normaliser", "none", "--output", str(tmp_path / output)]) == 2
-    assert "stay as they are" in capsys.readouterr().err
+    assert "must not change" in capsys.readouterr().err
     assert contents(root) == before
 
 

@@ -87,14 +87,14 @@ def test_the_same_segment_twice_needs_an_id(folder):
     [
         ({"offset": -0.5}, "offset=-0.5: expected seconds, 0 or more"),
         ({"duration": 0}, "duration=0: expected seconds"),
-        ({"duration": "soon"}, "duration='soon' is no number"),
-        ({"offset": float("nan")}, "offset=nan is no number"),
-        ({"offset": True}, "offset=True is no number"),
-        ({"offset": [0.5]}, "offset=[0.5] is no number"),
-        ({"channel": -1}, "channel=-1: expected a whole number from 0"),
-        ({"channel": 0.5}, "channel=0.5: expected a whole number from 0"),
-        ({"channel": [0, 1]}, "channel=[0, 1] is no number"),
-        ({"channel": "left"}, "channel='left' is no number"),
+        ({"duration": "soon"}, "duration='soon' is not a number"),
+        ({"offset": float("nan")}, "offset=nan is not a number"),
+        ({"offset": True}, "offset=True is not a number"),
+        ({"offset": [0.5]}, "offset=[0.5] is not a number"),
+        ({"channel": -1}, "channel=-1: expected a whole number, at least 0"),
+        ({"channel": 0.5}, "channel=0.5: expected a whole number, at least 0"),
+        ({"channel": [0, 1]}, "channel=[0, 1] is not a number"),
+        ({"channel": "left"}, "channel='left' is not a number"),
         ({"sampling_rate": 16_000, "sample_rate": 8000}, "sampling_rate and sample_rate disagree"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_channel_is_chosen_by_the_row_or_for_all(folder):
         np.testing.assert_array_equal(heard(item), both[:, channel])
     [item] = opened(write_jsonl(folder / "n.jsonl", [{"audio": "two.wav", "text": "x"}]), channel=1)
     np.testing.assert_array_equal(heard(item), both[:, 1])
-    assert "dataset.channel=0: 'two.wav#1' has channel 1 of its own" in refusal(path, channel=0)
+    assert "dataset.channel=0: 'two.wav#1' sets channel 1 itself" in refusal(path, channel=0)
 
 
 def test_long_recordings_are_joined_of_segments(folder):
@@ -143,9 +143,9 @@ def test_long_recordings_are_joined_of_one_channel(folder):
         ("speed", ""),
         ("volume", ""),
         ("sox_effects", ""),
-        ("label", "another reference by dataset.text_column; "),
-        ("normalized_text", "another reference by dataset.text_column; "),
-        ("channel_id", "a channel by channel, from 0; "),
+        ("label", "select another reference by dataset.text_column; "),
+        ("normalized_text", "select another reference by dataset.text_column; "),
+        ("channel_id", "select a channel by channel, from 0; "),
         ("num_frames", ""),
         ("anything", ""),
     ],
@@ -284,16 +284,16 @@ def test_listings_are_read_whatever_wrote_them(folder, name, encoding):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.tsv", "path\tsentence\n0.wav\n", "a.tsv:2: 1 fields, and 2 columns"),
+        ("a.tsv", "path\tsentence\n0.wav\n", "a.tsv:2: 1 fields, but 2 columns"),
         ("a.csv", 'audio,text\n0.wav,"one\n1.wav,two\n', "a.csv:3: unexpected end of data"),
         ("a.csv", "audio,audio\n0.wav,x\n", "the first line names the column 'audio' twice"),
         ("a.csv", "LJ001-0001|one|one\nLJ001-0002|two|two\n", "no 'audio' among its keys"),
-        ("a.csv", "audio,text,start\n0.wav,x,1.5\n", "a.csv:2: 'start': neither honoured"),
+        ("a.csv", "audio,text,start\n0.wav,x,1.5\n", "a.csv:2: 'start': neither used"),
         ("a.csv", "audio,text\n", "holds no utterance"),
-        ("a.json", '{\n "audio": "0.wav"\n}', "a.json:1: no JSON"),
-        ("a.json", '{"audio": "0.wav", "text": "x", "offset": 0, "offset": 1}', "the key 'offset' is there twice"),
+        ("a.json", '{\n "audio": "0.wav"\n}', "a.json:1: not JSON"),
+        ("a.json", '{"audio": "0.wav", "text": "x", "offset": 0, "offset": 1}', "the key 'offset' appears twice"),
         ("a.json", '[{"audio": "0.wav"}]', "a.json: item 1: no 'text' among its keys"),
-        ("a.stm", "talk 1 speaker 0.0 1.5 <o> one two\n", "no JSON (Expecting value"),
+        ("a.stm", "talk 1 speaker 0.0 1.5 <o> one two\n", "not JSON (Expecting value"),
         ("a.jsonl.gz", "no gzip", "Not a gzipped file"),
     ],
 )
@@ -384,7 +384,7 @@ def test_a_folder_of_kaldi(folder):
         ({"wav.scp": "r | touch executed\n"}, "is a command, and nothing is executed"),
         ({"wav.scp": "r -\n"}, "is a command, and nothing is executed"),
         ({"wav.scp": "r audio.ark:1234\n"}, "'audio.ark:1234' is no audio file; of an archive, wav-copy makes files"),
-        ({"wav.scp": "r talk.wav\nr two.wav\n"}, "wav.scp:2: 'r' is there twice"),
+        ({"wav.scp": "r talk.wav\nr two.wav\n"}, "wav.scp:2: 'r' appears twice"),
         ({"text": "r one\nu two\n"}, "text:2: 'u' has no audio"),
         ({"utt2lang": "r de\n"}, "language='de', and dataset.language=en"),
         ({"segments": "r q 0 1\n"}, "segments:1: no recording 'q' in wav.scp"),

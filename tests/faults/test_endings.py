@@ -116,8 +116,8 @@ def test_an_output_that_cannot_be_written_is_one_line(module, options, says, cod
 @pytest.mark.parametrize(
     ("variable", "value", "override", "says"),
     [
-        ("QUANTLAB_CACHE", "/proc/x", "seed=0", "cache /proc/x cannot be made: No such file or directory; set "),
-        ("XDG_CACHE_HOME", "/dev/null/x", "seed=0", "cannot be made: Not a directory; set QUANTLAB_CACHE"),
+        ("QUANTLAB_CACHE", "/proc/x", "seed=0", "cache /proc/x cannot be created: No such file or directory; set "),
+        ("XDG_CACHE_HOME", "/dev/null/x", "seed=0", "cannot be created: Not a directory; set QUANTLAB_CACHE"),
         ("A_VARIABLE", "", "output_dir=/proc/x", "output_dir=/proc/x cannot be written"),
         ("A_VARIABLE", "", "export.dir=/dev/null/x", "export.dir=/dev/null/x cannot be made: Not a directory; name"),
     ],

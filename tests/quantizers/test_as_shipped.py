@@ -185,7 +185,7 @@ def test_the_ids_of_other_cells_stay(cell):
 
 MISTAKES = {
     "random weights": (["model=tiny", "model.weights=random"], "not a file of another engine"),
-    "the shipped model": ([], "model=nano is no file"),
+    "the shipped model": ([], "model=nano is not a file"),
     "a folder of transformers": ([f"model.path={NANO}"], "not a file of another engine"),
     "another number of bits": (["PATH", "quant.bits=4"], "quant.bits=4.0: .* has 5"),
     "another scheme": (["PATH", "quant.scheme=static"], "quant.scheme=static: .* has dynamic"),
