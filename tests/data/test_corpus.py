@@ -91,7 +91,7 @@ def test_manifest_with_other_column_names(tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[1]", "a JSON list; expected an object"),
         ("null", "expected an object"),
         ('{"text": "x"}', "no 'audio' among its keys"),
@@ -103,7 +103,7 @@ def test_manifest_with_other_column_names(tmp_path):
         ('{"audio": "b.wav", "text": ["x"]}', "is no string"),
         ('{"audio": "b.wav", "text": "x", "speaker": {"id": 1}}', "neither a string nor a number"),
         ('{"audio": "a.wav", "text": "x"}', "line 1's too"),
-        ("[" * 20_000, "no JSON"),
+        ("[" * 20_000, "not JSON"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path, line, says):
