@@ -102,7 +102,7 @@ def test_manifest_with_other_column_names(tmp_path):
         ('{"audio": "b.wav", "text": 4.5}', "text=4.5 is no string: write it as text, in quotes"),
         ('{"audio": "b.wav", "text": ["x"]}', "is no string"),
         ('{"audio": "b.wav", "text": "x", "speaker": {"id": 1}}', "neither a string nor a number"),
-        ('{"audio": "a.wav", "text": "x"}', "line 1's too"),
+        ('{"audio": "a.wav", "text": "x"}', "also used by line 1"),
         ("[" * 20_000, "not JSON"),
     ],
 )
