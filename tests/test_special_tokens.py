@@ -148,7 +148,7 @@ def test_a_tokenizer_without_special_tokens(text, folder):
 
 def test_a_tokenizer_of_another_checkpoint(folder):
     edit(folder / "config.json", vocab_size=500)
-    with pytest.raises(CheckpointError, match=r"has a token 511, config\.json says vocab_size=500"):
+    with pytest.raises(CheckpointError, match=r"has a token 511, but config\.json has vocab_size=500"):
         models.fingerprint(at(folder), 0)
 
 

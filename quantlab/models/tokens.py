@@ -128,8 +128,8 @@ def read(folder: Path, config: Mapping[str, Any]) -> Tokens:
         raise CheckpointError(f"{folder}: its tokenizer has languages but no {TASKS['transcribe']}")
     if (largest := max(ids.values())) >= config["vocab_size"]:
         raise CheckpointError(
-            f"{folder}: its tokenizer has a token {largest}, but config.json vocab_size={config['vocab_size']}: they "
-            "are from different checkpoints"
+            f"{folder}: its tokenizer has a token {largest}, but config.json has vocab_size={config['vocab_size']}: "
+            "they are from different checkpoints"
         )
     said = read_json(folder / GENERATION) if is_there(folder / GENERATION) else {}
     tokens = Tokens(
