@@ -104,7 +104,7 @@ def test_who_cannot_says_so_in_one_line(name, changes, reason):
     [({"target": "encoder"}, "quant.target=encoder"), ({"skip": ["proj_*"]}, r"quant.skip=proj_\*")],
 )
 def test_half_of_a_matrix_cannot_be_left_alone(changes, kept, nano):
-    with pytest.raises(ConfigError, match=f"quantizes proj_out too, {kept} excludes it"):
+    with pytest.raises(ConfigError, match=f"quantizes proj_out too, but {kept} excludes it"):
         select(nano, quant_config("hqq_int4", embedding=True, **changes))
 
 
