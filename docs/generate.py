@@ -38,6 +38,7 @@ PAGES = {
 }  # files outside of docs/ that have a page of the site
 CODE_WIDTH = 88  # columns that fit a page of the site
 SCHEMA = "quantlab.config.schema"
+TYPES = "quantlab.config.types"
 IN_YAML = {
     "None": "null",
     "True": "true",
@@ -245,7 +246,8 @@ def _values(annotation: ast.expr) -> str:
             return ", ".join(f"`{ast.literal_eval(option)}`" for option in options)
         case ast.Subscript(ast.Name("Annotated"), ast.Tuple([first, *_])):
             return _values(first)
-        case ast.Name(name) if name not in IN_YAML and isinstance(alias := _find(f"{SCHEMA}.{name}"), griffe.Attribute):
+        case ast.Name(name) if name not in IN_YAML and name in _find(TYPES).members:
+            alias = cast("griffe.Attribute", _find(f"{TYPES}.{name}"))
             return _values(ast.parse(str(alias.value), mode="eval").body)
         case ast.Name(name) if name not in IN_YAML:
             return "keys of its own"

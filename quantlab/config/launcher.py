@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from quantlab.config.parse import parse
-from quantlab.config.schema import _Part
+from quantlab.config.part import Part
 from quantlab.config.types import Names
 from quantlab.util.errors import ConfigError
 
@@ -17,7 +17,7 @@ BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 SLURM = "hydra_plugins.quantlab_launcher.SlurmLauncher"
 
 
-class LauncherConfig(_Part):
+class LauncherConfig(Part):
     """Settings of one SLURM job array; the YAML in `conf/hydra/launcher/` mirrors it key by key."""
 
     partition: str | None = None  # null: the cluster's default one

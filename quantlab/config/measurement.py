@@ -1,0 +1,86 @@
+"""Configuration of how a cell is run, measured and compared."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from quantlab.config.part import Part
+from quantlab.config.types import MOST, AudioContext, Count, Dtype, Name, Seconds
+
+
+class DeviceConfig(Part):
+    name: Literal["cpu", "cuda", "mps", "auto"] = Field(
+        default="auto", description="where the model runs; auto: a GPU if there is one"
+    )
+    threads: int | None = Field(
+        default=None, gt=0, le=4096, description="intra-op threads; null: every core this process may use"
+    )
+    pin: bool = Field(
+        default=True, description="pin the process to as many cores as it has threads, if the system supports it"
+    )
+
+
+class RuntimeConfig(Part):
+    """The runtime that executes the model."""
+
+    name: Literal["eager", "compile"] = Field(
+        default="eager", description="eager, or compile: static cache and torch.compile"
+    )
+    audio_ctx: AudioContext = Field(
+        default="full", description="dynamic: the encoder gets only the frames with audio, not the whole window"
+    )
+    dtype: Dtype = Field(default="float32", description="storage and compute dtype of everything that is not quantized")
+
+
+class ProtocolConfig(Part):
+    """The measurement protocol of every cell of a grid."""
+
+    name: Name = Field(description="display name")
+    batch_size: int = Field(default=16, gt=0, le=65_536, description="utterances decoded together")
+    warmup_batches: int = Field(default=2, ge=0, le=MOST, description="untimed batches before the first timed one")
+    max_new_tokens: Count | None = Field(default=None, description="null: as many as the model's positions allow")
+    num_beams: int = Field(default=1, gt=0, le=128, description="1: greedy")
+    fallbacks: bool = Field(
+        default=False, description="dataset.long=sequential: decode a failed window again, by sampling"
+    )
+    condition_on_prev_tokens: bool = Field(
+        default=False, description="dataset.long=sequential: each window is prompted with the text before it"
+    )
+    interleave: bool = Field(
+        default=False, description="time the cell in turns with a resident baseline, until rel_ci or budget_s"
+    )
+    rel_ci: float = Field(
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="the timing ends once the ratio's 95 % interval / the ratio is at most this wide",
+    )
+    budget_s: Seconds = Field(default=120.0, description="time limit in seconds for the timing against the baseline")
+    forced_tokens: int = Field(default=32, gt=1, le=MOST, description="tokens per utterance in fixed-length timing")
+    residency: Literal["auto", "together", "alternate"] = Field(
+        default="auto", description="both models in one process, or one process each, in turns"
+    )
+
+
+class CalibrationConfig(Part):
+    """Calibration of static schemes; the study uses a random 10 % of the evaluation data (arXiv 2511.08093)."""
+
+    fraction: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of the utterances used for calibration of static schemes, drawn with the seed",
+    )
+    source: Literal["eval", "disjoint"] = Field(
+        default="eval",
+        description="eval: these utterances are scored too, as in the study; disjoint: they are excluded from scoring",
+    )
+
+
+class StatsConfig(Part):
+    """Comparison of a cell with its baseline once both are recorded; no recorded figure depends on it."""
+
+    margin: float = Field(default=0.5, gt=0, le=100, description="non-inferiority margin in percentage points of WER")
+    resamples: int = Field(default=10_000, ge=1000, le=1_000_000, description="resamples of the bootstrap")

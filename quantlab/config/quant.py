@@ -1,0 +1,56 @@
+"""Configuration of quantization."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from quantlab.config.part import Part, reset
+from quantlab.config.types import Backend, Count, Name, Names, Target
+
+
+class QuantConfig(Part):
+    """Quantization of the weights and, for static schemes, the activations."""
+
+    name: Name = Field(description="display name")
+    library: str = Field(
+        description="module of quantlab/quantization/backends, or entry point of group quantlab.quantizers"
+    )
+    bits: float | None = Field(default=None, gt=0, le=32, description="stored bits per weight; 1.58 = ternary")
+    format: str | None = Field(default=None, description="weight format: int8, int4, float8_e4m3fn, nf4, fp4, …")
+    scheme: Literal["none", "dynamic", "static", "weight-only"] = Field(
+        default="weight-only", description="what is quantized, and when activation scales are computed"
+    )
+    activations: str | None = Field(default=None, description="format of the activations, static schemes only")
+    granularity: Literal["per-tensor", "per-channel", "per-group"] | None = Field(
+        default=None, description="the weights that share one scale"
+    )
+    group_size: Count | None = Field(default=None, description="weights per scale")
+    symmetric: bool | None = Field(default=None, description="true: without a zero point")
+    double_quant: bool = Field(default=False, description="quantize the scales as well (bitsandbytes)")
+    axis: Literal[0, 1] | None = Field(default=None, description="axis along which HQQ groups weights")
+    backend: Backend | None = Field(default=None, description="HQQ's kernels; null: the best installed")
+    target: Target = Field(default="all", description="which part of the model is quantized")
+    skip: Names = Field(default=(), description="globs over names of modules not to quantize, e.g. '[\"*.k_proj\"]'")
+    head: bool = Field(default=False, description="quantize proj_out too")
+    embedding: bool = Field(
+        default=False, description="quantize the token embedding too, and proj_out, which shares its matrix"
+    )
+
+    @model_validator(mode="after")
+    def _without_what_does_not_apply(self) -> QuantConfig:
+        """Reset keys that do not apply, as a sweep sets them for every quantizer: the baseline has none of them.
+
+        Such points are one cell however they are written. Invalid values are still refused.
+        """
+        if self.scheme == "none":
+            reset(self, _OF_QUANTIZED)
+        elif self.granularity in ("per-tensor", "per-channel"):
+            reset(self, {"group_size"})
+        return self
+
+
+_OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
+NO_QUANTIZATION = QuantConfig(name="none", library="none", scheme="none")
+AS_SHIPPED = "as_shipped"  # quant.library of a quantized file that is measured unchanged
