@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from quantlab.export import manifest as manifests
+from quantlab.export.imports import quick_imports
 from quantlab.export.manifest import WEIGHTS, Manifest
 from quantlab.export.own_engine import OwnEngine
 from quantlab.export.skeleton import check_modules, on_meta, quantize_empty
@@ -27,7 +28,7 @@ from quantlab.util.machine import usable_cores, why_no_device
 def load_folder(folder: Path) -> tuple[Any, Any]:
     """Model and processor; see `quantlab.export.load`."""
     found = manifests.read(folder)
-    with _named(folder):
+    with _named(folder), quick_imports():
         return _load(folder, found)
 
 

@@ -6,6 +6,8 @@ from quantlab.export.manifest import NAME, WEIGHTS, Manifest
 from quantlab.util.printable import markdown
 
 BY_QUANTLAB = """\
+quantlab loads it, without the checkpoint that it was made of and without a network; the versions below are known to:
+
 ```python
 from quantlab.export import load
 
@@ -36,6 +38,10 @@ whisper-cli -m FOLDER/ggml-model.bin --suppress-nst -nfa -f audio.wav
 ```
 """,
 }
+NOT_BY_TRANSFORMERS = f"""\
+`from_pretrained` of transformers cannot load this folder: the tensors are in `{WEIGHTS}`, packed as the library that
+quantized them holds them, and there is no `model.safetensors`.
+"""
 
 
 def readme(manifest: Manifest) -> str:
@@ -47,7 +53,7 @@ def readme(manifest: Manifest) -> str:
         f"A Whisper model quantized by quantlab, quant={markdown(quant.name)}, as it was measured: "
         f"cell `{manifest.cell_id}`, on {manifest.device}.\n",
         BY_QUANTLAB,
-        IN_ITS_OWN.get(quant.library, f"The tensors are in `{WEIGHTS}`, packed as the library holds them.\n"),
+        IN_ITS_OWN.get(quant.library, NOT_BY_TRANSFORMERS),
         f"`{NAME}` says what is where. Made with {versions}.\n",
     ]
     return "\n".join(parts)

@@ -51,17 +51,18 @@ def test_the_file_holds_the_bytes_of_the_receipt(name, exported):
     assert folder.name == f"{result.record.config['model']['name']}-{name}-cpu-{result.record.cell_id}"
 
 
-@pytest.mark.parametrize("name", ["hqq_int4", "ct2_int8"])
+@pytest.mark.parametrize("name", ["hqq_int4", "bnb_nf4", "ct2_int8"])
 def test_a_fresh_process_loads_it_by_the_lines_of_its_readme(name, exported, tmp_path):
-    """Far from the checkout's folder, and with no checkpoint to be found."""
+    """Far from the checkout's folder, and with no checkpoint to be found; without noise, or torch's compiler."""
     result, folder = exported(name)
     readme = (folder / "README.md").read_text()
-    lines = "".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[:2]).replace("FOLDER", str(folder))
+    load_it, use_it = re.findall(r"```python\n(.*?)```", readme.replace("FOLDER", str(folder)), re.DOTALL)[:2]
     first = result.utterances[0]
     audio = f"import soundfile\naudio, _ = soundfile.read({str(CORPUS / first.id)!r})\n"
     hidden = "import quantlab.models\nquantlab.models.load = quantlab.models.locate = None\n"
+    unneeded = "import sys\nassert 'torch._inductor.compile_fx' not in sys.modules\nprint('loaded', file=sys.stderr)\n"
     done = subprocess.run(
-        [sys.executable, "-c", audio + hidden + lines],
+        [sys.executable, "-c", audio + hidden + load_it + unneeded + use_it],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -70,6 +71,9 @@ def test_a_fresh_process_loads_it_by_the_lines_of_its_readme(name, exported, tmp
     )
     assert done.returncode == 0, done.stderr
     assert first.hypothesis.strip() in done.stdout
+    assert done.stderr.startswith("loaded\n")  # what transformers says of decoding comes after
+    own = "from_pretrained` of transformers cannot load this folder" in readme
+    assert own == (name != "ct2_int8")
 
 
 def test_ctranslate2_takes_the_folder_itself_with_the_tokenizers_words(exported):
