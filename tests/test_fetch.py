@@ -10,6 +10,7 @@ import pytest
 from data.conftest import hub_clone  # noqa: F401  a fixture
 from helpers.local_hub import Repository, serving
 from quantlab import models
+from quantlab.cli import fetch
 from quantlab.config.options import option
 from quantlab.records import storage
 
@@ -101,6 +102,18 @@ def test_a_line_for_each_thing_and_each_once(hub, quantlab):
     assert demo[:2] == ("corpus", "demo")
     assert demo[2].startswith("here already")
     assert "1 of 4 missing" in done.stderr
+
+
+def test_options_of_ones_own_are_taken_as_the_grid_takes_them(monkeypatch, tmp_path, capsys):
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "mine.yaml").write_text(f"name: mine\nsource: hub\npath: {models.ASSETS / 'nano'}\n")
+    monkeypatch.chdir(tmp_path)
+    for line in ("--config-dir own model=mine", "-m model=nano,mine --config-dir=own dataset.limit=1,2"):
+        assert fetch.main(line.split()) == 0
+        assert [item.split()[:2] for item in capsys.readouterr().out.splitlines()][-2:] == [
+            ["checkpoint", "mine"],
+            ["corpus", "demo"],
+        ]
 
 
 def test_torch_is_left_alone():

@@ -59,6 +59,12 @@ def test_a_grid_with_and_without_its_name(line, asked):
     assert [(config.quant.name, config.seed) for config in asked] == [("torch_int8", 3)]
 
 
+@pytest.mark.parametrize("line", ["", "run"])
+def test_without_keys_it_is_the_default_cell(line, asked):
+    assert main.main(line.split()) == 0
+    assert [config.label for config in asked] == ["nano-none-auto"]
+
+
 def test_what_is_hydras_reaches_hydra_as_it_is_written(asked, tmp_path):
     (tmp_path / "own" / "quant").mkdir(parents=True)
     (tmp_path / "own" / "quant" / "mine.yaml").write_text((shared_dir("conf") / "quant" / "hqq_int4.yaml").read_text())
@@ -75,7 +81,7 @@ def test_every_name_has_its_command_and_its_module():
         assert main.command.get_command(None, name).help, name
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
 def test_the_help_names_every_command_and_every_group(arguments, capsys):
     assert main.main(arguments) == 0
     said = capsys.readouterr().out

@@ -14,7 +14,7 @@ from typing import TypeVar
 import click
 
 from quantlab import data, models
-from quantlab.cli.keys import grid_arguments
+from quantlab.cli.keys import CONFIG_DIR, config_dir, grid_arguments
 from quantlab.config.compose import compose
 from quantlab.config.schema import DatasetConfig, ModelConfig, NoiseConfig, RunConfig
 from quantlab.data.readers.hub import parquet_files
@@ -171,15 +171,17 @@ def _conclusion(things: int, missing: int) -> str:
     help="Extract the log-mel features too, which otherwise the first cell of each corpus does (imports torch).",
 )
 @click.option("-m", "--multirun", "sweep", is_flag=True, help="Accepted as in quantlab run; has no effect.")
+@config_dir
 @grid_arguments
-def command(root: Path, features: bool, sweep: bool, arguments: tuple[str, ...]) -> int:
+def command(root: Path, features: bool, sweep: bool, config_dir: str | None, arguments: tuple[str, ...]) -> int:
     """Download the checkpoints and corpora of a grid to this machine, without measuring.
 
     The arguments are those of quantlab run; all values of comma lists are fetched.
 
     Exit code: 0 if everything is here, 1 if something is missing, 2 if the configuration or an option is wrong.
     """
-    configs = compose(arguments)
+    own = () if config_dir is None else (CONFIG_DIR, config_dir)
+    configs = compose([*own, *arguments])
     missing = 0
     things = [*_checkpoints(configs), *_corpora(configs), *(_features(configs) if features else ())]
     for thing in things:

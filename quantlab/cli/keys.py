@@ -13,6 +13,7 @@ import yaml
 from quantlab.util.resources import shared_dir
 
 STUDIES = "experiment"
+CONFIG_DIR = "--config-dir"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -83,6 +84,17 @@ def grid_arguments(function: Function) -> Function:
         "arguments", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE]...", shell_complete=completions
     )
     return argument(function)
+
+
+def config_dir(function: Function) -> Function:
+    """The option of Hydra that adds options to the groups."""
+    option = click.option(
+        CONFIG_DIR,
+        metavar="DIR",
+        help="A folder of options and studies of your own: DIR/quant/mine.yaml is quant=mine, DIR/experiment/x.yaml "
+        "is experiment=x.",
+    )
+    return option(function)
 
 
 def completions(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[Any]:

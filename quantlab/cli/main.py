@@ -34,10 +34,10 @@ class _Door(click.Group):
         return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert `run` if it was left out."""
-        if not args:
-            args = ["--help"]
-        if args[0] not in (*COMMANDS, "--help", "-h", "--version"):
+        """Insert `run` if it was left out; without arguments it measures the default cell."""
+        if not args and not ctx.resilient_parsing:
+            args = ["run"]
+        if args and args[0] not in (*COMMANDS, "--help", "-h", "--version"):
             if not _is_of_a_grid(args[0]) and not ctx.resilient_parsing:
                 raise click.UsageError(f"no command {args[0]!r}{_meant(args[0])}", ctx)
             args = ["run", *args]
@@ -78,6 +78,8 @@ def _meant(name: str) -> str:
 @click.version_option(message="%(prog)s %(version)s", package_name="quantlab", prog_name="quantlab")
 def command() -> None:
     """Which quantization of this speech recogniser should I deploy, on this device?
+
+    Without arguments it measures one cell, the default of every group, as quantlab run does.
 
     \b
       quantlab quant=hqq_int4

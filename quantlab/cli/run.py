@@ -49,16 +49,13 @@ class _AsWritten(click.Command):
 @click.option("-m", "--multirun", is_flag=True, help="Sweep: every combination of comma lists is a cell.")
 @click.option(DRY_RUN, is_flag=True, help="List the cells with their ids, and measure nothing.")
 @click.option("--cfg", type=click.Choice(["job", "hydra", "all"]), help="Print the configuration, and measure nothing.")
-@click.option(
-    "--config-dir",
-    metavar="DIR",
-    help="A folder with your own options and studies: DIR/quant/mine.yaml is quant=mine, DIR/experiment/x.yaml is "
-    "experiment=x.",
-)
+@keys.config_dir
 @click.option("--version", is_flag=True, help="Print the version.")
 @keys.grid_arguments
 def command(arguments: tuple[str, ...]) -> int:
     """Measure a grid of cells: choose one option of each group, or sweep with -m and commas.
+
+    A group that is left out has its default option; without arguments that is one cell.
 
     Each cell is quantized, verified and measured in its own process, and recorded below output_dir. Recorded cells are
     not measured again.
