@@ -40,6 +40,9 @@ clean: ## remove the environment and what was built; measured records (mlruns/) 
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { echo \
+	  "quantlab needs Python 3.11 to 3.13, and $(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo not there);" \
+	  "name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock

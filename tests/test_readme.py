@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 import urllib.request
 
@@ -48,6 +49,27 @@ def test_it_has_its_two_set_up_commands():
     assert COMMANDS[:2] == SET_UP
     makefile = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE) for command in SET_UP)
+
+
+@pytest.mark.parametrize("version", ["3.10.9", "3.14.0", None])
+def test_a_python_that_will_not_do_is_said_before_anything_is_made(version, tmp_path):
+    python = tmp_path / "python"
+    if version is not None:
+        info = tuple(map(int, version.split(".")))
+        python.write_text(
+            f'#!/bin/sh\n[ "$1" = -V ] && echo Python {version} && exit\n'
+            f'exec {sys.executable} -c "import sys; sys.version_info = {info}; $2"\n'
+        )
+        python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "-f", ROOT / "Makefile", "-C", ROOT, "demo", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    is_what = "not there" if version is None else f"Python {version}"
+    need = f"quantlab needs Python 3.11 to 3.13, and {python} is {is_what}; name another: make demo PYTHON=python3.12"
+    assert done.returncode != 0
+    assert need in done.stderr.splitlines()
+    assert not (tmp_path / "venv").exists()
 
 
 def test_its_links_lead_somewhere():
