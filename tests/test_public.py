@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import inspect
+import logging
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import quantlab
 from helpers.synthetic import grid, result
 from quantlab.records import storage
+from quantlab.report import __main__ as report
 from quantlab.util.errors import ConfigError
 
 SMALL = ["dataset.limit=1", "dataset.splits=[clean]", "protocol.warmup_batches=0", "tracking=off"]
@@ -70,6 +72,27 @@ def test_records_of_one_root_and_of_several(tmp_path):
     assert {record.cell_id for record in both} == {record.cell_id for record in found} | {"of-b"}
     with pytest.raises(ConfigError, match="no records below"):
         quantlab.load_records(tmp_path / "nowhere")
+
+
+def test_what_cannot_be_read_is_told_to_pythons_logging_and_by_a_command_on_stderr(tmp_path, caplog, capsys):
+    grid(tmp_path)
+    broken = tmp_path / "cells" / storage.recorded(tmp_path)[0] / "record.json"
+    broken.write_text("{")
+    quantlab.load_records(tmp_path)
+    [said] = [entry for entry in caplog.records if entry.name == "quantlab"]
+    assert said.levelname == "WARNING"
+    assert str(broken) in said.getMessage()
+    assert capsys.readouterr().err == ""
+    caplog.clear()
+    assert report.main(["--root", str(tmp_path), "--format", "csv"]) == 0
+    assert f"quantlab: {said.getMessage()}\n" in capsys.readouterr().err
+    assert caplog.records == [], "and nowhere else"
+    logging.getLogger("quantlab").setLevel(logging.ERROR)
+    try:
+        quantlab.load_records(tmp_path)
+    finally:
+        logging.getLogger("quantlab").setLevel(logging.NOTSET)
+    assert caplog.records == []
 
 
 def test_a_grid_is_measured_in_a_script_that_runs_once(quantlab):

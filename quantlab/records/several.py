@@ -57,7 +57,7 @@ def load_records(root: Roots, on_unreadable: Callable[[str], None] = warn) -> li
 
     Args:
         root: the grid's output_dir, a file that records are packed in by tar, or several of these.
-        on_unreadable: told of each record that cannot be read, which is left out; by default it is said on stderr.
+        on_unreadable: told of each record that cannot be read, which is left out; by default the logger `quantlab` is.
 
     Raises:
         ConfigError: there is no record; a file holds none; or two roots have different records of one cell.

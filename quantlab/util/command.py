@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from quantlab.util.console import MISUSED, refuse, warn
+from quantlab.util.console import MISUSED, on_stderr, refuse, warn
 from quantlab.util.errors import ConfigError, did_you_mean
 
 PATH = click.Path(path_type=Path)
@@ -27,8 +27,12 @@ def perform(command: click.Command, arguments: Sequence[str] | None = None) -> i
     Returns:
         The exit code; 2 after a usage error, which is printed on stderr.
     """
+    with on_stderr():
+        return _perform(command, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _perform(command: click.Command, given: list[str]) -> int:
     name = command.name if command.name == "quantlab" else f"quantlab {command.name}"
-    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with command.make_context(name, given) as context:
             code: int = command.invoke(context)

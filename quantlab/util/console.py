@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -42,9 +43,32 @@ LINE_BREAK = "\n"
 NO, MISUSED = 1, 2  # exit codes: the answer is no or there is no data; the command was misused
 
 
+LOG = logging.getLogger("quantlab")
+
+
 def warn(message: str) -> None:
-    """Print one line on stderr, which keeps stdout for the answer."""
-    print(f"quantlab: {printable(redact(message))}", file=sys.stderr)
+    """Say it in one line, through Python's logging: a program may silence or keep it, a command prints it on stderr."""
+    LOG.warning("%s", printable(redact(message)))
+
+
+class _OnStderr(logging.Handler):
+    """Prints to what is standard error at the time, so that stdout holds the answer and nothing else."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"quantlab: {record.getMessage()}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def on_stderr() -> Iterator[None]:
+    """A block, a command, whose warnings are printed, and nowhere else: a library may have set up the root logger."""
+    handler, propagate = _OnStderr(), LOG.propagate
+    LOG.addHandler(handler)
+    LOG.propagate = False
+    try:
+        yield
+    finally:
+        LOG.propagate = propagate
+        LOG.removeHandler(handler)
 
 
 def refuse(error: Exception) -> int:

@@ -29,7 +29,7 @@ from quantlab.report.recommend.choose import recommend as recommended
 from quantlab.report.recommend.judge import Limits
 from quantlab.report.summaries import summaries, summary
 from quantlab.tracking import describe, view
-from quantlab.util.console import console, warn
+from quantlab.util.console import console, on_stderr, warn
 from quantlab.util.printable import markdown as as_markdown
 from quantlab.util.printable import printable
 
@@ -290,7 +290,8 @@ def test_plots_are_drawn(root):
 
 
 def test_a_warning_is_one_line(text, capsys):
-    warn(f"{text} is wrong")
+    with on_stderr():
+        warn(f"{text} is wrong")
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     check_plain(said)
