@@ -1,8 +1,8 @@
 """Cells of one name are told apart wherever they are listed, and what does not compare is never compared."""
 
-import dataclasses
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.console import Console
 from helpers.synthetic import bad_result, result
 from quantlab.analysis.evidence import evidence
 from quantlab.grid.status.heads import heads
-from quantlab.records import labels, storage
+from quantlab.records import asked_for, labels, storage
 from quantlab.records.several import Stored
 from quantlab.report import flat, latex, markdown, table
 from quantlab.report.html import grid as page_grid
@@ -18,15 +18,20 @@ from quantlab.report.html import summary
 from quantlab.report.recommend import SeveralCorporaError, recommend
 from quantlab.report.summaries import Summaries, summaries
 from quantlab.tracking import describe
+from quantlab.util.errors import ConfigError
 
 QUANTS = ("none", "torch_int8")
 
 
-def recorded(root, cell_id, quant="none", fingerprints=None, **changes):
+def recorded(root, cell_id, quant="none", fingerprints=None, environment=None, created_at=None, **changes):
     """A record below `root`; WER differs from cell to cell, so that a best one can be told."""
     made = result(quant, cell_id, **changes)
-    marks = {"checkpoint": "c" * 64, "corpus": "d" * 64} | (fingerprints or {})
-    storage.write(root, made.model_copy(update={"record": made.record.model_copy(update={"fingerprints": marks})}))
+    update = {
+        "fingerprints": {"checkpoint": "c" * 64, "corpus": "d" * 64} | (fingerprints or {}),
+        "environment": made.record.environment | (environment or {}),
+        "created_at": created_at or made.record.created_at,
+    }
+    storage.write(root, made.model_copy(update={"record": made.record.model_copy(update=update)}))
 
 
 def twice(root, first, second):
@@ -76,6 +81,20 @@ KINDS = {
 }
 
 
+# What no setting tells apart: where, by which versions and when it was measured.
+MACHINES = tuple({"environment": {"processor": name}} for name in ("EPYC 9654", "Xeon 8481C"))
+VERSIONS = tuple({"environment": {"versions": {"torch": f"2.{n}", "jiwer": "4"}}} for n in (11, 12))
+DAYS = tuple({"created_at": f"2026-11-2{n}T04:00:00+00:00"} for n in (1, 2))
+HOURS = tuple({"created_at": f"2026-11-21T0{n}:00:00+00:00"} for n in (4, 5))
+MEASURED = {
+    "machine": (MACHINES, ("EPYC 9654", "Xeon 8481C")),
+    "version": (VERSIONS, ("torch 2.11", "torch 2.12")),
+    "day": (DAYS, ("2026-11-21", "2026-11-22")),
+    "hour": (HOURS, ("2026-11-21 04:00", "2026-11-21 05:00")),
+    "nothing": (({}, {}), ("a-", "b-")),
+}
+
+
 @pytest.fixture(params=KINDS)
 def both(request, tmp_path):
     """Rows of two kinds of cell, the folder they are in, and what tells the kinds apart."""
@@ -93,6 +112,48 @@ def test_every_list_tells_cells_apart(both):
     lines = table.text(found).splitlines()[3:7]
     words = [[cell for cell in line.split() if not cell.replace(".", "").isdigit()] for line in lines]
     assert len(set(map(tuple, words))) == 4
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_every_list_tells_where_and_when_if_nothing_else_does(kind, tmp_path):
+    kinds, told = MEASURED[kind]
+    found = twice(tmp_path, *kinds)
+    named = labels.names([row.named for row in found])
+    expected = dict(zip("ab", told, strict=True))
+    shown = {cell_id: expected[cell_id[0]] if kind != "nothing" else cell_id[:8] for cell_id in named}
+    assert named == {cell_id: f"nano-{cell_id[2:]}-cpu ({text})" for cell_id, text in shown.items()}
+    assert {cell_id: head.label for cell_id, head in heads(tmp_path).items()} == named
+    plain = table.text(found).splitlines()[3:7]
+    for render in (table.text, markdown.render, latex.render, page_grid.table):
+        assert all(_plain(text) in _plain(render(found)) for text in shown.values()), render
+    assert all(any(cell_id[:8] in line for line in plain) for cell_id in named), "ids are shown"
+    assert {cell_id: asked_for.ids_of(tmp_path, [name]) for cell_id, name in named.items()} == {
+        cell_id: [cell_id] for cell_id in named
+    }
+
+
+def _plain(text):
+    """Without the marks of Markdown and LaTeX."""
+    return text.replace("\\", "")
+
+
+def test_a_cell_is_asked_for_by_label_or_by_the_beginning_of_its_id(tmp_path):
+    recorded(tmp_path, "0123456789abcdef", "none")
+    recorded(tmp_path, "0123456789abcdaa", "torch_int8", **LIMITS[0])
+    recorded(tmp_path, "fedcba9876543210", "torch_int8", **LIMITS[1])
+    two = "nano-torch_int8-cpu (limit=2)"
+    asked = ["nano-none-cpu", two, "fedcba98", "0123456789abcdef"]
+    ids = ["0123456789abcdef", "0123456789abcdaa", "fedcba9876543210", "0123456789abcdef"]
+    assert asked_for.ids_of(tmp_path, asked) == ids
+    for name, said in {
+        "01234567": "'01234567' is 2 cells: 0123456789abcdaa nano-torch_int8-cpu (limit=2), 0123456789abcdef nano-none",
+        "nano-torch_int8-cpu": "fedcba9876543210 nano-torch_int8-cpu (limit=3); give the id of one",
+        "nano-torch_int-cpu": "did you mean 'nano-torch_int8-cpu (limit=",
+        "fedcba9876543211": "did you mean 'fedcba9876543210'?",
+        "fedcba9": "no record of cell 'fedcba9'",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            asked_for.ids_of(tmp_path, [name])
 
 
 def test_cells_of_another_corpus_or_checkpoint_are_never_compared(both):
@@ -154,12 +215,11 @@ def test_a_summary_of_several_corpora_has_no_best_wer(tmp_path):
     assert not best(LIMITS)
 
 
-def test_alike_in_everything_the_version_or_the_id_tells_them_apart():
+def test_what_one_record_does_not_say_tells_nothing_apart():
     config = result("none").record.config
-    cells = [labels.Cell(f"{n}" * 9, config, versions={"torch": f"2.{n}", "jiwer": "4"}) for n in (1, 2)]
-    assert list(labels.names(cells).values()) == ["nano-none-cpu (torch 2.1)", "nano-none-cpu (torch 2.2)"]
-    cells = [dataclasses.replace(cell, versions={}) for cell in cells]
-    assert list(labels.names(cells).values()) == ["nano-none-cpu (11111111)", "nano-none-cpu (22222222)"]
+    told = ({"processor": "EPYC", "versions": {"torch": "2.11"}}, {"versions": ["torch"]})
+    cells = [labels.Cell(f"{n}" * 9, config, measured_on=lambda n=n: told[n]) for n in (0, 1)]
+    assert list(labels.names(cells).values()) == ["nano-none-cpu (00000000)", "nano-none-cpu (11111111)"]
 
 
 def test_a_cell_that_failed_before_its_corpus_was_read_stays_with_its_name(tmp_path):

@@ -17,23 +17,19 @@ import click
 
 from quantlab.config.schema import ProtocolConfig
 from quantlab.records import figures, several, storage
+from quantlab.records.asked_for import ids_of
 from quantlab.records.cell_id import hashed
 from quantlab.records.root_option import no_records, roots_option
 from quantlab.records.schema import Batch, Receipt, Record, Utterance
 from quantlab.scoring.normalise import NORMALISERS
 from quantlab.scoring.score import SCORERS, Scoring, count
 from quantlab.util.command import HELP, example, perform
-from quantlab.util.console import MISUSED, NO, tell, to_stdout, warn
+from quantlab.util.console import NO, tell, to_stdout, warn
 from quantlab.util.entry import enter
-from quantlab.util.errors import did_you_mean
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
 # Figures of a split that are null in earlier records.
 _SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
-
-
-class NoSuchCellError(KeyError):
-    """There is no record of this id; the message suggests the closest."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def verify(root: str | Path, ids: Sequence[str] | None = None) -> list[Differenc
     """All differences in the records below `root`, or in those of `ids`.
 
     Raises:
-        NoSuchCellError: one of `ids` has no record.
+        ConfigError: one of `ids` is no cell, or several.
     """
     return [difference for checked in check(root, ids) for difference in checked.differences]
 
@@ -84,13 +80,9 @@ def check(root: str | Path, ids: Sequence[str] | None = None) -> Iterator[Checke
     """Check the records one by one.
 
     Raises:
-        NoSuchCellError: one of `ids` has no record.
+        ConfigError: one of `ids` is no cell, or several.
     """
-    recorded = storage.recorded(root)
-    for cell_id in ids or ():
-        if cell_id not in recorded:
-            raise NoSuchCellError(f"no record of cell {cell_id!r} below {root}{did_you_mean(cell_id, recorded)}")
-    for cell_id in ids or recorded:
+    for cell_id in ids_of(root, ids or ()) or storage.recorded(root):
         found = list(_of_cell(Path(root), cell_id))
         wrong = tuple(Difference(cell_id, item.place, item.stored, item.recomputed) for item in found if not item.same)
         yield Checked(cell_id, len(found), wrong)
@@ -203,22 +195,18 @@ def _compare(place: str, stored: Any, recomputed: Any) -> Iterator[_Figure]:
 
 
 @click.command("verify", context_settings=HELP, epilog=example("quantlab verify --root mlruns"))
-@click.argument("ids", nargs=-1, metavar="[CELL_ID]...")
+@click.argument("ids", nargs=-1, metavar="[CELL]...")
 @roots_option()
 def command(ids: tuple[str, ...], roots: tuple[Path, ...]) -> int:
     """Recompute every figure of the records from their raw data, and print differences.
 
-    Without ids, all cells are checked.
+    Cells are given by id or by label, as quantlab status shows them; without any, all are checked.
 
     Exit code: 0, 1 if a figure differs or nothing is recorded, 2 for an id that has no record or a wrong option.
     """
     code = NO  # if the reader of the output leaves early, which is after a difference
-    try:
-        with several.below(roots) as root, to_stdout():
-            code = _print(check(root, ids or None), roots)
-    except NoSuchCellError as error:
-        warn(error.args[0])
-        return MISUSED
+    with several.below(roots) as root, to_stdout():
+        code = _print(check(root, ids or None), roots)
     return code
 
 

@@ -10,16 +10,17 @@ import click
 
 from quantlab.export.place import is_there
 from quantlab.records import storage
+from quantlab.records.asked_for import ids_of
 from quantlab.records.root_option import no_records, root_option
 from quantlab.records.schema import Exported, Record
 from quantlab.util.command import HELP, PATH, example, perform
-from quantlab.util.console import MISUSED, NO, tell, warn
+from quantlab.util.console import NO, tell, warn
 from quantlab.util.entry import enter
-from quantlab.util.errors import ConfigError, ExportError, Unavailable, did_you_mean
+from quantlab.util.errors import ConfigError, ExportError, Unavailable
 
 
 @click.command(
-    "export", context_settings=HELP, epilog=example("quantlab export --root mlruns --dir exported 2f0c6d1b9a3e4857")
+    "export", context_settings=HELP, epilog=example("quantlab export --root mlruns --dir exported nano-hqq_int4-cpu")
 )
 @root_option()
 @click.option("--dir", "directory", type=PATH, required=True, help="Gets a folder for each cell, <label>-<cell id>.")
@@ -27,8 +28,8 @@ from quantlab.util.errors import ConfigError, ExportError, Unavailable, did_you_
 def command(root: Path, directory: Path, cells: tuple[str, ...]) -> int:
     """Leave the quantized models of measured cells as folders that can be loaded again.
 
-    Of the cells whose ids are given; else of all that are ok. Each is made as its record says, must hear what it
-    heard, and is not measured. A grid with export.dir=DIR does so by itself.
+    Of the cells that are given by id or by label, as quantlab status shows them; else of all that are ok. Each is made
+    as its record says, must hear what it heard, and is not measured. A grid with export.dir=DIR does so by itself.
 
     Exit code: 0 if all of them are there, 1 if one is not or there are no records, 2 for a cell that has none or a
     wrong option.
@@ -37,10 +38,7 @@ def command(root: Path, directory: Path, cells: tuple[str, ...]) -> int:
     if not ids:
         warn(no_records(root))
         return NO
-    if strange := [id for id in cells if id not in ids]:
-        warn(f"no cell {strange[0]!r} below {root}{did_you_mean(strange[0], ids)}")
-        return MISUSED
-    records = storage.readable(root, cells or ids, warn)
+    records = storage.readable(root, ids_of(root, cells) or ids, warn)
     return 0 if _export_all(root, records, str(directory), asked_for=bool(cells)) else NO
 
 

@@ -55,8 +55,11 @@ _WITHOUT = {
     "long": "long left out",
     "ids": "all utterances",
 }  # how null is said; else "no limit"
+# Of a machine: key of the record's environment → how it is said.
+_MACHINE = {"gpu": "{}", "processor": "{}", "usable_cores": "{} cores", "python": "Python {}"}
+_DATES = (10, 16, 19)  # characters of an ISO 8601 time: to the day, the minute, the second
 FINGERPRINT = 6  # hex digits that are shown
-_ID = 8  # of a cell id
+ID = 8  # characters of a cell id
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +70,15 @@ class Cell:
     config: dict[str, Any]  # resolved
     fingerprints: Mapping[str, str] = field(default_factory=dict)  # none where it failed before they were taken
     normaliser: str = "whisper"
-    versions: Mapping[str, Any] = field(default_factory=dict)  # of libraries
+    measured_on: Callable[[], Mapping[str, Any]] = dict  # the record's environment, read where nothing else differs
     error_unit: str = "word"
     scorer: str = "jiwer"
+    created_at: str = ""  # UTC, ISO 8601
+
+    @cached_property
+    def environment(self) -> Mapping[str, Any]:
+        """Where it was measured."""
+        return self.measured_on()
 
     def setting(self, key: str) -> Any:
         """The value at a dotted key of the configuration; None where it has none."""
@@ -133,9 +142,16 @@ def _parts(key: str) -> tuple[str, ...]:
 
 def of_record(record: Record) -> Cell:
     """The cell of a record."""
-    versions = record.environment.get("versions") or {}
-    scoring = record.normaliser, versions, record.error_unit, record.scorer
-    return Cell(record.cell_id, record.config, record.fingerprints, *scoring)
+    return Cell(
+        record.cell_id,
+        record.config,
+        record.fingerprints,
+        normaliser=record.normaliser,
+        measured_on=lambda: record.environment,
+        error_unit=record.error_unit,
+        scorer=record.scorer,
+        created_at=record.created_at,
+    )
 
 
 def checkpoints(cells: Sequence[Cell]) -> dict[str, str]:
@@ -198,23 +214,30 @@ def names(cells: Sequence[Cell]) -> dict[str, str]:
 
 def told_apart(cells: Sequence[Cell], named: Mapping[str, str]) -> dict[str, str]:
     """The same names, each with what tells it from the cells of the same name: `hqq_int4 (group_size=32)`."""
-    found = {}
-    for name, alike in grouped(cells, lambda cell: named[cell.id]).items():
-        for cell_id, told in _differences(alike).items() if len(alike) > 1 else [(alike[0].id, [])]:
-            found[cell_id] = f"{name} ({', '.join(told)})" if told else name
+    told = differences(cells, named)
+    return {id: f"{name} ({', '.join(told[id])})" if told.get(id) else name for id, name in named.items()}
+
+
+def differences(cells: Sequence[Cell], looks: Mapping[str, Hashable]) -> dict[str, list[str]]:
+    """Cell id → what tells it from the cells that look the same; nothing of one that looks like no other."""
+    found: dict[str, list[str]] = {}
+    for alike in grouped(cells, lambda cell: looks[cell.id]).values():
+        found |= _differences(alike) if len(alike) > 1 else {alike[0].id: []}
     return found
 
 
 def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
-    """Cell id → settings; the usual ones wherever they differ, of the others as few as do, and at last the id."""
+    """Cell id → settings; the usual ones wherever they differ, of the others as few as do.
+
+    Where no setting does: the machine, versions of libraries, the date, and at last the id.
+    """
     told: dict[str, list[str]] = {cell.id: [] for cell in alike}
     for shown in (_of_corpus(alike), *_of_axes(alike)):
         _add(told, shown, always=True)
-    for shown in _of_rest(alike):
+    for shown in (shown for rest in (_of_rest, _of_place, _of_time) for shown in rest(alike)):
         if len(set(map(tuple, told.values()))) == len(alike):
             break
         _add(told, shown)
-    _add(told, {cell.id: cell.id[:_ID] for cell in alike})
     return told
 
 
@@ -249,13 +272,42 @@ def _follow(alike: Sequence[Cell], key: str) -> bool:
 
 
 def _of_rest(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
-    """Every other setting, and the versions of libraries."""
+    """Every other setting."""
     leaves = {cell.id: dict(_leaves(cell.config)) for cell in alike}
     for key in dict.fromkeys(key for found in leaves.values() for key in found):
         if key not in AXES.values() and not key.startswith(_NOT_TOLD):
             yield {cell_id: _said(key, found.get(key)) for cell_id, found in leaves.items()}
-    for library in dict.fromkeys(name for cell in alike for name in cell.versions):
-        yield {cell.id: f"{library} {cell.versions.get(library, 'unknown')}" for cell in alike}
+
+
+def _of_place(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+    """The machine, and the versions of libraries; as far as every record has them."""
+    found = {cell.id: {**_of_machine(cell.environment), **_versions(cell.environment)} for cell in alike}
+    for key in next(iter(found.values())):
+        if all(key in told for told in found.values()):
+            yield {cell_id: told[key] for cell_id, told in found.items()}
+
+
+def _of_machine(environment: Mapping[str, Any]) -> dict[str, str]:
+    return {key: said.format(environment[key]) for key, said in _MACHINE.items() if environment.get(key) is not None}
+
+
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    versions = environment.get("versions")
+    return (
+        {f"version of {name}": f"{name} {version}" for name, version in versions.items()}
+        if isinstance(versions, dict)
+        else {}
+    )
+
+
+def _of_time(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+    """The date, as exactly as tells them apart; then the id."""
+    exact = len({cell.created_at for cell in alike})
+    length = next(
+        (length for length in _DATES if len({cell.created_at[:length] for cell in alike}) == exact), _DATES[-1]
+    )
+    yield {cell.id: cell.created_at[:length].replace("T", " ") for cell in alike}
+    yield {cell.id: cell.id[:ID] for cell in alike}
 
 
 def _leaves(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -62,7 +65,7 @@ class Asked:
 )
 @roots_option()
 @click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="How it is printed.")
-@click.option("--out", type=PATH, metavar="FILE", help=f"Write to a file (html in a terminal: DIR/{_PAGE}).")
+@click.option("--out", type=PATH, metavar="FILE", help=f"Write to a file (html: DIR/{_PAGE}, unless stdout is a file).")
 @click.option(
     "--audio",
     type=PATH,
@@ -113,9 +116,9 @@ def _deliver(asked: Asked, found: Summaries, unread: Sequence[str]) -> int:
     out, render = asked.out, FORMATS[asked.format]
     if asked.format == "html":
         render = partial(_html, audio=asked.audio)
-    if out is None and asked.format == "html" and sys.stdout.isatty():
+    if out is None and asked.format == "html" and not _is_file(sys.stdout):
         beside = asked.roots[0].parent if asked.roots[0].is_file() else asked.roots[0]
-        out = beside / _PAGE  # nobody reads a page of megabytes in a terminal
+        out = beside / _PAGE
     if out is not None:
         return _write(out, render(found, unread))
     with to_stdout():
@@ -124,6 +127,14 @@ def _deliver(asked: Asked, found: Summaries, unread: Sequence[str]) -> int:
         else:
             sys.stdout.write(render(found, unread))
     return 0
+
+
+def _is_file(stream: IO[str]) -> bool:
+    """Whether it ends in a file (`> page.html`): a terminal, a notebook or a log is no place for a page."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # not even a stream of the system
+        return False
 
 
 def _write(path: Path, text: str) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from quantlab.report.cell_summary import CellSummary
+from quantlab.report.wording import names
 from quantlab.util.printable import printable
 
 _FORMULA = re.compile(r"((?:^|[;,|])\s*)([=@＝＠]|[+\-＋－](?![\d.]*(?:$|[;,|])))")
@@ -18,12 +19,20 @@ def render(rows: Sequence[CellSummary]) -> str:
     """Nested keys joined by dots, an interval as two columns (`.low`, `.high`), of problems and published figures
     their number; what does not exist is empty. The configuration, whose settings that matter are columns, is left out.
     """
-    lines = [dict(_flat({key: value for key, value in row.to_dict().items() if key != "config"})) for row in rows]
+    called = names(rows)
+    lines = [dict(_flat(_columns(row, called[row.cell_id]))) for row in rows]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, _header(lines), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return stream.getvalue()
+
+
+def _columns(row: CellSummary, label: str) -> dict[str, Any]:
+    """What the cell is comes first."""
+    found = row.to_dict()
+    del found["config"]
+    return {name: found[name] for name in ("cell_id", "status")} | {"label": label} | found
 
 
 def _header(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from quantlab.records.labels import AXES, OF_FORMAT
+from quantlab.records.labels import AXES, ID, OF_FORMAT, differences
 from quantlab.report import ranking, study
 from quantlab.report.cell_summary import CellSummary, Rate
 from quantlab.report.ranking import Metric
@@ -43,6 +43,7 @@ from quantlab.report.wording import (
     sizes,
     three_digits,
     too_few,
+    underpowered,
 )
 from quantlab.util.console import console as plain_console
 from quantlab.util.printable import printable
@@ -56,7 +57,6 @@ _STYLES = {
     **{"faster": "green", "slower": "red", "not converged": "yellow"},
     **{"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"},
 }
-_ID = 8  # characters of a cell id that are shown
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ def columns(rows: Sequence[CellSummary]) -> list[Column]:
     rate = rate_name(rows)
     by_letter = [] if rate == "CER" else splits  # else it would be there twice
     judged = any(row.verdict is not None for row in rows)
-    status_drops = 4 if all(row.ok for row in rows) else 2 if judged else 0  # whatever failed is listed below as well
+    status_drops = 2 if judged or all(row.ok for row in rows) else 0  # whatever failed is listed below as well
     return [
         *_named(rows),
         *([Column(("error", "unit"), lambda row: row.record.error_unit, words=True)] if " or " in rate else []),
         *(column for split in splits for column in _rates(rows, "wer", rate, split)),
-        *(column for split in by_letter for column in _rates(rows, "cer", "CER", split, drop_first=4)),
+        *(column for split in by_letter for column in _rates(rows, "cer", "CER", split, drop_first=6)),
         Column(("RTF",), lambda row: row.rtf and three_digits(row.rtf.value), ranking.speed_by(ranking.rtf)),
         *_compared(rows),
         Column(("size", "MB"), lambda row: _shown(row.size_bytes, megabytes), _size),
-        Column(("smaller", "by %"), lambda row: _shown(row.record.size_reduction, _percent_short), _size, drop_first=2),
+        Column(("smaller", "by %"), lambda row: _shown(row.record.size_reduction, _percent_short), _size, drop_first=5),
         *_nonspeech(rows),
         *([Column((rate, "verdict"), lambda row: row.verdict, words=True)] if judged else []),
         Column(("status",), lambda row: row.status, drop_first=status_drops, words=True),
@@ -137,7 +137,7 @@ def _compared(rows: Sequence[CellSummary]) -> list[Column]:
         Column(
             ("speed",),
             lambda row: None if (speed := row.record.speed) is None else speed.verdict,
-            drop_first=5,
+            drop_first=7,
             words=True,
         ),
     ]
@@ -170,12 +170,22 @@ def _named(rows: Sequence[CellSummary]) -> list[Column]:
     if len(set(corpus.values())) > 1:
         further = {"dataset": corpus, **further}
     shown = [*of_all.values(), *further.values()]
-    if len({tuple(of[row.cell_id] for of in shown) for row in rows}) < len({row.cell_id for row in rows}):
-        further["cell"] = {row.cell_id: row.cell_id[:_ID] for row in rows}
+    looks = {row.cell_id: tuple(of[row.cell_id] for of in shown) for row in rows}
+    if len(set(looks.values())) < len(looks):
+        further |= _alike(rows, looks)
     return [
         *found,
         *(Column(tuple(axis.split("_")), _looked_up(of), shrinks=True, words=True) for axis, of in further.items()),
     ]
+
+
+def _alike(rows: Sequence[CellSummary], looks: Mapping[str, Hashable]) -> dict[str, Names]:
+    """Rows that look alike: what differs, be it the machine, a version or the date; and the ids."""
+    told = differences([row.named for row in rows], looks)
+    return {
+        "differs_in": {cell_id: ", ".join(parts) or None for cell_id, parts in told.items()},
+        "cell": {row.cell_id: row.cell_id[:ID] for row in rows},
+    }
 
 
 def _told_by(key: str, of_all: Mapping[str, Names]) -> Collection[Names]:
@@ -198,8 +208,8 @@ def _looked_up(of: Names) -> Callable[[CellSummary], str | None]:
 
 
 def _droppable(axis: str, of: Names) -> int:
-    """The quantizer always stays; the model and the device may go if they are the same in every row."""
-    return 0 if axis == "quant" or len(set(of.values())) > 1 else 3
+    """The quantizer always stays; the device and the model may go if they are the same in every row, and told below."""
+    return 0 if len(set(of.values())) > 1 else {"quant": 0, "model": 3, "device": 4}[axis]
 
 
 def _tells_apart(of: Names, named: Collection[Names]) -> bool:
@@ -235,10 +245,10 @@ def _print(rows: Sequence[CellSummary], console: Console) -> None:
     filled = [_filled(column, rows, made) for column in columns(rows)]
     chosen = _fitting(filled, console)
     console.print(_table(chosen, _name_widths(chosen, console), rows=True))
-    dropped = sorted((one.column for one in filled if one not in chosen), key=lambda column: -column.drop_first)
-    if dropped:
-        told = printable(", ".join(dict.fromkeys(" ".join(column.title) for column in dropped)))
-        console.print(f"Left out, the terminal is too narrow: {told}", style="dim")
+    if len(chosen) < len(filled):
+        console.print(_left_out(filled, chosen, console), style="dim")
+    for what in underpowered(rows):
+        console.print(Text.assemble(("underpowered: ", _STYLES["underpowered"]), what))
     called = names(rows)
     for line in (
         *_failures(rows, called), *_few(rows), *_problems(rows), *_unsettled(rows, called), *_notes(rows, called)
@@ -309,8 +319,29 @@ def _name_widths(chosen: Sequence[_Filled], console: Console) -> Widths:
 
 
 def _fits(chosen: Sequence[_Filled], console: Console, widths: Widths | None = None) -> bool:
+    return _needed(chosen, console, widths) <= console.width
+
+
+def _needed(chosen: Sequence[_Filled], console: Console, widths: Widths | None = None) -> int:
+    """Characters of a line."""
     wide = console.options.update(max_width=_UNLIMITED)
-    return Measurement.get(console, wide, _table(chosen, widths)).maximum <= console.width
+    return Measurement.get(console, wide, _table(chosen, widths)).maximum
+
+
+def _left_out(filled: Sequence[_Filled], chosen: Sequence[_Filled], console: Console) -> str:
+    """Which columns, with what stands in every row of one; and where they are to be seen."""
+    dropped = sorted((one for one in filled if one not in chosen), key=lambda one: -one.column.drop_first)
+    told = ", ".join(dict.fromkeys(" ".join(one.title) + _everywhere(one) for one in dropped))
+    wide = _needed(filled, console)
+    return (
+        f"Left out, the terminal is too narrow: {told}. All columns: a terminal {wide} wide, or the command | less -S"
+    )
+
+
+def _everywhere(one: _Filled) -> str:
+    """` (cpu)`: the word that is the same in every row."""
+    found = {cell.plain for cell in one.cells}
+    return f" ({found.pop()})" if one.column.words and len(found) == 1 else ""
 
 
 def _table(chosen: Sequence[_Filled], widths: Widths | None = None, rows: bool = False) -> Table:

@@ -178,6 +178,14 @@ def too_few(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str]]:
             yield named[row.cell_id], what
 
 
+def underpowered(rows: Sequence[CellSummary]) -> Iterator[str]:
+    """What this verdict means, for each margin that a cell has it at."""
+    some = [row for row in rows if row.verdict == "underpowered"]
+    for margin in sorted({row.comparison.margin for row in some if row.comparison is not None}):
+        worse = f"{100 * margin:g} points of {rate_name(some)} worse than its baseline"
+        yield f"too few utterances to show that the cell is {worse}, or that it is not"
+
+
 def problems(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str, str]]:
     """Utterances left out, and those measured though something is wrong with them: which, corpus, how many of what.
 

@@ -26,9 +26,15 @@ class ExportError(ValueError):
 
 
 def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
-    """`; did you mean 'x'?` for a close match, else the allowed names; `prefix` goes before each."""
+    """`; did you mean 'x'?` for a close match, else the allowed names; `prefix` goes before each.
+
+    A name that is the end of several (`int8` of `hqq_int8`, `bnb_int8`) may mean any of them.
+    """
     if not allowed:
         return "; there is none"
+    *others, last = [f"'{prefix}{item}'" for item in sorted(allowed) if name and item.endswith(f"_{name}")] or [""]
+    if others:
+        return f"; did you mean {', '.join(others)} or {last}?"
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     if near:
         return f"; did you mean '{prefix}{near[0]}'?"

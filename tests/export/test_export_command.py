@@ -52,4 +52,4 @@ def test_misuse(tmp_path, capsys):
     cell.mkdir(parents=True)
     (cell / "record.json").write_text("{")
     assert main(["--root", str(tmp_path), "--dir", "exported", "0123456789abcdee"]) == 2
-    assert "no cell '0123456789abcdee'" in capsys.readouterr().err
+    assert "no record of cell '0123456789abcdee'" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -29,8 +30,7 @@ def test_json_is_one_list(root, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "start"),
-    [("markdown", "# Quantized"), ("latex", "% needs"), ("csv", "cell_id,status"), ("html", "<!doctype html>")],
+    ("name", "start"), [("markdown", "# Quantized"), ("latex", "% needs"), ("csv", "cell_id,status")]
 )
 def test_every_other_format_is_printed(name, start, root, capsys):
     assert report.main(["--root", str(root), "--format", name]) == 0
@@ -45,15 +45,24 @@ def test_a_file_holds_what_would_be_printed(name, root, tmp_path, capsys):
     assert report.main(["--root", str(root), "--format", name, "--out", str(out)]) == 0
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", f"quantlab: wrote {out}\n")
-    if name != "html":  # its ids are drawn anew
+    if name != "html":  # which is printed into a file alone
         assert out.read_text() == printed
 
 
-def test_a_page_is_not_poured_into_a_terminal(root, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    assert report.main(["--root", str(root), "--format", "html"]) == 0
-    assert f"wrote {root / 'report.html'}" in capsys.readouterr().err
-    assert (root / "report.html").read_text().lower().startswith("<!doctype html>")
+def test_a_page_is_poured_into_a_file_and_nothing_else(root, tmp_path, monkeypatch, capfd):
+    """No terminal, no notebook, no log of a job."""
+    page, arguments = root / "report.html", ["--root", str(root), "--format", "html"]
+    read, write = os.pipe()
+    with os.fdopen(read), os.fdopen(write, "w") as pipe, (tmp_path / "page.html").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert report.main(arguments) == 0
+        assert f"wrote {page}" in capfd.readouterr().err
+        assert page.read_text().lower().startswith("<!doctype html>")
+        page.unlink()
+        monkeypatch.setattr(sys, "stdout", file)
+        assert report.main(arguments) == 0
+    assert (tmp_path / "page.html").read_text().lower().startswith("<!doctype html>")
+    assert not page.exists()
 
 
 def test_a_file_that_cannot_be_written_is_a_misuse(root, tmp_path, capsys):

@@ -155,6 +155,8 @@ def test_csv_has_one_line_per_cell_at_full_precision():
     assert len(lines) == len(rows)
     wanted = rows[1].to_dict()
     found = lines[1]
+    assert (found["label"], found["model_path"]) == ("nano-torch_int8-cpu (protocol=careful)", "")
+    assert float(found["rtf"]) == rows[1].rtf.value
     assert float(found["splits.clean.wer"]) == wanted["splits"]["clean"]["wer"]
     assert float(found["splits.clean.wer_ci95.low"]) == wanted["splits"]["clean"]["wer_ci95"][0]
     assert float(found["speed.ci95.high"]) == 0.85

@@ -51,7 +51,31 @@ def test_it_fits_the_terminal_and_no_figure_is_cut(width):
         assert figure in plain
         assert figure in console.file.getvalue()
     assert ("2.34" in plain) == (width >= 100)
-    assert ("too narrow: CER %" in plain) == (width < 100)
+    assert ("too narrow: CER % clean, CER % other" in plain) == (width < 100)
+
+
+def test_a_verdict_that_tells_nothing_is_explained_at_the_table():
+    """Once, wherever it stands, and nowhere else."""
+    plain = text(CAREFUL)
+    told = [line for line in plain.splitlines() if line.startswith("underpowered: ")]
+    meant = "too few utterances to show that the cell is 0.5 points of WER worse than its baseline, or that it is not"
+    assert told == [f"underpowered: {meant}"]
+    decided = [row for row in CAREFUL if row.verdict != "underpowered"]
+    assert "underpowered" not in text(decided)
+
+
+@pytest.mark.parametrize(("width", "gone"), [(80, "smaller by %"), (79, "smaller by %, device (cpu)")])
+def test_in_a_usual_terminal_the_status_and_the_verdict_stay_and_what_goes_is_told(width, gone):
+    rows = paper_grid()
+    table, _, rest = text(rows, width).partition("Left out, the terminal is too narrow: ")
+    titles = table.splitlines()[1].split()
+    assert [word for word in titles if word in ("model", "quant", "verdict", "status")] == titles[:2] + titles[-2:]
+    said = " ".join(rest.split())
+    assert said.startswith(f"CER % clean, CER % other, {gone}. All columns: a terminal ")
+    wide = int(said.partition("a terminal ")[2].split()[0])
+    assert "Left out" not in text(rows, wide)
+    assert "Left out" in text(rows, wide - 1)
+    assert "or the command | less -S" in said
 
 
 def test_a_pipe_gets_everything_however_wide_and_no_colours():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from quantlab.records import storage
 from quantlab.records.labels import Cell, names
@@ -42,7 +44,10 @@ def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
         front, end, _ = read_bytes(path, storage.RECORD_BYTES).decode("utf-8").partition(_END)
         found = json.loads(front.rstrip(", \n") + "}" if end else front)
         head = Head(found["status"], found["reason"], found["created_at"])
-        cell = Cell(found["cell_id"], found["config"], found["fingerprints"])
+        rest = partial(_environment, root, cell_id)
+        cell = Cell(
+            found["cell_id"], found["config"], found["fingerprints"], measured_on=rest, created_at=head.created_at
+        )
         see_that_it_is_a_config(cell.config)
         if not all(isinstance(mark, str) for mark in cell.fingerprints.values()):
             raise TypeError("a fingerprint is a text")
@@ -53,3 +58,12 @@ def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return Head("unreadable", f"{path} is no record of quantlab ({error})", ""), None
     return head, cell
+
+
+def _environment(root: str | Path, cell_id: str) -> Mapping[str, Any]:
+    """What the head leaves out, of a cell that its settings do not tell from another."""
+    try:
+        record = storage.read(root, cell_id)
+    except (ValueError, OSError):
+        return {}
+    return {} if record is None else record.environment
