@@ -137,7 +137,7 @@ def test_files_that_are_not_there_are_missing(quantlab):
     ("arguments", "said"),
     [
         (("model=smal",), "model=smal: no such model; did you mean 'small'?"),
-        (("--cfg", "job"), "--cfg: no such option; allowed: --features"),
+        (("--cfg", "job"), "--cfg: no such option; did you mean '--config-dir'?"),
     ],
 )
 def test_misuse(quantlab, arguments, said):
