@@ -23,6 +23,8 @@ from quantlab.tracking import markers
 
 LOCAL = TrackingConfig()
 SWEEP = "sweep1"
+# Names that stores of earlier versions hold: a run is found by them again, so they never change.
+OWN_TAGS = {f"quantlab.{name}" for name in "kind cell_id record root created_at writer sweep content".split()}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,8 @@ def test_a_record_reads_back_from_mlflow(root, client):
         "quantlab.kind": "cell", "version.torch": "2.15.0", "processor": "a processor",
     }  # fmt: skip
     assert tags.items() <= run.data.tags.items()
+    assert OWN_TAGS - {"quantlab.content"} <= run.data.tags.keys()
+    assert {tag for tag in run.data.tags if tag.startswith("quantlab.")} <= OWN_TAGS
 
 
 def test_figures_that_do_not_exist_are_absent(root, client):
@@ -283,6 +287,8 @@ def test_a_sweep_has_one_summary_run_with_the_table(root, client):
     assert Path(client.download_artifacts(first, "table.txt")).read_text().startswith("model  quant")
     assert all(run_id in run.data.tags["mlflow.note.content"] for run_id in runs)
     assert tracking.log_sweep(root, LOCAL, "s1", cell_ids, "the same") == first
+    assert "quantlab.content" in run.data.tags
+    assert {tag for tag in run.data.tags if tag.startswith("quantlab.")} <= OWN_TAGS
 
 
 def test_a_sweep_s_plots_are_drawn_once_and_can_be_looked_at(root, client, tmp_path):

@@ -47,7 +47,7 @@ class Run:
         return self.status in ("RUNNING", "SCHEDULED")
 
     def shows(self, record: Identity) -> bool:
-        return self.tags.get("quantlab.records.schema") == record.digest
+        return self.tags.get("quantlab.record") == record.digest
 
     def is_of_root(self, record: Identity) -> bool:
         return self.tags.get("quantlab.root", record.root) == record.root
@@ -65,7 +65,7 @@ class Identity:
         return {
             "quantlab.kind": "cell",
             "quantlab.cell_id": self.cell_id,
-            "quantlab.records.schema": self.digest,
+            "quantlab.record": self.digest,
             "quantlab.root": self.root,
         }
 

@@ -134,7 +134,7 @@ def _fill(store: Store, run_id: str, sweep: str, cells: Sequence[Record], shown:
 
     now_ms = round(1000 * time.time())
     note = view.summary_note(table, shown, store.experiment_id)
-    tags: dict[str, Any] = {"mlflow.note.content": note, "status": "summary", "quantlab.util.files": fingerprint(cells)}
+    tags: dict[str, Any] = {"mlflow.note.content": note, "status": "summary", "quantlab.content": fingerprint(cells)}
     store.client.log_text(run_id, table, "table.txt")
     _save_views(store, sweep, sorted({split for cell in cells for split in cell.splits}))
     store.client.log_batch(
