@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,8 +32,8 @@ def _id_of(root: str | Path, asked: str, recorded: Sequence[str], named: Mapping
     if len(found) == 1:
         return found[0]
     if not found:
-        known = recorded if set(asked) <= set(string.hexdigits) else [*named.values()]
-        raise ConfigError(f"no record of cell {asked!r} below {root}{did_you_mean(asked, list(known))}")
+        near = did_you_mean(asked, [*recorded, *named.values()])
+        raise ConfigError(f"no record of cell {asked!r} below {root}{near}")
     told = ", ".join(f"{cell_id} {named.get(cell_id, '')}".strip() for cell_id in found)
     raise ConfigError(f"{asked!r} is {len(found)} cells: {told}; give the id of one")
 

@@ -337,7 +337,6 @@ class CellSummary:
                 "fingerprint": self.checkpoint.fingerprint,
                 "original": None if record.original is None else record.original.model_dump(),
             },
-            "model_path": record.setting("model.path"),
             "dataset": named.dataset,
             "corpus": vars(self.corpus),
             "size_bytes": self.size_bytes,
@@ -349,7 +348,6 @@ class CellSummary:
             "wer_ci95": _listed(self.evidence.wer_ci95),
             "cer": None if self.cer is None else self.cer.value,
             "cer_ci95": _listed(self.evidence.cer_ci95),
-            **pair("rtf", self.rtf),
             "baseline": self.baseline,
             "verdict": self.verdict,
             "no_baseline": self.no_baseline,
@@ -373,6 +371,8 @@ class CellSummary:
             "created_at": record.created_at,
             "config": record.config,
             "published": [item.to_dict() for item in self.published],
+            **pair("rtf", self.rtf),
+            "model_path": record.setting("model.path"),
         }
 
 

@@ -22,7 +22,8 @@ CELL_KEYS = (
     "params splits wer wer_ci95 cer cer_ci95 baseline verdict no_baseline comparison normaliser error_unit scorer "
     "nonspeech_words_per_min load_s features_s quantize_s calibrate_s first_inference_s compile_s warmup_s measure_s "
     "total_s cold_start_s engine_stages speed fixed_work compilation noise energy_j energy_source peak_memory_bytes "
-    "peak_reserved_bytes gpu_process_bytes receipt environment fingerprints problems created_at config published"
+    "peak_reserved_bytes gpu_process_bytes receipt environment fingerprints problems created_at config published "
+    "rtf rtf_ci95 model_path"
 ).split()
 COUNT_KEYS = (
     "utterances audio_s generate_s tokens rtf tokens_per_s rtf_ci95 latency_p50_s latency_p90_s latency_p99_s wer cer "
