@@ -124,10 +124,24 @@ def _own_cache(shared_cache):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def environment_at_start(_own_cache):
+    """What every file of tests begins with."""
+    return dict(os.environ)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_environment_left_behind(environment_at_start):
+    """A variable that a file sets, or a library as it is imported there, would cost all later ones their warm server."""
+    yield
+    os.environ.clear()
+    os.environ.update(environment_at_start)
+
+
 @pytest.fixture(scope="session")
-def warm():
+def warm(environment_at_start):
     """Runs commands whose imports were made before."""
-    with Warm() as server:
+    with Warm(environment_at_start) as server:
         yield server
 
 

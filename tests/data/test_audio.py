@@ -355,7 +355,7 @@ def test_a_wav_that_lacks_what_can_be_heard_is_truncated(tmp_path, missing):
 
 def test_a_wav_whose_samples_go_on_behind_their_end_is_not_cut_in_silence(tmp_path):
     (tmp_path / "a.wav").write_bytes(with_size(encoded(tone(1.0), format="WAV"), 1000))
-    with pytest.raises(UnreadableAudioError, match="tells of 1,000 bytes of samples, and 31,000 more follow"):
+    with pytest.raises(UnreadableAudioError, match="its header states 1,000 bytes of samples, and 31,000 more follow"):
         decode_file(tmp_path / "a.wav")
     content = encoded(tone(1.0), format="WAV")
     (tmp_path / "a.wav").write_bytes(content + content)

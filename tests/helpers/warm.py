@@ -4,7 +4,7 @@ What runs is the command as it is: the module that `python -m` names, or the scr
 arguments, folder, environment and streams, and with a fork server of its own for its cells. Only the imports were made
 before. Where these may read what a test sets, or the process itself is what is tested, a test starts a fresh one.
 
-    with Warm() as warm: warm.run(["-m", "quantlab.report", "--format", "json"], folder, os.environ)
+    with Warm(os.environ) as warm: warm.run(["-m", "quantlab.report", "--format", "json"], folder, os.environ)
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ STOPS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 class Warm:
     """The server, started with the first command."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._starting = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="quantlab-warm-", dir="/tmp")  # short enough for a socket
         self._path = Path(self._folder.name)
-        self.environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self.environment = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
 
     def __enter__(self) -> Warm:
         return self
