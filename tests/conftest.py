@@ -132,7 +132,7 @@ def environment_at_start(_own_cache):
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_environment_left_behind(environment_at_start):
-    """A variable that a file sets, or a library as it is imported there, would cost all later ones their warm server."""
+    """A variable set by a file, or by a library imported there, would cost all later ones their warm server."""
     yield
     os.environ.clear()
     os.environ.update(environment_at_start)
