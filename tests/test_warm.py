@@ -1,7 +1,6 @@
 """A command that the warm server runs is what a fresh process is, and so is the fork server of its cells."""
 
 import json
-import os
 import subprocess
 import sys
 import time
