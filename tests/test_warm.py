@@ -1,6 +1,7 @@
 """A command that the warm server runs is what a fresh process is, and so is the fork server of its cells."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -52,7 +53,10 @@ def test_it_is_what_a_fresh_one_is(warm, tmp_path, how, code):
     assert (tmp_path / "cell.json").exists(), mine.stderr
     cell = json.loads((tmp_path / "cell.json").read_text())
     streams = {"capture_output": True, "stdin": subprocess.DEVNULL, "text": True}
-    fresh = subprocess.run([sys.executable, *how, code], cwd=tmp_path, env=environment, check=False, **streams)
+    fresh = subprocess.run(
+        [sys.executable, *how, code], cwd=tmp_path, env=environment, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **streams,
+    )  # fmt: skip
     assert (mine.returncode, mine.stderr) == (fresh.returncode, fresh.stderr)
     assert_alike(json.loads(mine.stdout), json.loads(fresh.stdout))
     assert_alike(cell, json.loads((tmp_path / "cell.json").read_text()))

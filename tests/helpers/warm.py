@@ -71,6 +71,8 @@ class Warm:
         server = subprocess.Popen(
             [sys.executable, __file__, self._folder.name],
             cwd="/", env=spin | self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            # tests that a script runs in the background ignore Ctrl-C, and would hand that down
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
