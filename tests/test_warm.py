@@ -1,6 +1,7 @@
 """A command that the warm server runs is what a fresh process is, and so is the fork server of its cells."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_it_is_what_a_fresh_one_is(warm, tmp_path, how, code):
     (tmp_path / "program.py").write_text(PROGRAM)
     if how[0] != "-m":
         how = [str(tmp_path / how[0])]
-    environment = warm.environment | {"QUANTLAB_CACHE": "here", "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "33"}
+    environment = os.environ | {"QUANTLAB_CACHE": "here", "PYTHONPATH": str(tmp_path / "site"), "COLUMNS": "33"}
     assert warm.can_run(tmp_path, environment)
     mine = warm.run([*how, code], tmp_path, environment)
     assert (tmp_path / "cell.json").exists(), mine.stderr
@@ -69,21 +70,21 @@ def assert_alike(mine, fresh):
 
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "OMP_NUM_THREADS", "LANG"])
 def test_what_imports_may_read_takes_a_fresh_one(warm, tmp_path, name):
-    assert not warm.can_run(tmp_path, warm.environment | {name: "2"})
-    assert warm.can_run(tmp_path, dict(warm.environment))
+    assert not warm.can_run(tmp_path, os.environ | {name: "2"})
+    assert warm.can_run(tmp_path, dict(os.environ))
 
 
 def test_another_quantlab_takes_a_fresh_one(warm, tmp_path):
     (tmp_path / "quantlab").mkdir()
-    assert not warm.can_run(tmp_path, dict(warm.environment))
-    assert not warm.can_run(tmp_path.parent, warm.environment | {"PYTHONPATH": str(tmp_path)})
+    assert not warm.can_run(tmp_path, dict(os.environ))
+    assert not warm.can_run(tmp_path.parent, os.environ | {"PYTHONPATH": str(tmp_path)})
 
 
 def test_a_command_that_hangs_is_killed(warm, tmp_path):
     program = tmp_path / "hang.py"
     program.write_text("import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(600)")
     with pytest.raises(subprocess.TimeoutExpired):
-        warm.run([str(program)], tmp_path, dict(warm.environment), timeout=2)
+        warm.run([str(program)], tmp_path, dict(os.environ), timeout=2)
     deadline = time.monotonic() + 60
     while psutil.pid_exists(int((tmp_path / "pid").read_text())) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -92,4 +93,4 @@ def test_a_command_that_hangs_is_killed(warm, tmp_path):
 
 def test_what_kills_a_command_is_in_its_exit_code(warm, tmp_path):
     (tmp_path / "dies.py").write_text("import os; os.kill(os.getpid(), 9)")
-    assert warm.run([str(tmp_path / "dies.py")], tmp_path, dict(warm.environment)).returncode == -9
+    assert warm.run([str(tmp_path / "dies.py")], tmp_path, dict(os.environ)).returncode == -9
