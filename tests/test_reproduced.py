@@ -105,6 +105,8 @@ def test_cer_has_its_own_interval_and_is_of_any_scorer():
         (cell(dataset__long="chunked"), {}, "long recordings are cut here (dataset.long=chunked)"),
         (cell(runtime__audio_ctx="dynamic"), {}, "audio_ctx=dynamic here: not the whole window is encoded"),
         (cell(protocol__max_new_tokens=64), {}, "at most 64 tokens are decoded here"),
+        (cell(dataset__limit=16), {}, "part of the corpus: 16 utterances of each split here (dataset.limit)"),
+        (cell(dataset__ids=["a", "b"]), {}, "part of the corpus: chosen utterances here (dataset.ids)"),
         (cell(count=161), {}, "161 utterances here, more than the 160 of test-clean: another corpus"),
         (cell(), {"source": {"apart": {"wer": "a mean over utterances"}}}, "a mean over utterances"),
     ],

@@ -77,6 +77,7 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
 
 def _of_rate(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:
     source, most = figure.source, cell.record.setting("protocol.max_new_tokens")
+    limit = cell.record.setting("dataset.limit")
     if cell.settings.weights != "pretrained":
         yield f"{cell.settings.weights} weights here"
     if figure.corpus.unknown is not None:
@@ -95,6 +96,10 @@ def _of_rate(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterat
         yield f"audio_ctx={cell.settings.audio_ctx} here: not the whole window is encoded"
     if most is not None:
         yield f"at most {most} tokens are decoded here"
+    if limit is not None:
+        yield f"part of the corpus: {limit} utterances of each split here (dataset.limit)"
+    if cell.record.setting("dataset.ids"):
+        yield "part of the corpus: chosen utterances here (dataset.ids)"
     count, whole = _heard_of(cell, figure)
     if whole is not None and count > whole:
         yield f"{count:,} utterances here, more than the {whole:,} of {figure.split}: another corpus"
