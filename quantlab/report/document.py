@@ -1,4 +1,4 @@
-"""The report as a document: headings, paragraphs and tables, for every format that is read on paper or on a page."""
+"""The report as a document of headings, paragraphs and tables, shared by Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _READING = (
 
 
 def sections(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> list[Section]:
-    """The whole content, in reading order; raw utterances are read where design choices vary.
+    """All sections in reading order. Raw utterances are read if design choices vary.
 
-    `unread` are lines about what could not be read, and is missing here.
+    `unread`: messages about files that could not be read and are missing from the report.
     """
     found = [part for group in study.groups(rows) for part in _of_group(group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_characters(rows), *_comparisons(rows)))
@@ -51,7 +51,7 @@ def _characters(rows: Sequence[CellSummary]) -> Iterator[str]:
 
 
 def _comparisons(rows: Sequence[CellSummary]) -> Iterator[str]:
-    """How cells were compared with their baseline, where they were."""
+    """How cells were compared with their baseline, if any were."""
     compared = next((row.comparison for row in rows if row.comparison is not None), None)
     if compared is not None:
         yield (
@@ -98,7 +98,7 @@ def wer_increase(group: Group) -> Section:
 
 
 def robustness(group: Group) -> Section:
-    """WER of the hard split minus that of the easy one."""
+    """Robustness gap: WER of the hard split minus WER of the easy one."""
     found = study.gaps(group)
     several = len({gap.hard for gap in found}) > 1
     lines = tuple(
@@ -122,7 +122,7 @@ def robustness(group: Group) -> Section:
 
 
 def design_choices(group: Group, effects: Sequence[ChoiceEffect]) -> Section:
-    """The main effect of every level of a choice, over pairs of cells that agree in all other choices."""
+    """Main effects of the levels of each choice, over pairs of cells that agree in all other choices."""
     lines = tuple(
         (
             *(Cell(text) for text in (item.device, item.library, item.choice, item.level, item.reference)),
@@ -157,7 +157,7 @@ def _alone(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
 
 
 def _side_by_side(rows: Sequence[CellSummary]) -> Iterator[Section]:
-    """A line for each published figure; those that compare first."""
+    """One row per published figure; comparable ones come first."""
     named = names(rows)
     pairs = [(named[row.cell_id], item) for row in rows for item in row.published]
     pairs.sort(key=lambda pair: pair[1].verdict == "not comparable")
@@ -184,7 +184,7 @@ def _side_by_side(rows: Sequence[CellSummary]) -> Iterator[Section]:
 
 
 def _ours(item: Compared) -> str:
-    """What was measured, with the interval, rounded to one digit more than was published."""
+    """The measured value with its interval, rounded to one digit more than was published."""
     if item.measured is None:
         return ABSENT
     if item.metric in ("rtf", "rtfx"):

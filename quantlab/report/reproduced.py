@@ -1,4 +1,4 @@
-"""Whether a published figure was reproduced here, and the reason, from what is known of both sides."""
+"""Verdict whether a published figure was reproduced, with reasons, from what is known of both measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RATES = ("wer", "cer")
 
 
 def compared(cell: CellSummary, published: Published | None = None) -> tuple[Compared, ...]:
-    """The published figures that stand beside a cell, each with its verdict."""
+    """The published figures that match a cell, each with its verdict."""
     return tuple(_compared(cell, figure) for figure in beside(cell, published))
 
 
@@ -39,7 +39,7 @@ def _compared(cell: CellSummary, figure: Figure) -> Compared:
 
 
 def _measured(cell: CellSummary, figure: Figure) -> Estimate | None:
-    """What was measured here, in the unit of the source."""
+    """The measured value in the unit of the source."""
     rtf, reduction = cell.rtf, cell.record.size_reduction
     if figure.metric in _RATES and (split := heard(cell, figure)) is not None:
         found = cell.rate("wer" if figure.metric == "wer" else "cer", split)
@@ -51,11 +51,11 @@ def _measured(cell: CellSummary, figure: Figure) -> Estimate | None:
     return Estimate(1 / rtf.value) if figure.metric == "rtfx" and rtf and rtf.value else None
 
 
-# What stands between the two
+# Reasons why the two are not comparable
 
 
 def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:
-    """Why the two do not compare, nothing where they do."""
+    """Reasons why the two are not comparable; none if they are."""
     model = cell.record.setting("model.name")
     if figure.of.model != model:
         yield f"other model: {figure.of.model} there, {model} here"
@@ -105,7 +105,7 @@ def _of_rate(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterat
 
 
 def _of_time(cell: CellSummary, figure: Figure) -> Iterator[str]:
-    """A time is one of its machine, clocks and drivers included, and is never judged."""
+    """A time is never judged, as it depends on the machine, its clocks and drivers."""
     there = figure.source.hardware_of(figure.of.device) or "not said"
     environment = cell.record.environment
     here = str(environment.get("gpu" if cell.settings.device == "cuda" else "processor") or "not recorded")
@@ -119,19 +119,19 @@ def _differs(what: str, there: Any, here: Any) -> Iterator[str]:
 
 
 def _part(cell: CellSummary, figure: Figure) -> SplitSummary:
-    """The split here that the figure is of."""
+    """The measured split that the figure refers to."""
     name = heard(cell, figure)
     assert name is not None
     return cell.splits[name]
 
 
 def _heard_of(cell: CellSummary, figure: Figure) -> tuple[int, int | None]:
-    """Utterances of the split here, and of the whole."""
+    """Number of utterances measured, and in the whole split."""
     assert figure.split is not None
     return _part(cell, figure).result.utterances, figure.corpus.splits[figure.split].utterances
 
 
-# What is left to be judged
+# Verdict on comparable figures
 
 
 def _judged(cell: CellSummary, figure: Figure, ours: Estimate) -> tuple[Reproduced, list[str]]:
@@ -157,7 +157,7 @@ def _rounded(value: float, digits: int) -> Decimal:
 
 
 def _amount(cell: CellSummary, figure: Figure) -> Iterator[str]:
-    """How much of the split was heard, as a part of it may be easier or harder than the whole."""
+    """The share of the split that was measured, as a part may be easier or harder than the whole."""
     count, whole = _heard_of(cell, figure)
     if whole is None:
         yield f"{count:,} utterances here, how many there is not known"
@@ -166,7 +166,7 @@ def _amount(cell: CellSummary, figure: Figure) -> Iterator[str]:
 
 
 def _caveats(cell: CellSummary, figure: Figure) -> Iterator[str]:
-    """What differs, or is not known to agree, and is taken not to matter much."""
+    """Differences and unknowns that are assumed to matter little."""
     source = figure.source
     if cell.record.setting("model.path"):
         yield f"the checkpoint of model.path is taken for {figure.of.model}"
@@ -174,7 +174,7 @@ def _caveats(cell: CellSummary, figure: Figure) -> Iterator[str]:
         return
     if figure.of.device not in (None, cell.settings.device):
         yield f"device: {figure.of.device} there, {cell.settings.device} here"
-    here = cell.settings.dtype or "float32"  # older records do not say
+    here = cell.settings.dtype or "float32"  # missing in older records
     if source.dtype not in (None, here):
         yield f"what is not quantized is {source.dtype} there, {here} here"
     known = {"normaliser": source.normaliser, "beams": source.beams, "timestamps": source.timestamps}

@@ -1,4 +1,4 @@
-"""The report as a page: one HTML file that opens anywhere, from a folder or a mail, without a network."""
+"""The report as an HTML page: one self-contained file that opens offline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantlab.report.html.payload import asset, data_block, packed, plotly, poli
 from quantlab.report.html.templates import render
 from quantlab.report.wording import rate_name, reference
 
-PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens at once
+PAGE_BYTES = 7_800_000  # limit of the page, so that it can be mailed and opens quickly
 EMPTY = "No records: measure something first, e.g. quantlab -m quant=none,torch_int8"
 
 
@@ -23,14 +23,14 @@ def page(
     audio: tuple[Path, ...] = (),
     unread: Sequence[str] = (),
 ) -> str:
-    """The whole page.
+    """Render the page.
 
     Args:
         rows: see `quantlab.report.summaries`; raw texts and timings are read from their roots.
-        most_bytes: what the page may weigh; of corpora that are too large for it, the worst utterances of each cell
-            are shown, and the page says how many those are.
-        audio: folders whose audio it may play. Records name files too, but not every record is one's own.
-        unread: lines about what could not be read.
+        most_bytes: maximum size of the page. For corpora too large for it, only the worst utterances of each cell
+            are shown, and the page states their number.
+        audio: folders whose audio the page may play, since records from others could name any file.
+        unread: messages about files that could not be read.
     """
     if not rows:
         return f"<p>{EMPTY}</p>"

@@ -1,4 +1,4 @@
-"""The table of all cells: complete without a script, which then makes it sortable and filters it."""
+"""The HTML table of all cells: complete without JavaScript, which adds sorting and filtering."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VERDICTS: tuple[Verdict | Literal["baseline"], ...] = (
     "tied",
     "underpowered",
     "worse",
-)  # in the order in which they are sorted
+)  # in sort order
 Kind = Literal["figure", "words", "verdict", "status"]
 
 
@@ -45,19 +45,19 @@ class Column:
 
     title: str
     unit: str
-    sort: Callable[[CellSummary], float | str | None]  # what it is sorted by; None comes last
-    show: Callable[[CellSummary], tuple[str, str]]  # text and small print, where there is something to sort by
-    metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None  # what is best in it
+    sort: Callable[[CellSummary], float | str | None]  # sort key; None comes last
+    show: Callable[[CellSummary], tuple[str, str]]  # text and small print; called only if the sort key is not None
+    metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None  # ranks its cells, to mark the best
     kind: Kind = "figure"
 
     @property
     def words(self) -> bool:
-        """It is sorted by letters, and begins at the left."""
+        """Whether the column is text: sorted alphabetically and left-aligned."""
         return self.kind != "figure"
 
 
 def table(rows: Sequence[CellSummary]) -> Markup:
-    """All cells in the order of the rows."""
+    """Render the table of all cells, in the order of the rows."""
     made = groups(rows)
     columns = [
         column for column in (*_of_group(made), *_columns(rows)) if any(column.sort(row) is not None for row in rows)
@@ -73,7 +73,7 @@ def table(rows: Sequence[CellSummary]) -> Markup:
 
 
 def _marks(column: Column, made: Sequence[Group]) -> dict[str, Mark]:
-    """Cell id → `best` or `level`, within each group: figures of different corpora or devices do not compete."""
+    """Cell id → `best` or `level` within its group, as figures of different corpora or devices are not comparable."""
     found: dict[str, Mark] = {}
     for group in made:
         found |= ranking.marks(group.measured, column.metric(group.measured))
@@ -81,7 +81,7 @@ def _marks(column: Column, made: Sequence[Group]) -> dict[str, Mark]:
 
 
 def _of_group(made: Sequence[Group]) -> Iterator[Column]:
-    """Which corpus and device, where there are several: cells are named within theirs."""
+    """Columns of corpus and device, if there are several: labels are unique only within a group."""
     if len(made) > 1:
         label = {row.cell_id: group.label for group in made for row in group.rows}
         yield _words("on", lambda row: label[row.cell_id])
@@ -118,7 +118,7 @@ def _words(title: str, find: Callable[[CellSummary], str]) -> Column:
 
 
 def _apart(column: Column, way: tuple[tuple[str, ...], Callable[[CellSummary], bool]]) -> Column:
-    """The column of one normaliser and scorer."""
+    """The column restricted to one normaliser and scorer."""
     told, stands_in = way
     return replace(
         column,
@@ -140,12 +140,12 @@ def _figure(
     show: Callable[[float], str],
     metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None,
 ) -> Column:
-    """A column of figures with their intervals."""
+    """A column of figures with intervals."""
     return Column(title, unit, _value(find), lambda row: _with_interval(find(row), show), metric)
 
 
 def _number(title: str, unit: str, find: Callable[[CellSummary], float | None], show: Callable[[float], str]) -> Column:
-    """A column of figures without any."""
+    """A column of figures without intervals."""
     return Column(title, unit, find, lambda row: ("" if (found := find(row)) is None else show(found), ""))
 
 
