@@ -1,4 +1,4 @@
-"""`quantlab export`: models of cells that were measured before, as folders, without measuring them again."""
+"""`quantlab export`: export the models of measured cells without measuring them again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def command(root: Path, directory: Path, cells: tuple[str, ...]) -> int:
 
 
 def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for: bool) -> bool:
-    """Whether every one is there; a cell that did not end well has no model, which is wrong if it was asked for."""
+    """Whether every export exists; a failed cell has no model, which is an error only if it was asked for."""
     good = True
     for record in records:
         if record.status != "ok":
@@ -57,7 +57,7 @@ def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for
 
 
 def _export(root: Path, record: Record, directory: str) -> bool:
-    """Say what became of it."""
+    """Export one model and print the outcome; True on success."""
     from quantlab.export.from_record import export_from_record  # imports torch
 
     try:

@@ -1,4 +1,4 @@
-"""Export of a recorded cell: its model rebuilt, held against the record, written."""
+"""Export of a recorded cell: rebuild its model, compare it with the record, write it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from quantlab.util.errors import ConfigError, ExportError
 
 
 def export_from_record(root: Path, record: Record, directory: str) -> Exported:
-    """Export the model of a record, without measuring it.
+    """Export the model of a record without measuring it.
 
     Args:
-        root: below which the record is.
-        record: of a cell that ended well.
-        directory: that gets the folder.
+        root: folder of records.
+        record: record of a measured cell.
+        directory: parent of the new folder.
 
     Raises:
-        ExportError: the cell is not what it was: other libraries, checkpoint or corpus, or it hears something else.
-        Unavailable: the checkpoint or the corpus is not at hand.
+        ExportError: libraries, checkpoint or corpus have changed, or the model decodes other texts than recorded.
+        Unavailable: the checkpoint or the corpus is not available.
     """
     if record.setting("quant.library") == AS_SHIPPED:
         raise ExportError(f"quant={AS_SHIPPED} is a file already: {record.setting('model.path')}")
@@ -55,7 +55,7 @@ def _config(record: Record, directory: str) -> RunConfig:
 
 
 def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, heard: Sequence[DecodedBatch]) -> None:
-    """Of utterances that are one window; random weights have no text to compare.
+    """Compare decoded with recorded texts of utterances of one window; random weights have no text to compare.
 
     Raises:
         ExportError: which utterances differ from the record.

@@ -1,4 +1,4 @@
-"""Check on the node that a cell is the one that was submitted."""
+"""Check on the node that cells have the same id as when they were submitted."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from quantlab.util.machine import Site, here
 
 
 def as_found_here(cells: Sequence[Planned]) -> list[Cell]:
-    """The cells as they were submitted; one that is another one on this node is refused, and the reason says why.
+    """Plan submitted cells on this node; a cell that would differ here is refused, with the reason.
 
     Raises:
-        ConfigError: the batch is of another version of quantlab.
+        ConfigError: the batch was written by another version of quantlab.
     """
     find = planner(_node())
     found = []
@@ -28,7 +28,7 @@ def as_found_here(cells: Sequence[Planned]) -> list[Cell]:
         try:
             on_node = find(cell.config)
             found.append(replace(cell, refusal=_refusal(planned, on_node), corpus=on_node.corpus))
-        except ConfigError as error:  # a file that was there at submission
+        except ConfigError as error:  # e.g. a file that existed at submission
             found.append(replace(cell, refusal=Refusal("failed", f"not as it was submitted: {error}")))
     return found
 
@@ -41,7 +41,7 @@ def _refusal(planned: Planned, found: Cell) -> Refusal | None:
 
 
 def _node() -> Site:
-    """The node of this job; another one may have the device that it lacks."""
+    """The node of this job as a site; another node may have a device that this one lacks."""
     site = here()
     return replace(site, can_change=True, why_no_device=lambda name: _advised(site.why_no_device(name)))
 

@@ -1,4 +1,4 @@
-"""Submission of a grid: plan for the nodes, write the batch, submit an array, wait."""
+"""Submission of a grid: plan cells for the nodes, write the batch, submit an array, wait."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from quantlab.util.errors import ConfigError
 
 
 def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
-    """Submit every cell that has no good record and is in no other job; then wait for all, if asked to.
+    """Submit every cell that has no settled record and is in no other job; then wait for all if configured.
 
     Returns:
-        The exit code: 0, also where nobody waits; 1 if a cell failed; 130 if the waiting was interrupted.
+        The exit code: 0, also without waiting; 1 if a cell failed; 130 if the waiting was interrupted.
 
     Raises:
-        ConfigError: the launcher's settings, or what sbatch says of them.
+        ConfigError: the launcher's settings are invalid, or sbatch refuses them.
     """
     _check_slurm()
     hand_over(configs[0].tracking.uri)
@@ -71,10 +71,10 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
 
 
 def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None:
-    """Write the batch of what is left of a grid, and the script that runs it; None if nothing is.
+    """Write the batch of a grid's remaining cells, and the script that runs it; None if there are none.
 
     Raises:
-        ConfigError: the launcher's settings.
+        ConfigError: the launcher's settings are invalid.
     """
     root = Path(configs[0].output_dir)
     cells = plan(configs, site(launcher))
@@ -98,7 +98,7 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
 
 @contextlib.contextmanager
 def submission_lock(root: Path) -> Iterator[None]:
-    """Two commands that divide their cells at the same moment submit each once."""
+    """Lock for dividing and submitting cells, so that concurrent commands submit each cell only once."""
     batches.jobs_dir(root).mkdir(parents=True, exist_ok=True)
     with FileLock(batches.jobs_dir(root) / ".lock"):
         yield

@@ -1,4 +1,4 @@
-"""Heads of records: status and settings without the rest, which takes most of the reading time."""
+"""Heads of records: status and settings only, since reading the rest takes most of the time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from quantlab.records.labels import Cell, names
 from quantlab.records.schema import Status, see_that_it_is_a_config
 from quantlab.util.files import read_bytes
 
-_END = '\n "environment":'  # the key after the last one wanted; no string of JSON holds a line end
+_END = '\n "environment":'  # the key after the head; JSON strings contain no line breaks
 
 
 @dataclass(frozen=True)
 class Head:
-    """One record, in short."""
+    """Head of a record."""
 
     status: str
     reason: str | None
@@ -28,7 +28,7 @@ class Head:
 
 
 def heads(root: str | Path) -> dict[str, Head]:
-    """Every record below a root, by cell id; one that cannot be read has the status `unreadable`."""
+    """Heads of all records below a root, by cell id; an unreadable record has the status `unreadable`."""
     found, cells = {}, []
     for cell_id in storage.recorded(root):
         head, cell = _head(root, cell_id)
@@ -61,7 +61,7 @@ def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
 
 
 def _environment(root: str | Path, cell_id: str) -> Mapping[str, Any]:
-    """What the head leaves out, of a cell that its settings do not tell from another."""
+    """Environment of a record, read only if settings do not distinguish its cell from another."""
     try:
         record = storage.read(root, cell_id)
     except (ValueError, OSError):
