@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from quantlab.records.cell_id import LIBRARIES, identity
 from quantlab.records.schema import Record, to_json
 from quantlab.records.several import Stored
-from quantlab.records.storage import RAW_BYTES, cells_dir, lying
+from quantlab.records.storage import RAW_BYTES, cells_dir, real_path
 from quantlab.stats.rates import Counts, Sample
 from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes
@@ -89,9 +89,9 @@ def read_scores(found: Iterable[Stored], warn: Warn) -> dict[str, Scores]:
         try:
             scores = _scores(path) if item.status == "ok" else None
             if scores is not None:
-                _see_that_they_add_up(item, scores)
+                _check_sums(item, scores)
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            warn(f"{lying(path)} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
+            warn(f"{real_path(path)} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
         else:
             if scores is not None:
                 known[item.cell_id] = scores._replace(sample=samples.setdefault(scores.sample, scores.sample))
@@ -128,7 +128,7 @@ def _scores(path: Path) -> Scores | None:
     return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
 
 
-def _see_that_they_add_up(record: Record, scores: Scores) -> None:
+def _check_sums(record: Record, scores: Scores) -> None:
     """Check that the counts of the utterances add up to those in record.json.
 
     Raises:

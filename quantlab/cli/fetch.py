@@ -62,7 +62,7 @@ class Thing:
 def _obtained(thing: Thing) -> tuple[str, str]:
     """Obtain an item; returns its state, and a line with state, size and location or the reason of failure."""
     try:
-        found = _here(thing)
+        found = _cached(thing)
         place = found or thing.obtain()
     except (ConfigError, Unavailable, OSError) as error:
         return MISSING, f"{MISSING}: {error}"
@@ -70,7 +70,7 @@ def _obtained(thing: Thing) -> tuple[str, str]:
     return state, f"{state:12}  {megabytes(place.size_bytes):>9} MB  {place.where}"
 
 
-def _here(thing: Thing) -> Place | None:
+def _cached(thing: Thing) -> Place | None:
     try:
         with hub.cache_only():
             return thing.obtain() if thing.look is None or thing.look() else None

@@ -66,7 +66,7 @@ def command(arguments: tuple[str, ...]) -> int:
 
     given = [argument for argument in arguments if argument != DRY_RUN]
     sweep = read(given)
-    if not sweep.configs and not _shows(given):
+    if not sweep.configs and not _only_prints(given):
         raise ConfigError(f"the sweep has no cell: a glob or range is empty, in {' '.join(given)}")
     if not sweep.configs:
         return 0
@@ -86,7 +86,7 @@ def command(arguments: tuple[str, ...]) -> int:
     return run_on_slurm(sweep.configs, sweep.launcher)
 
 
-def _shows(arguments: Sequence[str]) -> bool:
+def _only_prints(arguments: Sequence[str]) -> bool:
     """Whether the command line only prints something."""
     return any(argument.split("=")[0] in SHOWS for argument in arguments)
 

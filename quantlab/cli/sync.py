@@ -59,13 +59,13 @@ def command(root: Path, uri: str | None, experiment: str) -> int:
         return NO
     for problem in found.problems:
         warn(problem)
-    tell(_said(found))
+    tell(_summary(found))
     for name, link in tracking.ui_links(root, place).items():
         tell(f"{name:8}{link}")
     return NO if found.problems else 0
 
 
-def _said(found: tracking.Synced) -> str:
+def _summary(found: tracking.Synced) -> str:
     there = found.records - found.logged
     closed = f"; {found.interrupted} interrupted runs closed" if found.interrupted else ""
     return f"{found.records} records: {found.logged} logged, {there} there before{closed}"

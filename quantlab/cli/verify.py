@@ -83,19 +83,19 @@ def check(root: str | Path, ids: Sequence[str] | None = None) -> Iterator[Checke
         ConfigError: one of `ids` is no cell, or several.
     """
     for cell_id in ids_of(root, ids or ()) or storage.recorded(root):
-        found = list(_of_cell(Path(root), cell_id))
+        found = list(_cell_figures(Path(root), cell_id))
         wrong = tuple(Difference(cell_id, item.place, item.stored, item.recomputed) for item in found if not item.same)
         yield Checked(cell_id, len(found), wrong)
 
 
-def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
+def _cell_figures(root: Path, cell_id: str) -> Iterator[_Figure]:
     try:
         stored = storage.read(root, cell_id)
         assert stored is not None
     except (ValueError, OSError) as error:
         yield _Figure("record.json", "a record", f"unreadable: {error}")
         return
-    yield from _of_record(stored)
+    yield from _record_figures(stored)
     yield from _digests(root, stored)
     try:
         utterances = storage.read_utterances(root, cell_id)
@@ -111,7 +111,7 @@ def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
         yield _Figure("batches.jsonl", "its figures", f"impossible from the raw data: {error}")
 
 
-def _of_record(stored: Record) -> Iterator[_Figure]:
+def _record_figures(stored: Record) -> Iterator[_Figure]:
     """Figures computed from other fields of the record."""
     if versions := stored.environment.get("versions"):
         yield _Figure("cell_id", stored.cell_id, hashed(stored.config, stored.fingerprints, versions))

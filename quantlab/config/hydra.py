@@ -142,7 +142,7 @@ def _values(override: str) -> points_of.Changes | None:
 def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     """Run Hydra on these arguments. It reads sys.argv, and raises its errors only if HYDRA_FULL_ERROR is set."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [argv[0], *_as_hydra_takes_them(arguments)]
+    sys.argv = [argv[0], *_reordered(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     said = io.StringIO()  # Hydra's usage text for a wrong option, and its note on the failed job
     shown = io.StringIO()  # output of --cfg and --help
@@ -152,7 +152,7 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     except SystemExit as leaving:
         if leaving.code != MISUSED:
             raise
-        raise ConfigError(hydra_errors.misused(said.getvalue())) from None
+        raise ConfigError(hydra_errors.usage_error(said.getvalue())) from None
     finally:
         with to_stdout():
             sys.stdout.write(redact(shown.getvalue()))
@@ -163,7 +163,7 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _as_hydra_takes_them(arguments: Sequence[str]) -> list[str]:
+def _reordered(arguments: Sequence[str]) -> list[str]:
     """Move -m before the keys; drop it where a configuration is shown, since Hydra shows a single point."""
     sweeps = [argument for argument in arguments if argument in ("-m", "--multirun")]
     others = [argument for argument in arguments if argument not in sweeps]

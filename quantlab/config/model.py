@@ -66,7 +66,7 @@ class ModelConfig(Part):
         return model_label(self.name, self.source, self.path)
 
     @model_validator(mode="after")
-    def _has_weights_somewhere(self) -> ModelConfig:
+    def _has_weights(self) -> ModelConfig:
         if self.source == "shipped" and self.repo is not None:
             raise ValueError(
                 f"model.repo={shortened(self.repo)}: {self.name} ships with quantlab; for the hub: model=base "

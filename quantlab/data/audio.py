@@ -16,7 +16,7 @@ import soxr
 
 from quantlab.data.level import Doubt, Meter
 from quantlab.data.utterance import Audio, Part
-from quantlab.data.wav import WrongSizeError, mended
+from quantlab.data.wav import WrongSizeError, repaired
 from quantlab.util.files import opened
 
 Samples = npt.NDArray[np.float32]
@@ -116,7 +116,7 @@ def _open(audio: Audio) -> Iterator[soundfile.SoundFile]:
     try:
         source = audio()
         with io.BytesIO(source) if isinstance(source, bytes) else opened(source) as raw:
-            content = mended(raw)
+            content = repaired(raw)
         if content is None:
             content = source if isinstance(source, bytes) else None
         with soundfile.SoundFile(source if content is None else io.BytesIO(content)) as file:

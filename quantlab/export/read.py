@@ -106,8 +106,8 @@ def _check_rest(folder: Path, model: nn.Module, found: Manifest, values: Mapping
     def shape(tensor: torch.Tensor) -> str:
         return f"float {list(tensor.shape)}" if tensor.is_floating_point() else layout(tensor)
 
-    _, expected = _apart(plain(leaves(model)), found)
-    _, given = _apart(values, found)
+    _, expected = _split_tensors(plain(leaves(model)), found)
+    _, given = _split_tensors(values, found)
     _compare(
         folder,
         {name: shape(tensor) for name, tensor in expected.items()},
@@ -117,8 +117,8 @@ def _check_rest(folder: Path, model: nn.Module, found: Manifest, values: Mapping
 
 def _check_quantized(folder: Path, model: nn.Module, found: Manifest, values: Mapping[str, torch.Tensor]) -> None:
     """Check quantized tensors: exactly those that the library has for modules of these shapes."""
-    expected, _ = _apart(plain(leaves(model)), found)
-    given, _ = _apart(values, found)
+    expected, _ = _split_tensors(plain(leaves(model)), found)
+    given, _ = _split_tensors(values, found)
     _compare(
         folder,
         {name: layout(tensor) for name, tensor in expected.items()},
@@ -126,7 +126,7 @@ def _check_quantized(folder: Path, model: nn.Module, found: Manifest, values: Ma
     )
 
 
-def _apart(
+def _split_tensors(
     tensors: Mapping[str, torch.Tensor], found: Manifest
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Split tensors into those of quantized modules and the others."""

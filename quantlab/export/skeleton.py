@@ -62,7 +62,7 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
     assert not registry.loads(quantizer)  # see read
     dtype = getattr(torch, manifest.dtype or "float32")
     for name in manifest.modules:
-        alone = _alone(name, _zeros(model.get_submodule(name), dtype))
+        alone = _only_module(name, _zeros(model.get_submodule(name), dtype))
         made = quantizer.setup(alone, manifest.quant, (name,), device, _dummy_calibration(name)).get_submodule(name)
         if isinstance(quantizer, Remembers):
             quantizer.adopt(made, manifest.traits.get(name, {}))
@@ -78,7 +78,7 @@ def _zeros(linear: Any, dtype: torch.dtype) -> nn.Linear:
     return made
 
 
-def _alone(name: str, linear: nn.Linear) -> nn.Module:
+def _only_module(name: str, linear: nn.Linear) -> nn.Module:
     """A model that contains only this module, at its dotted name."""
     *parents, last = name.split(".")
     root = at = nn.Module()

@@ -117,7 +117,7 @@ class Workers:
             _kill(process)
             ours.close()
             _hide_secrets(log)
-        return outcome or _post_mortem(process.exitcode, log, _oom_kills() > oom_kills)
+        return outcome or _crash_failure(process.exitcode, log, _oom_kills() > oom_kills)
 
 
 @contextlib.contextmanager
@@ -234,7 +234,7 @@ def _kill(process: ForkServerProcess) -> None:
     process.join()
 
 
-def _post_mortem(exitcode: int | None, log: Path, memory_ran_out: bool) -> Failure:
+def _crash_failure(exitcode: int | None, log: Path, memory_ran_out: bool) -> Failure:
     tail = log.read_text(errors="replace")[-LOG_TAIL_CHARS:] if log.exists() else ""
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name

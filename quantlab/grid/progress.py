@@ -81,7 +81,7 @@ class Display:
             self._stage, self._stage_s = stage, now_s
         if not self.console.is_terminal and now_s - self._said_s >= HEARTBEAT_S:
             of = f" {done} of {total}" if total else ""
-            self._line(f"{self._label} · {stage}{of}{self._left(done, total, now_s)}")
+            self._line(f"{self._label} · {stage}{of}{self._remaining(done, total, now_s)}")
         if self.console.is_terminal:
             self._bar.update(
                 self._task,
@@ -96,7 +96,7 @@ class Display:
         self._said_s = time.monotonic()
         self.say(f"{self._number + 1:>{self.width}}/{self.total}   {text}")
 
-    def _left(self, done: int, total: int, now_s: float) -> str:
+    def _remaining(self, done: int, total: int, now_s: float) -> str:
         """Estimated remaining time of the current stage and of the cells after this one, as far as known."""
         told = []
         if done and total:
@@ -121,12 +121,12 @@ class Display:
                 f"{self._number:>{self.width}}/{self.total} ",
                 mark,
                 f" {printable(label)} ",
-                (printable(note or self._again(label, record) or _outcome(record)), "dim"),
+                (printable(note or self._same_reason(label, record) or _outcome(record)), "dim"),
             ),
             soft_wrap=True,
         )
 
-    def _again(self, label: str, record: Record) -> str:
+    def _same_reason(self, label: str, record: Record) -> str:
         """A reference to the first cell with the same reason."""
         if record.status == "ok":
             return ""

@@ -292,7 +292,7 @@ def generation_config(tokens: Tokens, tokenizer: WhisperTokenizer, positions: in
         decoder_start_token_id=tokens.start,
         no_timestamps_token_id=tokens.no_times,
         is_multilingual=bool(tokens.languages),
-        suppress_tokens=list(_unspoken(tokenizer, tokens) if suppressed is None else suppressed),
+        suppress_tokens=list(_non_speech_tokens(tokenizer, tokens) if suppressed is None else suppressed),
         begin_suppress_tokens=list(_not_first(tokenizer, tokens) if first is None else first),
         return_timestamps=False,
         max_initial_timestamp_index=tokens.latest_start,
@@ -301,7 +301,7 @@ def generation_config(tokens: Tokens, tokenizer: WhisperTokenizer, positions: in
     )
 
 
-def _unspoken(tokenizer: WhisperTokenizer, tokens: Tokens) -> list[int]:
+def _non_speech_tokens(tokenizer: WhisperTokenizer, tokens: Tokens) -> list[int]:
     """Non-speech symbols that are single tokens or start with a unique token, and control tokens.
 
     Source: openai/whisper, tokenizer.py, `non_speech_tokens`; decoding.py, `_get_suppress_tokens`.

@@ -111,11 +111,11 @@ def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[
         "corpus": corpus,
     }
     if config.baseline.path is not None:
-        found["baseline"] = _of_baseline(config, checked)
+        found["baseline"] = _baseline_fingerprint(config, checked)
     return found
 
 
-def _of_baseline(config: RunConfig, checked: bool) -> str:
+def _baseline_fingerprint(config: RunConfig, checked: bool) -> str:
     try:
         return models.fingerprint(config.of_baseline().model, config.seed, checked=checked)
     except ConfigError as error:

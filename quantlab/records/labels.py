@@ -48,7 +48,7 @@ AXES = {
 }
 OF_FORMAT = frozenset({"quant.bits", "quant.granularity", "quant.group_size", "quant.symmetric"})  # follow from it
 # Keys that change no figure, or that are shown in another way.
-_NOT_TOLD = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
+_NOT_SHOWN = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
              "model.path", "dataset.path", "dataset.licence", "dataset.noise.path")  # fmt: skip
 _WITHOUT = {
     "splits": "all splits",
@@ -188,7 +188,7 @@ def corpora(cells: Sequence[Cell]) -> dict[str, str]:
 def _values(cells: Sequence[Cell], name: str) -> str:
     """A setting of the corpus in words; all these cells share it."""
     values = (getattr(cell, name) if name not in HEARD else cell.setting(HEARD[name]) for cell in cells)
-    return " or ".join(dict.fromkeys(_said(name, value) for value in values))
+    return " or ".join(dict.fromkeys(_in_words(name, value) for value in values))
 
 
 def _with_fingerprint(cells: Sequence[Cell], part: str, named: Mapping[str, str]) -> dict[str, str]:
@@ -209,10 +209,10 @@ def short(mark: str | None) -> str:
 def names(cells: Sequence[Cell]) -> dict[str, str]:
     """Cell id → label, with as many further settings as needed to be unique among these cells."""
     models = checkpoints(cells)
-    return told_apart(cells, {cell.id: models[cell.id] + cell.label.removeprefix(cell.model) for cell in cells})
+    return made_unique(cells, {cell.id: models[cell.id] + cell.label.removeprefix(cell.model) for cell in cells})
 
 
-def told_apart(cells: Sequence[Cell], named: Mapping[str, str]) -> dict[str, str]:
+def made_unique(cells: Sequence[Cell], named: Mapping[str, str]) -> dict[str, str]:
     """The same names, made unique by differing settings: `hqq_int4 (group_size=32)`."""
     told = differences(cells, named)
     return {id: f"{name} ({', '.join(told[id])})" if told.get(id) else name for id, name in named.items()}
@@ -232,9 +232,9 @@ def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
     If no setting differs: machine, library versions, date, and finally the id.
     """
     told: dict[str, list[str]] = {cell.id: [] for cell in alike}
-    for shown in (_of_corpus(alike), *_of_axes(alike)):
+    for shown in (_corpus_names(alike), *_axis_settings(alike)):
         _add(told, shown, always=True)
-    for shown in (shown for rest in (_of_rest, _of_place, _of_time) for shown in rest(alike)):
+    for shown in (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike)):
         if len(set(map(tuple, told.values()))) == len(alike):
             break
         _add(told, shown)
@@ -250,7 +250,7 @@ def _add(told: dict[str, list[str]], shown: Mapping[str, str], always: bool = Fa
             parts += [shown[cell_id]] if shown[cell_id] else []
 
 
-def _of_corpus(alike: Sequence[Cell]) -> dict[str, str]:
+def _corpus_names(alike: Sequence[Cell]) -> dict[str, str]:
     """Names of the corpora, without the part that all share."""
     shown = corpora(alike)
     shared = {cell.dataset for cell in alike}
@@ -259,35 +259,35 @@ def _of_corpus(alike: Sequence[Cell]) -> dict[str, str]:
     return shown
 
 
-def _of_axes(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+def _axis_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     for name, key in AXES.items():
-        if not (key in OF_FORMAT and _follow(alike, key)):
-            yield {cell.id: _said(name, cell.setting(key)) for cell in alike}
+        if not (key in OF_FORMAT and _follows_format(alike, key)):
+            yield {cell.id: _in_words(name, cell.setting(key)) for cell in alike}
 
 
-def _follow(alike: Sequence[Cell], key: str) -> bool:
+def _follows_format(alike: Sequence[Cell], key: str) -> bool:
     """Whether the formats differ and determine this setting, so that it need not be shown."""
     formats = {cell.setting("quant.format") for cell in alike}
     return len({(cell.setting("quant.format"), cell.setting(key)) for cell in alike}) == len(formats) > 1
 
 
-def _of_rest(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+def _other_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     """All other settings."""
     leaves = {cell.id: dict(_leaves(cell.config)) for cell in alike}
     for key in dict.fromkeys(key for found in leaves.values() for key in found):
-        if key not in AXES.values() and not key.startswith(_NOT_TOLD):
-            yield {cell_id: _said(key, found.get(key)) for cell_id, found in leaves.items()}
+        if key not in AXES.values() and not key.startswith(_NOT_SHOWN):
+            yield {cell_id: _in_words(key, found.get(key)) for cell_id, found in leaves.items()}
 
 
-def _of_place(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+def _environment_facts(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     """Machine and library versions, as far as every record has them."""
-    found = {cell.id: {**_of_machine(cell.environment), **_versions(cell.environment)} for cell in alike}
+    found = {cell.id: {**_machine_facts(cell.environment), **_versions(cell.environment)} for cell in alike}
     for key in next(iter(found.values())):
         if all(key in told for told in found.values()):
             yield {cell_id: told[key] for cell_id, told in found.items()}
 
 
-def _of_machine(environment: Mapping[str, Any]) -> dict[str, str]:
+def _machine_facts(environment: Mapping[str, Any]) -> dict[str, str]:
     return {key: said.format(environment[key]) for key, said in _MACHINE.items() if environment.get(key) is not None}
 
 
@@ -300,7 +300,7 @@ def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
     )
 
 
-def _of_time(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+def _dates_and_ids(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     """Dates, as precise as needed to be unique; then ids."""
     exact = len({cell.created_at for cell in alike})
     length = next(
@@ -318,7 +318,7 @@ def _leaves(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def _said(name: str, value: object) -> str:
+def _in_words(name: str, value: object) -> str:
     """A setting in words: `limit=3`, `no limit`; false keys may be missing in older records."""
     if value is None or value is False:
         return _WITHOUT.get(name, f"no {name}")

@@ -207,7 +207,7 @@ class SplitResult(_Part):
         return self
 
     @model_validator(mode="after")
-    def _says_the_same_twice(self) -> SplitResult:
+    def _rates_match_counts(self) -> SplitResult:
         """Refuse a record whose rates differ from its counts, so that readers can show either."""
         _same("rtf", self.rtf, self.generate_s, self.audio_s)
         _same("tokens_per_s", self.tokens_per_s, self.tokens, self.generate_s)
@@ -294,7 +294,7 @@ class Problem(_Part):
 _CONFIG = shape_of(RunConfig)
 
 
-def see_that_it_is_a_config(config: dict[str, Any]) -> None:
+def check_config_types(config: dict[str, Any]) -> None:
     """Check the types of a record's settings, which readers sort, group and print by.
 
     Raises:
@@ -356,8 +356,8 @@ class Record(_Part):
 
     @field_validator("config")
     @classmethod
-    def _has_the_shape_of_a_run_config(cls, config: dict[str, Any]) -> dict[str, Any]:
-        see_that_it_is_a_config(config)
+    def _has_config_types(cls, config: dict[str, Any]) -> dict[str, Any]:
+        check_config_types(config)
         return config
 
     @field_validator("environment")
@@ -371,7 +371,7 @@ class Record(_Part):
 
     @field_validator("created_at")
     @classmethod
-    def _is_a_moment(cls, created_at: str) -> str:
+    def _is_utc(cls, created_at: str) -> str:
         """Require UTC, since the later of two records is found by comparing the strings."""
         try:
             moment = datetime.fromisoformat(created_at)
@@ -382,7 +382,7 @@ class Record(_Part):
         return created_at
 
     @model_validator(mode="after")
-    def _has_figures_if_it_ended_well(self) -> Record:
+    def _has_figures_if_ok(self) -> Record:
         if self.status == "ok" and (self.receipt is None or not self.splits):
             raise ValueError("status=ok, and it has no receipt or no figures")
         return self

@@ -214,10 +214,10 @@ def read(root: str | Path, cell_id: str) -> Record | None:
 
 
 def _no_record(path: Path, why: str) -> ValueError:
-    return ValueError(f"{lying(path)} is no quantlab record: {why}; delete its folder to run the cell again")
+    return ValueError(f"{real_path(path)} is no quantlab record: {why}; delete its folder to run the cell again")
 
 
-def lying(path: Path) -> Path:
+def real_path(path: Path) -> Path:
     """The real path of a record's file, which may have been read through a link made by `quantlab.records.several`."""
     return path.parent.resolve() / path.name if path.parent.is_symlink() else path
 
@@ -274,10 +274,10 @@ def _lines(kind: type[Line], path: Path) -> Iterator[Line]:
     try:
         text = read_bytes(path, RAW_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{lying(path)} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise ValueError(f"{real_path(path)} is no UTF-8 text: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): a hypothesis may hold U+2028
         try:
             if line:
                 yield kind.model_validate_json(line)
         except ValidationError as error:
-            raise ValueError(f"{lying(path)}:{number}: {_first(error)}") from None
+            raise ValueError(f"{real_path(path)}:{number}: {_first(error)}") from None

@@ -39,7 +39,7 @@ def sections(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> list[Se
 
     `unread`: messages about files that could not be read and are missing from the report.
     """
-    found = [part for group in study.groups(rows) for part in _of_group(group)]
+    found = [part for group in study.groups(rows) for part in _group_sections(group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_characters(rows), *_comparisons(rows)))
     return [reading, *found, *_side_by_side(rows), *_not_measured(rows), *_problems(rows), *_not_read(unread)]
 
@@ -62,7 +62,7 @@ def _comparisons(rows: Sequence[CellSummary]) -> Iterator[str]:
         yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."
 
 
-def _of_group(group: Group) -> Iterator[Section]:
+def _group_sections(group: Group) -> Iterator[Section]:
     yield results(group)
     choices = study.priorities(group)
     if choices:
@@ -141,12 +141,12 @@ def design_choices(group: Group, effects: Sequence[ChoiceEffect]) -> Section:
     notes = (
         f"Mean difference in pooled {rate} over the pairs of cells that differ in this choice alone; Holm-corrected "
         "over the lines of the table. Where single pairs lie far apart, the cost depends on the other choices.",
-        *_alone(group, effects),
+        *_unpaired_note(group, effects),
     )
     return Section("What each design choice costs", table=table, notes=notes, level=3)
 
 
-def _alone(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
+def _unpaired_note(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
     ids = dict.fromkeys(cell_id for item in effects for cell_id in item.alone)
     if ids:
         named = listed([group.methods[cell_id] for cell_id in ids])
@@ -171,7 +171,7 @@ def _side_by_side(rows: Sequence[CellSummary]) -> Iterator[Section]:
                 f"{item.source}, {item.where}",
                 figure_name(item),
                 item.published,
-                _ours(item),
+                _measured(item),
                 item.verdict,
                 item.reason,
             )
@@ -183,7 +183,7 @@ def _side_by_side(rows: Sequence[CellSummary]) -> Iterator[Section]:
     yield Section(heading, tuple(_sources(pairs)), Table(header, lines, heading, "lllrrlp"))
 
 
-def _ours(item: Compared) -> str:
+def _measured(item: Compared) -> str:
     """The measured value with its interval, rounded to one digit more than was published."""
     if item.measured is None:
         return ABSENT

@@ -76,7 +76,7 @@ def choice_effects(rows: Sequence[CellSummary]) -> list[ChoiceEffect]:
     Args:
         rows: measured cells; their raw utterances are read.
     """
-    found = [effect for design in _designs(rows) for effect in _of_design(design)]
+    found = [effect for design in _designs(rows) for effect in _design_effects(design)]
     corrected = holm([item.effect.p for item in found])
     return [replace(item, p_holm=p) for item, p in zip(found, corrected, strict=True)]
 
@@ -111,7 +111,7 @@ def _level(row: CellSummary, choice: str) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
-def _of_design(design: _Design) -> Iterator[ChoiceEffect]:
+def _design_effects(design: _Design) -> Iterator[ChoiceEffect]:
     """Effects of one design, before Holm's correction."""
     measured = _measured(list(design.cells.values()))
     if measured is None:

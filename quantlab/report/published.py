@@ -84,7 +84,7 @@ class Figures(_Part):
     other: dict[str, Other] = Field(default_factory=dict)  # metric → figure
 
     @model_validator(mode="after")
-    def _says_something_once(self) -> Figures:
+    def _has_unique_figures(self) -> Figures:
         if {"rtf", "rtfx"} <= set(self.other):
             raise ValueError("rtf or rtfx, as the source has it, not both")
         if not (self.wer or self.cer or self.other):
@@ -138,7 +138,7 @@ def load(path: Path = _FILE) -> Published:
     return Published.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Exact))
 
 
-def beside(cell: CellSummary, published: Published | None = None) -> list[Figure]:
+def matching(cell: CellSummary, published: Published | None = None) -> list[Figure]:
     """The published figures that match a cell, in the order of the data file.
 
     A match has the quantizer (with its settings), runtime and corpus of the source, and no added noise. The model must
@@ -149,15 +149,15 @@ def beside(cell: CellSummary, published: Published | None = None) -> list[Figure
     if not cell.ok or cell.settings.noise_kind is not None:
         return []
     found: dict[tuple[Any, ...], Figure] = {}
-    for item in _of_cell(cell, published):
+    for item in _matching_figures(cell, published):
         for figure in _flat(item, published):
             key = item.source, item.where, item.corpus, figure.metric, figure.split
             if key not in found or _distance(cell, item) < _distance(cell, found[key].of):
                 found[key] = figure
-    return [figure for figure in found.values() if figure.split is None or heard(cell, figure) is not None]
+    return [figure for figure in found.values() if figure.split is None or measured_split(cell, figure) is not None]
 
 
-def _of_cell(cell: CellSummary, published: Published) -> Iterator[Figures]:
+def _matching_figures(cell: CellSummary, published: Published) -> Iterator[Figures]:
     asked = cell.settings
     dataset, model = str(cell.record.setting("dataset.name")), str(cell.record.setting("model.name"))
     near = {name for name, corpus in published.corpora.items() if _is_of(dataset, corpus, cell.splits)}
@@ -197,7 +197,7 @@ def _flat(item: Figures, published: Published) -> Iterator[Figure]:
         yield Figure(metric, value, None, *rest)
 
 
-def heard(cell: CellSummary, figure: Figure) -> str | None:
+def measured_split(cell: CellSummary, figure: Figure) -> str | None:
     """The cell's name of the figure's split; None if the cell did not decode it."""
     names = figure.corpus.splits[figure.split].names if figure.split is not None else ()
     hub = cell.record.setting("dataset.hub_splits") or {}

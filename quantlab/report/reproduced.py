@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from quantlab.report.cell_summary import CellSummary, Compared, Reproduced, SplitSummary
-from quantlab.report.published import Figure, Published, beside, heard
+from quantlab.report.published import Figure, Published, matching, measured_split
 from quantlab.stats.bootstrap import MIN_UNITS
 from quantlab.stats.estimate import Estimate
 
@@ -16,7 +16,7 @@ _RATES = ("wer", "cer")
 
 def compared(cell: CellSummary, published: Published | None = None) -> tuple[Compared, ...]:
     """The published figures that match a cell, each with its verdict."""
-    return tuple(_compared(cell, figure) for figure in beside(cell, published))
+    return tuple(_compared(cell, figure) for figure in matching(cell, published))
 
 
 def _compared(cell: CellSummary, figure: Figure) -> Compared:
@@ -41,7 +41,7 @@ def _compared(cell: CellSummary, figure: Figure) -> Compared:
 def _measured(cell: CellSummary, figure: Figure) -> Estimate | None:
     """The measured value in the unit of the source."""
     rtf, reduction = cell.rtf, cell.record.size_reduction
-    if figure.metric in _RATES and (split := heard(cell, figure)) is not None:
+    if figure.metric in _RATES and (split := measured_split(cell, figure)) is not None:
         found = cell.rate("wer" if figure.metric == "wer" else "cer", split)
         return found and found.times(100 if figure.of.unit == "percent" else 1)
     if figure.metric == "size_reduction":
@@ -64,9 +64,9 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
     if figure.metric in figure.source.apart:
         yield figure.source.apart[figure.metric]
     elif figure.metric in _RATES:
-        yield from _of_rate(cell, figure, ours)
+        yield from _rate_obstacles(cell, figure, ours)
     elif figure.metric in ("rtf", "rtfx"):
-        yield from _of_time(cell, figure)
+        yield from _time_obstacles(cell, figure)
     elif figure.metric == "size_reduction":
         here, there = cell.settings.dtype or "float32", figure.source.dtype or "float32"
         if here != there:
@@ -75,7 +75,7 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
         yield "not measured here"
 
 
-def _of_rate(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:
+def _rate_obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:
     source, most = figure.source, cell.record.setting("protocol.max_new_tokens")
     if cell.settings.weights != "pretrained":
         yield f"{cell.settings.weights} weights here"
@@ -95,7 +95,7 @@ def _of_rate(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterat
         yield f"audio_ctx={cell.settings.audio_ctx} here: not the whole window is encoded"
     if most is not None:
         yield f"at most {most} tokens are decoded here"
-    count, whole = _heard_of(cell, figure)
+    count, whole = _utterance_counts(cell, figure)
     if whole is not None and count > whole:
         yield f"{count:,} utterances here, more than the {whole:,} of {figure.split}: another corpus"
     if ours is None:
@@ -104,7 +104,7 @@ def _of_rate(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterat
         yield f"too few speakers or utterances here for an interval: it takes {MIN_UNITS}"
 
 
-def _of_time(cell: CellSummary, figure: Figure) -> Iterator[str]:
+def _time_obstacles(cell: CellSummary, figure: Figure) -> Iterator[str]:
     """A time is never judged, as it depends on the machine, its clocks and drivers."""
     there = figure.source.hardware_of(figure.of.device) or "not said"
     environment = cell.record.environment
@@ -120,12 +120,12 @@ def _differs(what: str, there: Any, here: Any) -> Iterator[str]:
 
 def _part(cell: CellSummary, figure: Figure) -> SplitSummary:
     """The measured split that the figure refers to."""
-    name = heard(cell, figure)
+    name = measured_split(cell, figure)
     assert name is not None
     return cell.splits[name]
 
 
-def _heard_of(cell: CellSummary, figure: Figure) -> tuple[int, int | None]:
+def _utterance_counts(cell: CellSummary, figure: Figure) -> tuple[int, int | None]:
     """Number of utterances measured, and in the whole split."""
     assert figure.split is not None
     return _part(cell, figure).result.utterances, figure.corpus.splits[figure.split].utterances
@@ -149,16 +149,16 @@ def _judged(cell: CellSummary, figure: Figure, ours: Estimate) -> tuple[Reproduc
     known = _part(cell, figure).evidence
     drawn = f" by {known.ci_units} {known.ci_unit}s" if known.ci_unit else ""
     interval = f"{figure.value} is {where} the 95 % interval{drawn}, {low} to {high}"
-    return "reproduced" if inside else "not reproduced", [interval, *_amount(cell, figure), *_caveats(cell, figure)]
+    return "reproduced" if inside else "not reproduced", [interval, *_coverage(cell, figure), *_caveats(cell, figure)]
 
 
 def _rounded(value: float, digits: int) -> Decimal:
     return round(Decimal(repr(value)), digits)
 
 
-def _amount(cell: CellSummary, figure: Figure) -> Iterator[str]:
+def _coverage(cell: CellSummary, figure: Figure) -> Iterator[str]:
     """The share of the split that was measured, as a part may be easier or harder than the whole."""
-    count, whole = _heard_of(cell, figure)
+    count, whole = _utterance_counts(cell, figure)
     if whole is None:
         yield f"{count:,} utterances here, how many there is not known"
     elif count < whole:

@@ -163,7 +163,9 @@ def _named(rows: Sequence[CellSummary]) -> list[Column]:
     further: dict[str, Names] = {
         axis: of
         for axis, key in AXES.items()
-        if _tells_apart(of := _values(key, rows), _told_by(key, of_all | {"format": _values("quant.format", rows)}))
+        if _tells_apart(
+            of := _values(key, rows), _determined_by(key, of_all | {"format": _values("quant.format", rows)})
+        )
         or (axis == "dtype" and any(row.settings.is_half for row in rows))
     }
     corpus = corpora(rows)
@@ -172,14 +174,14 @@ def _named(rows: Sequence[CellSummary]) -> list[Column]:
     shown = [*of_all.values(), *further.values()]
     looks = {row.cell_id: tuple(of[row.cell_id] for of in shown) for row in rows}
     if len(set(looks.values())) < len(looks):
-        further |= _alike(rows, looks)
+        further |= _distinguishing(rows, looks)
     return [
         *found,
         *(Column(tuple(axis.split("_")), _looked_up(of), shrinks=True, words=True) for axis, of in further.items()),
     ]
 
 
-def _alike(rows: Sequence[CellSummary], looks: Mapping[str, Hashable]) -> dict[str, Names]:
+def _distinguishing(rows: Sequence[CellSummary], looks: Mapping[str, Hashable]) -> dict[str, Names]:
     """Columns for rows that look alike: what differs (machine, version, date), and the ids."""
     told = differences([row.named for row in rows], looks)
     return {
@@ -188,7 +190,7 @@ def _alike(rows: Sequence[CellSummary], looks: Mapping[str, Hashable]) -> dict[s
     }
 
 
-def _told_by(key: str, of_all: Mapping[str, Names]) -> Collection[Names]:
+def _determined_by(key: str, of_all: Mapping[str, Names]) -> Collection[Names]:
     """The names that normally determine a setting: the quantizer's name for quantizer settings, whatever the model."""
     if key in OF_FORMAT:
         return [of_all["quant"], of_all["format"]]
@@ -251,7 +253,8 @@ def _print(rows: Sequence[CellSummary], console: Console) -> None:
         console.print(Text.assemble(("underpowered: ", _STYLES["underpowered"]), what))
     called = names(rows)
     for line in (
-        *_failures(rows, called), *_few(rows), *_problems(rows), *_unsettled(rows, called), *_notes(rows, called)
+        *_failures(rows, called), *_too_few_notes(rows), *_problems(rows),
+        *_unconverged(rows, called), *_notes(rows, called),
     ):  # fmt: skip
         console.print(line)
     for verdict, label, what in published(rows, called):
@@ -331,14 +334,14 @@ def _needed(chosen: Sequence[_Filled], console: Console, widths: Widths | None =
 def _left_out(filled: Sequence[_Filled], chosen: Sequence[_Filled], console: Console) -> str:
     """Note on dropped columns, with their value if it is the same in every row, and on how to see them."""
     dropped = sorted((one for one in filled if one not in chosen), key=lambda one: -one.column.drop_first)
-    told = ", ".join(dict.fromkeys(" ".join(one.title) + _everywhere(one) for one in dropped))
+    told = ", ".join(dict.fromkeys(" ".join(one.title) + _common_value(one) for one in dropped))
     wide = _needed(filled, console)
     return (
         f"Left out, the terminal is too narrow: {told}. All columns: a terminal {wide} wide, or the command | less -S"
     )
 
 
-def _everywhere(one: _Filled) -> str:
+def _common_value(one: _Filled) -> str:
     """` (cpu)`: the value of a column if it is the same in every row."""
     found = {cell.plain for cell in one.cells}
     return f" ({found.pop()})" if one.column.words and len(found) == 1 else ""
@@ -385,7 +388,7 @@ def _failures(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator
         yield _line(status, _STYLES[status], counted([named[row.cell_id] for row in some]), reason)
 
 
-def _few(rows: Sequence[CellSummary]) -> Iterator[Text]:
+def _too_few_notes(rows: Sequence[CellSummary]) -> Iterator[Text]:
     """Notes on corpora with too few utterances to show anything."""
     for corpus, what in too_few(rows):
         yield _line("too few utterances", "yellow", corpus, what)
@@ -396,7 +399,7 @@ def _problems(rows: Sequence[CellSummary]) -> Iterator[Text]:
         yield _line(which, "yellow", corpus, found)
 
 
-def _unsettled(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator[Text]:
+def _unconverged(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator[Text]:
     """Cells whose timing did not converge within the protocol's budget."""
     for row in rows:
         speed = row.record.speed

@@ -138,7 +138,7 @@ def methods(rows: Sequence[CellSummary]) -> dict[str, str]:
     for device in {row.settings.device for row in rows}:
         some = [row for row in rows if row.settings.device == device]
         plain = {row.cell_id: str(row.settings.quant) for row in some}
-        found |= labels.told_apart([row.named for row in some], plain)
+        found |= labels.made_unique([row.named for row in some], plain)
     return found
 
 

@@ -28,7 +28,7 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
     stop_alike()
     try:
         _open_streams()
-        code = _code_of(_main_of(main) if isinstance(main, str) else main)
+        code = _code_of(_main_function(main) if isinstance(main, str) else main)
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -37,7 +37,7 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
     except BrokenPipeError:  # the reader closed the pipe
         code = 0
     except OSError as error:
-        code = _last(_told(error), FAILED)
+        code = _last(_os_error_line(error), FAILED)
     except Exception as error:  # a bug; the traceback may hold secrets
         from quantlab.util.redact import redact
 
@@ -61,7 +61,7 @@ def ignore_stops() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _main_of(module: str) -> Callable[[], int]:
+def _main_function(module: str) -> Callable[[], int]:
     import importlib
 
     found: Callable[[], int] = importlib.import_module(module).main
@@ -112,7 +112,7 @@ class _Deaf:
             self._stream.flush()
 
 
-def _told(error: OSError) -> str:
+def _os_error_line(error: OSError) -> str:
     if error.filename is None:
         return f"what it prints cannot be written: {error.strerror}"
     return f"{error.filename}: {error.strerror}"

@@ -176,7 +176,7 @@ def _table(dataset: DatasetConfig, files: Sequence[Path], source: str) -> Any:
         column = getattr(dataset, option)
         if column is not None and column not in table.column_names:
             raise ConfigError(f"dataset.{option}={column}: no such column; there are {', '.join(table.column_names)}")
-    changing = filter(keys.changes_what_is_heard, table.column_names)
+    changing = filter(keys.affects_audio, table.column_names)
     keys.refuse([name for name in changing if not keys.is_ignored(name, dataset)])
     return (
         table

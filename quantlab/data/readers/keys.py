@@ -154,7 +154,7 @@ def is_ignored(name: str, dataset: DatasetConfig) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in dataset.ignored_columns)
 
 
-def changes_what_is_heard(name: str) -> bool:
+def affects_audio(name: str) -> bool:
     """Whether a column's name suggests that it selects a part of the audio or modifies it.
 
     For tables that hold the audio and many columns about it.

@@ -43,10 +43,10 @@ def _refusal(planned: Planned, found: Cell) -> Refusal | None:
 def _node() -> Site:
     """The node of this job as a site; another node may have a device that this one lacks."""
     site = here()
-    return replace(site, can_change=True, why_no_device=lambda name: _advised(site.why_no_device(name)))
+    return replace(site, can_change=True, why_no_device=lambda name: _with_advice(site.why_no_device(name)))
 
 
-def _advised(reason: str | None) -> str | None:
+def _with_advice(reason: str | None) -> str | None:
     if reason is None:
         return None
     what, _, _ = reason.partition(";")

@@ -26,7 +26,7 @@ from quantlab.grid.run import Grid
 from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm.batch import Batch, Planned
 from quantlab.grid.slurm.check import as_found_here
-from quantlab.grid.slurm.stop import Stoppable, note_limit, noted
+from quantlab.grid.slurm.stop import Stoppable, limit_note, note_limit
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -121,7 +121,7 @@ class Reporting(Display):
 
 def _cells(root: str, batch: Batch, todo: Sequence[Planned]) -> list[Cell]:
     """Cells for the grid to run; a cell that the time limit ended earlier is refused, not retried."""
-    limits = {cell.id: reason for cell in todo if (reason := noted(root, batch, cell.id))}
+    limits = {cell.id: reason for cell in todo if (reason := limit_note(root, batch, cell.id))}
     return [
         replace(cell, refusal=Refusal("timeout", limits[cell.id])) if cell.id in limits else cell
         for cell in as_found_here(todo)

@@ -62,7 +62,7 @@ def look(root: str | Path, found: Sequence[Batch]) -> Look:
             elif id is not None:
                 jobs[batch.id, task] = Job(id, slurm.UNKNOWN) if queued is None else queued.get(id, _gone(id))
     if queued is not None:
-        jobs = _remembered(jobs)
+        jobs = _with_history(jobs)
     return Look(queued is not None, jobs)
 
 
@@ -109,7 +109,7 @@ def _gone(id: str) -> Job:
     return Job(id, slurm.GONE, "SLURM no longer knows it")
 
 
-def _remembered(jobs: dict[tuple[str, int], Job]) -> dict[tuple[str, int], Job]:
+def _with_history(jobs: dict[tuple[str, int], Job]) -> dict[tuple[str, int], Job]:
     """Add information from accounting, if there is any, on jobs that have left the queue."""
     gone = {job.id for job in jobs.values() if job.state == slurm.GONE}
     history = slurm.history({id.partition("_")[0] for id in gone})

@@ -64,10 +64,10 @@ def _squeue(selection: str) -> list[Job] | None:
     if done.returncode:  # a query for a single job that is long gone is an error
         return [] if "Invalid job id" in done.stderr else None
     lines = [line.split("|") for line in done.stdout.splitlines()]
-    return [Job(id, state, _said(reason), node, name) for id, state, reason, node, name in lines]
+    return [Job(id, state, _reason(reason), node, name) for id, state, reason, node, name in lines]
 
 
-def _said(reason: str) -> str:
+def _reason(reason: str) -> str:
     return "" if reason == "None" else reason
 
 

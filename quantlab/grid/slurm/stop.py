@@ -43,7 +43,7 @@ class Stoppable:
         self._stopping = False
 
     def __enter__(self) -> Stoppable:
-        self._before = signal.signal(signal.SIGTERM, self._told)
+        self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         return self
 
     def __exit__(
@@ -51,7 +51,7 @@ class Stoppable:
     ) -> None:
         signal.signal(signal.SIGTERM, self._before)
 
-    def _told(self, signum: int, frame: object) -> None:
+    def _on_sigterm(self, signum: int, frame: object) -> None:
         self._stopping = True
 
     def start(self) -> None:
@@ -91,7 +91,7 @@ def note_limit(root: str, batch: Batch, todo: Sequence[Planned], measuring: Cell
     batches.write_json(_path(root, batch, cell_id), {"reason": reason, "job": job})
 
 
-def noted(root: str | Path, batch: Batch, cell_id: str) -> str | None:
+def limit_note(root: str | Path, batch: Batch, cell_id: str) -> str | None:
     """Note of `note_limit` on a cell."""
     reason = batches.read_json(_path(root, batch, cell_id)).get("reason")
     return str(reason) if reason else None

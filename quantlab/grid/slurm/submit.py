@@ -57,7 +57,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
                 )
             found = _by_id(grid.run(split.here, sweep))
             if not launcher.wait:
-                display.say(_how_to_look(root))
+                display.say(_status_hint(root))
                 return OK
             waiting = {cell.id: cell for cell in [*split.elsewhere, *split.new]}
             spots = split.places | (places([batch]) if batch else {})
@@ -65,7 +65,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
             records = [found[cell.id] for cell in cells]
             rows = grid.summarise(records, sweep)
         except KeyboardInterrupt:
-            display.say(f"interrupted: jobs that were submitted go on; scancel ends them. {_how_to_look(root)}")
+            display.say(f"interrupted: jobs that were submitted go on; scancel ends them. {_status_hint(root)}")
             return INTERRUPTED
     return conclude(rows, grid)
 
@@ -92,7 +92,7 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
             display.say(f"no file holds all of tracking.uri: set {VARIABLE} to it where you call sbatch")
         told = f"{len(split.new)} of {counted(len(cells), 'cell')} in the script"
         display.say(f"{told}; the others are recorded, or in jobs already")
-        display.say(_how_to_look(root))
+        display.say(_status_hint(root))
     return text
 
 
@@ -112,7 +112,7 @@ def _check_slurm() -> None:
         )
 
 
-def _how_to_look(root: Path) -> str:
+def _status_hint(root: Path) -> str:
     return f"look with: quantlab status --root {shlex.quote(str(root))}"
 
 

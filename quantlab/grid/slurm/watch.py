@@ -12,7 +12,7 @@ from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm.batch import Batch
 from quantlab.grid.slurm.place import Look, Place, log_of, look
 from quantlab.grid.slurm.slurm import Job
-from quantlab.grid.slurm.stop import noted
+from quantlab.grid.slurm.stop import limit_note
 from quantlab.records.schema import Record, Status
 
 RECORDS_S = 2.0  # between checks of the folder
@@ -77,7 +77,7 @@ class JobWatch:
     def _lost(self, cell: Cell, job: Job) -> Record:
         """The record of a cell whose job ended without one."""
         root, batch = self.grid.root, self.places[cell.id].batch
-        if limit := noted(root, batch, cell.id):  # and the job was not requeued
+        if limit := limit_note(root, batch, cell.id):  # and the job was not requeued
             refusal = Refusal("timeout", limit)
         else:
             why, log = f"{job.state} {job.reason}".strip(), log_of(root, batch, job.id)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from quantlab.records import storage
 from quantlab.records.labels import Cell, names
-from quantlab.records.schema import Status, see_that_it_is_a_config
+from quantlab.records.schema import Status, check_config_types
 from quantlab.util.files import read_bytes
 
 _END = '\n "environment":'  # the key after the head; JSON strings contain no line breaks
@@ -48,7 +48,7 @@ def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
         cell = Cell(
             found["cell_id"], found["config"], found["fingerprints"], measured_on=rest, created_at=head.created_at
         )
-        see_that_it_is_a_config(cell.config)
+        check_config_types(cell.config)
         if not all(isinstance(mark, str) for mark in cell.fingerprints.values()):
             raise TypeError("a fingerprint is a text")
         if cell.id != cell_id or head.status not in get_args(Status):

@@ -53,7 +53,7 @@ def write(path: Path, folder: Path) -> None:
     write_json(
         folder / tokens.GENERATION,
         {
-            "suppress_tokens": sorted(_never(contents, texts, marks)),
+            "suppress_tokens": sorted(_suppressed_tokens(contents, texts, marks)),
             "begin_suppress_tokens": [*blank, min(marks)],
         },
     )
@@ -98,7 +98,7 @@ def _texts(contents: Contents, end: int) -> dict[int, str]:
     return texts
 
 
-def _never(contents: Contents, texts: dict[int, str], marks: dict[int, str]) -> set[int]:
+def _suppressed_tokens(contents: Contents, texts: dict[int, str], marks: dict[int, str]) -> set[int]:
     """Tokens that OpenAI's decoding suppresses, by the words of the file; see `tokens.generation_config`.
 
     A file written by quantlab has these words at the suppressed tokens, whatever their real text is.

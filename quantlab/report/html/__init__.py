@@ -43,12 +43,12 @@ def page(
 
 
 def _blocks(rows: Sequence[CellSummary]) -> Markup:
-    kinds, of_cell = sections.environments(rows)
+    kinds, cell_details = sections.environments(rows)
     state = summary.state(rows) | {"environments": kinds}
-    for cell, number in of_cell.items():
+    for cell, number in cell_details.items():
         state["cells"][cell]["environment"] = number
     blocks = [data_block("state", packed(state))]
-    blocks += [data_block(f"cell-{row.cell_id}", packed(details.of_cell(row))) for row in rows]
+    blocks += [data_block(f"cell-{row.cell_id}", packed(details.cell_details(row))) for row in rows]
     return Markup("").join(blocks)
 
 

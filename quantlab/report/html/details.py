@@ -25,7 +25,7 @@ _STAGES = (  # in execution order
 )
 
 
-def of_cell(row: CellSummary) -> dict[str, Any]:
+def cell_details(row: CellSummary) -> dict[str, Any]:
     """A record without its environment and texts, as JSON."""
     record = row.record
     return {

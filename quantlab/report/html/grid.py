@@ -60,7 +60,9 @@ def table(rows: Sequence[CellSummary]) -> Markup:
     """Render the table of all cells, in the order of the rows."""
     made = groups(rows)
     columns = [
-        column for column in (*_of_group(made), *_columns(rows)) if any(column.sort(row) is not None for row in rows)
+        column
+        for column in (*_group_columns(made), *_columns(rows))
+        if any(column.sort(row) is not None for row in rows)
     ]
     return render(
         "cells",
@@ -80,7 +82,7 @@ def _marks(column: Column, made: Sequence[Group]) -> dict[str, Mark]:
     return found
 
 
-def _of_group(made: Sequence[Group]) -> Iterator[Column]:
+def _group_columns(made: Sequence[Group]) -> Iterator[Column]:
     """Columns of corpus and device, if there are several: labels are unique only within a group."""
     if len(made) > 1:
         label = {row.cell_id: group.label for group in made for row in group.rows}
@@ -91,8 +93,8 @@ def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
     splits = tuple(dict.fromkeys(split for row in rows for split in row.splits))
     rate, against = rate_name(rows), reference(rows)
     for way in apart(rows, "wer"):
-        yield _apart(_rate(rate, "wer"), way)
-        yield _apart(_figure(f"against {against}", "points", CellSummary.difference, points), way)
+        yield _restricted(_rate(rate, "wer"), way)
+        yield _restricted(_figure(f"against {against}", "points", CellSummary.difference, points), way)
     yield replace(_words("verdict", lambda row: row.verdict or ""), sort=_rank, kind="verdict")
     yield _figure("RTF", "", ranking.rtf, three_digits, ranking.speed_by(ranking.rtf))
     if any(row.record.speed is not None for row in rows):
@@ -100,11 +102,11 @@ def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
         yield Column(f"time / {against}", "", _value(time), _ratio, ranking.speed_by(time))
     yield Column("size", "MB", lambda row: row.size_bytes, _size, lambda rows: ranking.size())
     for split in splits if len(splits) > 1 else ():
-        yield from (_apart(_rate(f"{rate} {split}", "wer", split), way) for way in apart(rows, "wer"))
+        yield from (_restricted(_rate(f"{rate} {split}", "wer", split), way) for way in apart(rows, "wer"))
     if any(row.nonspeech_words_per_min is not None for row in rows):
         yield _number("non-speech", "words/min", lambda row: row.nonspeech_words_per_min, three_digits)
     if rate != "CER":
-        yield from (_apart(_rate("CER", "cer"), way) for way in apart(rows, "cer"))
+        yield from (_restricted(_rate("CER", "cer"), way) for way in apart(rows, "cer"))
     yield _number("cold start", "s", lambda row: row.record.cold_start_s, "{:.2f}".format)
     yield _number("peak memory", "MB", lambda row: row.record.peak_memory_bytes, lambda size: f"{size / MB:,.0f}")
     yield _words("library", lambda row: row.settings.library)
@@ -117,7 +119,7 @@ def _words(title: str, find: Callable[[CellSummary], str]) -> Column:
     return Column(title, "", find, lambda row: (find(row), ""), kind="words")
 
 
-def _apart(column: Column, way: tuple[tuple[str, ...], Callable[[CellSummary], bool]]) -> Column:
+def _restricted(column: Column, way: tuple[tuple[str, ...], Callable[[CellSummary], bool]]) -> Column:
     """The column restricted to one normaliser and scorer."""
     told, stands_in = way
     return replace(

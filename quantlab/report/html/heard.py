@@ -78,11 +78,11 @@ def heard(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
             continue
         if record.cell_id == baseline:
             baselines[baseline] = own
-            yield _alone(record, own.values(), len(own))
+            yield _without_baseline(record, own.values(), len(own))
         elif baseline in baselines:
             yield _compared(record, baseline, own, baselines[baseline])
         else:
-            yield _alone(record, (item for item in own.values() if item.errors), len(own))
+            yield _without_baseline(record, (item for item in own.values() if item.errors), len(own))
 
 
 def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None:
@@ -105,7 +105,7 @@ def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None
     return own
 
 
-def _alone(record: Record, shown: Iterable[Heard], utterances: int) -> Cell:
+def _without_baseline(record: Record, shown: Iterable[Heard], utterances: int) -> Cell:
     ordered = sorted(shown, key=lambda item: -item.errors)
     return Cell(record.cell_id, None, tuple(ordered), utterances, worse=0, better=0)
 

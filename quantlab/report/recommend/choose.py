@@ -62,12 +62,12 @@ def recommend(
     limits = limits or Limits()
     cells = [] if isinstance(source, str | Path) else [item for item in source if isinstance(item, CellSummary)]
     roots = source if isinstance(source, str | Path) else [item for item in source if isinstance(item, str | Path)]
-    return _recommend(_asked_for(cells, limits) if cells else _compared(roots, limits), limits, output_dir)
+    return _recommend(_selected(cells, limits) if cells else _compared(roots, limits), limits, output_dir)
 
 
 def _compared(roots: Roots, limits: Limits) -> list[CellSummary]:
     """The requested cells, with evidence only if it can matter, since computing it takes far longer than reading."""
-    plain = _asked_for([CellSummary(record, root=root) for root, record in stored(roots, None, warn)], limits)
+    plain = _selected([CellSummary(record, root=root) for root, record in stored(roots, None, warn)], limits)
     wanted = [
         Stored(item.root, item.record)
         for item in plain
@@ -77,13 +77,13 @@ def _compared(roots: Roots, limits: Limits) -> list[CellSummary]:
     return [known.get(item.cell_id, item) for item in plain]
 
 
-def _asked_for(found: Sequence[CellSummary], limits: Limits) -> list[CellSummary]:
+def _selected(found: Sequence[CellSummary], limits: Limits) -> list[CellSummary]:
     found = _chosen_by(found, "device", limits.device, lambda item: (item.settings.device,))
     named = models(found)
     found = _chosen_by(found, "model", limits.model, lambda item: _called(item, "checkpoint", named))
     if not found:
         raise NotRecordedError("no cells are recorded")
-    found = _of_one_corpus(found, limits.dataset)
+    found = _one_corpus(found, limits.dataset)
     splits = sorted({split for item in found for split in item.splits})
     if limits.split is not None and limits.split not in splits:
         raise NotRecordedError(f"no cell with split {limits.split!r} is recorded{_hint(splits)}")
@@ -108,20 +108,20 @@ def _called(item: CellSummary, part: Literal["checkpoint", "corpus"], named: Map
     return named[item.cell_id], plain, of.name, str(of.fingerprint), short(of.fingerprint)
 
 
-def _of_one_corpus(found: Sequence[CellSummary], wanted: str | None) -> Sequence[CellSummary]:
+def _one_corpus(found: Sequence[CellSummary], wanted: str | None) -> Sequence[CellSummary]:
     """Cells of one corpus; a cell that failed before its corpus was read is matched by the corpus name."""
     named = corpora(found)
     found = _chosen_by(found, "dataset", wanted, lambda item: _called(item, "corpus", named))
     keys = {item.cell_id: item.named.corpus_key for item in found}
     heard = {keys[item.cell_id]: item for item in found if item.ok}
     if len(heard) > 1:
-        told = "; ".join(sorted(_told(item, named) for item in heard.values()))
+        told = "; ".join(sorted(_corpus_name(item, named) for item in heard.values()))
         raise SeveralCorporaError(f"the cells are of several corpora ({told}): choose one with --dataset")
     one = next(iter(heard), None)
     return [item for item in found if one in (None, keys[item.cell_id]) or item.corpus.fingerprint is None]
 
 
-def _told(item: CellSummary, named: Mapping[str, str]) -> str:
+def _corpus_name(item: CellSummary, named: Mapping[str, str]) -> str:
     """Name of a corpus, with its fingerprint if the name is ambiguous."""
     text, mark = named[item.cell_id], short(item.corpus.fingerprint)
     return text if text == item.dataset or mark in text else f"{text}, {mark}"
@@ -186,12 +186,12 @@ def _chosen(blank: Recommendation, good: Sequence[CellSummary], cells: dict[str,
         blank,
         best=cells[best.cell_id],
         claim=claim,
-        because=_because(found, cells, claim, len(good)),
+        because=_reason(found, cells, claim, len(good)),
         qualifying=tuple(cells[item.cell_id] for item in found.order),
     )
 
 
-def _because(found: Ranking, cells: dict[str, Candidate], claim: str, count: int) -> str:
+def _reason(found: Ranking, cells: dict[str, Candidate], claim: str, count: int) -> str:
     if claim == "only":
         if found.leader.is_baseline:
             return "no quantized cell is shown to stay within the limits"
