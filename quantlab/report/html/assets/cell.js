@@ -1,4 +1,4 @@
-// The sheet of one cell: what it heard, worst regressions first; timing, receipt, configuration, environment.
+// Details of one cell: texts (worst regressions first), timing, receipt, configuration, environment.
 
 const AT_ONCE = 40; // utterances
 let opened = null;

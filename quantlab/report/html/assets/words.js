@@ -1,11 +1,11 @@
-// One utterance: what was said, what the baseline heard, what the quantized model heard, word by word.
+// One utterance: reference, hypothesis of the baseline and of the quantized model, word by word.
 
 // Runs of an alignment: "e5s1d2" → [["e", 5], ["s", 1], ["d", 2]].
 const runs = (marks) => [...marks.matchAll(/([esdi])(\d+)/g)].map(([, kind, count]) => [kind, Number(count)]);
 
 const errorCount = (marks) => runs(marks).reduce((sum, [kind, count]) => sum + (kind === "e" ? 0 : count), 0);
 
-// The words of a hypothesis, its errors marked; a word that is missing is struck through in its place.
+// The words of a hypothesis with errors marked; a deleted word is struck through in its place.
 function marked(reference, hypothesis, marks) {
   const said = reference.split(/\s+/);
   const heard = hypothesis.split(/\s+/);
@@ -45,14 +45,14 @@ function utteranceCard(known, own, before) {
     asWritten(written, own, before));
 }
 
-// Scoring ignores case and punctuation; whoever wants to see them finds them here.
+// The raw text, with the case and punctuation that scoring ignores.
 function asWritten(said, own, before) {
   const lines = [["said", said], [page.reference, before && before.written], ["heard", own.written]].filter(([, text]) => text);
   if (!lines.length) return null;
   return el("details", {}, el("summary", {}, "as written"), lines.map(([who, text]) => el("p", { class: "note" }, `${who}: ${text}`)));
 }
 
-// Where the audio is not at hand (the page was sent elsewhere), the player goes.
+// Remove the player if the audio is not available, e.g. on another machine.
 function player(source, id) {
   const made = el("audio", { controls: true, preload: "none", src: source, "aria-label": `audio of ${id}` });
   made.addEventListener("error", () => made.remove());
