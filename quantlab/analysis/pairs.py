@@ -176,12 +176,12 @@ def _align(cell: Scores, baseline: Scores) -> Pair | None:
     sample = cell.sample.only(mine)
     if not mine or sample != baseline.sample.only(theirs_too):
         return None
-    return Pair(sample, _only(cell.counts, mine), _only(baseline.counts, theirs_too))
+    return Pair(sample, _selected(cell.counts, mine), _selected(baseline.counts, theirs_too))
 
 
 def _keys(sample: Sample) -> list[tuple[str, str]]:
     return list(zip(sample.splits, sample.ids, strict=True))
 
 
-def _only(counts: Counts, kept: Sequence[int]) -> Counts:
+def _selected(counts: Counts, kept: Sequence[int]) -> Counts:
     return Counts(counts.words[kept], counts.chars[kept])

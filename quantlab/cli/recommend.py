@@ -14,7 +14,7 @@ from quantlab.report.recommend.judge import DEVICES
 from quantlab.util.command import HELP, OneOf, example, not_negative, perform, positive
 from quantlab.util.console import MISUSED, NO, to_stdout, warn
 from quantlab.util.entry import enter
-from quantlab.util.memory import uncollected
+from quantlab.util.memory import without_gc
 
 
 @click.command(
@@ -46,7 +46,7 @@ from quantlab.util.memory import uncollected
     "--format", type=OneOf("format", ("table", "json")), default="table", show_default=True, help="Output format."
 )
 @click.option("--all", "everything", is_flag=True, help="List every cell, however many.")
-@uncollected()
+@without_gc()
 def command(
     roots: tuple[Path, ...],
     format: str,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from quantlab.config.schema import RunConfig
 from quantlab.util.errors import ConfigError, did_you_mean, shortened
 from quantlab.util.progress import over
-from quantlab.util.redact import exposed
+from quantlab.util.redact import why_secret
 
 _LONGEST_KEY = 80  # characters
 _ADDRESS = "tracking.uri"  # the one setting that may hold a secret: `quantlab.util.address`
@@ -77,7 +77,7 @@ def parse(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model
 
 def _refuse_secrets(texts: Iterable[tuple[str, str]]) -> None:
     for key, text in texts:
-        if key != _ADDRESS and (what := exposed(text)):
+        if key != _ADDRESS and (what := why_secret(text)):
             raise ConfigError(
                 f"{key if key.isprintable() else repr(key)}: it holds {what}, and settings are kept and printed: leave "
                 "it in the environment (sbatch hands that to its jobs), or in a file that only you can read"

@@ -186,7 +186,7 @@ def special_tokens(model: ModelConfig) -> Tokens | None:
 
 
 def _fetch_advice(model: ModelConfig) -> str:
-    return caches.told(_repo(model)) + (
+    return caches.hint(_repo(model)) + (
         f"fetch it where the hub is reachable, with the same arguments: quantlab fetch model={model.name} …; "
         "or set model.path=FOLDER to a copy of it (model=nano ships with quantlab, and model.weights=random needs no "
         "checkpoint)"

@@ -25,7 +25,7 @@ from pydantic_core import PydanticSerializationError
 from quantlab.records.schema import Batch, CellResult, Record, Utterance
 from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes
-from quantlab.util.memory import uncollected
+from quantlab.util.memory import without_gc
 from quantlab.util.redact import bare, redact
 
 Line = TypeVar("Line", Utterance, Batch)
@@ -244,7 +244,7 @@ def read_all(root: str | Path) -> Iterator[Record]:
 def readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str], None]) -> list[Record]:
     """Records of some cells; unreadable ones are left out and reported to `on_unreadable`."""
     found = []
-    with uncollected():
+    with without_gc():
         for cell_id in ids:
             try:
                 record = read(root, cell_id)

@@ -20,7 +20,7 @@ from quantlab.report.summaries import Summaries, summaries
 from quantlab.util.command import HELP, PATH, OneOf, example, perform, positive
 from quantlab.util.console import MISUSED, NO, to_stdout, warn
 from quantlab.util.entry import enter
-from quantlab.util.memory import uncollected
+from quantlab.util.memory import without_gc
 from quantlab.util.printable import printable
 
 _PAGE = "report.html"  # below the root
@@ -80,7 +80,7 @@ class Asked:
     metavar="POINTS",
     help="Percentage points of WER that do not matter (default: stats.margin of each record).",
 )
-@uncollected()
+@without_gc()
 def command(
     roots: tuple[Path, ...], format: str, out: Path | None, audio: tuple[Path, ...], margin: float | None
 ) -> int:

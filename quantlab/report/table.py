@@ -21,7 +21,6 @@ from quantlab.report.ranking import Metric
 from quantlab.report.study import Group
 from quantlab.report.wording import (
     ABSENT,
-    apart,
     between,
     corpora,
     counted,
@@ -37,6 +36,7 @@ from quantlab.report.wording import (
     percent,
     problems,
     published,
+    rate_columns,
     rate_name,
     ratio,
     scorings,
@@ -113,7 +113,7 @@ def _rates(rows: Sequence[CellSummary], rate: Rate, title: str, split: str, drop
         found = row.rate(rate, split) if stands_in(row) else None
         return found and percent(found.value)
 
-    for how, stands_in in apart(rows, rate):
+    for how, stands_in in rate_columns(rows, rate):
         yield Column(
             (f"{title} %", split, *how), partial(show, stands_in), lambda rows: ranking.accuracy(rate, split),
             drop_first, scored=True,

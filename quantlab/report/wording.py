@@ -83,7 +83,9 @@ def scorings(rows: Sequence[CellSummary]) -> dict[tuple[str, str], str]:
     }
 
 
-def apart(rows: Sequence[CellSummary], rate: Rate) -> list[tuple[tuple[str, ...], Callable[[CellSummary], bool]]]:
+def rate_columns(
+    rows: Sequence[CellSummary], rate: Rate
+) -> list[tuple[tuple[str, ...], Callable[[CellSummary], bool]]]:
     """Columns of an error rate; figures of different normalisers or scorers never share a column.
 
     Returns:

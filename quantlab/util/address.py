@@ -79,7 +79,7 @@ def opened(address: str) -> str:
     raise ValueError(f"user, password, path and query of an address are in no file: set {VARIABLE} to all of it")
 
 
-def hand_over(address: str | None) -> None:
+def export_address(address: str | None) -> None:
     """Put the whole address into the environment, which sbatch passes to its jobs."""
     if isinstance(address, Address) and address.hides:
         os.environ[VARIABLE] = address._whole

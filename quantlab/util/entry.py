@@ -25,7 +25,7 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
     Args:
         main: the function, or the module with `main`, which is imported after the signal handlers are set.
     """
-    stop_alike()
+    unify_stop_signals()
     try:
         _open_streams()
         code = _code_of(_main_function(main) if isinstance(main, str) else main)
@@ -46,7 +46,7 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
     sys.exit(code)
 
 
-def stop_alike() -> None:
+def unify_stop_signals() -> None:
     """Handle every stop signal like Ctrl-C, except those ignored at the start (nohup)."""
     for name in STOPS:
         number = getattr(signal, name, None)

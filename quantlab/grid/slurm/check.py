@@ -15,7 +15,7 @@ from quantlab.util.errors import ConfigError
 from quantlab.util.machine import Site, here
 
 
-def as_found_here(cells: Sequence[Planned]) -> list[Cell]:
+def plan_here(cells: Sequence[Planned]) -> list[Cell]:
     """Plan submitted cells on this node; a cell that would differ here is refused, with the reason.
 
     Raises:

@@ -25,7 +25,7 @@ from quantlab.grid.progress import Display
 from quantlab.grid.run import Grid
 from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm.batch import Batch, Planned
-from quantlab.grid.slurm.check import as_found_here
+from quantlab.grid.slurm.check import plan_here
 from quantlab.grid.slurm.stop import Stoppable, limit_note, note_limit
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _cells(root: str, batch: Batch, todo: Sequence[Planned]) -> list[Cell]:
     limits = {cell.id: reason for cell in todo if (reason := limit_note(root, batch, cell.id))}
     return [
         replace(cell, refusal=Refusal("timeout", limits[cell.id])) if cell.id in limits else cell
-        for cell in as_found_here(todo)
+        for cell in plan_here(todo)
     ]
 
 

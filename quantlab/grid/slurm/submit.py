@@ -23,7 +23,7 @@ from quantlab.grid.slurm.options import site
 from quantlab.grid.slurm.place import places
 from quantlab.grid.slurm.watch import JobWatch
 from quantlab.records.schema import Record
-from quantlab.util.address import VARIABLE, Address, hand_over
+from quantlab.util.address import VARIABLE, Address, export_address
 from quantlab.util.errors import ConfigError
 
 
@@ -37,7 +37,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
         ConfigError: the launcher's settings are invalid, or sbatch refuses them.
     """
     _check_slurm()
-    hand_over(configs[0].tracking.uri)
+    export_address(configs[0].tracking.uri)
     root = Path(configs[0].output_dir)
     cells = plan(configs, site(launcher))
     open_root(root, configs[0].export.dir)

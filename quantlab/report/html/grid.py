@@ -17,10 +17,10 @@ from quantlab.report.ranking import Figure, Metric
 from quantlab.report.wording import (
     ABSENT,
     MB,
-    apart,
     megabytes,
     percent,
     points,
+    rate_columns,
     rate_name,
     ratio,
     reference,
@@ -92,7 +92,7 @@ def _group_columns(made: Sequence[Group]) -> Iterator[Column]:
 def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
     splits = tuple(dict.fromkeys(split for row in rows for split in row.splits))
     rate, against = rate_name(rows), reference(rows)
-    for way in apart(rows, "wer"):
+    for way in rate_columns(rows, "wer"):
         yield _restricted(_rate(rate, "wer"), way)
         yield _restricted(_figure(f"against {against}", "points", CellSummary.difference, points), way)
     yield replace(_words("verdict", lambda row: row.verdict or ""), sort=_rank, kind="verdict")
@@ -102,11 +102,11 @@ def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
         yield Column(f"time / {against}", "", _value(time), _ratio, ranking.speed_by(time))
     yield Column("size", "MB", lambda row: row.size_bytes, _size, lambda rows: ranking.size())
     for split in splits if len(splits) > 1 else ():
-        yield from (_restricted(_rate(f"{rate} {split}", "wer", split), way) for way in apart(rows, "wer"))
+        yield from (_restricted(_rate(f"{rate} {split}", "wer", split), way) for way in rate_columns(rows, "wer"))
     if any(row.nonspeech_words_per_min is not None for row in rows):
         yield _number("non-speech", "words/min", lambda row: row.nonspeech_words_per_min, three_digits)
     if rate != "CER":
-        yield from (_restricted(_rate("CER", "cer"), way) for way in apart(rows, "cer"))
+        yield from (_restricted(_rate("CER", "cer"), way) for way in rate_columns(rows, "cer"))
     yield _number("cold start", "s", lambda row: row.record.cold_start_s, "{:.2f}".format)
     yield _number("peak memory", "MB", lambda row: row.record.peak_memory_bytes, lambda size: f"{size / MB:,.0f}")
     yield _words("library", lambda row: row.settings.library)

@@ -125,14 +125,14 @@ def _cell(row: CellSummary, label: str, name: str) -> dict[str, Any]:
         "baseline": row.baseline,
         "size": row.size_bytes,
         "speed": None if row.record.speed is None else row.record.speed.verdict,
-        "cost": {name: _triple(find(row)) for name, find in COSTS.items()} if row.ok else {},
-        "wer": {split: _triple(wer(row, split)) for split in (POOLED, *row.splits)},
-        "difference": {split: _triple(difference(row, split)) for split in (POOLED, *row.splits)},
+        "cost": {name: _value_and_interval(find(row)) for name, find in COSTS.items()} if row.ok else {},
+        "wer": {split: _value_and_interval(wer(row, split)) for split in (POOLED, *row.splits)},
+        "difference": {split: _value_and_interval(difference(row, split)) for split in (POOLED, *row.splits)},
         "facts": list(facts(row)),
     }
 
 
-def _triple(found: Estimate | None) -> list[float | None] | None:
+def _value_and_interval(found: Estimate | None) -> list[float | None] | None:
     return None if found is None else [found.value, *(found.ci95 or (None, None))]
 
 
@@ -152,7 +152,7 @@ def _bars(row: CellSummary, group: Group, by_id: dict[str, CellSummary]) -> dict
     for split in (POOLED, *row.splits):
         pairing, change = _pairing(row, split, by_id)
         if group.baseline is None or pairing is None:
-            found[split] = _triple(wer(row, split))
+            found[split] = _value_and_interval(wer(row, split))
         elif change is None or change.ci95 is None:
             found[split] = [pairing[1].value if change is None else pairing[1].value + change.value, None, None]
         else:
