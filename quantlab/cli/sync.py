@@ -1,4 +1,4 @@
-"""`quantlab sync`: every record below a folder into MLflow, once, however often and from wherever."""
+"""`quantlab sync`: log every record below a folder to MLflow, exactly once even if run repeatedly or concurrently."""
 
 from __future__ import annotations
 

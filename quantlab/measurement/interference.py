@@ -41,7 +41,7 @@ class Monitor:
         self._gpu = nvml.watch(device) if device.type == "cuda" else None
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start again from zero."""
         self._frequencies_mhz: list[float] = []
         self._sampled_s = float("-inf")
         self._cgroup = cgroup_throttles(self._root)

@@ -52,7 +52,7 @@ def warn(message: str) -> None:
 
 
 class _OnStderr(logging.Handler):
-    """Prints to what is standard error at the time, so that stdout holds the answer and nothing else."""
+    """Logging handler for the current standard error, which keeps stdout for the answer."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(f"quantlab: {record.getMessage()}", file=sys.stderr)
@@ -60,7 +60,7 @@ class _OnStderr(logging.Handler):
 
 @contextlib.contextmanager
 def on_stderr() -> Iterator[None]:
-    """A block, a command, whose warnings are printed, and nowhere else: a library may have set up the root logger."""
+    """Print warnings of a command within the block, and only once, even if a library has set up the root logger."""
     handler, propagate = _OnStderr(), LOG.propagate
     LOG.addHandler(handler)
     LOG.propagate = False
