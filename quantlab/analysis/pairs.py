@@ -91,7 +91,7 @@ def read_scores(found: Iterable[Stored], warn: Warn) -> dict[str, Scores]:
             if scores is not None:
                 _check_sums(item, scores)
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            warn(f"{real_path(path)} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
+            warn(f"{real_path(path)} cannot be read, so its cell is not compared: {type(error).__name__}: {error}")
         else:
             if scores is not None:
                 known[item.cell_id] = scores._replace(sample=samples.setdefault(scores.sample, scores.sample))
@@ -113,7 +113,7 @@ def _scores(path: Path) -> Scores | None:
         return None
     counts = np.array(list(map(_COUNTS, rows)))
     if counts.dtype.kind != "i" or counts.min() < 0 or counts.max() > _LARGEST:
-        raise ValueError(f"a count is no whole number from 0 to {_LARGEST:.0e}")
+        raise ValueError(f"a count is not a whole number from 0 to {_LARGEST:.0e}")
     substitutions, deletions, insertions, hits, char_errors, ref_chars = counts.T
     splits, ids, speakers = zip(*map(_NAMES, rows), strict=True)
     if {*map(type, splits), *map(type, ids)} != {str} or not {*map(type, speakers)} <= {str, type(None)}:
@@ -162,7 +162,9 @@ def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Wa
             continue
         missing = max(len(cell.sample.ids), len(scores[baseline_id].sample.ids)) - len(pair.sample.ids)
         if missing:
-            warn(f"cell {cell_id} and its baseline {baseline_id}: {missing} utterances of one are missing in the other")
+            warn(
+                f"cell {cell_id} and its baseline {baseline_id}: {missing} utterances of one are missing from the other"
+            )
         found[cell_id] = pair
     return found
 

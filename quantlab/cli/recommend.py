@@ -84,7 +84,7 @@ def command(
             found = recommend(root, limits, output_dir)
     except NotRecordedError as error:
         below = " and ".join(map(str, roots))
-        warn(f"{error.args[0]} (below {below}); measure some: quantlab -m quant=none,…")
+        warn(f"{error.args[0]} (in {below}); measure some: quantlab -m quant=none,…")
         return NO
     except SeveralCorporaError as error:
         warn(str(error))

@@ -39,7 +39,7 @@ def command(root: Path | None, arguments: tuple[str, ...]) -> int:
     if not any(override.startswith("hydra/launcher=") for override in overrides):
         overrides.append("hydra/launcher=slurm")
     if wrong := [item for item in overrides if item.split("=")[0] in SHOWS]:
-        warn(f"{wrong[0]}: use the grid for it: quantlab {shlex.join(overrides)}")
+        warn(f"{wrong[0]}: not available in sbatch; use: quantlab {shlex.join(overrides)}")
         return MISUSED
     from quantlab.config.compose import read
     from quantlab.grid.slurm.submit import script

@@ -55,7 +55,7 @@ def command(root: Path, uri: str | None, experiment: str) -> int:
         found = tracking.sync(root, place, partial(_draw, root), _show_progress)
     except tracking.TrackingError as error:
         again = tracking.sync_command(root, place)
-        warn(f"{error}; what is there stays, so run it again: {again}" if error.passes else str(error))
+        warn(f"{error}; what is already logged is kept, so run it again: {again}" if error.passes else str(error))
         return NO
     for problem in found.problems:
         warn(problem)
@@ -68,7 +68,7 @@ def command(root: Path, uri: str | None, experiment: str) -> int:
 def _summary(found: tracking.Synced) -> str:
     there = found.records - found.logged
     closed = f"; {found.interrupted} interrupted runs closed" if found.interrupted else ""
-    return f"{found.records} records: {found.logged} logged, {there} there before{closed}"
+    return f"{found.records} records: {found.logged} logged, {there} already there{closed}"
 
 
 def _show_progress(done: int, total: int) -> None:

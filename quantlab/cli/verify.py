@@ -108,7 +108,7 @@ def _cell_figures(root: Path, cell_id: str) -> Iterator[_Figure]:
     try:
         yield from _times(stored, batches)
     except figures.IMPOSSIBLE as error:
-        yield _Figure("batches.jsonl", "its figures", f"impossible from the raw data: {error}")
+        yield _Figure("batches.jsonl", "figures", f"none, as the raw files contradict them: {error}")
 
 
 def _record_figures(stored: Record) -> Iterator[_Figure]:
@@ -160,7 +160,7 @@ def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[B
                 [item for item in utterances if item.split == name], [item for item in batches if item.split == name]
             ).model_dump()
         except figures.IMPOSSIBLE as error:
-            yield _Figure(f"splits.{name}", "its figures", f"impossible from the raw data: {error}")
+            yield _Figure(f"splits.{name}", "figures", f"none, as the raw files contradict them: {error}")
         else:
             split = stored.splits.get(name)
             if split is None:

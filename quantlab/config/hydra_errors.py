@@ -104,7 +104,7 @@ def _group(missing: str, groups: Collection[str]) -> tuple[str, str]:
 
 def _unreadable(override: str, lines: Sequence[str], sweeps: bool) -> str:
     if override in COMMANDS:
-        return f"{override}: the grid takes key=value; that command is: quantlab {override}"
+        return f"{override}: the grid takes only key=value; to run this command: quantlab {override}"
     if "=" not in override:
         return f"{override}: expected key=value, e.g. quant=hqq_int4 (quantlab run --help lists the keys)"
     why = next((line for line in lines if not line.startswith(("Error parsing override", "See https"))), "")

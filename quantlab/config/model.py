@@ -38,7 +38,8 @@ class Architecture(Part):
     def _heads_share_the_width(self) -> Architecture:
         if self.d_model % self.attention_heads:
             raise ValueError(
-                f"model.architecture: d_model={self.d_model} is no multiple of attention_heads={self.attention_heads}"
+                f"model.architecture: d_model={self.d_model} is not a multiple of "
+                f"attention_heads={self.attention_heads}"
             )
         return self
 

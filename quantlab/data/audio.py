@@ -190,7 +190,7 @@ def _check_claims(file: soundfile.SoundFile, part: Part) -> None:
         ("samples", part.frames, file.frames),
     ):
         if told is not None and told != found:
-            raise UnreadableAudioError(f"the manifest says that it has {told} {what}, and it has {found}")
+            raise UnreadableAudioError(f"the manifest says that it has {told} {what}, but it has {found}")
     found_s = file.frames / file.samplerate
     if part.seconds is not None and abs(part.seconds - found_s) > OVERHANG_S:
         raise UnreadableAudioError(f"the manifest says that it has {part.seconds:.2f} s, and it has {found_s:.2f}")

@@ -103,7 +103,7 @@ def _listed(dataset: DatasetConfig) -> Listing:
     if missing := wanted - {item.id for split in found.values() for item in split}:
         like = next(item.id for name in names for item in whole[name])
         strange = f"{dataset.name} has no utterance {shortened(min(missing))}"
-        raise ConfigError(f"dataset.ids: {strange}; its ids are like {shortened(like)}")
+        raise ConfigError(f"dataset.ids: {strange}; its ids look like {shortened(like)}")
     return {name: split for name, split in found.items() if split or dataset.splits is not None}
 
 

@@ -75,7 +75,7 @@ class Meter:
             detail = f"averaging its {self._channels} channels leaves {left} of them"
             yield Doubt("channels cancel out", f"{detail}; dataset.channel=0 takes the first")
         elif self._channels_differ(np.sqrt(power[:, mean >= PRESENT * mean.max()])):
-            detail = f"its {self._channels} channels are averaged, and hear different things"
+            detail = f"its {self._channels} channels are averaged, but they hold different signals"
             yield Doubt("channels differ", f"{detail}; dataset.channel=0 takes the first")
 
     def _channels_differ(self, loudness: npt.NDArray[np.float64]) -> bool:

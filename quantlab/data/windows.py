@@ -108,7 +108,7 @@ def feature_settings(dataset: DatasetConfig) -> Mapping[str, object]:
 
 def _why_unscored(text: str, dataset: DatasetConfig) -> str | None:
     if is_wordless(text):
-        told = f"no word in {text!r}; dataset.nonspeech=true counts what is heard in it"
+        told = f"{text!r} has no words; dataset.nonspeech=true counts the words that the model outputs there"
         return None if dataset.nonspeech else told
     if not dataset.unscored:
         return None

@@ -48,7 +48,7 @@ def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for
     for record in records:
         if record.status != "ok":
             good = good and not asked_for
-            warn(f"cell {record.cell_id} is {record.status}, it has no model")
+            warn(f"cell {record.cell_id} has status {record.status}, so it has no model")
         elif is_there(directory, record.cell_id):
             tell(f"{record.cell_id} is exported already")
         else:

@@ -37,7 +37,7 @@ def export_from_record(root: Path, record: Record, directory: str) -> Exported:
     config = _config(record, directory)
     known = identify(config)
     if known.id != record.cell_id:
-        raise ExportError("its checkpoint, its corpus or the libraries have changed since: measure it again")
+        raise ExportError("its checkpoint, corpus or libraries have changed since it was measured: measure it again")
     with prepared(config) as device, staged(directory) as staging:
         assert staging is not None
         made = assemble(config, device, Clocks(device), staging, known.corpus)
@@ -51,7 +51,7 @@ def _config(record: Record, directory: str) -> RunConfig:
     try:
         return parse_config({**record.config, "export": {"dir": directory}})
     except ConfigError as error:
-        raise ExportError(f"its configuration is of another version of quantlab, measure it again: {error}") from None
+        raise ExportError(f"its configuration is from another version of quantlab: measure it again: {error}") from None
 
 
 def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, heard: Sequence[DecodedBatch]) -> None:
@@ -70,4 +70,6 @@ def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, 
         for id, text in zip(batch.speech.ids, found, strict=True):
             other += [] if text == texts[id] or windows[id] > 1 else [id]
     if other:
-        raise ExportError(f"made again, the model hears something else than it did in {some(other)}: measure it again")
+        raise ExportError(
+            f"the rebuilt model gives other texts than those recorded for {some(other)}: measure it again"
+        )

@@ -56,7 +56,7 @@ def read(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ExportError(f"{path} is no manifest of format {FORMAT}: {where}: {first['msg']}") from None
+        raise ExportError(f"{path} is not a manifest of format {FORMAT}: {where}: {first['msg']}") from None
     _check_files(folder, manifest.files)
     return manifest
 
@@ -64,7 +64,11 @@ def read(folder: Path) -> Manifest:
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {NAME, README}
     changed = {name for name in files.keys() & there if digest(folder / name) != files[name]}
-    found = {"lacks": files.keys() - there, "has more than it names:": there - files.keys(), "was changed in": changed}
+    found = {
+        "lacks": files.keys() - there,
+        "has unlisted files:": there - files.keys(),
+        "has changed files:": changed,
+    }
     if wrong := [f"{what} {some(names)}" for what, names in found.items() if names]:
         raise ExportError(f"{folder} is not as it was exported: it {'; it '.join(wrong)}")
 

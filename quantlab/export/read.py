@@ -46,7 +46,7 @@ def _named(folder: Path) -> Iterator[None]:
 def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
     quantizer = registry.get(found.quant.library)
     if registry.loads(quantizer):
-        raise ExportError(f"{folder} is no export: its manifest says quant.library={found.quant.library}")
+        raise ExportError(f"{folder} is not an export: its manifest says quant.library={found.quant.library}")
     if why := (
         why_no_device(found.device)
         or quantizer.why_unsupported(found.quant, found.device)
@@ -86,7 +86,7 @@ def model_of(folder: Path, found: Manifest) -> Any:
     _check_quantized(folder, model, found, values)
     fill(model, values, device)
     if missed := [name for name, leaf in leaves(model).items() if isinstance(leaf, torch.Tensor) and leaf.is_meta]:
-        raise ExportError(f"{folder} cannot be loaded: nothing is known of {some(missed)}")
+        raise ExportError(f"{folder} cannot be loaded: it has no values for {some(missed)}")
     return model
 
 
@@ -148,7 +148,7 @@ def _compare(folder: Path, expected: Mapping[str, str], given: Mapping[str, str]
     ]
     found = {
         "lacks": expected.keys() - given.keys(),
-        "has tensors too many:": given.keys() - expected.keys(),
+        "has extra tensors:": given.keys() - expected.keys(),
         "has tensors of another type or shape:": other,
     }
     if wrong := [f"{what} {some(names)}" for what, names in found.items() if names]:

@@ -6,7 +6,7 @@ from quantlab.export.manifest import NAME, WEIGHTS, Manifest
 from quantlab.util.printable import markdown
 
 BY_QUANTLAB = """\
-quantlab loads it, without the checkpoint that it was made of and without a network; the versions below are known to:
+quantlab loads it, without the checkpoint that it was made from and without a network; the versions below are known to:
 
 ```python
 from quantlab.export import load

@@ -87,7 +87,7 @@ def check(
     for batch in evenly_spaced(heard):
         found, _ = again.generate(batch.speech)
         if other := [id for id, was, now in zip(batch.speech.ids, batch.tokens, found, strict=True) if was != now]:
-            raise ExportError(f"loaded again, the model hears something else than before in {some(other)}")
+            raise ExportError(f"the reloaded model gives other texts than before for {some(other)}")
 
 
 def _engine(config: RunConfig, made: Assembled, folder: Path, device: torch.device) -> Engine:
@@ -105,6 +105,4 @@ def _engine(config: RunConfig, made: Assembled, folder: Path, device: torch.devi
 
 def _check_bytes(found: dict[str, int], made: Assembled) -> None:
     if found != made.receipt.bytes_by_dtype:
-        raise ExportError(
-            f"loaded again, the model holds bytes {found}, its receipt says {made.receipt.bytes_by_dtype}"
-        )
+        raise ExportError(f"the reloaded model holds bytes {found}, but its receipt says {made.receipt.bytes_by_dtype}")

@@ -32,7 +32,7 @@ def preview(configs: Sequence[RunConfig], launcher: LauncherConfig | None = None
     count = sum(line.startswith(MEASURED) for line in told)
     width = max(len(cell.label) for cell in cells)
     lines = [f"{cell.id}  {cell.label:{width}}  {line}" for cell, line in zip(cells, told, strict=True)]
-    return [*lines, f"{count} of {len(cells)} cells would be measured, below {configs[0].output_dir}"]
+    return [*lines, f"{count} of {len(cells)} cells would be measured, in {configs[0].output_dir}"]
 
 
 def _planned_action(cell: Cell, record: Record | None) -> str:

@@ -100,10 +100,10 @@ class Display:
         """Estimated remaining time of the current stage and of the cells after this one, as far as known."""
         told = []
         if done and total:
-            told.append(f"{_minutes((now_s - self._stage_s) * (total - done) / done)} left of it")
+            told.append(f"{_minutes((now_s - self._stage_s) * (total - done) / done)} left")
         after = self.total - self._number - 1
         if after and self._took_s:
-            told.append(f"{_minutes(after * sum(self._took_s) / len(self._took_s))} of the cells after it")
+            told.append(f"{_minutes(after * sum(self._took_s) / len(self._took_s))} more for the other cells")
         return f", about {', '.join(told)}" if told else ""
 
     def end(self, label: str, record: Record, note: str = "") -> None:
@@ -131,7 +131,7 @@ class Display:
         if record.status == "ok":
             return ""
         first = self._told.setdefault(reasons.key(record.status, record.reason or "", record.setting), label)
-        return f"{record.status}, as {first}" if first != label else ""
+        return f"{record.status}, for the same reason as {first}" if first != label else ""
 
 
 def _minutes(seconds: float) -> str:

@@ -116,6 +116,6 @@ def _too_few(recording: _Recording, texts: Sequence[str], scoring: Scoring) -> I
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     yield recording.problem(
         "few words",
-        f"{len(found)} of {len(texts)} windows have far fewer {scoring.unit}s than their sound should hold: "
+        f"{len(found)} of {len(texts)} windows have far fewer {scoring.unit}s than their audio should contain: "
         f"{', '.join(found[:_NAMED])}{more}",
     )

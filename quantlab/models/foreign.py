@@ -41,7 +41,7 @@ def _folder(folder: Path) -> str | None:
         return f"is the hub's cache of a repository: give its snapshot, model.path={snapshots[-1]}"
     names = {path.name for path in folder.iterdir()}
     if "model.bin" in names and names & {"vocabulary.json", "vocabulary.txt"}:
-        return "has a model.bin that is no Whisper model of CTranslate2: convert it again, or give its source"
+        return "has a model.bin that is not a CTranslate2 Whisper model: convert it again, or give its source"
     if "weights.npz" in names:
         return f"is an MLX model: {ORIGINAL}"
     for suffix, what in ((".gguf", "GGUF"), (".onnx", "ONNX"), (".nemo", "NeMo")):

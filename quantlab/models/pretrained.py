@@ -101,7 +101,7 @@ def _check_tensors(folder: Path, model: WhisperForConditionalGeneration, report:
     }
     wrong = [f"{what} {some(names)}" for what, names in found.items() if names]
     if wrong:
-        raise CheckpointError(f"{folder} is no valid checkpoint: it {'; it '.join(wrong)}")
+        raise CheckpointError(f"{folder} is not a valid checkpoint: it {'; it '.join(wrong)}")
 
 
 def _is_finite(tensor: Tensor) -> bool:

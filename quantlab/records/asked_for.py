@@ -33,9 +33,9 @@ def _id_of(root: str | Path, asked: str, recorded: Sequence[str], named: Mapping
         return found[0]
     if not found:
         near = did_you_mean(asked, [*recorded, *named.values()])
-        raise ConfigError(f"no record of cell {asked!r} below {root}{near}")
+        raise ConfigError(f"no record of cell {asked!r} in {root}{near}")
     told = ", ".join(f"{cell_id} {named.get(cell_id, '')}".strip() for cell_id in found)
-    raise ConfigError(f"{asked!r} is {len(found)} cells: {told}; give the id of one")
+    raise ConfigError(f"{asked!r} matches {len(found)} cells: {told}; give the id of one")
 
 
 def _found(asked: str, recorded: Sequence[str], named: Mapping[str, str]) -> list[str]:

@@ -52,7 +52,7 @@ _NOT_SHOWN = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stat
              "model.path", "dataset.path", "dataset.licence", "dataset.noise.path")  # fmt: skip
 _WITHOUT = {
     "splits": "all splits",
-    "long": "long left out",
+    "long": "long audio skipped",
     "ids": "all utterances",
 }  # words for null; otherwise "no limit"
 # Properties of a machine: key of the record's environment → format.

@@ -38,6 +38,6 @@ def roots_option(more: str = "") -> Callable[[Function], Function]:
 
 def no_records(*roots: str | Path) -> str:
     """Message that nothing has been measured, with the next step."""
-    missing = "" if Path(roots[0]).is_dir() else ", which is no folder"
+    missing = "" if Path(roots[0]).is_dir() else ", which is not a folder"
     below = " and ".join(map(str, roots))
-    return f"no records below {below}{missing}; make some: quantlab -m quant=none,torch_int8"
+    return f"no records in {below}{missing}; make some: quantlab -m quant=none,torch_int8"

@@ -203,7 +203,7 @@ class SplitResult(_Part):
     def _has_all_counts_or_none(self) -> SplitResult:
         counts = (self.substitutions, self.deletions, self.insertions, self.hits, self.ref_words, self.char_errors)
         if len({count is None for count in (*counts, self.ref_chars)}) > 1:
-            raise ValueError("some counts are there and others are not")
+            raise ValueError("some counts are missing")
         return self
 
     @model_validator(mode="after")
@@ -366,7 +366,7 @@ class Record(_Part):
         check_plain(environment, "environment.")
         versions = environment.get("versions") or {}
         if not isinstance(versions, dict) or not all(isinstance(item, str | None) for item in versions.values()):
-            raise ValueError("versions: a text for each library")
+            raise ValueError("versions: expected text for each library")
         return environment
 
     @field_validator("created_at")
@@ -376,7 +376,7 @@ class Record(_Part):
         try:
             moment = datetime.fromisoformat(created_at)
         except ValueError:
-            raise ValueError(f"{shortened(created_at)} is no time in ISO 8601") from None
+            raise ValueError(f"{shortened(created_at)} is not a time in ISO 8601") from None
         if moment.utcoffset() != timedelta(0) or not 1970 <= moment.year < 9999 or created_at[10:11] != "T":
             raise ValueError(f"{shortened(created_at)}: expected a time in UTC, as 2026-01-31T12:00:00+00:00")
         return created_at
@@ -384,7 +384,7 @@ class Record(_Part):
     @model_validator(mode="after")
     def _has_figures_if_ok(self) -> Record:
         if self.status == "ok" and (self.receipt is None or not self.splits):
-            raise ValueError("status=ok, and it has no receipt or no figures")
+            raise ValueError("status=ok, but it has no receipt or no figures")
         return self
 
     @property

@@ -38,7 +38,7 @@ class Clash:
 
     def __str__(self) -> str:
         one, other = self.roots
-        return f"cell {self.cell_id}: its records below {one} and {other} differ"
+        return f"cell {self.cell_id}: its records in {one} and {other} differ"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def load_records(root: Roots, on_unreadable: Callable[[str], None] = warn) -> li
     with below(roots) as folder:
         ids = storage.recorded(folder)
         if not ids:
-            raise ConfigError(f"no records below {' and '.join(map(str, roots))}")
+            raise ConfigError(f"no records in {' and '.join(map(str, roots))}")
         return storage.readable(folder, ids, on_unreadable)
 
 
@@ -159,7 +159,7 @@ def _distinct(opened: Mapping[Path, Path]) -> dict[str, Path]:
     """
     found, clashes = _gathered(opened)
     if clashes:
-        raise ClashError("\n".join([*map(str, clashes), "read these folders one at a time"]))
+        raise ClashError("\n".join([*map(str, clashes), "use these folders one at a time"]))
     return found
 
 
@@ -177,7 +177,7 @@ def _gathered(opened: Mapping[Path, Path]) -> tuple[dict[str, Path], list[Clash]
     for root, folder in opened.items():
         ids = storage.recorded(folder)
         if not ids:
-            raise ConfigError(f"no records below {root}{'' if root.exists() else ', which does not exist'}")
+            raise ConfigError(f"no records in {root}{'' if root.exists() else ', which does not exist'}")
         for cell_id in ids:
             first = found.setdefault(cell_id, root)
             if first != root and not storage.is_same(opened[first], folder, cell_id):

@@ -108,7 +108,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def _checked(cell_id: str) -> str:
     if not CELL_ID.fullmatch(cell_id):
-        raise ValueError(f"{shortened(cell_id)} is no cell id: expected 1 to 64 letters, digits and any of . _ -")
+        raise ValueError(f"{shortened(cell_id)} is not a cell id: expected 1 to 64 letters, digits and any of . _ -")
     return cell_id
 
 
@@ -201,7 +201,7 @@ def read(root: str | Path, cell_id: str) -> Record | None:
     """
     path = cells_dir(root) / cell_id / "record.json"
     if not CELL_ID.fullmatch(cell_id):
-        raise _no_record(path, "its folder has no cell id for a name")
+        raise _no_record(path, "the name of its folder is not a cell id")
     try:
         found = Record.model_validate_json(read_bytes(path, RECORD_BYTES))
     except (FileNotFoundError, NotADirectoryError):
@@ -209,12 +209,12 @@ def read(root: str | Path, cell_id: str) -> Record | None:
     except ValidationError as error:
         raise _no_record(path, _first(error)) from None
     if found.cell_id != cell_id:
-        raise _no_record(path, f"cell_id: it is of another cell, {shortened(found.cell_id)}")
+        raise _no_record(path, f"cell_id: it belongs to another cell, {shortened(found.cell_id)}")
     return found
 
 
 def _no_record(path: Path, why: str) -> ValueError:
-    return ValueError(f"{real_path(path)} is no quantlab record: {why}; delete its folder to run the cell again")
+    return ValueError(f"{real_path(path)} is not a quantlab record: {why}; delete its folder to run the cell again")
 
 
 def real_path(path: Path) -> Path:
@@ -274,7 +274,7 @@ def _lines(kind: type[Line], path: Path) -> Iterator[Line]:
     try:
         text = read_bytes(path, RAW_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{real_path(path)} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise ValueError(f"{real_path(path)} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): a hypothesis may hold U+2028
         try:
             if line:

@@ -64,21 +64,21 @@ class Asked:
     epilog=example("quantlab report --root mlruns --format markdown --out report.md"),
 )
 @roots_option()
-@click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="How it is printed.")
+@click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="Output format.")
 @click.option("--out", type=PATH, metavar="FILE", help=f"Write to a file (html: DIR/{_PAGE}, unless stdout is a file).")
 @click.option(
     "--audio",
     type=PATH,
     metavar="DIR",
     multiple=True,
-    help="html: play the audio of records that lies in this folder, as its manifest must; may be given several times "
-    "(default: of shipped corpora alone).",
+    help="html: a folder whose audio the page may play; the manifest has to be in it too; may be given several times "
+    "(default: shipped corpora only).",
 )
 @click.option(
     "--margin",
     type=positive,
     metavar="POINTS",
-    help="Percentage points of WER that do not matter (default: stats.margin of each record).",
+    help="Non-inferiority margin, percentage points of WER (default: stats.margin of each record).",
 )
 @without_gc()
 def command(

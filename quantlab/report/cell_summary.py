@@ -321,7 +321,7 @@ class CellSummary:
         """Why the cell can have no baseline; None if the baseline is possible and merely not recorded."""
         if self.record.setting("quant.library") != AS_SHIPPED or "baseline" in self.record.fingerprints:
             return None
-        return "nobody said what the file was made of, so it has no verdict: baseline.path=FOLDER of its fp32 model"
+        return "the model that the file was made from is unknown, so it has no verdict: set baseline.path=FOLDER"
 
     def to_dict(self) -> dict[str, Any]:
         """Contents of the JSON report; all formats share the keys."""

@@ -140,7 +140,7 @@ def design_choices(group: Group, effects: Sequence[ChoiceEffect]) -> Section:
     table = Table(header, lines, caption("What each design choice costs", group), "lllllrrrrr")
     notes = (
         f"Mean difference in pooled {rate} over the pairs of cells that differ in this choice alone; Holm-corrected "
-        "over the lines of the table. Where single pairs lie far apart, the cost depends on the other choices.",
+        "over the lines of the table. Where single pairs differ much, the cost depends on the other choices.",
         *_unpaired_note(group, effects),
     )
     return Section("What each design choice costs", table=table, notes=notes, level=3)
@@ -150,7 +150,7 @@ def _unpaired_note(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[st
     ids = dict.fromkeys(cell_id for item in effects for cell_id in item.alone)
     if ids:
         named = listed([group.methods[cell_id] for cell_id in ids])
-        yield f"Alone, without a partner in some line, where they do not count: {named}."
+        yield f"Not counted in some lines, as no other cell differs from them in that choice alone: {named}."
 
 
 # Published against measured
@@ -206,7 +206,7 @@ def _sources(pairs: Sequence[tuple[str, Compared]]) -> Iterator[str]:
 def _not_read(unread: Sequence[str]) -> Iterator[Section]:
     if unread:
         lines = tuple((Cell(why),) for why in unread)
-        yield Section("Not read", table=Table(("file, and why it is not here",), lines, "Not read", "p"))
+        yield Section("Not read", table=Table(("file, and why it could not be read",), lines, "Not read", "p"))
 
 
 def _not_measured(rows: Sequence[CellSummary]) -> Iterator[Section]:

@@ -86,7 +86,7 @@ class Figures(_Part):
     @model_validator(mode="after")
     def _has_unique_figures(self) -> Figures:
         if {"rtf", "rtfx"} <= set(self.other):
-            raise ValueError("rtf or rtfx, as the source has it, not both")
+            raise ValueError("give rtf or rtfx, whichever the source gives, not both")
         if not (self.wer or self.cer or self.other):
             raise ValueError("no figure")
         return self

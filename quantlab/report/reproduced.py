@@ -97,7 +97,7 @@ def _rate_obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) ->
         yield f"at most {most} tokens are decoded here"
     count, whole = _utterance_counts(cell, figure)
     if whole is not None and count > whole:
-        yield f"{count:,} utterances here, more than the {whole:,} of {figure.split}: another corpus"
+        yield f"{count:,} utterances here, more than the {whole:,} of {figure.split}: so it is another corpus"
     if ours is None:
         yield "no error rate here"
     elif ours.ci95 is None or (_part(cell, figure).evidence.ci_units or MIN_UNITS) < MIN_UNITS:
@@ -106,7 +106,7 @@ def _rate_obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) ->
 
 def _time_obstacles(cell: CellSummary, figure: Figure) -> Iterator[str]:
     """A time is never judged, as it depends on the machine, its clocks and drivers."""
-    there = figure.source.hardware_of(figure.of.device) or "not said"
+    there = figure.source.hardware_of(figure.of.device) or "not stated"
     environment = cell.record.environment
     here = str(environment.get("gpu" if cell.settings.device == "cuda" else "processor") or "not recorded")
     kind = "another machine" if there.lower() in here.lower() else "other hardware"
@@ -160,7 +160,7 @@ def _coverage(cell: CellSummary, figure: Figure) -> Iterator[str]:
     """The share of the split that was measured, as a part may be easier or harder than the whole."""
     count, whole = _utterance_counts(cell, figure)
     if whole is None:
-        yield f"{count:,} utterances here, how many there is not known"
+        yield f"{count:,} utterances here, their number in the source is unknown"
     elif count < whole:
         yield f"{count:,} of {whole:,} utterances"
 
@@ -169,7 +169,7 @@ def _caveats(cell: CellSummary, figure: Figure) -> Iterator[str]:
     """Differences and unknowns that are assumed to matter little."""
     source = figure.source
     if cell.record.setting("model.path"):
-        yield f"the checkpoint of model.path is taken for {figure.of.model}"
+        yield f"the checkpoint of model.path is assumed to be {figure.of.model}"
     if figure.metric not in _RATES:
         return
     if figure.of.device not in (None, cell.settings.device):
@@ -179,4 +179,4 @@ def _caveats(cell: CellSummary, figure: Figure) -> Iterator[str]:
         yield f"what is not quantized is {source.dtype} there, {here} here"
     known = {"normaliser": source.normaliser, "beams": source.beams, "timestamps": source.timestamps}
     if unknown := [name for name, value in known.items() if value is None]:
-        yield f"not said there: {', '.join(unknown)}"
+        yield f"not stated by the source: {', '.join(unknown)}"

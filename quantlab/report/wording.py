@@ -161,7 +161,7 @@ def published(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterato
     yield from ((*of, ", ".join(figures)) for of, figures in told.items() if of[0] != "not comparable")
     if other := [len(figures) for (verdict, _), figures in told.items() if verdict == "not comparable"]:
         rest = f"{sum(other)} published figures"
-        yield "not comparable", rest, "--format markdown, html or json gives the reason of each"
+        yield "not comparable", rest, "--format markdown, html or json gives the reason for each"
 
 
 def _interval(item: Compared) -> str:

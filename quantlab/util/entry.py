@@ -33,7 +33,7 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
             sys.stdout.flush()
     except KeyboardInterrupt:
         ignore_stops()  # a second signal must not cut the last line short
-        code = _last("interrupted: the same command does what is left", INTERRUPTED)
+        code = _last("interrupted: run the same command for the rest", INTERRUPTED)
     except BrokenPipeError:  # the reader closed the pipe
         code = 0
     except OSError as error:
@@ -80,7 +80,7 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     sys.stderr = cast(TextIO, _Deaf(sys.stderr or io.StringIO()))
     if sys.stdout is None:
-        _last("standard output is closed: let it be a file, or /dev/null", MISUSED)
+        _last("standard output is closed: redirect it to a file or /dev/null", MISUSED)
         sys.exit(MISUSED)
 
 

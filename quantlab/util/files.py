@@ -54,8 +54,8 @@ def opened(path: Path, most_bytes: int = LARGEST_BYTES, follow: bool = True) -> 
         return
     os.close(handle)
     if not stat.S_ISREG(state.st_mode):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    raise OSError(errno.EFBIG, f"{state.st_size:,} bytes, at most {most_bytes:,} are read", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    raise OSError(errno.EFBIG, f"{state.st_size:,} bytes, but at most {most_bytes:,} are read", str(path))
 
 
 def read_bytes(path: Path, most_bytes: int) -> bytes:

@@ -69,7 +69,7 @@ def _files(dataset: DatasetConfig, split: HubSplit) -> tuple[Path, list[Path]]:
     if dataset.path is not None:
         folder = Path(dataset.path).expanduser()
         if not folder.is_dir():
-            raise ConfigError(f"dataset.path={folder} is no folder; expected a clone of {dataset.repo}")
+            raise ConfigError(f"dataset.path={folder} is not a folder; expected a clone of {dataset.repo}")
     elif dataset.repo is None:
         raise ConfigError(f"dataset {dataset.name!r} names no hub repository: set dataset.repo, or dataset.path")
     else:

@@ -73,7 +73,7 @@ def _file(place: str, value: str) -> str:
             "run it where it is trusted, and name the file that it wrote"
         )
     if not value or _IN_ARCHIVE.search(value):
-        raise ConfigError(f"{place}: {shortened(value)} is no audio file; of an archive, wav-copy makes files")
+        raise ConfigError(f"{place}: {shortened(value)} is not an audio file; wav-copy turns an archive into files")
     return value
 
 

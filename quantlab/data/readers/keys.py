@@ -56,7 +56,7 @@ def column(values: Mapping[str, Any], asked: str | None, names: tuple[str, ...],
         return asked if asked in values else None
     there = [name for name in names if name in values]
     if len(there) > 1 and names is not SPEAKER and names[0] not in there:
-        raise ConfigError(f"{' and '.join(map(repr, there))} could be meant: choose by {option}")
+        raise ConfigError(f"{' and '.join(map(repr, there))} are both possible: choose with {option}")
     return there[0] if there else None
 
 
@@ -109,8 +109,8 @@ def check_language(name: str, told: Any, dataset: DatasetConfig) -> None:
     """
     if told is not None and _code(told) != dataset.language:
         raise ConfigError(
-            f"{name}={shortened(told)}, and dataset.language={dataset.language}: set the one, or leave the "
-            f"other out by dataset.ignored_columns=[{name}]"
+            f"{name}={shortened(told)}, but dataset.language={dataset.language}: change one of them, or ignore the "
+            f"former with dataset.ignored_columns=[{name}]"
         )
 
 
@@ -125,16 +125,16 @@ def refuse(names: list[str]) -> None:
     words = set("_".join(names).lower().split("_")).union(name.lower() for name in names)
     hints = []
     if words & (_PARTS | {"duration", "length"}):
-        hints.append("select a part of a file by offset and duration, in seconds")
+        hints.append("select a part of a file with offset and duration, in seconds")
     if words & {"channel", "channels"}:
-        hints.append("select a channel by channel, from 0")
+        hints.append("select a channel with channel, from 0")
     if any(map(_is_reference, names)):
-        hints.append("select another reference by dataset.text_column")
+        hints.append("select another reference with dataset.text_column")
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     told = ", ".join(shortened(name, 40) for name in names[:MOST]) + more
     plain = all(re.fullmatch(r"\w{1,40}", name) for name in names) and len(names) <= MOST
-    hints.append(f"if they do, dataset.ignored_columns=[{','.join(names) if plain else 'NAME,…'}]")
-    raise ConfigError(f"{told}: neither used nor known to leave audio and references unchanged; {'; '.join(hints)}")
+    hints.append(f"if they change nothing, dataset.ignored_columns=[{','.join(names) if plain else 'NAME,…'}]")
+    raise ConfigError(f"{told}: unknown, and might change audio or references; {'; '.join(hints)}")
 
 
 def without_ignored(values: Mapping[str, Any], dataset: DatasetConfig) -> dict[str, Any]:

@@ -134,9 +134,9 @@ def _audio(values: dict[str, Any], key: str) -> dict[str, Any]:
     else:
         told["path"] = values[key]
     if not isinstance(told["path"], str):
-        raise ConfigError(f"{key}={shortened(told['path'])} is no string")
+        raise ConfigError(f"{key}={shortened(told['path'])} is not a string")
     if not told["path"] or "\0" in told["path"]:
-        raise ConfigError(f"{key}={shortened(told['path'])} is no path")
+        raise ConfigError(f"{key}={shortened(told['path'])} is not a path")
     return told
 
 
@@ -175,7 +175,7 @@ def _text(values: dict[str, Any], key: str) -> str:
         text = str(text)  # references of digits are read as numbers
     if not isinstance(text, str | None):
         hint = ": write it as text, in quotes" if isinstance(text, float) else ""
-        raise ConfigError(f"{key}={shortened(text)} is no string{hint}")
+        raise ConfigError(f"{key}={shortened(text)} is not a string{hint}")
     return (text or "").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -147,13 +147,15 @@ def read(root: str | Path, batch_id: str) -> Batch:
     try:
         found = Batch.model_validate_json(read_bytes(path, BATCH_BYTES))
     except FileNotFoundError:
-        raise ValueError(f"no batch {batch_id!r} below {jobs_dir(root)}") from None
+        raise ValueError(f"no batch {batch_id!r} in {jobs_dir(root)}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(f"{path} is no batch of this quantlab: {where}: {first['msg']}") from None
+        raise ValueError(f"{path} is not a batch of this quantlab: {where}: {first['msg']}") from None
     if found.id != batch_id:
-        raise ValueError(f"{path} is no batch of this quantlab: id: it is of another batch, {shortened(found.id)}")
+        raise ValueError(
+            f"{path} is not a batch of this quantlab: id: it belongs to another batch, {shortened(found.id)}"
+        )
     return found
 
 

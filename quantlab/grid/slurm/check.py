@@ -29,7 +29,7 @@ def plan_here(cells: Sequence[Planned]) -> list[Cell]:
             on_node = find(cell.config)
             found.append(replace(cell, refusal=_refusal(planned, on_node), corpus=on_node.corpus))
         except ConfigError as error:  # e.g. a file that existed at submission
-            found.append(replace(cell, refusal=Refusal("failed", f"not as it was submitted: {error}")))
+            found.append(replace(cell, refusal=Refusal("failed", f"changed since it was submitted: {error}")))
     return found
 
 

@@ -22,7 +22,7 @@ def site(launcher: LauncherConfig) -> Site:
 def _why_no_device(name: str, launcher: LauncherConfig) -> str | None:
     if name == "cuda" and not launcher.gpus_per_node:
         return f"device=cuda: the jobs have no GPU; set hydra/launcher=slurm or {PREFIX}gpus_per_node=1, or device=cpu"
-    return "device=mps: only a Mac has it, and SLURM's nodes are none; use device=cpu" if name == "mps" else None
+    return "device=mps: SLURM nodes are not Macs; use device=cpu" if name == "mps" else None
 
 
 def sbatch_options(launcher: LauncherConfig, job_name: str) -> dict[str, Option]:

@@ -64,7 +64,7 @@ class Stoppable:
         """See `Workers.run`."""
         outcome = self._workers.run(config, log, progress, known)
         if self._stopping and isinstance(outcome, Failure):
-            raise SystemExit("stopped by SLURM: the cell in flight has no record, so that it is measured again")
+            raise SystemExit("stopped by SLURM: the cell in progress has no record, so it is measured again")
         return outcome
 
 

@@ -53,7 +53,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
                     display.say(submit(root, batch))
             if split.elsewhere:
                 display.say(
-                    f"in jobs of an earlier command, not submitted again: {counted(len(split.elsewhere), 'cell')}"
+                    f"not submitted again, as in jobs of an earlier command: {counted(len(split.elsewhere), 'cell')}"
                 )
             found = _by_id(grid.run(split.here, sweep))
             if not launcher.wait:
@@ -65,7 +65,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
             records = [found[cell.id] for cell in cells]
             rows = grid.summarise(records, sweep)
         except KeyboardInterrupt:
-            display.say(f"interrupted: jobs that were submitted go on; scancel ends them. {_status_hint(root)}")
+            display.say(f"interrupted: submitted jobs continue; scancel ends them. {_status_hint(root)}")
             return INTERRUPTED
     return conclude(rows, grid)
 
@@ -89,9 +89,11 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
             batches.write(root, batch)
         grid.run(split.here, sweep)
         if isinstance(uri := configs[0].tracking.uri, Address) and uri.hides:
-            display.say(f"no file holds all of tracking.uri: set {VARIABLE} to it where you call sbatch")
+            display.say(
+                f"tracking.uri is stored without its secrets: set {VARIABLE} to all of it where you call sbatch"
+            )
         told = f"{len(split.new)} of {counted(len(cells), 'cell')} in the script"
-        display.say(f"{told}; the others are recorded, or in jobs already")
+        display.say(f"{told}; the others are recorded or already in jobs")
         display.say(_status_hint(root))
     return text
 
@@ -113,7 +115,7 @@ def _check_slurm() -> None:
 
 
 def _status_hint(root: Path) -> str:
-    return f"look with: quantlab status --root {shlex.quote(str(root))}"
+    return f"to see their state: quantlab status --root {shlex.quote(str(root))}"
 
 
 def _by_id(records: Sequence[Record]) -> dict[str, Record]:

@@ -119,7 +119,7 @@ def _state(job: Job | None) -> tuple[str, str]:
     if job is None:
         return "not submitted", ""
     if job.state == UNKNOWN:
-        return "pending", "SLURM cannot be asked from here"
+        return "pending", "SLURM cannot be queried from here"
     if job.ended:
         return "lost", f"its job ended ({job.state} {job.reason}".strip() + ") without a record"
     if job.state == "RUNNING":

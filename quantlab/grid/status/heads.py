@@ -50,13 +50,13 @@ def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
         )
         check_config_types(cell.config)
         if not all(isinstance(mark, str) for mark in cell.fingerprints.values()):
-            raise TypeError("a fingerprint is a text")
+            raise TypeError("a fingerprint must be text")
         if cell.id != cell_id or head.status not in get_args(Status):
-            raise ValueError("another cell's, or of no status that there is")
+            raise ValueError("it belongs to another cell, or its status is unknown")
         if not isinstance(head.reason, str | None) or not isinstance(head.created_at, str):
-            raise TypeError("reason and created_at are texts")
+            raise TypeError("reason and created_at must be text")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return Head("unreadable", f"{path} is no record of quantlab ({error})", ""), None
+        return Head("unreadable", f"{path} is not a quantlab record ({error})", ""), None
     return head, cell
 
 

@@ -200,7 +200,7 @@ def vocabulary(source: Path) -> list[str]:
         check_regular(path, MOST_BYTES)
         found = path.read_text("utf-8").removesuffix("\n").split("\n")
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ValueError("it has no tokenizer.json, and no vocabulary.json or vocabulary.txt that lists its tokens")
+        raise ValueError("it has no tokenizer.json, and no vocabulary.json or vocabulary.txt with its tokens")
     return found
 
 

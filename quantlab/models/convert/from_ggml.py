@@ -94,7 +94,7 @@ def _texts(contents: Contents, end: int) -> dict[int, str]:
     texts = {id: letters(word) for id, word in enumerate(contents.words[:end])}
     numbered = sum(text == f"<{id}>" for id, text in texts.items())
     if numbered == end or 1 < numbered < FILLERS:
-        raise ValueError(f"its vocabulary has numbers in place of {numbered} words")
+        raise ValueError(f"{numbered} tokens of its vocabulary have numbers instead of text")
     return texts
 
 

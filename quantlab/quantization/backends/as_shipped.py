@@ -50,7 +50,7 @@ def read_off(config: RunConfig) -> RunConfig:
     for key, value in found.items():
         said = getattr(quant, key)
         if said not in (value, QuantConfig.model_fields[key].default):
-            raise ConfigError(f"quant.{key}={said}: {original.path} has {value}, which is read from it: leave it out")
+            raise ConfigError(f"quant.{key}={said}: {original.path} has {value}, read from the file: leave the key out")
     return config.model_copy(update={"quant": quant.model_copy(update=found)})
 
 

@@ -129,7 +129,7 @@ def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Card | None]:
         harmless += [row for row in rows if row.verdict == "baseline"]  # the baseline may be the fastest
         yield _card("Fastest without loss of accuracy", harmless, ranking.speed(harmless), "fastest", named)
     elif len(rows) > 1:
-        none = f"None is shown to hear as well as {reference(rows)}: none is better or tied."
+        none = f"None is shown to be as accurate as {reference(rows)}: none is better or tied."
         yield Card("Without loss of accuracy", (none,))
     if any(map(ranking.few, rows)):
         return  # with few utterances, the lowest WER is chance

@@ -203,7 +203,7 @@ def _incomparable(row: CellSummary, split: str | None, output_dir: str) -> _Chec
     if row.wer is None:
         return _Check("undecided", "it has no scored text", command=command())
     if row.comparison is None:
-        return _Check("undecided", "its baseline has no scored text in common with it", command=command())
+        return _Check("undecided", "it has no scored text in common with its baseline", command=command())
     return _too_few(row, row.comparison, split, command)
 
 
@@ -232,9 +232,9 @@ def _more(row: CellSummary, split: str | None, change: Estimate, allowed: float)
         detectable = pooled.mde
     distance = abs(allowed - change.value)
     if distance == 0 or (detectable / distance) ** 2 > _HOPELESS:
-        return f"at the limit: more than {_HOPELESS} times the {count:,} utterances would hardly settle it"
+        return f"too close to the limit: even {_HOPELESS} times the {count:,} utterances would hardly decide it"
     more = max(count * ((detectable / distance) ** 2 - 1), 0.0)
-    return f"about {_two_digits(more)} utterances more than the {count:,} would settle it, if it stays so"
+    return f"about {_two_digits(more)} more utterances than the {count:,} would decide it, if the difference stays"
 
 
 def _two_digits(count: float) -> str:
