@@ -36,9 +36,9 @@ def page(
         return f"<p>{EMPTY}</p>"
     without_texts = _filled(rows, unread, _blocks(rows))
     left = most_bytes - len(without_texts.encode("utf-8", "replace"))
-    heard = texts.fitted([row for row in rows if row.ok], left, audio)
-    blocks = [data_block("utterances", heard.utterances)]
-    blocks += [data_block(f"heard-{cell}", text) for cell, text in heard.cells.items()]
+    shown = texts.fitted([row for row in rows if row.ok], left, audio)
+    blocks = [data_block("utterances", shown.utterances)]
+    blocks += [data_block(f"hypotheses-{cell}", text) for cell, text in shown.cells.items()]
     return without_texts.replace("<!--texts-->", "".join(blocks))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html.align import alignments
-from quantlab.report.html.heard import Cell, Corpus, Heard, Key, heard
+from quantlab.report.html.hypotheses import Cell, Corpus, Hypothesis, Key, compared_cells
 from quantlab.report.html.payload import packed
 from quantlab.scoring.score import Scoring
 
@@ -45,7 +45,7 @@ def fitted(found: Sequence[CellSummary], budget: int, audio: tuple[Path, ...] = 
         audio: see `page`.
     """
     corpus = Corpus(folders=audio)
-    cells = list(heard(found, corpus))
+    cells = list(compared_cells(found, corpus))
     scored = _Scored()
     for most in STEPS:
         if _guess(cells, most) <= budget:
@@ -56,7 +56,7 @@ def fitted(found: Sequence[CellSummary], budget: int, audio: tuple[Path, ...] = 
 
 
 def _guess(cells: Sequence[Cell], most: int) -> float:
-    shown = [item.text for cell in cells if cell.baseline for item in cell.heard[:most]]
+    shown = [item.text for cell in cells if cell.baseline for item in cell.hypotheses[:most]]
     return sum(map(len, shown)) * _PER_LETTER + len(shown) * _PER_ENTRY
 
 
@@ -70,9 +70,9 @@ def _build(cells: Sequence[Cell], corpus: Corpus, most: int, scored: _Scored) ->
     )
 
 
-def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Heard, ...]]:
+def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Hypothesis, ...]]:
     """The worst hypotheses of each cell; for a baseline, also those that shown cells are compared with."""
-    shown = {cell.id: cell.heard[:most] for cell in cells}
+    shown = {cell.id: cell.hypotheses[:most] for cell in cells}
     needed: dict[str, set[Key]] = {}
     for cell in cells:
         if cell.baseline is not None:
@@ -80,20 +80,20 @@ def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Heard, ...]]:
     for cell in cells:
         if cell.id in needed:
             wanted = needed[cell.id] | {item.key for item in shown[cell.id]}
-            shown[cell.id] = tuple(item for item in cell.heard if item.key in wanted)
+            shown[cell.id] = tuple(item for item in cell.hypotheses if item.key in wanted)
     return shown
 
 
-def _cell(cell: Cell, shown: Sequence[Heard], index: dict[Key, int], scored: _Scored) -> dict[str, Any]:
+def _cell(cell: Cell, shown: Sequence[Hypothesis], index: dict[Key, int], scored: _Scored) -> dict[str, Any]:
     marks = scored.alignments(shown)
     return {
         "baseline": cell.baseline,
         "utterances": cell.utterances,
-        "differing": sum(cell.baseline is not None or item.errors > 0 for item in cell.heard),
+        "differing": sum(cell.baseline is not None or item.errors > 0 for item in cell.hypotheses),
         "worse": cell.worse,
         "better": cell.better,
         # utterance, text as scored, raw text if it differs, alignment
-        "heard": [
+        "hypotheses": [
             [index[item.key], *_scored_and_written(scored.text(item.key, item.text), item.text), mark]
             for item, mark in zip(shown, marks, strict=True)
         ],
@@ -130,7 +130,7 @@ class _Scored:
             self._texts[found] = " ".join(key.scoring.units(text))
         return self._texts[found]
 
-    def alignments(self, items: Sequence[Heard]) -> list[str]:
+    def alignments(self, items: Sequence[Hypothesis]) -> list[str]:
         """See `align.alignments`."""
         pairs = [(self.text(item.key, item.key.reference), self.text(item.key, item.text)) for item in items]
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._marks]

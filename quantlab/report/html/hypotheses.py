@@ -24,13 +24,13 @@ class Key(NamedTuple):
     scoring: Scoring
 
 
-class Heard(NamedTuple):
+class Hypothesis(NamedTuple):
     """One hypothesis of one cell, with its errors."""
 
     key: Key
     text: str
     errors: int  # words
-    more: int  # errors minus the baseline's; 0 without a baseline
+    extra_errors: int  # errors minus the baseline's; 0 without a baseline
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Cell:
 
     id: str
     baseline: str | None  # None also for a baseline itself
-    heard: tuple[Heard, ...]  # worst first
+    hypotheses: tuple[Hypothesis, ...]  # worst first
     utterances: int
     worse: int  # utterances with more errors than the baseline's
     better: int
@@ -61,7 +61,7 @@ class Corpus:
                 self.audio[key] = places[utterance.id]
 
 
-def heard(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
+def compared_cells(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
     """The hypotheses to show of each cell; fills `corpus` in place.
 
     Baselines are read first and stay in memory; of other cells, only the hypotheses that differ do.
@@ -70,7 +70,7 @@ def heard(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
         found: measured cells.
         corpus: changed in place.
     """
-    baselines: dict[str, dict[Key, Heard]] = {}
+    baselines: dict[str, dict[Key, Hypothesis]] = {}
     for row in sorted(found, key=lambda row: not row.is_baseline):
         record, baseline = row.record, row.baseline
         own = _read(row.root, record, corpus)
@@ -85,7 +85,7 @@ def heard(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
             yield _without_baseline(record, (item for item in own.values() if item.errors), len(own))
 
 
-def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None:
+def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Hypothesis] | None:
     """The hypotheses of a record; None without text: random weights, or an unreadable file."""
     if record.normaliser not in NORMALISERS:  # written by another version
         return None
@@ -101,26 +101,26 @@ def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None
             return None
         key = Key(item.split, item.id, item.reference, scoring)
         corpus.add(key, item, places)
-        own[key] = Heard(key, item.hypothesis, item.errors or 0, 0)
+        own[key] = Hypothesis(key, item.hypothesis, item.errors or 0, 0)
     return own
 
 
-def _without_baseline(record: Record, shown: Iterable[Heard], utterances: int) -> Cell:
+def _without_baseline(record: Record, shown: Iterable[Hypothesis], utterances: int) -> Cell:
     ordered = sorted(shown, key=lambda item: -item.errors)
     return Cell(record.cell_id, None, tuple(ordered), utterances, worse=0, better=0)
 
 
-def _compared(record: Record, baseline: str, own: dict[Key, Heard], base: dict[Key, Heard]) -> Cell:
+def _compared(record: Record, baseline: str, own: dict[Key, Hypothesis], base: dict[Key, Hypothesis]) -> Cell:
     shown = [
-        item._replace(more=item.errors - base[key].errors)
+        item._replace(extra_errors=item.errors - base[key].errors)
         for key, item in own.items()
         if key in base and base[key].text != item.text
     ]
     return Cell(
         record.cell_id,
         baseline,
-        tuple(sorted(shown, key=lambda item: (-item.more, -item.errors))),
+        tuple(sorted(shown, key=lambda item: (-item.extra_errors, -item.errors))),
         len(own),
-        worse=sum(item.more > 0 for item in shown),
-        better=sum(item.more < 0 for item in shown),
+        worse=sum(item.extra_errors > 0 for item in shown),
+        better=sum(item.extra_errors < 0 for item in shown),
     )
