@@ -93,12 +93,12 @@ def summary(found: list[dict[str, Any]]) -> str:
         for work in WORKS:
             ratios = sorted(item[work]["ratio"] for item in these)
             verdicts = Counter(item[work]["verdict"] for item in these)
-            said = ", ".join(f"{word} {count}" for word, count in verdicts.most_common())
+            counted = ", ".join(f"{word} {count}" for word, count in verdicts.most_common())
             converged = sum(item[work]["converged"] for item in these)
             held = sum(item[work]["ci95"][0] <= 1 <= item[work]["ci95"][1] for item in these)
             median = statistics.median(ratios)
             lines.append(
-                f"| {cell} | {work} | {len(these)} | {said} | {converged} | {held} | {median:.4f} | {ratios[0]:.4f} "
+                f"| {cell} | {work} | {len(these)} | {counted} | {converged} | {held} | {median:.4f} | {ratios[0]:.4f} "
                 f"| {ratios[-1]:.4f} |"
             )
     load = sorted(item["other_load_share"] or 0.0 for item in found)

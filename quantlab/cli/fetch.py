@@ -185,9 +185,9 @@ def command(root: Path, features: bool, sweep: bool, config_dir: str | None, arg
     missing = 0
     things = [*_checkpoints(configs), *_corpora(configs), *(_features(configs) if features else ())]
     for thing in things:
-        state, told = _obtained(thing)
+        state, detail = _obtained(thing)
         missing += state == MISSING
-        print(f"{thing.kind:10}  {thing.name:22}  {told}", flush=True)
+        print(f"{thing.kind:10}  {thing.name:22}  {detail}", flush=True)
     warn(_conclusion(len(things), missing))
     return NO if missing else 0
 

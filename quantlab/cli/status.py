@@ -51,8 +51,8 @@ def command(root: Path, format: str) -> int:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    told = ", ".join(f"{count} {state}" for state, count in counts(lines).items())
-    head = f"{len(lines)} cells: {told}"
+    totals = ", ".join(f"{count} {state}" for state, count in counts(lines).items())
+    head = f"{len(lines)} cells: {totals}"
     names = [name for name in SHOWN if any(_shown(line, name) for line in lines)]
     rows = [[SHOWN[name] for name in names], *([_shown(line, name) for name in names] for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(names))]

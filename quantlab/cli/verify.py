@@ -166,8 +166,8 @@ def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[B
             if split is None:
                 yield _Figure(f"splits.{name}", None, found)
                 continue
-            told = {key for key in found if key not in _SINCE or getattr(split, key) is not None}
-            yield from _compare(f"splits.{name}", split.model_dump(include=told), {key: found[key] for key in told})
+            fields = {key for key in found if key not in _SINCE or getattr(split, key) is not None}
+            yield from _compare(f"splits.{name}", split.model_dump(include=fields), {key: found[key] for key in fields})
 
 
 def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:

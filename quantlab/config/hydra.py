@@ -144,15 +144,15 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *_reordered(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    said = io.StringIO()  # Hydra's usage text for a wrong option, and its note on the failed job
+    printed = io.StringIO()  # Hydra's usage text for a wrong option, and its note on the failed job
     shown = io.StringIO()  # output of --cfg and --help
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(shown):
             application()
     except SystemExit as leaving:
         if leaving.code != MISUSED:
             raise
-        raise ConfigError(hydra_errors.usage_error(said.getvalue())) from None
+        raise ConfigError(hydra_errors.usage_error(printed.getvalue())) from None
     finally:
         with to_stdout():
             sys.stdout.write(redact(shown.getvalue()))

@@ -88,8 +88,10 @@ class Meter:
         loudest = (self._high - self._low) / 2
         if loudest >= SILENCE:
             return []
-        told = f"nothing above {20 * math.log10(loudest):.0f} dB of full scale" if loudest else "all samples are alike"
-        return [Doubt("silence", told)]
+        detail = (
+            f"nothing above {20 * math.log10(loudest):.0f} dB of full scale" if loudest else "all samples are alike"
+        )
+        return [Doubt("silence", detail)]
 
     def _peak_doubts(self) -> list[Doubt]:
         peak = max(self._high, -self._low)

@@ -66,7 +66,7 @@ class WhisperCpp:
         ids = self.vocabulary.ids()
         watch = Stopwatch(CPU)
         with watch.running():
-            found = [self._transcribe(*heard) for heard in self._inputs(speech)]
+            found = [self._transcribe(*item) for item in self._inputs(speech)]
         return [[ids[row] for row in rows] for rows in found], watch.seconds
 
     def encode(self, speech: SplitFeatures) -> float:
@@ -99,13 +99,13 @@ class WhisperCpp:
         """Times of whisper.cpp's clocks since loading or `reset_stage_times`."""
         import _pywhispercpp as library
 
-        said: list[str] = []
-        library.whisper_log_set(lambda level, text: said.append(text))
+        lines: list[str] = []
+        library.whisper_log_set(lambda level, text: lines.append(text))
         try:
             library.whisper_print_timings(self.loaded.context)
         finally:
             _silence(library)
-        seconds = {f"{name}_s": float(value) / 1000 for name, value in MILLISECONDS.findall("".join(said))}
+        seconds = {f"{name}_s": float(value) / 1000 for name, value in MILLISECONDS.findall("".join(lines))}
         return EngineStages(**{name: seconds.get(name, 0.0) for name in EngineStages.model_fields})
 
     def reset_stage_times(self) -> None:

@@ -42,9 +42,9 @@ def export_from_record(root: Path, record: Record, directory: str) -> Exported:
         assert staging is not None
         made = assemble(config, device, Clocks(device), staging, known.corpus)
         batches = evenly_spaced(list(split_batches(made.speech.measured, made.decoder.decoding.batch_size)))
-        heard = [DecodedBatch(part.speech, made.decoder.generate(part.speech)[0]) for part in batches]
-        _compare(storage.read_utterances(root, record.cell_id), config, made, heard)
-        return export_verified(config, record.cell_id, made, staging, device, heard)
+        decoded = [DecodedBatch(part.speech, made.decoder.generate(part.speech)[0]) for part in batches]
+        _compare(storage.read_utterances(root, record.cell_id), config, made, decoded)
+        return export_verified(config, record.cell_id, made, staging, device, decoded)
 
 
 def _config(record: Record, directory: str) -> RunConfig:
@@ -54,7 +54,9 @@ def _config(record: Record, directory: str) -> RunConfig:
         raise ExportError(f"its configuration is from another version of quantlab: measure it again: {error}") from None
 
 
-def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, heard: Sequence[DecodedBatch]) -> None:
+def _compare(
+    recorded: Sequence[Utterance], config: RunConfig, made: Assembled, decoded: Sequence[DecodedBatch]
+) -> None:
     """Compare decoded with recorded texts of utterances of one window; random weights have no text to compare.
 
     Raises:
@@ -65,7 +67,7 @@ def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, 
     texts = {item.id: item.hypothesis for item in recorded}
     windows = Counter(id for split in made.speech.measured.splits.values() for id in split.ids)
     other = []
-    for batch in heard:
+    for batch in decoded:
         found = made.tokenizer.batch_decode(batch.tokens, skip_special_tokens=True)
         for id, text in zip(batch.speech.ids, found, strict=True):
             other += [] if text == texts[id] or windows[id] > 1 else [id]

@@ -51,7 +51,7 @@ def export_verified(
     made: Assembled,
     staging: Path,
     device: torch.device,
-    heard: Sequence[DecodedBatch],
+    decoded: Sequence[DecodedBatch],
 ) -> Exported:
     """Export a model as a folder that decodes the same texts. Errors are returned, as the cell is measured anyway.
 
@@ -61,12 +61,12 @@ def export_verified(
         made: the cell's model.
         staging: temporary folder, which already has the companion files and another engine's model file.
         device: device of the cell.
-        heard: batches to compare, all or some.
+        decoded: batches to compare, all or some.
     """
     final = folder_of(config, cell_id)
     try:
         write(staging, Made(cell_id, config, made.decoder.decoding, made.portable))
-        check(config, made, staging, device, heard)
+        check(config, made, staging, device, decoded)
         publish(staging, final)
     except Exception as error:  # the figures remain valid if the export fails
         return Exported(folder=str(final), problem=" ".join(f"{type(error).__name__}: {error}".split()))
@@ -76,7 +76,7 @@ def export_verified(
 
 
 def check(
-    config: RunConfig, made: Assembled, folder: Path, device: torch.device, heard: Sequence[DecodedBatch]
+    config: RunConfig, made: Assembled, folder: Path, device: torch.device, decoded: Sequence[DecodedBatch]
 ) -> None:
     """Load a folder and compare it with the cell: bytes per dtype with the receipt, and decoded token ids.
 
@@ -84,7 +84,7 @@ def check(
         ExportError: what differs.
     """
     again = _engine(config, made, folder, device)
-    for batch in evenly_spaced(heard):
+    for batch in evenly_spaced(decoded):
         found, _ = again.generate(batch.speech)
         if other := [id for id, was, now in zip(batch.speech.ids, batch.tokens, found, strict=True) if was != now]:
             raise ExportError(f"the reloaded model gives other texts than before for {some(other)}")

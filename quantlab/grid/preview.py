@@ -28,10 +28,10 @@ def preview(configs: Sequence[RunConfig], launcher: LauncherConfig | None = None
     cells = plan(configs, None if launcher is None else site(launcher))
     found = storage.readable(configs[0].output_dir, [cell.id for cell in cells], on_unreadable=lambda why: None)
     recorded = {record.cell_id: record for record in found} if configs[0].resume else {}
-    told = [_planned_action(cell, recorded.get(cell.id)) for cell in cells]
-    count = sum(line.startswith(MEASURED) for line in told)
+    actions = [_planned_action(cell, recorded.get(cell.id)) for cell in cells]
+    count = sum(line.startswith(MEASURED) for line in actions)
     width = max(len(cell.label) for cell in cells)
-    lines = [f"{cell.id}  {cell.label:{width}}  {line}" for cell, line in zip(cells, told, strict=True)]
+    lines = [f"{cell.id}  {cell.label:{width}}  {line}" for cell, line in zip(cells, actions, strict=True)]
     return [*lines, f"{count} of {len(cells)} cells would be measured, in {configs[0].output_dir}"]
 
 

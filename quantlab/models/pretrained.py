@@ -126,8 +126,8 @@ def _named(folder: Path, seen: Path | None = None) -> Iterator[None]:
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:
-        said = " ".join(str(error).replace(str(seen or folder), str(folder)).split())[:LONGEST_REASON]
-        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {said}") from error
+        message = " ".join(str(error).replace(str(seen or folder), str(folder)).split())[:LONGEST_REASON]
+        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {message}") from error
 
 
 @contextlib.contextmanager

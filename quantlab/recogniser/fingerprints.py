@@ -57,8 +57,8 @@ def check_unchanged(config: RunConfig, known: Identity, corpus: Corpus) -> None:
         ConfigError: the message says what has changed.
     """
     now = Identity(known.id, fingerprints(config, corpus.fingerprint_now(), checked=True), library_versions(config))
-    if told := differences(known, now, "when it was planned", "now"):
-        raise ConfigError(f"not the cell that was planned ({'; '.join(told)}): run again")
+    if changes := differences(known, now, "when it was planned", "now"):
+        raise ConfigError(f"not the cell that was planned ({'; '.join(changes)}): run again")
 
 
 class Marked(Protocol):

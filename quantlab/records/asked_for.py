@@ -34,8 +34,8 @@ def _id_of(root: str | Path, asked: str, recorded: Sequence[str], named: Mapping
     if not found:
         near = did_you_mean(asked, [*recorded, *named.values()])
         raise ConfigError(f"no record of cell {asked!r} in {root}{near}")
-    told = ", ".join(f"{cell_id} {named.get(cell_id, '')}".strip() for cell_id in found)
-    raise ConfigError(f"{asked!r} matches {len(found)} cells: {told}; give the id of one")
+    listed = ", ".join(f"{cell_id} {named.get(cell_id, '')}".strip() for cell_id in found)
+    raise ConfigError(f"{asked!r} matches {len(found)} cells: {listed}; give the id of one")
 
 
 def _found(asked: str, recorded: Sequence[str], named: Mapping[str, str]) -> list[str]:

@@ -123,8 +123,8 @@ class Cell:
 
     def mark(self, part: str) -> str | None:
         """Fingerprint of checkpoint or corpus; for a file as shipped, that of its fp32 model if known."""
-        told = self.fingerprints.get("baseline") if part == "checkpoint" else None
-        return told or self.fingerprints.get(part)
+        mark = self.fingerprints.get("baseline") if part == "checkpoint" else None
+        return mark or self.fingerprints.get(part)
 
     @property
     def label(self) -> str:
@@ -176,8 +176,8 @@ def corpora(cells: Sequence[Cell]) -> dict[str, str]:
     for dataset, some in grouped(cells, lambda cell: cell.dataset).items():
         shares = list(grouped(some, lambda cell: cell.corpus_key).values())
         scoring = ("normaliser", "error_unit", "scorer")
-        told = {name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, *scoring)}
-        apart = {name: values for name, values in told.items() if len(set(values)) > 1}
+        ways = {name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, *scoring)}
+        apart = {name: values for name, values in ways.items() if len(set(values)) > 1}
         for index, share in enumerate(shares):
             text = ", ".join((dataset, *(values[index] for values in apart.values())))
             found |= dict.fromkeys((cell.id for cell in share), text)
@@ -214,8 +214,8 @@ def names(cells: Sequence[Cell]) -> dict[str, str]:
 
 def made_unique(cells: Sequence[Cell], named: Mapping[str, str]) -> dict[str, str]:
     """The same names, made unique by differing settings: `hqq_int4 (group_size=32)`."""
-    told = differences(cells, named)
-    return {id: f"{name} ({', '.join(told[id])})" if told.get(id) else name for id, name in named.items()}
+    apart = differences(cells, named)
+    return {id: f"{name} ({', '.join(apart[id])})" if apart.get(id) else name for id, name in named.items()}
 
 
 def differences(cells: Sequence[Cell], looks: Mapping[str, Hashable]) -> dict[str, list[str]]:
@@ -231,22 +231,22 @@ def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
 
     If no setting differs: machine, library versions, date, and finally the id.
     """
-    told: dict[str, list[str]] = {cell.id: [] for cell in alike}
+    parts_of: dict[str, list[str]] = {cell.id: [] for cell in alike}
     for shown in (_corpus_names(alike), *_axis_settings(alike)):
-        _add(told, shown, always=True)
+        _add(parts_of, shown, always=True)
     for shown in (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike)):
-        if len(set(map(tuple, told.values()))) == len(alike):
+        if len(set(map(tuple, parts_of.values()))) == len(alike):
             break
-        _add(told, shown)
-    return told
+        _add(parts_of, shown)
+    return parts_of
 
 
-def _add(told: dict[str, list[str]], shown: Mapping[str, str], always: bool = False) -> None:
+def _add(parts_of: dict[str, list[str]], shown: Mapping[str, str], always: bool = False) -> None:
     """Add a setting that differs, if `always`, or if it distinguishes cells that were still equal."""
-    before = {tuple(parts) for parts in told.values()}
-    after = {(*parts, shown[cell_id]) for cell_id, parts in told.items()}
+    before = {tuple(parts) for parts in parts_of.values()}
+    after = {(*parts, shown[cell_id]) for cell_id, parts in parts_of.items()}
     if len(set(shown.values())) > 1 and (always or len(after) > len(before)):
-        for cell_id, parts in told.items():
+        for cell_id, parts in parts_of.items():
             parts += [shown[cell_id]] if shown[cell_id] else []
 
 
@@ -283,12 +283,12 @@ def _environment_facts(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     """Machine and library versions, as far as every record has them."""
     found = {cell.id: {**_machine_facts(cell.environment), **_versions(cell.environment)} for cell in alike}
     for key in next(iter(found.values())):
-        if all(key in told for told in found.values()):
-            yield {cell_id: told[key] for cell_id, told in found.items()}
+        if all(key in facts for facts in found.values()):
+            yield {cell_id: facts[key] for cell_id, facts in found.items()}
 
 
 def _machine_facts(environment: Mapping[str, Any]) -> dict[str, str]:
-    return {key: said.format(environment[key]) for key, said in _MACHINE.items() if environment.get(key) is not None}
+    return {key: form.format(environment[key]) for key, form in _MACHINE.items() if environment.get(key) is not None}
 
 
 def _versions(environment: Mapping[str, Any]) -> dict[str, str]:

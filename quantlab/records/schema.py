@@ -214,8 +214,8 @@ class SplitResult(_Part):
         errors, hits = self.errors, self.hits
         _same("wer", self.wer, errors, self.ref_words)
         _same("cer", self.cer, self.char_errors, self.ref_chars)
-        heard = None if self.nonspeech_words is None else 60 * self.nonspeech_words
-        _same("nonspeech_words_per_min", self.nonspeech_words_per_min, heard, self.nonspeech_s)
+        words = None if self.nonspeech_words is None else 60 * self.nonspeech_words
+        _same("nonspeech_words_per_min", self.nonspeech_words_per_min, words, self.nonspeech_s)
         if (self.loop_errors or 0) > (errors or 0):
             raise ValueError(f"loop_errors={self.loop_errors} of {errors} errors")
         if hits is not None and self.ref_words != added(self.substitutions, self.deletions, hits):

@@ -183,9 +183,9 @@ def _named(rows: Sequence[CellSummary]) -> list[Column]:
 
 def _distinguishing(rows: Sequence[CellSummary], looks: Mapping[str, Hashable]) -> dict[str, Names]:
     """Columns for rows that look alike: what differs (machine, version, date), and the ids."""
-    told = differences([row.named for row in rows], looks)
+    apart = differences([row.named for row in rows], looks)
     return {
-        "differs_in": {cell_id: ", ".join(parts) or None for cell_id, parts in told.items()},
+        "differs_in": {cell_id: ", ".join(parts) or None for cell_id, parts in apart.items()},
         "cell": {row.cell_id: row.cell_id[:ID] for row in rows},
     }
 
@@ -334,10 +334,10 @@ def _needed(chosen: Sequence[_Filled], console: Console, widths: Widths | None =
 def _left_out(filled: Sequence[_Filled], chosen: Sequence[_Filled], console: Console) -> str:
     """Note on dropped columns, with their value if it is the same in every row, and on how to see them."""
     dropped = sorted((one for one in filled if one not in chosen), key=lambda one: -one.column.drop_first)
-    told = ", ".join(dict.fromkeys(" ".join(one.title) + _common_value(one) for one in dropped))
+    listed = ", ".join(dict.fromkeys(" ".join(one.title) + _common_value(one) for one in dropped))
     wide = _needed(filled, console)
     return (
-        f"Left out, the terminal is too narrow: {told}. All columns: a terminal {wide} wide, or the command | less -S"
+        f"Left out, the terminal is too narrow: {listed}. All columns: a terminal {wide} wide, or the command | less -S"
     )
 
 

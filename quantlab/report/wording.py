@@ -100,8 +100,8 @@ def rate_columns(
         return way(row) == one
 
     ways = list(dict.fromkeys(way(row) for row in rows if row.rate(rate) is not None))
-    told = [index for index in range(keys) if len({one[index] for one in ways}) > 1]
-    return [(tuple(one[index] for index in told), partial(stands_in, one)) for one in ways]
+    differing = [index for index in range(keys) if len({one[index] for one in ways}) > 1]
+    return [(tuple(one[index] for index in differing), partial(stands_in, one)) for one in ways]
 
 
 def utterances(count: int) -> str:
@@ -153,13 +153,13 @@ def figure_name(item: Compared) -> str:
 
 def published(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """Verdict, cell and source, and figures with measured intervals; figures that are not comparable are counted."""
-    told: dict[tuple[str, str], list[str]] = {}
+    figures_of: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for item in row.published:
             of = (item.verdict, f"{called[row.cell_id]}, {item.source}")
-            told.setdefault(of, []).append(f"{figure_name(item)} {item.published}{_interval(item)}")
-    yield from ((*of, ", ".join(figures)) for of, figures in told.items() if of[0] != "not comparable")
-    if other := [len(figures) for (verdict, _), figures in told.items() if verdict == "not comparable"]:
+            figures_of.setdefault(of, []).append(f"{figure_name(item)} {item.published}{_interval(item)}")
+    yield from ((*of, ", ".join(figures)) for of, figures in figures_of.items() if of[0] != "not comparable")
+    if other := [len(figures) for (verdict, _), figures in figures_of.items() if verdict == "not comparable"]:
         rest = f"{sum(other)} published figures"
         yield "not comparable", rest, "--format markdown, html or json gives the reason for each"
 
@@ -175,8 +175,8 @@ def too_few(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str]]:
     named = corpora(rows)
     for row in {named[row.cell_id]: row for row in rows if row.splits}.values():
         if row.wer is not None and 0 < row.utterances < MIN_UNITS:
-            heard = utterances(row.utterances)
-            what = f"{heard}; an interval needs {MIN_UNITS}, so no cell is shown to be better or worse"
+            measured = utterances(row.utterances)
+            what = f"{measured}; an interval needs {MIN_UNITS}, so no cell is shown to be better or worse"
             yield named[row.cell_id], what
 
 
@@ -193,7 +193,7 @@ def problems(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str, str]]:
 
     Listed once per corpus and number.
     """
-    told: dict[tuple[str, str, str], str] = {}
+    first_cell: dict[tuple[str, str, str], str] = {}
     named = corpora(rows)
     for row in rows:
         for which, measured in (("not measured", False), ("doubtful", True)):
@@ -201,8 +201,8 @@ def problems(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str, str]]:
             if kinds:
                 counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
                 found = f"{utterances(kinds.total())} ({counted})"
-                told.setdefault((which, named[row.cell_id], found), row.cell_id)
-    for (which, corpus, found), cell_id in told.items():
+                first_cell.setdefault((which, named[row.cell_id], found), row.cell_id)
+    for (which, corpus, found), cell_id in first_cell.items():
         yield which, corpus, f"{found}, named in cells/{cell_id}/record.json"
 
 
@@ -284,18 +284,18 @@ def counted(called: Sequence[str]) -> str:
     return f"{len(called)} cells ({', '.join(called)})" if len(called) > 1 else called[0]
 
 
-def together(told: Iterable[tuple[CellSummary, str]], called: Mapping[str, str]) -> Iterator[tuple[list[str], str]]:
+def together(notes: Iterable[tuple[CellSummary, str]], called: Mapping[str, str]) -> Iterator[tuple[list[str], str]]:
     """Names of cells and their note; notes that differ only in numbers are joined."""
     found: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for row, text in told:
+    for row, text in notes:
         found.setdefault(tuple(_NUMBER.split(text)), []).append((called[row.cell_id], text))
     for some in found.values():
         yield [name for name, _ in some], _joined([text for _, text in some])
 
 
-def _once(told: Iterable[tuple[CellSummary, str]], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _once(notes: Iterable[tuple[CellSummary, str]], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """As `together`, but many cells are counted instead of named."""
-    yield from ((_some(cells), what) for cells, what in together(told, called))
+    yield from ((_some(cells), what) for cells, what in together(notes, called))
 
 
 def _some(called: Sequence[str]) -> str:

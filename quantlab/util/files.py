@@ -113,9 +113,9 @@ class Digests:
         path = path.absolute()
         with opened(path) as file:
             state, known = _state(file), self._known(path.parent)
-            told = known.get(path.name)
-            if isinstance(told, list) and told[:-1] == state:
-                return str(told[-1])
+            entry = known.get(path.name)
+            if isinstance(entry, list) and entry[:-1] == state:
+                return str(entry[-1])
             now = time.time_ns()
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             if _state(file) == state and now - max(state[2:]) > SETTLED_NS:

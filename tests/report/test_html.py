@@ -160,7 +160,9 @@ def test_a_page_of_too_much_text_holds_the_worst_and_says_so(tmp_path):
     assert len(small.encode()) <= limit
     cell = block(small, "hypotheses-cell005")
     assert 0 < len(cell["hypotheses"]) < cell["differing"]
-    assert cell["hypotheses"] == _renumbered(block(whole, "hypotheses-cell005")["hypotheses"][: len(cell["hypotheses"])], whole, small)
+    assert cell["hypotheses"] == _renumbered(
+        block(whole, "hypotheses-cell005")["hypotheses"][: len(cell["hypotheses"])], whole, small
+    )
 
 
 def _renumbered(heard, whole, small):

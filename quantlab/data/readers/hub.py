@@ -259,9 +259,9 @@ def _check_language(dataset: DatasetConfig, rows: Any) -> None:
     """Refuse rows labelled with another language; only codes are compared, not names as in FLEURS."""
     for name in keys.LANGUAGE:
         if name in rows.column_names and not keys.is_ignored(name, dataset):
-            for told in sorted(map(str, set(rows.select_columns([name])[:][name]))):
-                if re.fullmatch(r"[A-Za-z]{2,3}([-_]\w+)?", told):
-                    keys.check_language(name, told, dataset)
+            for language in sorted(map(str, set(rows.select_columns([name])[:][name]))):
+                if re.fullmatch(r"[A-Za-z]{2,3}([-_]\w+)?", language):
+                    keys.check_language(name, language, dataset)
 
 
 def _paths(rows: Any, column: str) -> list[str | None]:

@@ -58,8 +58,8 @@ def read_joined(dataset: DatasetConfig) -> Listing:
     """
     parts = dataset.model_copy(update={"limit": None, "name": SHIPPED if dataset.path is None else dataset.name})
     listing = read_shipped(parts) if dataset.path is None else read_manifest(parts)
-    heard = {name: [with_channel(dataset, item) for item in split] for name, split in listing.items()}
-    return {name: list(_recordings(name, split))[: dataset.limit] for name, split in heard.items()}
+    chosen = {name: [with_channel(dataset, item) for item in split] for name, split in listing.items()}
+    return {name: list(_recordings(name, split))[: dataset.limit] for name, split in chosen.items()}
 
 
 def _recordings(split: str, utterances: Sequence[Utterance]) -> Iterator[Utterance]:

@@ -79,5 +79,5 @@ def _executor(root: Path, batch: Batch) -> SlurmExecutor:
 
 def _cause(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line.partition("error: ")[2] for line in lines if "error: " in line]
-    return (told or lines or [type(error).__name__])[0]
+    errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    return (errors or lines or [type(error).__name__])[0]

@@ -92,8 +92,8 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
             display.say(
                 f"tracking.uri is stored without its secrets: set {VARIABLE} to all of it where you call sbatch"
             )
-        told = f"{len(split.new)} of {counted(len(cells), 'cell')} in the script"
-        display.say(f"{told}; the others are recorded or already in jobs")
+        count = f"{len(split.new)} of {counted(len(cells), 'cell')} in the script"
+        display.say(f"{count}; the others are recorded or already in jobs")
         display.say(_status_hint(root))
     return text
 

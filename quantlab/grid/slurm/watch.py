@@ -63,9 +63,9 @@ class JobWatch:
         unique: dict[str, Batch] = {self.places[id].batch.id: self.places[id].batch for id in self.waiting}
         now = look(self.grid.root, list(unique.values()))
         states = [job.state.lower() for id in self.waiting if (job := now.job(self.places[id]))]
-        told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+        summary = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
         self.grid.display.begin("SLURM", announced=False)
-        self.grid.display.update(told if now.answered else "squeue does not answer", 0, 0)
+        self.grid.display.update(summary if now.answered else "squeue does not answer", 0, 0)
         return now
 
     def _ended(self, now: Look) -> dict[str, Job]:

@@ -206,7 +206,7 @@ def vocabulary(source: Path) -> list[str]:
 
 def _write_generation(source: Path, folder: Path) -> None:
     """Write the suppressed tokens, which the engine reads from the folder's config.json."""
-    said: Mapping[str, Any] = read_json(source / "config.json") if is_there(source / "config.json") else {}
+    stated: Mapping[str, Any] = read_json(source / "config.json") if is_there(source / "config.json") else {}
     keys = {"suppress_ids": "suppress_tokens", "suppress_ids_begin": "begin_suppress_tokens",
             "alignment_heads": "alignment_heads"}  # fmt: skip
-    write_json(folder / tokens.GENERATION, {name: said[key] for key, name in keys.items() if key in said})
+    write_json(folder / tokens.GENERATION, {name: stated[key] for key, name in keys.items() if key in stated})

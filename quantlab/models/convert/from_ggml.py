@@ -65,20 +65,20 @@ def write(path: Path, folder: Path) -> None:
 
 
 def _shape(contents: Contents) -> Shape:
-    told = contents.numbers
-    if told["n_audio_state"] != told["n_text_state"]:
+    numbers = contents.numbers
+    if numbers["n_audio_state"] != numbers["n_text_state"]:
         raise ValueError("its encoder and decoder differ in width")
     return Shape(
-        d_model=told["n_text_state"],
-        encoder_layers=told["n_audio_layer"],
-        decoder_layers=told["n_text_layer"],
-        encoder_heads=told["n_audio_head"],
-        decoder_heads=told["n_text_head"],
-        ffn_dim=4 * told["n_text_state"],
-        num_mel_bins=told["n_mels"],
-        vocab_size=told["n_vocab"],
-        max_source_positions=told["n_audio_ctx"],
-        max_target_positions=told["n_text_ctx"],
+        d_model=numbers["n_text_state"],
+        encoder_layers=numbers["n_audio_layer"],
+        decoder_layers=numbers["n_text_layer"],
+        encoder_heads=numbers["n_audio_head"],
+        decoder_heads=numbers["n_text_head"],
+        ffn_dim=4 * numbers["n_text_state"],
+        num_mel_bins=numbers["n_mels"],
+        vocab_size=numbers["n_vocab"],
+        max_source_positions=numbers["n_audio_ctx"],
+        max_target_positions=numbers["n_text_ctx"],
     )
 
 

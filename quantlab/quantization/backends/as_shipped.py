@@ -48,9 +48,11 @@ def read_off(config: RunConfig) -> RunConfig:
     original = shipped_original(config.model)
     found: dict[str, Any] = ENGINES[original.format].described(original.path)
     for key, value in found.items():
-        said = getattr(quant, key)
-        if said not in (value, QuantConfig.model_fields[key].default):
-            raise ConfigError(f"quant.{key}={said}: {original.path} has {value}, read from the file: leave the key out")
+        given = getattr(quant, key)
+        if given not in (value, QuantConfig.model_fields[key].default):
+            raise ConfigError(
+                f"quant.{key}={given}: {original.path} has {value}, read from the file: leave the key out"
+            )
     return config.model_copy(update={"quant": quant.model_copy(update=found)})
 
 

@@ -165,13 +165,13 @@ def _load_and_read(
 
     loaded = _load(folder, computed, device, threads)
     linears, others = _sort_tensors(variables(folder / MODEL))
-    told = f" (asked for {computed})" if loaded.compute_type != computed else ""
-    told += f" (stored in {stored})" if stored != computed else ""
+    note = f" (asked for {computed})" if loaded.compute_type != computed else ""
+    note += f" (stored in {stored})" if stored != computed else ""
     return Converted(
         engine=CTranslate2(loaded, device, decoding),
         linears=linears,
         others=others,
-        kernel=f"CTranslate2 {loaded.compute_type}{told}",
+        kernel=f"CTranslate2 {loaded.compute_type}{note}",
     )
 
 

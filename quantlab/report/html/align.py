@@ -15,8 +15,8 @@ def alignments(pairs: Sequence[tuple[str, str]]) -> list[str]:
     Args:
         pairs: reference and hypothesis, both normalised as for scoring.
     """
-    said = [pair for pair in pairs if pair[0]]  # jiwer rejects empty references
-    found = iter(jiwer.process_words([a for a, _ in said], [b for _, b in said]).alignments if said else ())
+    spoken = [pair for pair in pairs if pair[0]]  # jiwer rejects empty references
+    found = iter(jiwer.process_words([a for a, _ in spoken], [b for _, b in spoken]).alignments if spoken else ())
     return [_runs(next(found)) if reference else _inserted(hypothesis) for reference, hypothesis in pairs]
 
 

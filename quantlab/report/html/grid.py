@@ -121,10 +121,10 @@ def _words(title: str, find: Callable[[CellSummary], str]) -> Column:
 
 def _restricted(column: Column, way: tuple[tuple[str, ...], Callable[[CellSummary], bool]]) -> Column:
     """The column restricted to one normaliser and scorer."""
-    told, stands_in = way
+    words, stands_in = way
     return replace(
         column,
-        title=", ".join((column.title, *told)),
+        title=", ".join((column.title, *words)),
         sort=lambda row: column.sort(row) if stands_in(row) else None,
         metric=lambda rows: column.metric(rows) if any(map(stands_in, rows)) else None,
     )

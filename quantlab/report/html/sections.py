@@ -37,9 +37,9 @@ _MOST = 5  # names per sentence
 def title(rows: Sequence[CellSummary]) -> str:
     """Title of the page, e.g. `18 ways to run nano on demo, cpu`."""
     of = sorted(set(corpora(rows).values()))
-    heard = of[0] if len(of) == 1 else f"{len(of)} corpora"
+    corpus = of[0] if len(of) == 1 else f"{len(of)} corpora"
     devices = _distinct(row.settings.device for row in rows)
-    return f"Quantized {_some(sorted(set(models(rows).values())))} on {heard}, {devices}"
+    return f"Quantized {_some(sorted(set(models(rows).values())))} on {corpus}, {devices}"
 
 
 def _distinct(values: Iterable[str]) -> str:
@@ -51,10 +51,10 @@ def measured(rows: Sequence[CellSummary]) -> str:
     first, last = min(row.record.created_at[:10] for row in rows), max(row.record.created_at[:10] for row in rows)
     when = first if first == last else f"{first} to {last}"
     audio_s, count = max(row.audio_s for row in rows), max(row.utterances for row in rows)
-    heard = len(set(corpora([row for row in rows if row.splits]).values()))
+    corpora_count = len(set(corpora([row for row in rows if row.splits]).values()))
     parts = [
-        f"{heard} corpora"
-        if heard > 1
+        f"{corpora_count} corpora"
+        if corpora_count > 1
         else f"{utterances(count)}, {audio_s / 60:,.1f} min of speech"
         if count
         else None,

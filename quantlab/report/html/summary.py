@@ -175,8 +175,8 @@ def facts(row: CellSummary) -> Iterator[tuple[str, str]]:
     if row.rtf is not None:
         yield "RTF", estimate(row.rtf, three_digits)
     if (speed := row.record.speed) is not None:
-        told = f"{wording.ratio(speed.ratio)}{between(speed.ci95, wording.ratio)}, {speed.verdict}"
-        yield f"time / {wording.unquantized(row)}", told
+        text = f"{wording.ratio(speed.ratio)}{between(speed.ci95, wording.ratio)}, {speed.verdict}"
+        yield f"time / {wording.unquantized(row)}", text
     if row.size_bytes is not None:
         smaller = f", {percent(row.record.size_reduction, 0)} % smaller" if row.record.size_reduction else ""
         yield "size", f"{megabytes(row.size_bytes)} MB{smaller}"

@@ -113,11 +113,11 @@ def _one_corpus(found: Sequence[CellSummary], wanted: str | None) -> Sequence[Ce
     named = corpora(found)
     found = _chosen_by(found, "dataset", wanted, lambda item: _called(item, "corpus", named))
     keys = {item.cell_id: item.named.corpus_key for item in found}
-    heard = {keys[item.cell_id]: item for item in found if item.ok}
-    if len(heard) > 1:
-        told = "; ".join(sorted(_corpus_name(item, named) for item in heard.values()))
-        raise SeveralCorporaError(f"the cells are of several corpora ({told}): choose one with --dataset")
-    one = next(iter(heard), None)
+    by_corpus = {keys[item.cell_id]: item for item in found if item.ok}
+    if len(by_corpus) > 1:
+        listed = "; ".join(sorted(_corpus_name(item, named) for item in by_corpus.values()))
+        raise SeveralCorporaError(f"the cells are of several corpora ({listed}): choose one with --dataset")
+    one = next(iter(by_corpus), None)
     return [item for item in found if one in (None, keys[item.cell_id]) or item.corpus.fingerprint is None]
 
 
@@ -204,9 +204,9 @@ def _reason(found: Ranking, cells: dict[str, Candidate], claim: str, count: int)
             "fastest is not shown; protocol=careful would show it"
         )
     group = [cells[item.cell_id] for item in (found.leader, *found.level, *found.unknown)]
-    told = ", ".join(f"{cell.name}{_speed(cell)}" for cell in group[:4])
+    listed = ", ".join(f"{cell.name}{_speed(cell)}" for cell in group[:4])
     more = f" and {len(group) - 4} more" if len(group) > 4 else ""
-    return f"the smallest of {len(group)} that cannot be told apart in speed: {told}{more}"
+    return f"the smallest of {len(group)} that cannot be told apart in speed: {listed}{more}"
 
 
 def _speed(cell: Candidate) -> str:

@@ -131,8 +131,8 @@ def _table(cells: Sequence[Candidate], best: Candidate | None, width: int) -> It
         table.add_row(*line[:count], style="bold" if cell is best else "")
     yield table
     if left_out := titles[count:]:
-        told = f"Left out, the terminal is too narrow: {', '.join(left_out)}"
-        yield Text(f"{told}. All columns: a wider terminal, or --format json", style="dim")
+        note = f"Left out, the terminal is too narrow: {', '.join(left_out)}"
+        yield Text(f"{note}. All columns: a wider terminal, or --format json", style="dim")
 
 
 def _fields(cell: Candidate, timed: bool) -> Iterator[str]:
