@@ -57,7 +57,7 @@ def command(arguments: tuple[str, ...]) -> int:
 
     A group that is left out has its default option; without arguments that is one cell.
 
-    Each cell is quantized, verified and measured in its own process, and recorded below output_dir. Recorded cells are
+    Each cell is quantized, verified and measured in its own process, and recorded in output_dir. Recorded cells are
     not measured again.
 
     Exit code: 0, 1 if a cell failed, 2 if the configuration is wrong (nothing is measured then), 130 if interrupted.

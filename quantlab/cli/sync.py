@@ -39,12 +39,12 @@ def _uri(text: str) -> str:
 )
 @click.option("--experiment", default="quantlab", show_default=True, metavar="NAME", help="Of MLflow.")
 def command(root: Path, uri: str | None, experiment: str) -> int:
-    """Bring every record into MLflow, once each.
+    """Copy every record into MLflow, once each.
 
-    What is missing is logged, what a killed process left half is closed, and the second run of a record is deleted.
-    Several machines may do so at the same time.
+    Missing records are logged, runs that a killed process left open are closed, and second runs of a record are
+    deleted. Several machines may do this at the same time.
 
-    Exit code: 0 when every record is in MLflow; 1 if there are none, if some cannot be read or were refused, or if the
+    Exit code: 0 if every record is in MLflow; 1 if there are none, if some cannot be read or were refused, or if the
     server does not answer; 2 for a wrong option.
     """
     if not storage.recorded(root):
