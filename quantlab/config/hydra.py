@@ -178,7 +178,7 @@ def _from_environment(name: str, *default: Any, _node_: Any) -> Any:
     """Resolve `${oc.env:NAME}`; refuse names of secrets, which must not enter a setting."""
     key = _node_._get_full_key(None)
     if is_secret(name) and key != "tracking.uri":
-        raise ConfigError(f"{key}: {name} is a secret by its name, and settings are kept and printed: leave it out")
+        raise ConfigError(f"{key}: {name} is a secret by its name, but settings are stored and printed: leave it out")
     return oc.env(name, *default)
 
 
