@@ -23,7 +23,7 @@ Samples = npt.NDArray[np.float32]
 SAMPLE_RATE = 16_000  # Hz
 UNKNOWN_LENGTH = 2**62  # frames; libsndfile gives 2**63 - 1 for a stream of unknown length
 UNKNOWN_BYTES = 2**31 - 2**20  # a WAV that was piped declares about 2 GB (SoX: 0x7ffff000) or more
-UNHEARD_S = 0.01  # may be missing at the end of a file: some programs count the header as data
+NEGLIGIBLE_S = 0.01  # may be missing at the end of a file: some programs count the header as data
 OVERHANG_S = 0.1  # tolerance for segments that end after the recording, and for stated lengths: times are rounded
 LONGEST_S = 86_400.0  # most audio read at once
 BLOCK_VALUES = 2**20  # samples per block, over all channels
@@ -204,13 +204,13 @@ def _check_whole(file: soundfile.SoundFile, part: Part, end: int, last: int | No
             expected, ends = part.offset_s + (part.duration_s or 0), end / rate
             raise UnreadableAudioError(f"it ends at {expected:.2f} s, the recording at {ends:.2f} s")
         return
-    if file.frames < UNKNOWN_LENGTH and file.frames - end > UNHEARD_S * rate:
+    if file.frames < UNKNOWN_LENGTH and file.frames - end > NEGLIGIBLE_S * rate:
         raise UnreadableAudioError(f"truncated: {end} of {file.frames} frames")
     cut = CUT_WAV.search(file.extra_info)
     if cut is not None:
         expected, there = int(cut[1]), int(cut[2])
         if (
-            expected < UNKNOWN_BYTES and (expected - there) * end > UNHEARD_S * rate * there
+            expected < UNKNOWN_BYTES and (expected - there) * end > NEGLIGIBLE_S * rate * there
         ):  # there / end bytes per frame
             raise UnreadableAudioError(f"truncated: {there} of {expected} bytes of samples")
 

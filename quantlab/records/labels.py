@@ -19,7 +19,7 @@ from quantlab.records.schema import Record
 Key = TypeVar("Key", bound=Hashable)
 
 # Settings of the corpus: name → key of the resolved configuration.
-HEARD = {
+CORPUS_SETTINGS = {
     "limit": "dataset.limit",
     "ids": "dataset.ids",
     "splits": "dataset.splits",
@@ -112,7 +112,7 @@ class Cell:
     def corpus_key(self) -> tuple[Hashable, ...]:
         """Key that is equal for cells with comparable error rates: same utterances, decoded and scored alike."""
         kept_out = self.setting("calibration.source") == "disjoint" and self.setting("calibration.fraction")
-        how = (str(self.setting(HEARD[name])) for name in ("language", "channel", "long"))
+        how = (str(self.setting(CORPUS_SETTINGS[name])) for name in ("language", "channel", "long"))
         scoring = self.normaliser, self.error_unit, self.scorer
         return self.dataset, self.fingerprints.get("corpus"), *scoring, kept_out, *how
 
@@ -176,7 +176,7 @@ def corpora(cells: Sequence[Cell]) -> dict[str, str]:
     for dataset, some in grouped(cells, lambda cell: cell.dataset).items():
         shares = list(grouped(some, lambda cell: cell.corpus_key).values())
         scoring = ("normaliser", "error_unit", "scorer")
-        ways = {name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, *scoring)}
+        ways = {name: [_values(share, name) for share in shares] for name in ("corpus", *CORPUS_SETTINGS, *scoring)}
         apart = {name: values for name, values in ways.items() if len(set(values)) > 1}
         for index, share in enumerate(shares):
             text = ", ".join((dataset, *(values[index] for values in apart.values())))
@@ -187,7 +187,9 @@ def corpora(cells: Sequence[Cell]) -> dict[str, str]:
 
 def _values(cells: Sequence[Cell], name: str) -> str:
     """A setting of the corpus in words; all these cells share it."""
-    values = (getattr(cell, name) if name not in HEARD else cell.setting(HEARD[name]) for cell in cells)
+    values = (
+        getattr(cell, name) if name not in CORPUS_SETTINGS else cell.setting(CORPUS_SETTINGS[name]) for cell in cells
+    )
     return " or ".join(dict.fromkeys(_in_words(name, value) for value in values))
 
 
