@@ -82,7 +82,7 @@ def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Callable[[], Mappin
     from quantlab.report.summaries import of_records
     from quantlab.report.table import text
 
-    records = storage.readable(root, cell_ids, on_unreadable=lambda why: None)  # said before
+    records = storage.readable(root, cell_ids, on_unreadable=lambda why: None)  # reported before
     cells = of_records(root, records, lambda why: None)
     return text(cells), partial(figures, cells)
 

@@ -140,8 +140,8 @@ async function histogram(latency) {
 function receipt(known) {
   if (!known) return null;
   const sizes = Object.entries(known.bytes).map(([dtype, count]) => `${dtype} ${bytes(count)}`).join(", ");
-  const proof = known.verified ? "Verified: read off the model itself" : `Not verified: ${known.problems.join("; ")}`;
+  const proof = known.verified ? "Verified: read from the model itself" : `Not verified: ${known.problems.join("; ")}`;
   return part(`Receipt: ${known.quantized} of ${known.total} linear layers quantized`, false,
     el("p", {}, `${proof}. Stored as ${sizes}.`),
-    lines(["module", "class before", "after", "bytes before", "after", "kernel", "left alone because", "stored as"], known.modules, "box modules"));
+    lines(["module", "class before", "after", "bytes before", "after", "kernel", "not quantized because", "stored as"], known.modules, "box modules"));
 }
