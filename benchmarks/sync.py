@@ -1,7 +1,7 @@
-"""How long MLflow takes to be made again from many records: `python benchmarks/sync.py`.
+"""Time to rebuild MLflow from many records: `python benchmarks/sync.py`.
 
-Makes the synthetic records of `benchmarks/report.py`, brings them into a SQLite store, and then asks once more, when
-nothing is missing. Prints wall seconds and processor seconds of this process.
+Makes the synthetic records of `benchmarks/report.py`, syncs them into a SQLite store, and syncs again, when
+nothing is missing. Prints wall and processor seconds of this process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from report import records
 
 
 def main() -> None:
-    """For each number of records: the first sync, and the second."""
+    """Time the first and the second sync for each number of records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, nargs="+", default=[100, 1000], help="how many (default: 100 1000)")
     parser.add_argument("--uri", help="a server instead of SQLite")

@@ -45,10 +45,10 @@ def runs(root, query="", view=1):
 def test_every_record_is_there_once_and_the_second_time_nothing_happens(root, capsys):
     cell_ids = grid(root)
     assert sync.main(["--root", str(root)]) == 0
-    assert capsys.readouterr().out.startswith("10 records: 10 logged, 0 there before\n")
+    assert capsys.readouterr().out.startswith("10 records: 10 logged, 0 already there\n")
     assert sorted(run.data.tags["quantlab.cell_id"] for run in runs(root)) == sorted(cell_ids)
     assert sync.main(["--root", str(root)]) == 0
-    assert capsys.readouterr().out.startswith("10 records: 0 logged, 10 there before\n")
+    assert capsys.readouterr().out.startswith("10 records: 0 logged, 10 already there\n")
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, empty_store, capsys):
@@ -104,12 +104,12 @@ def test_a_record_that_cannot_be_read_is_named_and_the_others_are_logged(root, c
     assert sync.main(["--root", str(root)]) == 1
     said = capsys.readouterr()
     assert said.out.startswith("9 records: 9 logged")
-    assert "cells/cell03/record.json is no quantlab record" in said.err
+    assert "cells/cell03/record.json is not a quantlab record" in said.err
 
 
 def test_no_records_and_no_server_are_exit_code_1(tmp_path, capsys):
     assert sync.main(["--root", str(tmp_path)]) == 1
-    assert "no records below" in capsys.readouterr().err
+    assert "no records in" in capsys.readouterr().err
     storage.write(tmp_path, result("none", "a1"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -289,5 +289,5 @@ def conclude(found: Sequence[CellSummary], grid: Grid) -> int:
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:
     done = len(storage.readable(root, [cell.id for cell in cells], on_unreadable=lambda why: None))
-    display.say(f"interrupted: {done} of {len(cells)} cells are recorded under {root}; the same command does the rest")
+    display.say(f"interrupted: {done} of {len(cells)} cells are recorded in {root}; run the same command for the rest")
     return INTERRUPTED

@@ -23,7 +23,7 @@ from quantlab.records.shape import shape_of
 from quantlab.tracking import describe
 from quantlab.tracking.markers import experiment_marker, recalled, remember
 from quantlab.util.address import VARIABLE, Address, opened
-from quantlab.util.redact import exposed, redact
+from quantlab.util.redact import redact, why_secret
 from quantlab.util.resources import shared_dir
 
 AWKWARD = (
@@ -93,7 +93,7 @@ def test_no_key_of_the_configuration_is_taken_for_a_secrets_name():
         for key in kind.parts or [""]:
             said = f"{part}.{key}=123456789: a number".replace(".=", "=")
             assert redact(said) == said
-            assert exposed(said) is None
+            assert why_secret(said) is None
 
 
 def test_what_hydra_shows_and_keeps_has_none(tmp_path, monkeypatch, capsys):
