@@ -32,7 +32,7 @@ def _measure(root: Path, count: int, uri: str | None) -> None:
     for result in records(count):
         storage.write(root, result)
     place = TrackingConfig(name="server" if uri else "local", uri=uri, experiment=f"benchmark-{time.time():.0f}")
-    tracking.prepare(root, place)
+    tracking.sync(root, place, lambda cell_ids: ("", dict), cells=[])
     for name in ("all missing", "none missing"):
         wall_s, processor_s = time.perf_counter(), time.process_time()
         found = tracking.sync(root, place, lambda cell_ids: ("", dict))

@@ -52,7 +52,7 @@ def command(root: Path, uri: str | None, experiment: str) -> int:
         return NO
     place = TrackingConfig(name="server" if uri else "local", uri=uri, experiment=experiment)
     try:
-        found = tracking.sync(root, place, partial(_draw, root), _show_progress)
+        found = tracking.sync(root, place, partial(_draw, root), on_progress=_show_progress)
     except tracking.TrackingError as error:
         again = tracking.sync_command(root, place)
         warn(f"{error}; what is already logged is kept, so run it again: {again}" if error.passes else str(error))
@@ -60,7 +60,7 @@ def command(root: Path, uri: str | None, experiment: str) -> int:
     for problem in found.problems:
         warn(problem)
     tell(_summary(found))
-    for name, link in tracking.ui_links(root, place).items():
+    for name, link in tracking.ui_links(place, found.experiment_id).items():
         tell(f"{name:8}{link}")
     return NO if found.problems else 0
 

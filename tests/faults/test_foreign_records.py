@@ -219,7 +219,7 @@ def listening(path):
 
 
 ODD = (pipe, device, link, folder, enormous, listening)
-FILES = ("record.json", "utterances.jsonl", "batches.jsonl", "mlflow.json")
+FILES = ("record.json", "utterances.jsonl", "batches.jsonl")
 
 
 @pytest.mark.timeout(60)

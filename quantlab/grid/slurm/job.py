@@ -70,7 +70,7 @@ class Task:
             self._grid = grid = Grid(Path(root), _in_job(cells[0].config), display)
             assert grid.workers is not None  # ensured by `_in_job`
             with Stoppable(grid.workers) as grid.workers:
-                return len(grid.run(cells, batch.sweep))
+                return len(grid.run(cells))
 
     def checkpoint(self, root: str, batch_id: str, task: int) -> DelayedSubmission:
         """Called by submitit before the time limit or on preemption: the remaining cells run in the next start."""

@@ -44,7 +44,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
     sweep = sweep_id(cells)
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
-        grid.outbox.begin(sweep, [cell.id for cell in cells])
+        grid.background.begin(sweep, [cell.id for cell in cells])
         try:
             with submission_lock(root):
                 split = divide(cells, grid)
@@ -55,15 +55,16 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
                 display.say(
                     f"not submitted again, as in jobs of an earlier command: {counted(len(split.elsewhere), 'cell')}"
                 )
-            found = _by_id(grid.run(split.here, sweep))
+            found = _by_id(grid.run(split.here))
             if not launcher.wait:
+                grid.background.log(*found)
                 display.say(_status_hint(root))
                 return OK
             waiting = {cell.id: cell for cell in [*split.elsewhere, *split.new]}
             spots = split.places | (places([batch]) if batch else {})
-            found |= JobWatch(grid, sweep, waiting, spots).wait()
+            found |= JobWatch(grid, waiting, spots).wait()
             records = [found[cell.id] for cell in cells]
-            rows = grid.summarise(records, sweep)
+            rows = grid.summarise(records)
         except KeyboardInterrupt:
             display.say(f"interrupted: submitted jobs continue; scancel ends them. {_status_hint(root)}")
             return INTERRUPTED
@@ -81,13 +82,13 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
     sweep = sweep_id(cells)
     with Display(len(cells)) as display, submission_lock(root):
         grid = Grid(root, configs[0], display)
-        grid.outbox.begin(sweep, [cell.id for cell in cells])
+        grid.background.begin(sweep, [cell.id for cell in cells])
         split = divide(cells, grid)
         batch = split.batch(launcher, sweep)
         text = scripts.text(root, batch) if batch else None
         if batch:
             batches.write(root, batch)
-        grid.run(split.here, sweep)
+        grid.background.log(*_by_id(grid.run(split.here)))
         if isinstance(uri := configs[0].tracking.uri, Address) and uri.hides:
             display.say(
                 f"tracking.uri is stored without its secrets: set {VARIABLE} to all of it where you call sbatch"

@@ -25,7 +25,6 @@ class JobWatch:
     """Waits for the cells of a grid that jobs measure."""
 
     grid: Grid
-    sweep: str
     waiting: dict[str, Cell]
     places: Mapping[str, Place]
 
@@ -56,7 +55,7 @@ class JobWatch:
         for id, cell in list(self.waiting.items()):
             if record := batches.made_since(self.grid.root, self.places[id].cell):
                 del self.waiting[id]
-                found[id] = self.grid.show(cell, record, "", self.sweep)
+                found[id] = self.grid.show(cell, record, "")
         return found
 
     def _look(self) -> Look:
@@ -83,5 +82,5 @@ class JobWatch:
             why, log = f"{job.state} {job.reason}".strip(), log_of(root, batch, job.id)
             reason = f"SLURM job {job.id} ended ({why}) before the cell was done; its output: {log}"
             refusal = Refusal(STATUS.get(job.state, "failed"), reason)
-        [record] = self.grid.run([replace(cell, refusal=refusal)], self.sweep)
+        [record] = self.grid.run([replace(cell, refusal=refusal)])
         return record
