@@ -32,10 +32,10 @@ def _measure(root: Path, count: int, uri: str | None) -> None:
     for result in records(count):
         storage.write(root, result)
     place = TrackingConfig(name="server" if uri else "local", uri=uri, experiment=f"benchmark-{time.time():.0f}")
-    tracking.sync(root, place, lambda cell_ids: ("", dict), cells=[])
+    tracking.sync(root, place, lambda cell_ids: ("", {}), cells=[])
     for name in ("all missing", "none missing"):
         wall_s, processor_s = time.perf_counter(), time.process_time()
-        found = tracking.sync(root, place, lambda cell_ids: ("", dict))
+        found = tracking.sync(root, place, lambda cell_ids: ("", {}))
         wall_s, processor_s = time.perf_counter() - wall_s, time.process_time() - processor_s
         print(f"{count:6} records, {name}: {wall_s:7.1f} s, {processor_s:7.1f} s of processor, {found.logged} logged")
 

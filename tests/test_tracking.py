@@ -35,7 +35,7 @@ def prepare(root):
 
 
 def no_table(cell_ids):
-    return "table", dict
+    return "table", {}
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +220,13 @@ def test_a_record_is_logged_once(root, client):
     assert [run.info.run_id for run in runs_of(root, "once")] == [run_id]
 
 
+def test_a_run_of_0_1_0_is_known_by_the_name_that_its_tag_had(root, client):
+    run_id = _log(root, result("none", "former"))
+    client.set_tag(run_id, "quantlab.records.schema", client.get_run(run_id).data.tags["quantlab.record"])
+    client.delete_tag(run_id, "quantlab.record")
+    assert sync(root, "former").logged == 0
+
+
 def test_a_new_record_of_a_cell_replaces_its_run(root, client):
     first = _log(root, bad_result("failed", "once", cell_id="again"))
     second = _log(root, result("none", "again"))
@@ -287,7 +294,7 @@ def test_no_credential_reaches_mlflow(root, monkeypatch):
     path.write_text(
         leaky.model_copy(update={"reason": reason, "traceback": reason, "status": "failed"}).model_dump_json()
     )
-    summary_of(root, "leaky", ["leaky"], lambda cell_ids: (reason, dict))
+    summary_of(root, "leaky", ["leaky"], lambda cell_ids: (reason, {}))
     everything = b"".join(
         p.read_bytes() for p in [root / "mlflow.db", *(root / "artifacts").rglob("*.*")] if p.is_file()
     )
@@ -317,7 +324,7 @@ def test_a_sweep_has_one_summary_run_with_the_table(root, client):
             bad_result("unsupported", "no", cell_id=cell_ids[2]),
         )
     ]
-    first = summary_of(root, "s1", cell_ids, lambda cell_ids: ("model  quant\nnano  none", dict))
+    first = summary_of(root, "s1", cell_ids, lambda cell_ids: ("model  quant\nnano  none", {}))
     run = client.get_run(first)
     assert (run.info.run_name, run.info.status) == ("sweep-s1", "FINISHED")
     expected = {"cells": 3, "cells_ok": 2, "cells_unsupported": 1, "best_bytes": round(13_100_000 * 0.29)}
@@ -337,7 +344,7 @@ def test_a_sweep_s_plots_are_drawn_once_and_can_be_looked_at(root, client, tmp_p
 
     def draw(cell_ids):
         calls.append(1)
-        return "table", lambda: plots.figures(careful_grid())
+        return "table", plots.figures(careful_grid())
 
     _log(root, result("none", "plots"))
     first = summary_of(root, "plots", ["plots"], draw)
@@ -351,10 +358,10 @@ def test_a_sweep_s_plots_are_drawn_once_and_can_be_looked_at(root, client, tmp_p
 
 def test_a_sweep_that_goes_on_updates_its_summary(root, client):
     _log(root, result("none", "on-a"))
-    first = summary_of(root, "s2", ["on-a", "on-b"], lambda cell_ids: ("one", dict))
+    first = summary_of(root, "s2", ["on-a", "on-b"], lambda cell_ids: ("one", {}))
     assert client.get_run(first).data.metrics["summary/cells"] == 1
     _log(root, result("hqq_int4", "on-b"))
-    assert summary_of(root, "s2", ["on-a", "on-b"], lambda cell_ids: ("two", dict)) == first
+    assert summary_of(root, "s2", ["on-a", "on-b"], lambda cell_ids: ("two", {})) == first
     assert client.get_run(first).data.metrics["summary/cells"] == 2
     assert Path(client.download_artifacts(first, "table.txt")).read_text() == "two"
     assert len(client.search_runs(["1"], "tags.`quantlab.sweep` = 's2'")) == 1

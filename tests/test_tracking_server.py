@@ -54,7 +54,7 @@ def once_each(config, cell_ids, root=None):
 
 
 def no_table(cell_ids):
-    return "table", dict
+    return "table", {}
 
 
 def timed(action, *arguments):

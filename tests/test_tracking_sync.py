@@ -24,7 +24,7 @@ LOCAL = TrackingConfig()
 
 
 def no_table(cell_ids):
-    return "", dict
+    return "", {}
 
 
 @pytest.fixture(scope="module")

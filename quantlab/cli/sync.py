@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def _show_progress(done: int, total: int) -> None:
         print(f"\r{done} of {total} logged", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Callable[[], Mapping[str, bytes]]]:
+def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Mapping[str, bytes]]:
     """Table and plots of a sweep; imported here, as most calls have no sweep to show."""
     from quantlab.report.plots import figures
     from quantlab.report.summaries import of_records
@@ -84,7 +84,7 @@ def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Callable[[], Mappin
 
     records = storage.readable(root, cell_ids, on_unreadable=lambda why: None)  # reported before
     cells = of_records(root, records, lambda why: None)
-    return text(cells), partial(figures, cells)
+    return text(cells), figures(cells)
 
 
 main = partial(perform, command)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from quantlab import tracking
@@ -34,7 +33,6 @@ from quantlab.util.redact import redact
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 _CACHE = "set QUANTLAB_CACHE to a folder that can be written to"
-BEFORE = "recorded before"  # the note of a cell that is not measured again
 SETTLED = ("ok", "unsupported")  # a record with another status is measured again on resume
 
 
@@ -148,7 +146,8 @@ class Grid:
         busy: list[Cell] = []
         for cell in cells:
             if cell.id in done:
-                found[cell.id] = self.show(cell, before[cell.id], BEFORE)
+                found[cell.id] = before[cell.id]
+                self.display.end(cell.label, before[cell.id], "recorded before")  # in MLflow it is looked up at the end
                 continue
             if record := self._if_free(cell, before.get(cell.id)):
                 found[cell.id] = record
@@ -183,14 +182,13 @@ class Grid:
     def show(self, cell: Cell, record: Record, note: str) -> Record:
         """Print the cell's line and log its run in MLflow."""
         self.display.end(cell.label, record, note)
-        if note != BEFORE:  # one that was recorded before is looked up at the end, with all others
-            self.background.log(cell.id)
+        self.background.log(cell.id)
         return record
 
     def summarise(self, records: Sequence[Record]) -> Summaries:
         """Summaries of the whole sweep, which is also logged as one run in MLflow."""
         found = of_records(self.root, records, self.display.say)
-        self.background.finish(records, lambda ids: (text(found), partial(figures, found)))
+        self.background.finish(records, lambda ids: (text(found), figures(found)))
         return found
 
     def _warm_start(self) -> None:

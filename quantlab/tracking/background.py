@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantlab.config.schema import TrackingConfig
@@ -19,18 +19,14 @@ from quantlab.tracking.store import TrackingError, query, sync_command, ui_links
 from quantlab.tracking.summary import Draw
 from quantlab.tracking.sync import sync
 
-# Seconds in which requests to a server are begun. A local store has no limit: writing it is this machine's own work.
-CELL_S = 3.0  # before the first cell, after each, and at the end at least
+# Seconds of waiting for a server in which requests are begun. A local store has no limit: writing it is our own work.
+CELL_S = 4.0  # before the first cell, after each, and at the end at least
 PER_CELL_S = 10.0  # for everything, per cell of the sweep: what the cells leave is for the end
 END_S = 60.0  # at the end, at most
 _SHOWN = (
     "SELECT experiment_id FROM runs JOIN tags USING (run_uuid) "
     "WHERE status = 'FINISHED' AND key = 'quantlab.content' AND value = ?"
 )
-
-
-def _no_table(cell_ids: Sequence[str]) -> tuple[str, Callable[[], Mapping[str, bytes]]]:
-    return "", dict
 
 
 class BackgroundLogger:
@@ -58,6 +54,7 @@ class BackgroundLogger:
     def prepare(self) -> None:
         """Import MLflow and set up the store, before anything is timed; close what an earlier process left half."""
         self._bring([], CELL_S)
+        self._waited_s = min(CELL_S, self._waited_s)  # the import of MLflow is no waiting
 
     def log(self, *cell_ids: str) -> None:
         """Bring records, and what is missing of earlier ones."""
@@ -87,7 +84,9 @@ class BackgroundLogger:
         """Name → address of the pages that show the sweep; empty where MLflow is not known to have it."""
         return {} if self._experiment_id is None else ui_links(self._tracking, self._experiment_id, self._sweep)
 
-    def _bring(self, cells: list[str], limit_s: float, sweeps: Sequence[str] = (), draw: Draw = _no_table) -> None:
+    def _bring(
+        self, cells: list[str], limit_s: float, sweeps: Sequence[str] = (), draw: Draw = lambda cell_ids: ("", {})
+    ) -> None:
         """`sync`, for some seconds; what went wrong is said."""
         if self._tracking.name == "off":
             return

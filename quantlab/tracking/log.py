@@ -44,7 +44,7 @@ def log_once(store: Store, identity: Identity, sweeps: Sequence[str]) -> str:
                 kept = _settled(store, identity)
     if kept is None:
         raise TrackingError("MLflow: another process took its run away while it was written")
-    return str(kept.info.run_id)
+    return kept.id
 
 
 def _settled(store: Store, record: Identity) -> runs.Run | None:

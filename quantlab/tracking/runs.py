@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -29,13 +29,26 @@ from quantlab.records import storage
 from quantlab.tracking.store import Store
 from quantlab.util.files import read_bytes, read_note
 
-Run = Any  # mlflow.entities.Run
 CLOSED = "KILLED"  # half of a run, whose process is gone
 INTERRUPTED = "interrupted: "  # how the reason of a closed run begins
 _WRITER = "quantlab.writer"
 _SILENT_MINUTES = 15  # a writer on another machine is given up after this; a record is logged in seconds
 _SAME_START_S = 2.0  # the clock of a process's start is read with this precision at worst
 _PAGE = 1000  # runs of one answer
+
+
+class Run(NamedTuple):
+    """What decides about a run: with the figures and parameters of each, thousands would take a gigabyte."""
+
+    id: str
+    status: str
+    active: bool  # else it was deleted
+    tags: dict[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is there: the status is set last."""
+        return self.status in ("FINISHED", "FAILED")
 
 
 @dataclass(frozen=True)
@@ -52,18 +65,18 @@ class Identity:
         return {f"quantlab.{name}": value for name, value in tags.items()}
 
     def is_shown(self, run: Run) -> bool:
-        """Whether the run is complete and of this record; its status is set last."""
-        return is_complete(run) and self._is_of(run)
+        """Whether the run is complete and of this record."""
+        return run.complete and self._is_of(run)
 
     def replaces(self, run: Run) -> bool:
         """Whether a run goes once the record has its own: another one, half of one, or one of what it replaced."""
-        if run.info.status == "RUNNING":
-            return self._is_of(run) and is_ours(run.data.tags)  # of an attempt of ours that failed
-        return self._is_of(run) or bool(run.data.tags.get("quantlab.root", self.root) == self.root)
+        if run.status == "RUNNING":
+            return self._is_of(run) and is_ours(run.tags)  # of an attempt of ours that failed
+        return self._is_of(run) or run.tags.get("quantlab.root", self.root) == self.root
 
     def _is_of(self, run: Run) -> bool:
-        tags = run.data.tags
-        return self.digest in (tags.get("quantlab.record"), tags.get("quantlab.records.schema"))  # the latter: 0.1.0's
+        names = ("quantlab.record", "quantlab.records.schema")  # the latter is that of 0.1.0
+        return self.digest in map(run.tags.get, names)
 
 
 def identity(root: str | Path, cell_id: str) -> Identity:
@@ -101,11 +114,6 @@ def root_id(root: str | Path) -> str:
     return str(read_note(path)["id"])
 
 
-def is_complete(run: Run) -> bool:
-    """Whether everything of it is there, and nobody has taken it away."""
-    return run.info.status in ("FINISHED", "FAILED")
-
-
 def search(store: Store, deleted: bool = False, **tags: str) -> list[Run]:
     """The runs that have these tags (`kind="cell"` is tag quantlab.kind), `deleted` ones too."""
     query = " and ".join(f"tags.`quantlab.{name}` = '{value}'" for name, value in tags.items())
@@ -117,7 +125,7 @@ def _search(store: Store, query: str, view: int = 1) -> list[Run]:
     token: str | None = None
     while True:
         page = store.client.search_runs([store.experiment_id], query, view, max_results=_PAGE, page_token=token)
-        found += page
+        found += [Run(r.info.run_id, r.info.status, r.info.lifecycle_stage == "active", r.data.tags) for r in page]
         token = page.token
         if not token:
             return found
@@ -125,23 +133,23 @@ def _search(store: Store, query: str, view: int = 1) -> list[Run]:
 
 def settle(store: Store, found: Sequence[Run], record: Identity) -> Run | None:
     """The run that is kept, if the record has a complete one; what that makes superfluous is deleted."""
-    there = [run for run in found if run.info.lifecycle_stage == "active"]
-    kept = min((run for run in there if record.is_shown(run)), key=lambda run: run.info.run_id, default=None)
+    there = [run for run in found if run.active]
+    kept = min((run for run in there if record.is_shown(run)), default=None)  # by id
     if kept is None:
         return None
     for run in there:
         if run is not kept and record.replaces(run):
-            store.client.delete_run(run.info.run_id)
-    if kept.data.tags.get("reason", "").startswith(INTERRUPTED):  # somebody gave its writer up too early
-        store.client.delete_tag(kept.info.run_id, "reason")
+            store.client.delete_run(run.id)
+    if kept.tags.get("reason", "").startswith(INTERRUPTED):  # somebody gave its writer up too early
+        store.client.delete_tag(kept.id, "reason")
     return kept
 
 
 def join(store: Store, run: Run, sweeps: Sequence[str]) -> None:
     """Let the run say to which sweeps its cell belongs; there may be several."""
-    before = run.data.tags.get("quantlab.sweep", "").split()
+    before = run.tags.get("quantlab.sweep", "").split()
     if news := [sweep for sweep in sweeps if sweep not in before]:
-        store.client.set_tag(run.info.run_id, "quantlab.sweep", " ".join([*before, *news]))
+        store.client.set_tag(run.id, "quantlab.sweep", " ".join([*before, *news]))
 
 
 def close_interrupted(store: Store) -> int:
@@ -150,9 +158,9 @@ def close_interrupted(store: Store) -> int:
 
     closed = 0
     for run in _search(store, "attributes.status = 'RUNNING' and tags.`quantlab.kind` LIKE '%'"):
-        if why := why_gone(run.data.tags):
-            store.client.log_batch(run.info.run_id, tags=[RunTag("status", "interrupted"), RunTag("reason", why)])
-            store.client.set_terminated(run.info.run_id, CLOSED)
+        if why := why_gone(run.tags):
+            store.client.log_batch(run.id, tags=[RunTag("status", "interrupted"), RunTag("reason", why)])
+            store.client.set_terminated(run.id, CLOSED)
             closed += 1
     return closed
 

@@ -10,8 +10,9 @@ import re
 import shlex
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,25 @@ def query(root: str | Path, sql: str, value: str) -> str | None:
 
 
 class _Limited:
-    """A client that begins no request after its time; what was begun is gone through again, as after a kill."""
+    """A client that begins no request after some seconds of waiting for answers; what was drawn between is none.
+
+    What was begun is gone through again, as after a kill.
+    """
 
     def __init__(self, client: Any, limit_s: float) -> None:
-        self._client, self._limit_s, self._end_s = client, limit_s, time.monotonic() + limit_s
+        self._client, self._limit_s, self._waited_s = client, limit_s, 0.0
 
     def __getattr__(self, name: str) -> Any:
-        if time.monotonic() > self._end_s:
+        return partial(self._ask, getattr(self._client, name))
+
+    def _ask(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if self._waited_s > self._limit_s:
             raise Unreachable(f"MLflow: no answer within {self._limit_s:.1f} s")
-        return getattr(self._client, name)
+        began_s = time.monotonic()
+        try:
+            return request(*arguments, **options)
+        finally:
+            self._waited_s += time.monotonic() - began_s
 
 
 @contextlib.contextmanager

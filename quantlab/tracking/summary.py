@@ -18,7 +18,7 @@ from quantlab.util.files import read_note
 from quantlab.util.redact import redact
 
 _VIEWS = 30  # of sweeps
-Draw = Callable[[Sequence[str]], tuple[str, Callable[[], Mapping[str, bytes]]]]
+Draw = Callable[[Sequence[str]], tuple[str, Mapping[str, bytes]]]  # cells → table, file name → PNG
 
 
 def note_sweep(root: str | Path, sweep: str, cell_ids: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ def summarise(
         store: where to.
         sweep: its id.
         cell_ids: its cells.
-        draw: the ids of the cells → the table and what draws the plots (file name → PNG).
+        draw: makes its table and its plots; only called if they are to be written.
         shown: cell → run.
         deleted: whether one that a person deleted counts.
     """
@@ -62,12 +62,13 @@ def summarise(
         return
     with store.lock:
         found = runs.search(store, deleted, kind="summary", sweep=sweep)
-        if any(runs.is_complete(run) and run.data.tags.get("quantlab.content") == content(cells) for run in found):
-            return
+    if any(run.complete and run.tags.get("quantlab.content") == content(cells) for run in found):
+        return
+    table, plots = draw(cell_ids)  # takes seconds, in which others may write
+    table = redact(table)
+    with store.lock:
         run_id = _one(store, sweep) or _create(store, sweep)
-        table, plots = draw(cell_ids)
-        table = redact(table)
-        _log_files(store, run_id, table, plots())
+        _log_files(store, run_id, table, plots)
         _save_views(store, sweep, sorted({split for cell in cells for split in cell.splits}))
         links = [shown[cell.cell_id] for cell in cells if cell.cell_id in shown]
         _log_figures(store, run_id, cells, view.summary_note(table, links, store.experiment_id))
@@ -77,10 +78,10 @@ def summarise(
 def _one(store: Store, sweep: str) -> str | None:
     """The summary run of the sweep, complete or not: the smallest id, as everybody else keeps it; the others go."""
     found = runs.search(store, kind="summary", sweep=sweep)
-    kept = min((run.info.run_id for run in found if run.info.status != runs.CLOSED), default=None)
+    kept = min((run.id for run in found if run.status != runs.CLOSED), default=None)
     for run in found:
-        if run.info.run_id != kept:
-            store.client.delete_run(run.info.run_id)
+        if run.id != kept:
+            store.client.delete_run(run.id)
     return kept
 
 

@@ -52,29 +52,30 @@ def sync(
     Args:
         root: the folder of records.
         tracking: where to.
-        draw: the ids of a sweep's cells → its table and what draws its plots.
+        draw: makes table and plots of a sweep, of the ids of its cells.
         cells: the ids of the records to look at; None: every one.
         sweeps: whose summary to bring; None: every one.
-        limit_s: how long requests are begun, in seconds. None: a person waits for the end, so that a busy server gets
-            more time, and what was deleted in MLflow comes back.
+        limit_s: seconds of waiting for a server in which requests are begun. None: a person waits for the end, so that
+            a busy server gets more time, and what was deleted in MLflow comes back.
         on_progress: called with how many of how many missing records are done.
 
     Raises:
         Unreachable: the server does not answer (any more), or the time is over; call again to go on.
         TrackingError: the store cannot be written.
     """
-    recorded = storage.recorded(root)
-    records, problems = _identities(root, recorded if cells is None else cells)
+    cell_ids = storage.recorded(root) if cells is None else cells
+    records, problems = _identities(root, cell_ids)
     noted = summary.sweeps(root)
     tags = _sweeps_of_cells(noted)
+    deleted = limit_s is not None  # whether what was deleted counts as there
     with connected(root, tracking, limit_s) as store:
         interrupted = runs.close_interrupted(store)
         with store.lock:
-            found = _found(store, cells, deleted=limit_s is not None)
+            found = _found(store, cells, deleted)
             shown = _compare(store, records, found, tags)
             if cells is None and tracking.name == "local":
-                for run in (run for cell_id in found.keys() - set(recorded) for run in found[cell_id]):
-                    store.client.delete_run(run.info.run_id)
+                for run in (run for cell_id in found.keys() - set(cell_ids) for run in found[cell_id]):
+                    store.client.delete_run(run.id)
         missing = [record for record in records if record.cell_id not in shown]
 
         def log(record: Identity) -> str:
@@ -92,7 +93,7 @@ def sync(
             problems += [refused] if refused else []
             on_progress(done, len(missing))
         for sweep in noted if sweeps is None else sweeps:
-            summary.summarise(store, sweep, noted.get(sweep, []), draw, shown, deleted=limit_s is not None)
+            summary.summarise(store, sweep, noted.get(sweep, []), draw, shown, deleted)
     logged = sum(record.cell_id in shown for record in missing)
     return Synced(store.experiment_id, len(shown), logged, interrupted, tuple(problems))
 
@@ -108,28 +109,28 @@ def _identities(root: str | Path, cells: Sequence[str]) -> tuple[list[Identity],
     return found, problems
 
 
-def _sweeps_of_cells(noted: Mapping[str, Sequence[str]]) -> Mapping[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
+def _sweeps_of_cells(noted: Mapping[str, Sequence[str]]) -> defaultdict[str, list[str]]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
     for sweep, cell_ids in noted.items():
         for cell_id in cell_ids:
             found[cell_id].append(sweep)
     return found
 
 
-def _found(store: Store, cells: Sequence[str] | None, deleted: bool) -> Mapping[str, list[Run]]:
+def _found(store: Store, cells: Sequence[str] | None, deleted: bool) -> defaultdict[str, list[Run]]:
     """The runs of each cell."""
-    found: dict[str, list[Run]] = defaultdict(list)
+    found: defaultdict[str, list[Run]] = defaultdict(list)
     if cells is None or len(cells) > 1:
         there = runs.search(store, deleted, kind="cell")
     else:
         there = [run for cell_id in cells for run in runs.search(store, deleted, cell_id=cell_id)]
     for run in there:
-        found[run.data.tags.get("quantlab.cell_id", "")].append(run)
+        found[run.tags.get("quantlab.cell_id", "")].append(run)
     return found
 
 
 def _compare(
-    store: Store, records: Sequence[Identity], found: Mapping[str, list[Run]], tags: Mapping[str, list[str]]
+    store: Store, records: Sequence[Identity], found: defaultdict[str, list[Run]], tags: defaultdict[str, list[str]]
 ) -> dict[str, str]:
     """Cell → run, of the records that are there; its tag names the sweeps of its cell then."""
     shown = {}
@@ -139,7 +140,7 @@ def _compare(
             runs.join(store, kept, tags[record.cell_id])
         kept = kept or next((run for run in there if record.is_shown(run)), None)  # a person deleted it
         if kept is not None:
-            shown[record.cell_id] = kept.info.run_id
+            shown[record.cell_id] = kept.id
     return shown
 
 
