@@ -135,7 +135,7 @@ def test_a_raw_file_that_is_none_is_named_and_the_others_are_logged(server, tmp_
     assert found.logged == 2
     [problem] = found.problems
     assert cell_ids[0] in problem
-    assert "no regular file" in problem
+    assert "not a regular file" in problem
     once_each(config, cell_ids[1:])
 
 
