@@ -1,23 +1,23 @@
-"""Does an engine cost more in the harness than by itself? A cell's `generate` against a library's own loop.
+"""Overhead of the harness: a cell's `generate` against the library's own loop.
 
     python benchmarks/native.py quant=ct2_int8 device=cpu dataset.limit=40
     python benchmarks/native.py quant=ct2_int8 device=cpu dataset.limit=40 --native faster-whisper
     python benchmarks/native.py quant=ggml_q8_0 device=cpu dataset.limit=40 --native whispercpp
 
-Same features, threads, batches, prompt and limit on both sides, which take turns (A B B A). With other overrides the
-same script asks whether a row of the grid is as fast as faster-whisper's int8, say on whisper-small's architecture
-with 32 tokens whatever comes:
+Both sides use the same features, threads, batches, prompt and limit, and take turns (A B B A). With other overrides the
+script compares any cell with faster-whisper's int8, e.g. on whisper-small's architecture with a fixed length of 32
+tokens:
 
     python benchmarks/native.py quant=torch_int8 device=cpu model=small model.weights=random protocol.batch_size=1 \\
         dataset.limit=4 --native faster-whisper --compute-type int8
 
-The loops share no code with quantlab's engines, and load a model of their own. CTranslate2's is saved in the layout of
-transformers and converted by the library's own converter; only the names of its tokens are made up. whisper.cpp's is
-the same file as the engine's, from quantlab's writer: no converter of its own takes a small vocabulary.
+The loops share no code with quantlab's engines, and load their own model. CTranslate2's is saved in the layout of
+transformers and converted by the library's own converter; only the names of its tokens are invented. whisper.cpp's is
+the same file as the engine's, from quantlab's writer, as whisper.cpp's converter does not support a small vocabulary.
 
-On Linux the process keeps the memory that it frees (`mallopt`): glibc gives it back after each call and faults it in
-again at the next, a third of the time of a small model and not the same third for two copies of the same model, as
-each has a thread, and so an arena, of its own. `--malloc default` leaves that in.
+On Linux the process keeps freed memory (`mallopt`). By default, glibc returns it after each call and faults it in again
+at the next. That takes a third of the time of a small model, and differs between two copies of the same model, as each
+has its own thread and thus its own arena. `--malloc default` keeps that behaviour.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 Loop = Callable[["SplitFeatures"], list[list[int]]]  # a batch → token ids of each utterance
 WARM_UP = 2  # rounds over all batches, untimed
-REL_CI = 0.01  # width of the ratio's interval at which to stop
-# mallopt(3): one arena, no memory given back, as much as is allowed from the heap in place of mmap (32 MiB)
+REL_CI = 0.01  # relative width of the ratio's interval at which to stop
+# mallopt(3): one arena, no memory returned, and the largest allowed mmap threshold (32 MiB)
 KEEP_MEMORY = {"M_ARENA_MAX": (-8, 1), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_MMAP_THRESHOLD": (-3, 2**25)}
 
 
 def main() -> int:
-    """Measure one cell against a library's loop and print a line; 1 if it takes more than `--within` longer."""
+    """Measure one cell against a library's loop and print a line; exit code 1 if slower by more than `--within`."""
     options = _parser().parse_args()
     from quantlab.grid.process import SPIN_COUNT
 
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def keep_memory() -> None:
-    """Let glibc keep what this process frees; another C library has no mallopt, or takes no notice."""
+    """Make glibc keep freed memory; other C libraries lack mallopt, or ignore it."""
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
         for option, value in KEEP_MEMORY.values():
             set_option(option, value)
@@ -87,12 +87,12 @@ def keep_memory() -> None:
 
 @dataclass(frozen=True)
 class Compared:
-    """The engine's seconds against the loop's, on the same batches."""
+    """Comparison of the engine's and the loop's time on the same batches."""
 
     ratio: Ratio
     blocks: int
-    rtf: tuple[float, float]  # of the engine and of the loop, in their faster call of each block
-    same: int  # utterances with the same tokens
+    rtf: tuple[float, float]  # of the engine and the loop, from the faster call of each block
+    same: int  # number of utterances with equal tokens
     utterances: int
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ class Compared:
 
 
 def compare(engine: Engine, loop: Loop, batches: list[SplitFeatures], budget_s: float) -> Compared:
-    """Time the two in turns, a batch a block, until the ratio is known or the budget is spent; whole rounds."""
+    """Time the two in turns, one batch per block, in whole rounds, until the ratio is precise or the budget spent."""
     from quantlab.stats.ratios import converged, typical_ratio
 
     for batch in batches * WARM_UP:
@@ -125,7 +125,7 @@ def compare(engine: Engine, loop: Loop, batches: list[SplitFeatures], budget_s: 
 
 
 def _in_turns(engine: Engine, loop: Loop, batch: SplitFeatures, block: int) -> tuple[list[float], list[float]]:
-    """A B B A, then B A A B: seconds of the engine, as it tells them itself, and of the loop, by the wall clock."""
+    """A B B A, then B A A B: seconds of the engine, measured by itself, and of the loop, by the wall clock."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for side in (0, 1, 1, 0) if block % 2 == 0 else (1, 0, 0, 1):
         if side == 0:
@@ -138,7 +138,7 @@ def _in_turns(engine: Engine, loop: Loop, batch: SplitFeatures, block: int) -> t
 
 
 def save(model: WhisperForConditionalGeneration, folder: Path, compute_type: str) -> None:
-    """A checkpoint in CTranslate2's format with a `tokenizer.json`, as its users make it from a folder."""
+    """Save a checkpoint in CTranslate2's format with a `tokenizer.json`, as its users convert a folder."""
     from ctranslate2.converters import TransformersConverter
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
@@ -154,7 +154,7 @@ def save(model: WhisperForConditionalGeneration, folder: Path, compute_type: str
 
 
 def _names(model: Any) -> Iterator[tuple[int, str]]:
-    """The special tokens by OpenAI's names, which the libraries look for."""
+    """The special tokens under OpenAI's names, which the libraries look for."""
     tokens = model.generation_config
     yield tokens.eos_token_id, "<|endoftext|>"
     yield tokens.decoder_start_token_id, "<|startoftranscript|>"
@@ -166,7 +166,7 @@ def _names(model: Any) -> Iterator[tuple[int, str]]:
 def ctranslate2_loop(
     model: WhisperForConditionalGeneration, folder: Path, compute_type: str, threads: int, decoding: Decoding
 ) -> Loop:
-    """`Whisper.generate` on a batch of features, all else as faster-whisper has it by default."""
+    """`Whisper.generate` on a batch of features, with the default options of faster-whisper."""
     import ctranslate2
     import numpy as np
 
@@ -190,7 +190,7 @@ def ctranslate2_loop(
 def faster_whisper_loop(
     model: WhisperForConditionalGeneration, folder: Path, compute_type: str, threads: int, decoding: Decoding
 ) -> Loop:
-    """What faster-whisper's batched pipeline does with the features of a batch of segments."""
+    """faster-whisper's batched pipeline on the features of a batch of segments."""
     import numpy as np
     from faster_whisper import BatchedInferencePipeline, WhisperModel
     from faster_whisper.tokenizer import Tokenizer
@@ -218,7 +218,7 @@ def faster_whisper_loop(
 def whispercpp_loop(
     model: WhisperForConditionalGeneration, folder: Path, format: str, threads: int, decoding: Decoding
 ) -> Loop:
-    """`whisper_full` on one utterance after the other, in a context and with options that are made once."""
+    """`whisper_full` on one utterance at a time, with context and options created once."""
     import _pywhispercpp as library
     import numpy as np
 
@@ -245,7 +245,7 @@ def whispercpp_loop(
 
 
 def _whispercpp_context(path: Path) -> Any:
-    """On the CPU, without flash attention and as silent as in a cell; never freed."""
+    """A context on the CPU, without flash attention and log output, as in a cell; never freed."""
     import _pywhispercpp as library
 
     library.whisper_log_set(lambda level, text: None)
@@ -256,7 +256,7 @@ def _whispercpp_context(path: Path) -> Any:
 
 
 def _whispercpp_options(threads: int, decoding: Decoding) -> Any:
-    """Greedy, one segment without times, nothing thrown away or tried again; why: quantlab/engines/whispercpp.py."""
+    """Greedy, one segment without timestamps, no fallback; for the reasons see quantlab/engines/whispercpp.py."""
     import _pywhispercpp as library
 
     options = library.whisper_full_default_params(library.WHISPER_SAMPLING_GREEDY)
@@ -276,7 +276,7 @@ def _suppressed(decoding: Decoding) -> list[int]:
 
 
 def _max_length(decoding: Decoding) -> int:
-    """Half of it is for the text before, see quantlab/engines/ctranslate2.py."""
+    """Maximum length; half of it is reserved for previous text, see quantlab/engines/ctranslate2.py."""
     return 2 * decoding.max_new_tokens
 
 

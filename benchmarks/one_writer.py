@@ -1,9 +1,9 @@
-"""A simulation: many jobs, one writer. `python benchmarks/one_writer.py --service-s 0.03`.
+"""Simulation of many jobs with one writer: `python benchmarks/one_writer.py --service-s 0.03`.
 
-Each job measures a cell, hands its result to the one writer (a lock, a database), waits until it is written, and goes
-on with the next cell. Not measured: the time of a cell is exponential around its mean, jobs start spread over one
-cell, the writer serves in the order of arrival, always in the same time. Printed: how busy the writer is, how long a
-result waits, and how much of their time the jobs lose.
+Each job measures a cell, passes its result to the writer (a lock, a database), waits until it is written, and continues
+with the next cell. Assumptions: cell times are exponentially distributed, the jobs' starts are spread over one
+cell, and the writer serves in order of arrival, with a constant service time. It prints how busy the writer is, how
+long a result waits, and the share of time that the jobs lose.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CELLS = 50  # that each job measures
+CELLS = 50  # measured by each job
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Outcome:
 
 
 def simulate(jobs: int, cell_s: float, service_s: float, seed: int = 0) -> Outcome:
-    """`jobs` jobs of `CELLS` cells each, whose results one writer takes `service_s` for."""
+    """Simulate `jobs` jobs of `CELLS` cells each; the writer takes `service_s` per result."""
     chance = random.Random(seed)
     arrivals = [(chance.uniform(0, cell_s), CELLS) for _ in range(jobs)]  # when a result is ready, cells still to do
     heapq.heapify(arrivals)
@@ -50,7 +50,7 @@ def simulate(jobs: int, cell_s: float, service_s: float, seed: int = 0) -> Outco
 
 
 def table(sizes: Sequence[int], cell_s: float, service_s: float) -> str:
-    """One line for each number of jobs."""
+    """Table with one line per number of jobs."""
     lines = ["| jobs | writer busy | wait, median | wait, 99 % | time lost |", "|---|---|---|---|---|"]
     for jobs in sizes:
         found = simulate(jobs, cell_s, service_s)

@@ -1,4 +1,4 @@
-"""How long the report and the recommendation take over many records: `python benchmarks/report.py`.
+"""Run time of report and recommendation for many records: `python benchmarks/report.py`.
 
 Makes synthetic records of the real schema (ten models, each a baseline and 99 quantized cells of 400 utterances with
 errors of their own, timed in turns), then runs the commands as a user does, in a process of their own each.
@@ -45,7 +45,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Make the records, run every command, print the seconds that each took."""
+    """Make the records, run every command, and print its time in seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1000, help="how many (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each command; the median counts")
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def timed(command: list[str], repeats: int) -> Iterator[float]:
-    """Wall seconds of each run, interpreter start included."""
+    """Wall time of each run in seconds, including the start of the interpreter."""
     for _ in range(repeats):
         begin = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
@@ -71,14 +71,14 @@ def timed(command: list[str], repeats: int) -> Iterator[float]:
 
 
 def records(count: int) -> Iterator[CellResult]:
-    """`count` cells that ended well, the same at every call."""
+    """`count` measured cells, the same at every call."""
     for index in range(count):
         model, variant = index % MODELS, index // MODELS
         yield result(f"{index:04}", model, variant)
 
 
 def result(cell_id: str, model: int, variant: int, count: int = UTTERANCES) -> CellResult:
-    """A cell that ended well, with `count` utterances; variant 0 of a model is its baseline."""
+    """A measured cell with `count` utterances; variant 0 of a model is its baseline."""
     chance = random.Random(f"{model} {variant}")
     rate = 0.08 + 0.0005 * variant * (variant % 3)
     utterances = tuple(_utterance(index, random.Random(f"{model} {index}"), chance, rate) for index in range(count))

@@ -1,10 +1,9 @@
-"""What bookkeeping costs by the number of cells: `python benchmarks/scale.py`.
+"""Cost of bookkeeping by number of cells: `python benchmarks/scale.py`.
 
-Makes a grid of ten models × ten quantizations × seeds, and a record for every cell of it (synthetic figures, the real
-schema, 20 utterances: what is measured is bookkeeping, and raw text is the bulk of a record). Then times what a grid
-does before it measures anything (composing, planning, reading what is recorded), the commands that read records, and
-the whole resumed grid. Seconds are of the processor, as machines are shared; the wall's stand behind them. A command
-that this version does not have is left out, with a word.
+Makes a grid of ten models × ten quantizations × seeds, and a synthetic record for each cell (real schema, 20
+utterances). Then times the steps of a grid before it measures anything (composing, planning, reading records), the
+commands that read records, and the whole resumed grid. Times are processor seconds, as machines are shared, with wall
+time in parentheses. A command that this version lacks is left out, with a note.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ from report import result
 
 MODELS = "nano,tiny,base,small,medium,large_v2,large_v3,large_v3_turbo,distil_large_v3,base_en"
 QUANTS = "none,torch_int8,quanto_int8,quanto_int4,hqq_int8,hqq_int4,hqq_int3,hqq_int2,bnb_nf4,bnb_fp4"
-UTTERANCES = 20  # of a record
-TENS = 100  # cells for each seed
+UTTERANCES = 20  # per record
+TENS = 100  # cells per seed
 COMMANDS = {
     "report": ["quantlab.report"],
     "report, json": ["quantlab.report", "--format", "json"],
     "status": ["quantlab.status"],
     "sync, SQLite": ["quantlab.sync"],
 }
-TOO_LONG = {"sync, SQLite": 1000}  # cells; not measured above
+TOO_LONG = {"sync, SQLite": 1000}  # maximum number of cells
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Cost:
 
 
 def main() -> None:
-    """Measure every operation at every size, print each as it is known, and then the curves."""
+    """Measure every operation at every size, print each result, and then the curves."""
     options = _options()
     curves: dict[str, dict[int, Cost]] = {}
     for cells in options.cells:
@@ -65,7 +64,7 @@ def main() -> None:
 
 
 def measured(count: int, root: Path) -> Iterator[tuple[str, Cost]]:
-    """Every operation at one size, with what it costs."""
+    """Every operation at one size, with its cost."""
     arguments = grid(count, root)
     cost, configs = _timed(lambda: compose(arguments))
     yield "compose", cost
@@ -86,7 +85,7 @@ def measured(count: int, root: Path) -> Iterator[tuple[str, Cost]]:
 
 
 def grid(count: int, root: Path) -> list[str]:
-    """The command line of a grid of so many cells, none of which is measured again."""
+    """The command line of a grid of `count` cells, all recorded already."""
     assert count % TENS == 0, f"{count} cells: a multiple of {TENS}"
     seeds = ",".join(map(str, range(count // TENS)))
     axes = [f"model={MODELS}", f"quant={QUANTS}", f"seed={seeds}"]
@@ -94,7 +93,7 @@ def grid(count: int, root: Path) -> list[str]:
 
 
 def records(cells: Sequence[Cell]) -> Iterator[CellResult]:
-    """A record that ended well for each cell."""
+    """A record with status ok for each cell."""
     quants = QUANTS.split(",")
     for cell in cells:
         made = result(cell.id, model=0, variant=quants.index(cell.config.quant.name), count=UTTERANCES)
@@ -107,7 +106,7 @@ def records(cells: Sequence[Cell]) -> Iterator[CellResult]:
 
 
 def table(curves: dict[str, dict[int, Cost]], sizes: Sequence[int]) -> str:
-    """Seconds by operation and size, with the exponent of their growth."""
+    """Table of seconds by operation and size, with the exponent of growth."""
     lines = ["| processor s (wall s) | " + " | ".join(f"{size:,}" for size in sizes) + " | exponent |"]
     lines.append("|---" * (len(sizes) + 2) + "|")
     for name, costs in curves.items():
@@ -117,7 +116,7 @@ def table(curves: dict[str, dict[int, Cost]], sizes: Sequence[int]) -> str:
 
 
 def exponent(costs: dict[int, Cost]) -> str:
-    """Slope of log seconds over log cells, from 1,000 cells on, where starting up no longer hides it; 1 is linear."""
+    """Slope of log seconds over log cells; 1 is linear. From 1,000 cells on, where start-up time no longer matters."""
     points = [(math.log(size), math.log(cost.processor_s)) for size, cost in costs.items() if size >= 1000]
     if len(points) < 2:
         return "–"
@@ -132,10 +131,10 @@ def _timed(action: Callable[[], object]) -> tuple[Cost, object]:
 
 
 def _command(command: Sequence[str]) -> Cost:
-    """Of a command as a user gives it, start of the interpreter included."""
+    """Cost of a command as a user runs it, including the start of the interpreter."""
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
-    if done.returncode > 1:  # 1 is an answer
+    if done.returncode > 1:  # 1 is a valid answer
         sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -143,7 +142,7 @@ def _command(command: Sequence[str]) -> Cost:
 
 
 def _storage(root: Path) -> str:
-    """Bytes and file system entries below a folder."""
+    """Number of bytes and file system entries below a folder."""
     files = list(root.rglob("*"))
     sizes = [path.stat() for path in files if path.is_file()]
     content, blocks = sum(item.st_size for item in sizes), sum(512 * item.st_blocks for item in sizes)

@@ -1,8 +1,8 @@
-"""How often is the verdict on speed wrong? fp32 against fp32, again and again, and the same a tenth slower.
+"""Error rate of the verdict on speed: repeated comparisons of fp32 with fp32, and with a copy that is a tenth slower.
 
     python benchmarks/timing.py --repetitions 50 --busy 2 --output timing.jsonl
 
-Each repetition is `experiment=aa_test` in a process of its own. `--busy` adds processes that do nothing but compute.
+Each repetition is `experiment=aa_test` in a separate process. `--busy` adds processes that only compute.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ WORKS = ("natural", "encoder", "token")
 
 
 def main() -> int:
-    """Run, append each repetition to the output as a line of JSON, print the summary of the whole file."""
+    """Run, append each repetition to the output as a line of JSON, and print a summary of the whole file."""
     options = _parser().parse_args()
-    # The quantizer that only takes time is found by the fork server too.
+    # so that the fork server also finds the slowed quantizer
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SLOWED), os.environ.get("PYTHONPATH")]))
     sys.path.insert(0, str(SLOWED))
     with busy(options.busy), options.output.open("a") as output:
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def repetitions(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A/A and slowed in turn, as often as asked for."""
+    """Alternate A/A and slowed repetitions, as many as requested."""
     from quantlab.config.compose import compose
     from quantlab.grid.process import Workers
     from quantlab.recogniser.fingerprints import resolve
@@ -73,7 +73,7 @@ def _figures(outcome: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def busy(count: int) -> Iterator[None]:
-    """Processes that keep a core each busy, for the length of the block."""
+    """Keep one core per process busy within the block."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -83,7 +83,7 @@ def busy(count: int) -> Iterator[None]:
 
 
 def summary(found: list[dict[str, Any]]) -> str:
-    """A Markdown table: what was said how often, and how far from the truth."""
+    """A Markdown table of the frequency of verdicts, and the deviation from the true ratio."""
     lines = [
         "| cell | work | repetitions | verdicts | converged | interval holds 1 | ratio, median | lowest | highest |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -93,12 +93,12 @@ def summary(found: list[dict[str, Any]]) -> str:
         for work in WORKS:
             ratios = sorted(item[work]["ratio"] for item in these)
             verdicts = Counter(item[work]["verdict"] for item in these)
-            said = ", ".join(f"{word} {count}" for word, count in verdicts.most_common())
+            counted = ", ".join(f"{word} {count}" for word, count in verdicts.most_common())
             converged = sum(item[work]["converged"] for item in these)
             held = sum(item[work]["ci95"][0] <= 1 <= item[work]["ci95"][1] for item in these)
             median = statistics.median(ratios)
             lines.append(
-                f"| {cell} | {work} | {len(these)} | {said} | {converged} | {held} | {median:.4f} | {ratios[0]:.4f} "
+                f"| {cell} | {work} | {len(these)} | {counted} | {converged} | {held} | {median:.4f} | {ratios[0]:.4f} "
                 f"| {ratios[-1]:.4f} |"
             )
     load = sorted(item["other_load_share"] or 0.0 for item in found)

@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: Markdown by MyST, the theme furo, the reference by `generate`; nothing of the network."""
+"""Sphinx configuration of the site: Markdown by MyST, the theme furo, the reference by `generate`; works offline."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Reference pages out of their sources, while the site is built: API, commands, options of `conf/`, files of the root.
+"""Generation of reference pages when the site is built: API, commands, options of `conf/`, files of the root.
 
-A page asks for one by a comment of its own, `<!-- generated: api quantlab.export.load -->`. Nothing is imported of
-quantlab but the names of its commands: the API is read by griffe, which runs no code.
+A page requests generated text by a comment, `<!-- generated: api quantlab.export.load -->`. Only the names of commands
+are imported from quantlab: griffe reads the API without running code.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PAGES = {
     "README.md": "docs/index.md",
     "quantlab/assets/demo/README.md": "docs/reference/demo.md",
     "quantlab/assets/nano/README.md": "docs/reference/nano.md",
-}  # files outside of docs/ that have a page of the site
-CODE_WIDTH = 88  # columns that fit a page of the site
+}  # files outside of docs/ with a page on the site
+CODE_WIDTH = 88  # columns that fit on a page
 SCHEMA = "quantlab.config.schema"
 TYPES = "quantlab.config.types"
 IN_YAML = {
@@ -56,7 +56,7 @@ DOCSTRINGS = {"returns_multiple_items": False, "returns_named_value": False, "wa
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Sphinx loads this file as an extension: pages are filled in as they are read."""
+    """Entry point of the Sphinx extension: pages are filled when they are read."""
     app.connect("source-read", _read)
     return {"parallel_read_safe": True}
 
@@ -66,18 +66,18 @@ def _read(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def filled(text: str, page: str) -> str:
-    """A page's text with what it asks for, and with its links to other files of the project as the site has them.
+    """Insert the generated parts of a page, and adapt its links to the site.
 
     Args:
         text: Markdown.
-        page: where it lies, from the root of the project, e.g. `docs/index.md`.
+        page: path relative to the root of the project, e.g. `docs/index.md`.
     """
     text = MARK.sub(lambda found: GENERATORS[found[1]](found[2], page), text)
     return relinked(text, page, page)
 
 
 def relinked(text: str, written: str, shown: str) -> str:
-    """Links of a text that was written for one file and is shown in another."""
+    """Adapt the links of a text that was written for one file and is shown in another."""
 
     def link(found: re.Match[str]) -> str:
         path, mark, anchor = found[1].partition("#")
@@ -90,12 +90,12 @@ def relinked(text: str, written: str, shown: str) -> str:
 
 
 def file(path: str, page: str) -> str:
-    """A file of the project whose place is not in `docs/`."""
+    """A file outside of `docs/`."""
     return relinked((ROOT / path).read_text(encoding="utf-8"), path, page)
 
 
 def commands(_: str, page: str) -> str:
-    """Every command's `--help`."""
+    """The `--help` of every command."""
     from quantlab.util.console import COMMANDS
 
     names = ["quantlab", *(f"quantlab {name}" for name in COMMANDS)]
@@ -117,7 +117,7 @@ def _help(command: str) -> str:
 
 
 def options(folder: str, page: str) -> str:
-    """Every YAML file of a folder: what it says of itself, and its keys; before them what it shares with the others."""
+    """All YAML files of a folder with their comment and keys, preceded by the keys that they share."""
     shared = ROOT / "conf" / "base" / f"{Path(folder).name}.yaml"
     files = [shared] * shared.exists() + sorted((ROOT / folder).glob("*.yaml"))
     return "\n".join(_option(path, "What options share" if path == shared else path.stem) for path in files)
@@ -132,7 +132,7 @@ def _option(path: Path, title: str) -> str:
 
 
 def _prose(comment: str) -> str:
-    """Lines of a comment as a paragraph; its commands, which are indented, as a block of code."""
+    """A comment as a paragraph; its indented commands become a code block."""
     parts: list[str] = []
     indented = False
     for line in comment.splitlines():
@@ -144,12 +144,12 @@ def _prose(comment: str) -> str:
 
 
 def keys(name: str, page: str) -> str:
-    """The keys of a class of `quantlab.config.schema`, in the words of YAML, with the comments beside them."""
+    """The keys of a class of `quantlab.config.schema` in YAML terms, with their comments."""
     return _fields(cast("griffe.Class", _find(f"{SCHEMA}.{name}")), in_yaml=True)
 
 
 def api(name: str, page: str) -> str:
-    """A function or a class: its signature, its docstring, its fields and public methods."""
+    """A function or class: signature, docstring, fields and public methods."""
     return _documented(name.rpartition(".")[2], _find(name), "##")
 
 
@@ -238,7 +238,7 @@ def _key(item: griffe.Attribute) -> list[str]:
 
 
 def _values(annotation: ast.expr) -> str:
-    """What a key may be set to, as far as its type tells."""
+    """Allowed values of a key, as far as its type tells."""
     match annotation:
         case ast.BinOp(left, ast.BitOr(), right):
             return f"{_values(left)}, {_values(right)}"
@@ -269,7 +269,7 @@ def _said(item: griffe.Attribute) -> str:
 
 
 def _of_field(item: griffe.Attribute) -> dict[str, ast.expr]:
-    """What is given to pydantic's `Field`; nothing where a field has none."""
+    """Arguments of pydantic's `Field`; empty if a field has none."""
     match ast.parse(str(item.value), mode="eval").body:
         case ast.Call(ast.Name("Field"), keywords=given):
             return {word.arg: word.value for word in given if word.arg}
@@ -281,7 +281,7 @@ def _code(text: str) -> str:
 
 
 def _comment(item: griffe.Attribute) -> str:
-    """What stands beside a field in the source."""
+    """The comment beside a field in the source."""
     if "property" in item.labels:
         return ""
     tokens = tokenize.generate_tokens(io.StringIO(textwrap.dedent(item.source)).readline)

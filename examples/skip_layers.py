@@ -1,8 +1,8 @@
-"""Which layers can stay quantized? Leave one kind of layer in fp32 at a time, and see what it buys.
+"""Sensitivity of layers to quantization: leave one kind of layer at a time in fp32, and compare the error rates.
 
     python examples/skip_layers.py [KEY=VALUE …]
 
-Keys as on the command line of quantlab: `quant=bnb_nf4 dataset.limit=100`. Nothing is recorded.
+Keys are those of quantlab's command line: `quant=bnb_nf4 dataset.limit=100`. No record is written.
 """
 
 import sys
@@ -21,14 +21,14 @@ KINDS = {
 
 
 def measure(overrides: list[str], skip: list[str]) -> CellResult:
-    """One cell, in this process."""
+    """Measure one cell in this process."""
     globs = ",".join(f'"{glob}"' for glob in skip)
     [config] = compose([*DEFAULTS, *overrides, f"quant.skip=[{globs}]"])
     return run_cell(config)
 
 
 def main(overrides: list[str]) -> None:
-    """Print a line for each kind of layer."""
+    """Print one line per kind of layer."""
     print(f"{'left alone':14}{'MB':>8}{'quantized':>12}{'errors':>10}{'words':>8}")
     for kind, skip in KINDS.items():
         record = measure(overrides, skip).record

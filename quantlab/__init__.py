@@ -1,7 +1,7 @@
 """quantlab: which quantization of this speech recogniser should I deploy, on this device?
 
-The public names below are all that a notebook or a script needs; each is imported when it is first used. What is to be
-said besides, such as a record that cannot be read, goes to the logger `quantlab` of Python's logging.
+The public names below are all that a notebook or a script needs; each is imported when it is first used. Warnings, such
+as one of a record that cannot be read, go to the logger `quantlab` of Python's logging.
 """
 
 from importlib import import_module

@@ -168,7 +168,7 @@ def test_a_batch_comes_back_as_it_was_written(tmp_path):
     [config] = [cell.run_config() for cell in again.cells]
     assert config.quant.skip == ("a", "b")
     (tmp_path / "jobs" / batch.id / "batch.json").write_text('{"id": 3}')
-    with pytest.raises(ValueError, match="is no batch of this quantlab"):
+    with pytest.raises(ValueError, match="is not a batch of this quantlab"):
         batches.read(tmp_path, batch.id)
     assert list(batches.read_all(tmp_path)) == []
 
@@ -226,7 +226,7 @@ def test_status_tells_of_records_claims_and_batches(tmp_path, capsys, no_slurm):
     assert (line.state, line.label, line.job) == ("not submitted", "nano-hqq_int4-cpu", None)
     batches.write_json(batches.folder(tmp_path, batch.id) / "submitted.json", {"jobs": ["12"]})
     [line] = collect(tmp_path)
-    assert (line.state, line.job, line.detail) == ("pending", "12", "SLURM cannot be asked from here")
+    assert (line.state, line.job, line.detail) == ("pending", "12", "SLURM cannot be queried from here")
     with claimed(tmp_path, cells[0].id, "nano-hqq_int4-cpu"), claimed(tmp_path, "f" * 16, "small-none-cpu"):
         lines = collect(tmp_path)
         assert [line.state for line in lines] == ["running", "running"]

@@ -85,10 +85,10 @@ def test_a_cache_that_cannot_be_written_only_costs_time(cache, path, settled):
 
 def test_only_regular_files_of_a_bounded_size(tmp_path, path):
     os.mkfifo(tmp_path / "pipe")
-    for other, why in ((tmp_path / "pipe", "no regular file"), (Path("/dev/zero"), "no regular file")):
+    for other, why in ((tmp_path / "pipe", "not a regular file"), (Path("/dev/zero"), "not a regular file")):
         with pytest.raises(OSError, match=why), opened(other):
             pass
-    with pytest.raises(OSError, match="3 bytes, at most 2 are read"), opened(path, 2):
+    with pytest.raises(OSError, match="3 bytes, but at most 2 are read"), opened(path, 2):
         pass
     with opened(path, 3) as file:
         assert file.read() == b"one"

@@ -275,7 +275,7 @@ def test_a_tokenizer_of_the_hubs_cache_takes_the_packages_place(english, package
     model = at(path, repo="openai/whisper-small.en", revision="a" * 40)
     mark = models.fingerprint(model, 0)
     folder = models.locate(model)
-    monkeypatch.setattr(from_openai, "_of_package", dict)
+    monkeypatch.setattr(from_openai, "_package_words", dict)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(Unavailable, match=r"pip install openai-whisper.* fetch openai/whisper-small\.en"):

@@ -125,7 +125,7 @@ def test_a_dry_run_lists_the_cells_and_measures_nothing(tmp_path, monkeypatch, c
     assert [label for _, label, _, _ in told] == 2 * ["nano-none-cpu"] + 2 * ["nano-ggml_q4_0-cpu"]
     assert [what for *_, what in told[:3]] == 3 * ["would be measured"]
     assert "unsupported: ggml has its own engine, but runtime=compile needs torch" in cells[3]
-    assert conclusion == "3 of 4 cells would be measured, below mlruns"
+    assert conclusion == "3 of 4 cells would be measured, in mlruns"
     assert list(tmp_path.iterdir()) == []
 
 

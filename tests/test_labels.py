@@ -146,7 +146,7 @@ def test_a_cell_is_asked_for_by_label_or_by_the_beginning_of_its_id(tmp_path):
     ids = ["0123456789abcdef", "0123456789abcdaa", "fedcba9876543210", "0123456789abcdef"]
     assert asked_for.ids_of(tmp_path, asked) == ids
     for name, said in {
-        "01234567": "'01234567' is 2 cells: 0123456789abcdaa nano-torch_int8-cpu (limit=2), 0123456789abcdef nano-none",
+        "01234567": "'01234567' matches 2 cells: 0123456789abcdaa nano-torch_int8-cpu (limit=2), 0123456789abcdef nano",
         "nano-torch_int8-cpu": "fedcba9876543210 nano-torch_int8-cpu (limit=3); give the id of one",
         "nano-torch_int-cpu": "did you mean 'nano-torch_int8-cpu (limit=",
         "fedcba9876543211": "did you mean 'fedcba9876543210'?",

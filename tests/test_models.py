@@ -191,7 +191,7 @@ LAYER = "model.encoder.layers.0.fc1.weight"
 )
 def test_wrong_tensors_are_named(folder, change, says):
     edit_tensors(folder, change)
-    with pytest.raises(ConfigError, match=f"is no valid checkpoint: .*{says}"):
+    with pytest.raises(ConfigError, match=f"is not a valid checkpoint: .*{says}"):
         models.load(at(folder), 0)
 
 

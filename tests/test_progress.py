@@ -38,8 +38,8 @@ def test_off_a_terminal_a_cell_is_announced_and_heard_of_once_a_minute(clock):
     assert [line for line in lines if "started" in line] == ["1/3   one started", "2/3   two started"]
     beats = [line for line in lines if " · clean" in line and "/3   " in line]
     assert len(beats) == 2 * int(129 // HEARTBEAT_S)
-    assert beats[0] == "1/3   one · clean 120 of 400, about 138 s left of it".replace("138 s", "2 min")
-    assert beats[-1].endswith("about 79 s left of it, 2 min of the cells after it")
+    assert beats[0] == "1/3   one · clean 120 of 400, about 138 s left".replace("138 s", "2 min")
+    assert beats[-1].endswith("about 79 s left, 2 min more for the other cells")
 
 
 def test_a_terminal_has_its_bar_instead(clock):

@@ -70,7 +70,7 @@ def test_records_of_one_root_and_of_several(tmp_path):
     assert all(isinstance(record, quantlab.Record) for record in found)
     both = quantlab.load_records([str(tmp_path / "a"), tmp_path / "b"])
     assert {record.cell_id for record in both} == {record.cell_id for record in found} | {"of-b"}
-    with pytest.raises(ConfigError, match="no records below"):
+    with pytest.raises(ConfigError, match="no records in"):
         quantlab.load_records(tmp_path / "nowhere")
 
 

@@ -91,7 +91,7 @@ def test_every_quantizer_and_model_named_exists():
 
 
 def beside(quant="torch_int8", **changes):
-    found = published.beside(compared(quant, **changes))
+    found = published.matching(compared(quant, **changes))
     return [(item.of.source, item.of.where, item.of.model, item.metric, item.split) for item in found]
 
 
@@ -132,7 +132,7 @@ def test_splits_of_other_names_have_nothing_beside_them():
     found = compared("torch_int8", **TORCH)
     for names, metrics in ({"test-clean": "clean"}, {"wer", "cer", "rtf", "size_reduction"}), ({"dev": "clean"}, set()):
         other = changed(found, splits={here: found.record.splits[there] for here, there in names.items()})
-        told = published.beside(other)
+        told = published.matching(other)
         assert {item.metric for item in told} == metrics
         assert {item.split for item in told} <= {"test-clean", None}
 
@@ -148,7 +148,7 @@ def test_the_nearest_of_several_models_and_devices_stands():
         "soehler2025": "tiny", "radford2022": "tiny_en", "open_asr_leaderboard": "tiny_en", "transcribe_cpp": "tiny_en",
     }  # fmt: skip
     times = {
-        device: [str(item.value) for item in published.beside(compared("none", **FP32, device=device))
+        device: [str(item.value) for item in published.matching(compared("none", **FP32, device=device))
                  if item.metric == "rtf"]
         for device in ("cpu", "cuda", "mps")
     }  # fmt: skip
@@ -160,20 +160,20 @@ def test_group_size_and_target_are_those_of_the_source():
     shipped = {"quant__target": "decoder", "quant__format": "uint4"}
     item = compared("hqq_int4", **changes, **shipped)
     renamed = changed(item, splits={"test": item.record.splits["clean"]})
-    shown = {(one.of.where, one.metric): str(one.value) for one in published.beside(renamed)}
+    shown = {(one.of.where, one.metric): str(one.value) for one in published.matching(renamed)}
     assert shown == {
         ("short-form table", "wer"): "4.0", ("short-form table", "rtfx"): "37.3",
         ("low-bit table", "wer"): "4.06", ("low-bit table", "rtfx"): "37.3",
     }  # fmt: skip
     for other in ({"quant__group_size": 32}, {"quant__target": "all"}, {"runtime__name": "eager"}):
         item = compared("hqq_int4", **changes | shipped | other)
-        assert published.beside(changed(item, splits={"test": item.record.splits["clean"]})) == []
+        assert published.matching(changed(item, splits={"test": item.record.splits["clean"]})) == []
 
 
 def test_what_is_targeted_is_no_part_of_an_unquantized_cell():
     changes = {"model": "large_v2", "dataset__name": "ami", "device": "cuda", "quant__target": "decoder"}
     item = compared("none", runtime__name="compile", **changes)
-    [wer, rtfx] = published.beside(changed(item, splits={"test": item.record.splits["clean"]}))
+    [wer, rtfx] = published.matching(changed(item, splits={"test": item.record.splits["clean"]}))
     assert (str(wer.value), str(rtfx.value)) == ("16.71", "20.8")
 
 

@@ -119,7 +119,7 @@ def test_how_many_more_utterances_it_would_take():
     """mde ∝ 1/√n: at 320 utterances 0.571 points; nf4 is 0.36 points above 0.5, so n = 320 (0.571 / 0.36)²."""
     [finding] = recommend(careful_grid(), Limits(max_wer_increase=0.5)).underpowered
     more = 320 * ((0.4 * 2.8 / 1.96 / (100 * finding.cell.wer_increase.value - 0.5)) ** 2 - 1)
-    assert finding.advice.startswith(f"about {math.ceil(more / 10) * 10} utterances more than the 320")
+    assert finding.advice.startswith(f"about {math.ceil(more / 10) * 10} more utterances than the 320")
     by_split = recommend(careful_grid(), Limits(max_wer_increase=0.3, split="clean")).underpowered
     assert {finding.advice[:5] for finding in by_split} == {"about"}
 
@@ -128,7 +128,7 @@ def test_a_difference_at_the_limit_cannot_be_settled():
     rows = careful_grid()
     increase = 100 * rows[6].difference().value
     found = recommend(rows, Limits(max_wer_increase=increase))
-    assert _cells(found.underpowered)["bnb_nf4"].advice.startswith("at the limit")
+    assert _cells(found.underpowered)["bnb_nf4"].advice.startswith("too close to the limit")
 
 
 def test_without_a_baseline_or_text_the_command_that_settles_it_is_given():
@@ -300,7 +300,7 @@ def test_nothing_recorded_is_a_no_and_says_how_to_measure(root, tmp_path, capsys
         (["--max-size-mb", "-1"], "a number above 0"),
         (["--max-size-mb", "nan"], "a number above 0"),
         (["--max-wer-increase", "-0.5"], "0 or more"),
-        (["--max-rtf", "fast"], "'fast' is no number"),
+        (["--max-rtf", "fast"], "'fast' is not a number"),
         (["--device", "cpuu"], "did you mean 'cpu'?"),
         (["--nonsense"], "no such option"),
     ],

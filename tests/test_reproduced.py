@@ -107,7 +107,7 @@ def test_cer_has_its_own_interval_and_is_of_any_scorer():
         (cell(protocol__max_new_tokens=64), {}, "at most 64 tokens are decoded here"),
         (cell(dataset__limit=16), {}, "part of the corpus: 16 utterances of each split here (dataset.limit)"),
         (cell(dataset__ids=["a", "b"]), {}, "part of the corpus: chosen utterances here (dataset.ids)"),
-        (cell(count=161), {}, "161 utterances here, more than the 160 of test-clean: another corpus"),
+        (cell(count=161), {}, "161 utterances here, more than the 160 of test-clean: so it is another corpus"),
         (cell(), {"source": {"apart": {"wer": "a mean over utterances"}}}, "a mean over utterances"),
     ],
 )  # fmt: skip
@@ -141,7 +141,9 @@ def test_a_part_of_the_corpus_says_how_much_it_is():
     assert verdict == "not reproduced"
     assert "; 160 of 2,939 utterances" in reason
     unknown = {"splits": {"test-clean": {"names": ["clean"]}}}
-    assert judged(cell(), corpus=unknown)[1] == f"{interval}; 160 utterances here, how many there is not known"
+    assert (
+        judged(cell(), corpus=unknown)[1] == f"{interval}; 160 utterances here, their number in the source is unknown"
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,8 +151,8 @@ def test_a_part_of_the_corpus_says_how_much_it_is():
     [
         (cell(device="cuda"), {}, "device: cpu there, cuda here"),
         (cell(runtime__dtype="float16"), {}, "what is not quantized is float32 there, float16 here"),
-        (cell(model__path="/somewhere"), {}, "the checkpoint of model.path is taken for small"),
-        (cell(), {"normaliser": None, "timestamps": None}, "not said there: normaliser, timestamps"),
+        (cell(model__path="/somewhere"), {}, "the checkpoint of model.path is assumed to be small"),
+        (cell(), {"normaliser": None, "timestamps": None}, "not stated by the source: normaliser, timestamps"),
     ],
 )
 def test_what_is_taken_not_to_matter_is_said(row, source, said):
@@ -185,7 +187,7 @@ def test_sizes_follow_from_the_architecture():
     [
         ("cpu", "a time on another machine: a processor there, a processor here"),
         ("cuda", "a time on other hardware: H100 there, not recorded here"),
-        (None, "a time on other hardware: not said there, a processor here"),
+        (None, "a time on other hardware: not stated there, a processor here"),
     ],
 )
 def test_a_time_is_one_of_its_machine(metric, device, reason):

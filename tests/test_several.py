@@ -59,7 +59,7 @@ def test_records_of_one_id_that_differ_are_named(name, roots):
     with (roots[1] / "cells" / "c1" / name).open("a") as file:
         file.write("\n")
     with (
-        pytest.raises(several.ClashError, match=r"cell c1: its records below .*one and .*other differ"),
+        pytest.raises(several.ClashError, match=r"cell c1: its records in .*one and .*other differ"),
         several.below(roots),
     ):
         pass
@@ -75,9 +75,9 @@ def test_what_cannot_be_read_is_the_same_as_nothing(roots):
 
 def test_one_of_several_without_records_is_named(roots, tmp_path):
     given = [*roots, tmp_path / "nowhere"]
-    with pytest.raises(ConfigError, match=r"no records below .*nowhere, which does not exist"), several.below(given):
+    with pytest.raises(ConfigError, match=r"no records in .*nowhere, which does not exist"), several.below(given):
         pass
-    with pytest.raises(ConfigError, match=r"no records below .*nowhere"):
+    with pytest.raises(ConfigError, match=r"no records in .*nowhere"):
         several.merge(given, roots[0])
 
 

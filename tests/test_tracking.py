@@ -1,5 +1,6 @@
 import ast
 import json
+import math
 import shutil
 import sqlite3
 import subprocess
@@ -19,7 +20,8 @@ from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage
 from quantlab.records.schema import CellResult, FixedWork, Noise, Speed, Stages
 from quantlab.report import plots
-from quantlab.tracking import markers
+from quantlab.tracking import runs
+from quantlab.tracking.summary import note_sweep
 
 LOCAL = TrackingConfig()
 SWEEP = "sweep1"
@@ -27,11 +29,20 @@ SWEEP = "sweep1"
 OWN_TAGS = {f"quantlab.{name}" for name in "kind cell_id record root created_at writer sweep content".split()}
 
 
+def prepare(root):
+    """Set up the store, as a grid does before its first cell."""
+    return tracking.sync(root, LOCAL, no_table, cells=[], sweeps=[])
+
+
+def no_table(cell_ids):
+    return "table", {}
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """One store for the whole file, set up in a thread while this one imports, as the grid does."""
     folder = tmp_path_factory.mktemp("runs")
-    thread = threading.Thread(target=tracking.prepare, args=(folder, LOCAL))
+    thread = threading.Thread(target=prepare, args=(folder,))
     thread.start()
     import pandas  # noqa: F401
     import transformers  # noqa: F401
@@ -48,13 +59,32 @@ def client(root):
     return MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db")
 
 
-def _runs(client, cell_id):
-    return client.search_runs(["1"], f"tags.`quantlab.cell_id` = '{cell_id}'")
-
-
 def _log(root, written: CellResult) -> str:
+    """The id of a record's run, logged as a grid does after a cell."""
+    cell_id = written.record.cell_id
     storage.write(root, written)
-    return tracking.log_cell(root, LOCAL, written.record.cell_id, SWEEP)
+    note_sweep(root, f"{SWEEP}-{cell_id}", [cell_id])
+    sync(root, cell_id)
+    [run] = runs_of(root, cell_id)
+    return run.info.run_id
+
+
+def sync(root, *cell_ids, draw=no_table, sweeps=()):
+    """What a grid does after a cell, or at its end."""
+    found = tracking.sync(root, LOCAL, draw, list(cell_ids), sweeps, limit_s=math.inf)
+    assert found.problems == ()
+    return found
+
+
+def runs_of(root, cell_id, view=1):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store_uri(root))
+    return client.search_runs(["1"], f"tags.`quantlab.cell_id` = '{cell_id}'", view)
+
+
+def store_uri(root):
+    return "sqlite:///" + str(root / "mlflow.db").replace("%", "%25").replace("?", "%3F")
 
 
 def test_a_record_reads_back_from_mlflow(root, client):
@@ -87,7 +117,7 @@ def test_a_record_reads_back_from_mlflow(root, client):
     }  # fmt: skip
     assert params.items() <= run.data.params.items()
     tags = {
-        "status": "ok", "verified": "true", "quantlab.cell_id": "full", "quantlab.sweep": SWEEP,
+        "status": "ok", "verified": "true", "quantlab.cell_id": "full", "quantlab.sweep": f"{SWEEP}-full",
         "quantlab.kind": "cell", "version.torch": "2.15.0", "processor": "a processor",
     }  # fmt: skip
     assert tags.items() <= run.data.tags.items()
@@ -184,54 +214,61 @@ def test_the_corpus_is_the_run_s_input(root, client):
     assert json.loads(used.dataset.profile)["clean"]["utterances"] == 160
 
 
-def test_a_record_is_logged_once_with_and_without_its_marker(root, client):
+def test_a_record_is_logged_once(root, client):
     run_id = _log(root, result("none", "once"))
-    assert tracking.log_cell(root, LOCAL, "once", "another sweep") == run_id
-    (root / "cells" / "once" / "mlflow.json").unlink()
-    assert tracking.log_cell(root, LOCAL, "once", "another sweep") == run_id
-    assert len(_runs(client, "once")) == 1
+    assert [sync(root, "once").logged, tracking.sync(root, LOCAL, no_table, ["once"], []).logged] == [0, 0]
+    assert [run.info.run_id for run in runs_of(root, "once")] == [run_id]
 
 
-def test_a_marker_that_is_no_json_is_no_marker(root, client):
-    run_id = _log(root, result("none", "marker"))
-    (root / "cells" / "marker" / "mlflow.json").write_text("{")
-    assert tracking.log_cell(root, LOCAL, "marker", SWEEP) == run_id
-    assert len(_runs(client, "marker")) == 1
+def test_a_run_of_0_1_0_is_known_by_the_name_that_its_tag_had(root, client):
+    run_id = _log(root, result("none", "former"))
+    client.set_tag(run_id, "quantlab.records.schema", client.get_run(run_id).data.tags["quantlab.record"])
+    client.delete_tag(run_id, "quantlab.record")
+    assert sync(root, "former").logged == 0
 
 
 def test_a_new_record_of_a_cell_replaces_its_run(root, client):
     first = _log(root, bad_result("failed", "once", cell_id="again"))
     second = _log(root, result("none", "again"))
     assert first != second
-    (run,) = _runs(client, "again")
+    (run,) = runs_of(root, "again")
     assert (run.info.run_id, run.data.tags["status"]) == (second, "ok")
 
 
 def test_a_run_that_a_kill_left_half_logged_is_replaced(root, client):
     written = result("none", "killed")
     storage.write(root, written)
-    tags = {"quantlab.cell_id": "killed", "quantlab.created_at": written.record.created_at}
+    tags = runs.identity(root, "killed").tags() | {"quantlab.created_at": written.record.created_at}
     half = client.create_run("1", tags=tags).info.run_id
-    run_id = tracking.log_cell(root, LOCAL, "killed", SWEEP)
-    assert run_id != half
-    assert [run.info.run_id for run in _runs(client, "killed")] == [run_id]
+    assert sync(root, "killed").interrupted == 1
+    [run] = runs_of(root, "killed")
+    assert run.info.run_id != half
 
 
-def test_a_run_that_the_user_deleted_stays_deleted(root, client):
+def test_a_run_that_somebody_gave_up_too_early_says_so_no_more(root, client):
+    run_id = _log(root, result("none", "late"))
+    client.set_tag(run_id, "reason", "interrupted: process 1 on elsewhere began it 20 minutes before")
+    sync(root, "late")
+    assert "reason" not in client.get_run(run_id).data.tags
+
+
+def test_a_run_that_the_user_deleted_stays_deleted_until_it_is_asked_for(root, client):
     run_id = _log(root, result("none", "deleted"))
     client.delete_run(run_id)
-    assert tracking.log_cell(root, LOCAL, "deleted", SWEEP) == run_id
-    assert _runs(client, "deleted") == []
+    assert sync(root, "deleted").logged == 0
+    assert runs_of(root, "deleted") == []
+    assert tracking.sync(root, LOCAL, no_table, ["deleted"], []).logged == 1
+    assert len(runs_of(root, "deleted")) == 1
 
 
-def test_a_cell_without_a_record_is_an_error(root):
-    with pytest.raises(FileNotFoundError, match="ghost"):
-        tracking.log_cell(root, LOCAL, "ghost", SWEEP)
+def test_a_cell_without_a_record_is_named(root):
+    [problem] = tracking.sync(root, LOCAL, no_table, ["ghost"], []).problems
+    assert "ghost cannot be read" in problem
 
 
 def _log_in_process(root: Path, cell_ids: list[str]) -> None:
     for cell_id in cell_ids:
-        tracking.log_cell(root, LOCAL, cell_id, SWEEP)
+        sync(root, cell_id)
 
 
 def test_eight_processes_at_once_log_every_record_once(root, client):
@@ -244,7 +281,7 @@ def test_eight_processes_at_once_log_every_record_once(root, client):
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0] * 8
-    assert [len(_runs(client, cell_id)) for cell_id in cell_ids] == [1] * 4
+    assert [len(runs_of(root, cell_id)) for cell_id in cell_ids] == [1] * 4
 
 
 def test_no_credential_reaches_mlflow(root, monkeypatch):
@@ -257,14 +294,24 @@ def test_no_credential_reaches_mlflow(root, monkeypatch):
     path.write_text(
         leaky.model_copy(update={"reason": reason, "traceback": reason, "status": "failed"}).model_dump_json()
     )
-    tracking.log_cell(root, LOCAL, "leaky", SWEEP)
-    tracking.log_sweep(root, LOCAL, "leaky", ["leaky"], reason)
+    summary_of(root, "leaky", ["leaky"], lambda cell_ids: (reason, {}))
     everything = b"".join(
         p.read_bytes() for p in [root / "mlflow.db", *(root / "artifacts").rglob("*.*")] if p.is_file()
     )
     assert b"nano-none-cpu" in everything
     assert b"geheim" not in everything
     assert b"hf_abcdef" not in everything
+
+
+def summary_of(root, sweep, cell_ids, draw=no_table):
+    """The id of the summary run of a sweep, brought as at the end of a grid."""
+    from mlflow import MlflowClient
+
+    note_sweep(root, sweep, cell_ids)
+    tracking.sync(root, LOCAL, draw, cell_ids, [sweep], limit_s=math.inf)
+    query = f"tags.`quantlab.kind` = 'summary' and tags.`quantlab.sweep` = '{sweep}'"
+    [run] = MlflowClient(tracking_uri=store_uri(root)).search_runs(["1"], query)
+    return run.info.run_id
 
 
 def test_a_sweep_has_one_summary_run_with_the_table(root, client):
@@ -277,7 +324,7 @@ def test_a_sweep_has_one_summary_run_with_the_table(root, client):
             bad_result("unsupported", "no", cell_id=cell_ids[2]),
         )
     ]
-    first = tracking.log_sweep(root, LOCAL, "s1", cell_ids, "model  quant\nnano  none")
+    first = summary_of(root, "s1", cell_ids, lambda cell_ids: ("model  quant\nnano  none", {}))
     run = client.get_run(first)
     assert (run.info.run_name, run.info.status) == ("sweep-s1", "FINISHED")
     expected = {"cells": 3, "cells_ok": 2, "cells_unsupported": 1, "best_bytes": round(13_100_000 * 0.29)}
@@ -286,7 +333,8 @@ def test_a_sweep_has_one_summary_run_with_the_table(root, client):
     assert run.data.metrics["summary/best_wer_clean"] == pytest.approx(best)
     assert Path(client.download_artifacts(first, "table.txt")).read_text().startswith("model  quant")
     assert all(run_id in run.data.tags["mlflow.note.content"] for run_id in runs)
-    assert tracking.log_sweep(root, LOCAL, "s1", cell_ids, "the same") == first
+    assert all("s1" in client.get_run(run_id).data.tags["quantlab.sweep"].split() for run_id in runs)
+    assert summary_of(root, "s1", cell_ids) == first
     assert "quantlab.content" in run.data.tags
     assert {tag for tag in run.data.tags if tag.startswith("quantlab.")} <= OWN_TAGS
 
@@ -294,13 +342,13 @@ def test_a_sweep_has_one_summary_run_with_the_table(root, client):
 def test_a_sweep_s_plots_are_drawn_once_and_can_be_looked_at(root, client, tmp_path):
     calls = []
 
-    def draw():
+    def draw(cell_ids):
         calls.append(1)
-        return plots.figures(careful_grid())
+        return "table", plots.figures(careful_grid())
 
     _log(root, result("none", "plots"))
-    first = tracking.log_sweep(root, LOCAL, "plots", ["plots"], "table", draw)
-    assert tracking.log_sweep(root, LOCAL, "plots", ["plots"], "table", draw) == first
+    first = summary_of(root, "plots", ["plots"], draw)
+    assert summary_of(root, "plots", ["plots"], draw) == first
     assert len(calls) == 1
     folder = Path(client.download_artifacts(first, "plots", str(tmp_path)))
     drawn = {path.name: path.read_bytes() for path in folder.rglob("*.png")}
@@ -310,9 +358,10 @@ def test_a_sweep_s_plots_are_drawn_once_and_can_be_looked_at(root, client, tmp_p
 
 def test_a_sweep_that_goes_on_updates_its_summary(root, client):
     _log(root, result("none", "on-a"))
-    first = tracking.log_sweep(root, LOCAL, "s2", ["on-a"], "one")
+    first = summary_of(root, "s2", ["on-a", "on-b"], lambda cell_ids: ("one", {}))
+    assert client.get_run(first).data.metrics["summary/cells"] == 1
     _log(root, result("hqq_int4", "on-b"))
-    assert tracking.log_sweep(root, LOCAL, "s2", ["on-a", "on-b"], "two") == first
+    assert summary_of(root, "s2", ["on-a", "on-b"], lambda cell_ids: ("two", {})) == first
     assert client.get_run(first).data.metrics["summary/cells"] == 2
     assert Path(client.download_artifacts(first, "table.txt")).read_text() == "two"
     assert len(client.search_runs(["1"], "tags.`quantlab.sweep` = 's2'")) == 1
@@ -320,7 +369,7 @@ def test_a_sweep_that_goes_on_updates_its_summary(root, client):
 
 def test_a_sweep_without_a_good_cell_has_a_summary(root, client):
     _log(root, bad_result("failed", "no", cell_id="none-good"))
-    run = client.get_run(tracking.log_sweep(root, LOCAL, "s3", ["none-good", "never-recorded"], "nothing"))
+    run = client.get_run(summary_of(root, "s3", ["none-good", "never-recorded"]))
     assert run.data.metrics == {"summary/cells": 1, "summary/cells_failed": 1}
 
 
@@ -335,83 +384,90 @@ def test_the_experiment_explains_itself_and_offers_a_view_with_metrics(root, cli
 
 def test_where_to_look(root):
     assert tracking.ui_command("mlruns", LOCAL) == "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db"
-    links = tracking.ui_links(root, LOCAL, SWEEP)
+    links = tracking.ui_links(LOCAL, "1", SWEEP)
     assert all(link.startswith("http://127.0.0.1:5000/#/experiments/1/runs?") for link in links.values())
-    assert tracking.ui_links(root / "nowhere", LOCAL) == {}
+    assert tracking.BackgroundLogger(root / "nowhere", LOCAL, print).links == {}
     server = TrackingConfig(name="server", uri="http://me:geheim@host:5000")
     assert tracking.ui_command("mlruns", server) == "http://***@host:5000"
     assert tracking.ui_command("mlruns", TrackingConfig(name="off")) is None
     assert tracking.sync_command("my runs", server) == ("quantlab sync --root 'my runs' --uri \"$MLFLOW_TRACKING_URI\"")
 
 
-def _no_table(cell_ids):
-    return "table", dict
-
-
 def test_sync_makes_the_view_from_the_records_alone(tmp_path):
     from mlflow import MlflowClient
 
     cell_ids = grid(tmp_path)
-    found = tracking.sync(tmp_path, LOCAL, _no_table)
+    found = tracking.sync(tmp_path, LOCAL, no_table)
     assert (found.records, found.logged, found.interrupted, found.problems) == (len(cell_ids), len(cell_ids), 0, ())
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     first = {run.data.tags["quantlab.cell_id"]: run.info.run_id for run in client.search_runs(["1"])}
     assert set(first) == set(cell_ids)
     shutil.rmtree(tmp_path / "cells" / cell_ids[0])
-    assert tracking.sync(tmp_path, LOCAL, _no_table).logged == 0
+    assert tracking.sync(tmp_path, LOCAL, no_table).logged == 0
     second = {run.data.tags["quantlab.cell_id"]: run.info.run_id for run in client.search_runs(["1"])}
     assert second == {cell_id: run_id for cell_id, run_id in first.items() if cell_id != cell_ids[0]}
 
 
 def test_records_moved_together_with_their_store_are_known(root, tmp_path):
-    run_id = _log(root, result("none", "moved"))
+    _log(root, result("none", "moved"))
     (tmp_path / "cells").mkdir()
     shutil.copytree(root / "cells" / "moved", tmp_path / "cells" / "moved")
-    marker = markers.cell_marker(tmp_path, "moved")
-    assert markers.logged_run(marker, tmp_path, LOCAL) is None
     shutil.copy(root / "mlflow.db", tmp_path)
-    assert markers.logged_run(marker, tmp_path, LOCAL) == run_id
+    assert sync(tmp_path, "moved").logged == 0
 
 
 def test_a_folder_with_an_odd_name(tmp_path):
     name = "my runs 100%25 #1? ü'"
     run_id = _log(tmp_path / name, result("none", "a1"))
     assert (tmp_path / name / "artifacts" / run_id / "artifacts" / "record.json").exists()
-    assert markers.logged_run(markers.cell_marker(tmp_path / name, "a1"), tmp_path / name, LOCAL) == run_id
+    assert sync(tmp_path / name, "a1").logged == 0
     assert (tmp_path / name / "mlflow.db").exists()
 
 
 def test_off_does_nothing(tmp_path):
-    off = TrackingConfig(name="off")
     storage.write(tmp_path, result("none", "a1"))
-    tracking.prepare(tmp_path, off)
-    assert tracking.log_cell(tmp_path, off, "a1", SWEEP) is None
-    assert tracking.log_sweep(tmp_path, off, SWEEP, ["a1"], "") is None
-    outbox = tracking.Outbox(tmp_path, off, print)
-    outbox.begin(SWEEP, ["a1"])
-    outbox.prepare()
-    outbox.log("a1", SWEEP)
-    outbox.summarise(SWEEP, ["a1"], "")
+    logger = tracking.BackgroundLogger(tmp_path, TrackingConfig(name="off"), print)
+    logger.begin(SWEEP, ["a1"])
+    logger.prepare()
+    logger.log("a1")
+    logger.finish([storage.read(tmp_path, "a1")], no_table)
+    assert logger.links == {}
     assert [path.name for path in tmp_path.iterdir()] == ["cells"]
 
 
+def test_a_grid_s_runs_are_there_after_each_cell_and_its_summary_at_the_end(root, client):
+    said = []
+    logger = tracking.BackgroundLogger(root, LOCAL, said.append)
+    logger.begin("a-grid", ["grid-a", "grid-b"])
+    logger.prepare()
+    for cell_id in ("grid-a", "grid-b"):
+        storage.write(root, result("none", cell_id))
+        logger.log(cell_id)
+        assert runs_of(root, cell_id)[0].data.tags["quantlab.sweep"] == "a-grid"
+    logger.finish([storage.read(root, cell_id) for cell_id in ("grid-a", "grid-b")], no_table)
+    assert all("viewStateShareKey=a-grid" in link for link in logger.links.values())
+    assert said == []
+
+
 def test_a_finished_grid_does_not_import_mlflow(root):
-    run_id = _log(root, result("none", "resumed"))
-    summary = tracking.log_sweep(root, LOCAL, "resumed", ["resumed"], "table")
+    _log(root, result("none", "resumed"))
+    summary_of(root, "resumed", ["resumed"])
     program = (
         "import sys; from quantlab import tracking; from quantlab.config.schema import TrackingConfig as T;"
-        "print(tracking.log_cell(sys.argv[1], T(), 'resumed', 'x'),"
-        " tracking.log_sweep(sys.argv[1], T(), 'resumed', ['resumed'], 'table'), 'mlflow' in sys.modules)"
+        "from quantlab.records import storage;"
+        "logger = tracking.BackgroundLogger(sys.argv[1], T(), print); logger.begin('resumed', ['resumed']);"
+        "logger.finish([storage.read(sys.argv[1], 'resumed')], None);"
+        "print(sorted(logger.links), 'mlflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [run_id, summary, "False"]
+    assert done.stdout == "['charts', 'table'] False\n"
     assert done.stderr == ""
 
 
 def test_setting_up_says_nothing(tmp_path):
     program = (
         "import sys; from quantlab import tracking; from quantlab.config.schema import TrackingConfig as T;"
-        "tracking.prepare(sys.argv[1], T())"
+        "tracking.BackgroundLogger(sys.argv[1], T(), print).prepare()"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
@@ -424,27 +480,26 @@ def test_a_store_of_another_version_says_what_to_do(root, tmp_path):
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     with pytest.raises(tracking.TrackingError, match="mlflow db upgrade"):
-        tracking.prepare(tmp_path, LOCAL)
+        prepare(tmp_path)
 
 
 def test_a_file_that_is_no_database_is_named_at_once(tmp_path):
     (tmp_path / "mlflow.db").write_text("not a database, " * 100)
     with pytest.raises(tracking.TrackingError, match=r"mlflow\.db is damaged \(file is not a database\)"):
-        tracking.prepare(tmp_path, LOCAL)
+        prepare(tmp_path)
 
 
 def test_a_kill_while_the_database_is_made_leaves_no_half_one(root, tmp_path):
     (tmp_path / ".mlflow.db.new").write_bytes((root / "mlflow.db").read_bytes()[:50_000])
     assert not (tmp_path / "mlflow.db").exists()
-    tracking.prepare(tmp_path, LOCAL)
-    assert tracking.ui_links(tmp_path, LOCAL)
+    assert prepare(tmp_path).experiment_id == "1"
     assert not (tmp_path / ".mlflow.db.new").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_a_tracking_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(tracking.TrackingError, match="file"):
-        tracking.prepare(tmp_path / "file" / "runs", LOCAL)
+        prepare(tmp_path / "file" / "runs")
 
 
 def test_nothing_else_imports_mlflow():

@@ -17,16 +17,21 @@ from quantlab import tracking
 from quantlab.cli import sync
 from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage
-from quantlab.tracking import markers, writer
+from quantlab.tracking.runs import is_ours, root_id, why_gone, writer_tag
+from quantlab.tracking.summary import note_sweep
 
 LOCAL = TrackingConfig()
+
+
+def no_table(cell_ids):
+    return "", {}
 
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory):
     """A database that has been made already, for copies."""
     folder = tmp_path_factory.mktemp("store")
-    tracking.prepare(folder, LOCAL)
+    tracking.sync(folder, LOCAL, no_table, cells=[])
     return folder / "mlflow.db"
 
 
@@ -45,15 +50,15 @@ def runs(root, query="", view=1):
 def test_every_record_is_there_once_and_the_second_time_nothing_happens(root, capsys):
     cell_ids = grid(root)
     assert sync.main(["--root", str(root)]) == 0
-    assert capsys.readouterr().out.startswith("10 records: 10 logged, 0 there before\n")
+    assert capsys.readouterr().out.startswith("10 records: 10 logged, 0 already there\n")
     assert sorted(run.data.tags["quantlab.cell_id"] for run in runs(root)) == sorted(cell_ids)
     assert sync.main(["--root", str(root)]) == 0
-    assert capsys.readouterr().out.startswith("10 records: 0 logged, 10 there before\n")
+    assert capsys.readouterr().out.startswith("10 records: 0 logged, 10 already there\n")
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, empty_store, capsys):
-    """Records, raw files and markers that are pipes, links out or no JSON; none is followed or waited for."""
-    *good, pipe, link, nan, raw, marker = grid(root)
+    """Records and raw files that are pipes, links out or no JSON; none is followed or waited for."""
+    *good, pipe, link, nan, raw = grid(root)
     cells = storage.cells_dir(root)
     (cells / pipe / "record.json").unlink()
     os.mkfifo(cells / pipe / "record.json")
@@ -65,7 +70,6 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, empty_store, 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"environment": {"load": float("nan")}}))
     (cells / raw / "batches.jsonl").unlink()
     os.mkfifo(cells / raw / "batches.jsonl")
-    os.mkfifo(cells / marker / "mlflow.json")
     shutil.copytree(cells / good[0], cells / "a\nfake: ok")
     assert sync.main(["--root", str(root)]) == 1
     printed = capsys.readouterr()
@@ -73,7 +77,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, empty_store, 
         assert len([line for line in printed.err.split("\n") if named in line]) == 1
     assert "\nfake: ok" not in printed.err
     shown = {run.data.tags["quantlab.cell_id"] for run in runs(root, "attributes.status != 'RUNNING'")}
-    assert {*good, marker} <= shown
+    assert set(good) <= shown
     logged = [path for path in (empty_store.parent / "artifacts").rglob("*.jsonl") if path.is_file()]
     assert logged
     assert not [path for path in logged if path.read_text() == "secret\n"]
@@ -81,8 +85,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_logged(root, empty_store, 
 
 def test_a_sweep_that_was_never_shown_gets_its_tag_and_its_summary(root):
     cell_ids = grid(root)
-    markers.begin_sweep(root, "abc123", cell_ids)
-    markers.begin_sweep(root, "def456", cell_ids[:3])
+    note_sweep(root, "abc123", cell_ids)
+    note_sweep(root, "def456", cell_ids[:3])
     assert sync.main(["--root", str(root)]) == 0
     tags = {
         run.data.tags["quantlab.cell_id"]: run.data.tags["quantlab.sweep"] for run in runs(root, "tags.status='ok'")
@@ -104,12 +108,12 @@ def test_a_record_that_cannot_be_read_is_named_and_the_others_are_logged(root, c
     assert sync.main(["--root", str(root)]) == 1
     said = capsys.readouterr()
     assert said.out.startswith("9 records: 9 logged")
-    assert "cells/cell03/record.json is no quantlab record" in said.err
+    assert "cells/cell03/record.json is not a quantlab record" in said.err
 
 
 def test_no_records_and_no_server_are_exit_code_1(tmp_path, capsys):
     assert sync.main(["--root", str(tmp_path)]) == 1
-    assert "no records below" in capsys.readouterr().err
+    assert "no records in" in capsys.readouterr().err
     storage.write(tmp_path, result("none", "a1"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -125,11 +129,11 @@ def test_misuse_is_exit_code_2_and_help_has_an_example(capsys):
     assert "example: quantlab sync" in capsys.readouterr().out
 
 
-def test_the_store_may_be_a_new_one_whatever_the_markers_say(root, empty_store):
+def test_the_store_may_be_a_new_one(root, empty_store):
     grid(root)
-    assert tracking.sync(root, LOCAL, lambda ids: ("", dict)).logged == 10
+    assert tracking.sync(root, LOCAL, no_table).logged == 10
     shutil.copy(empty_store, root)
-    assert tracking.sync(root, LOCAL, lambda ids: ("", dict)).logged == 10
+    assert tracking.sync(root, LOCAL, no_table).logged == 10
     assert len(runs(root)) == 10
 
 
@@ -138,8 +142,8 @@ import os, sys
 from quantlab import tracking
 from quantlab.config.schema import TrackingConfig
 from quantlab.tracking import log
-log._log_figures = lambda *_: os.kill(os.getpid(), int(sys.argv[2]))
-tracking.log_cell(sys.argv[1], TrackingConfig(), "a1", "sweep1")
+log._log_corpus = lambda *_: os.kill(os.getpid(), int(sys.argv[2]))
+tracking.sync(sys.argv[1], TrackingConfig(), None, ["a1"], [])
 """
 
 
@@ -158,48 +162,63 @@ def test_what_a_killed_process_left_half_is_closed_with_the_reason_and_replaced(
     assert "ended while it wrote this run" in closed.data.tags["reason"]
 
 
+def test_a_summary_that_a_killed_process_left_half_is_replaced(root):
+    from mlflow import MlflowClient
+
+    note_sweep(root, "abc123", grid(root))
+    tags = {"quantlab.kind": "summary", "quantlab.sweep": "abc123"}  # and no writer: it is gone
+    MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db").create_run("1", tags=tags)
+    assert tracking.sync(root, LOCAL, no_table).interrupted == 1
+    [summary] = runs(root, "tags.`quantlab.kind` = 'summary'")
+    assert summary.info.status == "FINISHED"
+    assert "reason" not in summary.data.tags
+
+
 def test_a_record_that_replaced_another_replaces_its_run(root):
     storage.write(root, bad_result("failed", "once", cell_id="a1"))
-    tracking.sync(root, LOCAL, lambda ids: ("", dict))
+    tracking.sync(root, LOCAL, no_table)
     storage.write(root, result("none", "a1"))
-    tracking.sync(root, LOCAL, lambda ids: ("", dict))
+    tracking.sync(root, LOCAL, no_table)
     assert [run.data.tags["status"] for run in runs(root)] == ["ok"]
 
 
+WRITER = "quantlab.writer"
+
+
 def _tags(**changes):
-    return {writer.TAG: json.dumps(json.loads(writer.tag()[writer.TAG]) | changes)}
+    return {WRITER: json.dumps(json.loads(writer_tag()[WRITER]) | changes)}
 
 
 def test_who_may_be_alive_is_left_alone():
-    assert writer.is_me(writer.tag())
-    assert writer.why_gone(writer.tag()) is None
-    assert writer.why_gone(_tags(since=0)) is None, "our own process lives, however long it takes"
-    assert writer.why_gone(_tags(host="elsewhere")) is None
-    assert not writer.is_me(_tags(host="elsewhere"))
+    assert is_ours(writer_tag())
+    assert why_gone(writer_tag()) is None
+    assert why_gone(_tags(since=0)) is None, "our own process lives, however long it takes"
+    assert why_gone(_tags(host="elsewhere")) is None
+    assert not is_ours(_tags(host="elsewhere"))
 
 
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
         ({}, "does not say which process"),
-        ({writer.TAG: "{"}, "does not say which process"),
+        ({WRITER: "{"}, "does not say which process"),
         (_tags(started=1.0), f"process {os.getpid()} on {socket.gethostname()} ended"),  # its number was given again
         (_tags(host="elsewhere", since=time.time() - 3600), "on elsewhere began it "),
     ],
     ids=["no tag", "half a tag", "ended", "silent"],
 )
 def test_who_is_gone_is_told_by_process_or_time(tags, reason):
-    assert reason in writer.why_gone(tags)
+    assert reason in why_gone(tags)
 
 
 def test_a_copy_of_a_folder_is_another_folder_and_a_moved_one_is_the_same(tmp_path):
     (tmp_path / "one").mkdir()
-    known = markers.root_id(tmp_path / "one")
-    assert markers.root_id(tmp_path / "one") == known
+    known = root_id(tmp_path / "one")
+    assert root_id(tmp_path / "one") == known
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    assert markers.root_id(tmp_path / "two") != known
+    assert root_id(tmp_path / "two") != known
     (tmp_path / "one").rename(tmp_path / "three")
-    assert markers.root_id(tmp_path / "three") == known
+    assert root_id(tmp_path / "three") == known
 
 
 def _no_database(path):
@@ -219,7 +238,7 @@ def _no_tables(path):
 @pytest.mark.parametrize("damage", [_no_database, _zeros_in_the_middle, _no_tables])
 def test_a_damaged_database_is_named_and_another_one_has_everything(root, damage, quantlab, capsys):
     cell_ids = grid(root)
-    markers.begin_sweep(root, "abc123", cell_ids)
+    note_sweep(root, "abc123", cell_ids)
     damage(root / "mlflow.db")
     assert sync.main(["--root", str(root)]) == 1
     said = capsys.readouterr().err

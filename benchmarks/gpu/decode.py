@@ -1,12 +1,12 @@
-"""Tokens per second and end-to-end time of a Whisper, eager, compiled, and compiled with a 4-bit decoder.
+"""Tokens per second and end-to-end time of a Whisper model: eager, compiled, and compiled with a 4-bit decoder.
 
     python benchmarks/gpu/decode.py model=large_v2 device=cuda runtime.dtype=bfloat16 --tokens 32 128 --out decode.json
     python benchmarks/gpu/decode.py model=nano device=cpu --tokens 8 --variants eager compile --budget-s 5
 
-The question of Sebastian, Zolkepli, Badri, Shaji, "Faster and Smaller Whisper" (May 2024): random weights, batches of
+The experiment of Sebastian, Zolkepli, Badri, Shaji, "Faster and Smaller Whisper" (May 2024): random weights, batches of
 one, a forced number of tokens. All variants are resident in this process and take turns, so that drift cancels; each
-ratio is to `eager`, with its 95 % interval. Memory is what torch allocated for one variant's call, the others' weights
-left out.
+ratio is relative to `eager`, with its 95 % interval. Memory is what torch allocated for one variant's call, without the
+weights of the others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MIB = 2**20  # bytes
 
 @dataclass
 class Variant:
-    """A decoder that is resident, and what it took."""
+    """A resident decoder, and the memory it took."""
 
     engine: Any
     own_bytes: int  # weights, caches and graphs
@@ -49,7 +49,7 @@ class Variant:
 
 
 def main() -> int:
-    """Print a line per figure; write all of them, with the raw times, to --out."""
+    """Print one line per figure, and write all of them with raw times to --out."""
     options = _parser().parse_args()
     found: list[dict[str, Any]] = []
     for tokens in options.tokens:
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, tokens: int) -> list[dict[str, Any]]:
-    """All variants at one number of tokens."""
+    """Measure all variants at one number of tokens."""
     import torch
 
     from quantlab import models
@@ -84,7 +84,7 @@ def measure(options: argparse.Namespace, tokens: int) -> list[dict[str, Any]]:
         for name, config in configs.items():
             try:
                 variants[name] = _build(checkpoint.model, config, device, speech)
-            except Exception as error:  # one that fails leaves the others their figures
+            except Exception as error:  # the others are still measured
                 print(f"{name}: {type(error).__name__}: {error}", flush=True)
                 continue
             built = variants[name]
@@ -132,7 +132,7 @@ def _build(original: Any, config: Any, device: Any, speech: Any) -> Variant:
 
 
 def _turns(variants: dict[str, Variant], speech: Any, budget_s: float) -> dict[tuple[str, str], list[list[float]]]:
-    """(variant, work) → seconds, (blocks, two calls): there and back again, so that a steady drift meets all alike."""
+    """(variant, work) → seconds (blocks, two calls); forward and backward order, so that a steady drift cancels."""
     works: dict[str, Callable[[Any], float]] = {
         "natural": lambda engine: engine.generate(speech)[1],
         "encoder": lambda engine: engine.encode(speech),

@@ -1,13 +1,13 @@
-"""Everything that needs a CUDA device, in order of value: one command, for a machine that is lent for minutes.
+"""All measurements that need a CUDA device, in order of importance, as one command for a machine available for minutes.
 
     python benchmarks/gpu/run.py --out gpu
     python benchmarks/gpu/run.py --out gpu --only decode tables
     python benchmarks/gpu/run.py --out gpu --device cpu
 
-A step that has ended well is not run again; one that was cut short goes on where it was, as records are kept as they
-come. Each has a time limit of its own and a log, `<out>/<step>.log`; what all records say is `summary.json`.
-Wants no network, no MLflow. On the CPU the same steps run on the shipped model and few utterances, so that a machine
-without a GPU keeps this file working.
+A successful step is not run again; an interrupted one continues, as records are kept. Each step has its own time limit
+and log, `<out>/<step>.log`; `summary.json` summarises all records.
+Needs no network and no MLflow. On the CPU the same steps run on the shipped model with few utterances, so this file
+can be tested on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Step:
 
 
 def steps(options: argparse.Namespace) -> Iterator[Step]:
-    """In order of value: what is cut off by the end of the time is what matters least."""
+    """Steps in order of importance, so that running out of time cuts off the least important."""
     on_gpu = options.device == "cuda"
     device, records = f"device={options.device}", f"output_dir={options.out / 'records'}"
     grid = [sys.executable, "-m", "quantlab", "tracking=off", device, records]
@@ -70,7 +70,7 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
 
 
 def main() -> int:
-    """Exit 1 if a step failed or ran out of time; the others are run all the same."""
+    """Run all steps; exit code 1 if one failed or ran out of time."""
     options = _parser().parse_args()
     options.out = options.out.resolve()
     options.limit = options.limit or (40 if options.device == "cuda" else 2)
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def _run(step: Step, log: Path) -> int | str:
-    """The exit status, or `time` where the limit ended it."""
+    """The exit status, or `time` if the time limit ended the step."""
     environment = os.environ | {"COLUMNS": "160", "PYTHONPATH": os.pathsep.join([*_path(), str(ROOT)])}
     with log.open("w") as output:
         try:
@@ -113,7 +113,7 @@ def _end_of(log: Path, lines: int) -> str:
 
 
 def _write_summary(out: Path) -> None:
-    """The figures of all records, short enough to travel."""
+    """Write the figures of all records in short form."""
     cells = []
     for file in sorted((out / "records" / "cells").glob("*/record.json")):
         record = json.loads(file.read_text())

@@ -1,22 +1,22 @@
-"""A quantizer that only takes time: fp32, each `generate` a tenth longer. Does quantlab's timing find it?
+"""A quantizer that only takes time: fp32 with each `generate` a tenth slower, to test quantlab's timing.
 
-A package of its own, found through the entry point group `quantlab.quantizers`: with this folder on PYTHONPATH,
+A separate package, found through the entry point group `quantlab.quantizers`: with this folder on PYTHONPATH,
 `quant=none quant.library=slowed quant.name=slowed` is a cell.
 """
 
 import time
 
-SLOWER_BY = 0.10  # of the time that each call took
+SLOWER_BY = 0.10  # share of each call's time
 DISTRIBUTIONS = ("quantlab-slowed",)
 
 
 def why_unsupported(quant, device):
-    """It runs everywhere."""
+    """None: supported everywhere."""
     return None
 
 
 def setup(model, quant, names, device, calibrate):
-    """The model itself, with work of no use after each call."""
+    """The model itself, with useless work after each call."""
     model = model.to(device)
     model.generate = _slowed(model.generate)
     return model
@@ -35,7 +35,7 @@ def _slowed(generate):
 
 
 def is_quantized(module):
-    """Never."""
+    """Always false."""
     return False
 
 

@@ -1,7 +1,7 @@
-"""The launcher of `hydra/launcher=slurm`. Hydra takes launchers from packages below `hydra_plugins` alone.
+"""The launcher of `hydra/launcher=slurm`. Hydra only finds launchers in packages below `hydra_plugins`.
 
-Nothing is launched in here: quantlab collects every point of the grid, validates all, and only then submits jobs
-(`quantlab.grid.slurm`). What the launcher is told is validated there too, so that a mistake is one clear line.
+It launches nothing itself: quantlab collects all points of the grid, validates them, and only then submits jobs
+(`quantlab.grid.slurm`). The launcher's settings are validated there too, so that an error is one clear line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
 
 class SlurmLauncher(BasicLauncher):
-    """Composes each point and hands it to quantlab's collector, one after the other."""
+    """Composes each point in turn and passes it to quantlab's collector."""
 
     def __init__(self, **_settings: object) -> None:
-        super().__init__()  # the settings are quantlab.config.launcher's
+        super().__init__()  # the settings are validated by quantlab.config.launcher

@@ -90,7 +90,7 @@ def evidence(
     baselines = find_baselines(records)
     settings = {item.cell_id: _settings(item, margin) for item in records}
     scores = read_scores(found, warn)
-    own = _own(scores, settings)
+    own = _own_intervals(scores, settings)
     comparisons = _comparisons(pair_up(scores, baselines, warn), settings)
     return {
         item.cell_id: _evidence(
@@ -114,7 +114,7 @@ class _Intervals(NamedTuple):
     sample: Sample
 
 
-def _own(scores: Mapping[str, Scores], settings: Mapping[str, _Settings]) -> dict[str, _Intervals]:
+def _own_intervals(scores: Mapping[str, Scores], settings: Mapping[str, _Settings]) -> dict[str, _Intervals]:
     keys = {cell_id: (item.sample, settings[cell_id].resamples) for cell_id, item in scores.items()}
     found: dict[str, _Intervals] = {}
     for (sample, resamples), ids in _grouped(keys).items():

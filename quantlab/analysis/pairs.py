@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from quantlab.records.cell_id import LIBRARIES, identity
 from quantlab.records.schema import Record, to_json
 from quantlab.records.several import Stored
-from quantlab.records.storage import RAW_BYTES, cells_dir, lying
+from quantlab.records.storage import RAW_BYTES, cells_dir, real_path
 from quantlab.stats.rates import Counts, Sample
 from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes
@@ -89,9 +89,9 @@ def read_scores(found: Iterable[Stored], warn: Warn) -> dict[str, Scores]:
         try:
             scores = _scores(path) if item.status == "ok" else None
             if scores is not None:
-                _see_that_they_add_up(item, scores)
+                _check_sums(item, scores)
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            warn(f"{lying(path)} cannot be read, its cell is not compared: {type(error).__name__}: {error}")
+            warn(f"{real_path(path)} cannot be read, so its cell is not compared: {type(error).__name__}: {error}")
         else:
             if scores is not None:
                 known[item.cell_id] = scores._replace(sample=samples.setdefault(scores.sample, scores.sample))
@@ -113,7 +113,7 @@ def _scores(path: Path) -> Scores | None:
         return None
     counts = np.array(list(map(_COUNTS, rows)))
     if counts.dtype.kind != "i" or counts.min() < 0 or counts.max() > _LARGEST:
-        raise ValueError(f"a count is no whole number from 0 to {_LARGEST:.0e}")
+        raise ValueError(f"a count is not a whole number from 0 to {_LARGEST:.0e}")
     substitutions, deletions, insertions, hits, char_errors, ref_chars = counts.T
     splits, ids, speakers = zip(*map(_NAMES, rows), strict=True)
     if {*map(type, splits), *map(type, ids)} != {str} or not {*map(type, speakers)} <= {str, type(None)}:
@@ -128,7 +128,7 @@ def _scores(path: Path) -> Scores | None:
     return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
 
 
-def _see_that_they_add_up(record: Record, scores: Scores) -> None:
+def _check_sums(record: Record, scores: Scores) -> None:
     """Check that the counts of the utterances add up to those in record.json.
 
     Raises:
@@ -162,7 +162,9 @@ def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Wa
             continue
         missing = max(len(cell.sample.ids), len(scores[baseline_id].sample.ids)) - len(pair.sample.ids)
         if missing:
-            warn(f"cell {cell_id} and its baseline {baseline_id}: {missing} utterances of one are missing in the other")
+            warn(
+                f"cell {cell_id} and its baseline {baseline_id}: {missing} utterances of one are missing from the other"
+            )
         found[cell_id] = pair
     return found
 
@@ -176,12 +178,12 @@ def _align(cell: Scores, baseline: Scores) -> Pair | None:
     sample = cell.sample.only(mine)
     if not mine or sample != baseline.sample.only(theirs_too):
         return None
-    return Pair(sample, _only(cell.counts, mine), _only(baseline.counts, theirs_too))
+    return Pair(sample, _selected(cell.counts, mine), _selected(baseline.counts, theirs_too))
 
 
 def _keys(sample: Sample) -> list[tuple[str, str]]:
     return list(zip(sample.splits, sample.ids, strict=True))
 
 
-def _only(counts: Counts, kept: Sequence[int]) -> Counts:
+def _selected(counts: Counts, kept: Sequence[int]) -> Counts:
     return Counts(counts.words[kept], counts.chars[kept])

@@ -62,7 +62,7 @@ class Thing:
 def _obtained(thing: Thing) -> tuple[str, str]:
     """Obtain an item; returns its state, and a line with state, size and location or the reason of failure."""
     try:
-        found = _here(thing)
+        found = _cached(thing)
         place = found or thing.obtain()
     except (ConfigError, Unavailable, OSError) as error:
         return MISSING, f"{MISSING}: {error}"
@@ -70,7 +70,7 @@ def _obtained(thing: Thing) -> tuple[str, str]:
     return state, f"{state:12}  {megabytes(place.size_bytes):>9} MB  {place.where}"
 
 
-def _here(thing: Thing) -> Place | None:
+def _cached(thing: Thing) -> Place | None:
     try:
         with hub.cache_only():
             return thing.obtain() if thing.look is None or thing.look() else None
@@ -185,9 +185,9 @@ def command(root: Path, features: bool, sweep: bool, config_dir: str | None, arg
     missing = 0
     things = [*_checkpoints(configs), *_corpora(configs), *(_features(configs) if features else ())]
     for thing in things:
-        state, told = _obtained(thing)
+        state, detail = _obtained(thing)
         missing += state == MISSING
-        print(f"{thing.kind:10}  {thing.name:22}  {told}", flush=True)
+        print(f"{thing.kind:10}  {thing.name:22}  {detail}", flush=True)
     warn(_conclusion(len(things), missing))
     return NO if missing else 0
 

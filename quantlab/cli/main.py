@@ -39,7 +39,7 @@ class _Door(click.Group):
             args = ["run"]
         if args and args[0] not in (*COMMANDS, "--help", "-h", "--version"):
             if not _is_of_a_grid(args[0]) and not ctx.resilient_parsing:
-                raise click.UsageError(f"no command {args[0]!r}{_meant(args[0])}", ctx)
+                raise click.UsageError(f"no command {args[0]!r}{_suggestion(args[0])}", ctx)
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -62,7 +62,7 @@ def _is_of_a_grid(argument: str) -> bool:
     return "=" in argument or argument[:1] in ("-", "+", "~", "") or argument in keys.groups()
 
 
-def _meant(name: str) -> str:
+def _suggestion(name: str) -> str:
     """A suggestion for an unknown command: an option of a group, or a misspelt command."""
     group = next((group for group, options in keys.groups().items() if name in options), None)
     return did_you_mean(name, list(COMMANDS)) if group is None else f"; did you mean {group}={name}?"

@@ -26,8 +26,8 @@ def command(roots: tuple[Path, ...], into: Path) -> int:
     """
     merged = several.merge(roots, into)
     for clash in merged.clashes:
-        warn(f"{clash}: not copied; two measurements of one cell need a folder each")
-    tell(f"{merged.copied} records copied into {into}, {merged.there} there before, {len(merged.clashes)} left out")
+        warn(f"{clash}: not copied; keep two measurements of one cell in separate folders")
+    tell(f"{merged.copied} records copied into {into}, {merged.there} already there, {len(merged.clashes)} left out")
     return NO if merged.clashes else 0
 
 

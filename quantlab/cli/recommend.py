@@ -14,7 +14,7 @@ from quantlab.report.recommend.judge import DEVICES
 from quantlab.util.command import HELP, OneOf, example, not_negative, perform, positive
 from quantlab.util.console import MISUSED, NO, to_stdout, warn
 from quantlab.util.entry import enter
-from quantlab.util.memory import uncollected
+from quantlab.util.memory import without_gc
 
 
 @click.command(
@@ -46,7 +46,7 @@ from quantlab.util.memory import uncollected
     "--format", type=OneOf("format", ("table", "json")), default="table", show_default=True, help="Output format."
 )
 @click.option("--all", "everything", is_flag=True, help="List every cell, however many.")
-@uncollected()
+@without_gc()
 def command(
     roots: tuple[Path, ...],
     format: str,
@@ -84,7 +84,7 @@ def command(
             found = recommend(root, limits, output_dir)
     except NotRecordedError as error:
         below = " and ".join(map(str, roots))
-        warn(f"{error.args[0]} (below {below}); measure some: quantlab -m quant=none,…")
+        warn(f"{error.args[0]} (in {below}); measure some: quantlab -m quant=none,…")
         return NO
     except SeveralCorporaError as error:
         warn(str(error))

@@ -84,7 +84,7 @@ def _read(root: str | Path, cell_id: str) -> CellResult | None:
     batches = tuple(storage.read_batches(root, cell_id))
     folder = storage.cells_dir(root) / cell_id
     if found.digests and found.digests != storage.digests(folder):
-        raise ValueError(f"the raw files in {folder} are not those that were written; quantlab verify says more")
+        raise ValueError(f"the raw files in {folder} have changed since then; quantlab verify shows what differs")
     return CellResult(record=found, utterances=utterances, batches=batches)
 
 

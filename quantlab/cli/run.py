@@ -57,7 +57,7 @@ def command(arguments: tuple[str, ...]) -> int:
 
     A group that is left out has its default option; without arguments that is one cell.
 
-    Each cell is quantized, verified and measured in its own process, and recorded below output_dir. Recorded cells are
+    Each cell is quantized, verified and measured in its own process, and recorded in output_dir. Recorded cells are
     not measured again.
 
     Exit code: 0, 1 if a cell failed, 2 if the configuration is wrong (nothing is measured then), 130 if interrupted.
@@ -66,7 +66,7 @@ def command(arguments: tuple[str, ...]) -> int:
 
     given = [argument for argument in arguments if argument != DRY_RUN]
     sweep = read(given)
-    if not sweep.configs and not _shows(given):
+    if not sweep.configs and not _only_prints(given):
         raise ConfigError(f"the sweep has no cell: a glob or range is empty, in {' '.join(given)}")
     if not sweep.configs:
         return 0
@@ -86,7 +86,7 @@ def command(arguments: tuple[str, ...]) -> int:
     return run_on_slurm(sweep.configs, sweep.launcher)
 
 
-def _shows(arguments: Sequence[str]) -> bool:
+def _only_prints(arguments: Sequence[str]) -> bool:
     """Whether the command line only prints something."""
     return any(argument.split("=")[0] in SHOWS for argument in arguments)
 

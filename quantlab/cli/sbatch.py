@@ -29,7 +29,7 @@ def command(root: Path | None, arguments: tuple[str, ...]) -> int:
     """Print a script for sbatch that measures a grid as an array of jobs.
 
     The arguments are those of quantlab run; the default is hydra/launcher=slurm (one GPU per job). The configuration
-    is composed now and stored below DIR/jobs. Cells that are recorded, or already in a job, are left out.
+    is composed now and stored in DIR/jobs. Cells that are recorded, or already in a job, are left out.
 
     Exit code: 0, even if nothing is left to measure (then nothing is printed); 2 if the configuration is wrong.
     """
@@ -39,7 +39,7 @@ def command(root: Path | None, arguments: tuple[str, ...]) -> int:
     if not any(override.startswith("hydra/launcher=") for override in overrides):
         overrides.append("hydra/launcher=slurm")
     if wrong := [item for item in overrides if item.split("=")[0] in SHOWS]:
-        warn(f"{wrong[0]}: use the grid for it: quantlab {shlex.join(overrides)}")
+        warn(f"{wrong[0]}: not available in sbatch; use: quantlab {shlex.join(overrides)}")
         return MISUSED
     from quantlab.config.compose import read
     from quantlab.grid.slurm.submit import script

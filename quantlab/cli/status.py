@@ -15,7 +15,7 @@ from quantlab.records.root_option import no_records, root_option
 from quantlab.util.command import HELP, OneOf, example, perform
 from quantlab.util.console import NO, to_stdout, warn
 from quantlab.util.entry import enter
-from quantlab.util.memory import uncollected
+from quantlab.util.memory import without_gc
 from quantlab.util.printable import printable
 
 FORMATS = ("table", "json")
@@ -29,7 +29,7 @@ SHOWN = {  # field → title
 @click.command("status", context_settings=HELP, epilog=example("quantlab status --root mlruns"))
 @root_option()
 @click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="Output format.")
-@uncollected()
+@without_gc()
 def command(root: Path, format: str) -> int:
     """Show the state of every cell.
 
@@ -51,8 +51,8 @@ def command(root: Path, format: str) -> int:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    told = ", ".join(f"{count} {state}" for state, count in counts(lines).items())
-    head = f"{len(lines)} cells: {told}"
+    totals = ", ".join(f"{count} {state}" for state, count in counts(lines).items())
+    head = f"{len(lines)} cells: {totals}"
     names = [name for name in SHOWN if any(_shown(line, name) for line in lines)]
     rows = [[SHOWN[name] for name in names], *([_shown(line, name) for name in names] for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(names))]

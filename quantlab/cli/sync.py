@@ -1,9 +1,9 @@
-"""`quantlab sync`: every record below a folder into MLflow, once, however often and from wherever."""
+"""`quantlab sync`: log every record below a folder to MLflow, exactly once even if run repeatedly or concurrently."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,12 +39,12 @@ def _uri(text: str) -> str:
 )
 @click.option("--experiment", default="quantlab", show_default=True, metavar="NAME", help="Of MLflow.")
 def command(root: Path, uri: str | None, experiment: str) -> int:
-    """Bring every record into MLflow, once each.
+    """Copy every record into MLflow, once each.
 
-    What is missing is logged, what a killed process left half is closed, and the second run of a record is deleted.
-    Several machines may do so at the same time.
+    Missing records are logged, runs that a killed process left open are closed, and second runs of a record are
+    deleted. Several machines may do this at the same time.
 
-    Exit code: 0 when every record is in MLflow; 1 if there are none, if some cannot be read or were refused, or if the
+    Exit code: 0 if every record is in MLflow; 1 if there are none, if some cannot be read or were refused, or if the
     server does not answer; 2 for a wrong option.
     """
     if not storage.recorded(root):
@@ -52,23 +52,23 @@ def command(root: Path, uri: str | None, experiment: str) -> int:
         return NO
     place = TrackingConfig(name="server" if uri else "local", uri=uri, experiment=experiment)
     try:
-        found = tracking.sync(root, place, partial(_draw, root), _show_progress)
+        found = tracking.sync(root, place, partial(_draw, root), on_progress=_show_progress)
     except tracking.TrackingError as error:
         again = tracking.sync_command(root, place)
-        warn(f"{error}; what is there stays, so run it again: {again}" if error.passes else str(error))
+        warn(f"{error}; what is already logged is kept, so run it again: {again}" if error.passes else str(error))
         return NO
     for problem in found.problems:
         warn(problem)
-    tell(_said(found))
-    for name, link in tracking.ui_links(root, place).items():
+    tell(_summary(found))
+    for name, link in tracking.ui_links(place, found.experiment_id).items():
         tell(f"{name:8}{link}")
     return NO if found.problems else 0
 
 
-def _said(found: tracking.Synced) -> str:
+def _summary(found: tracking.Synced) -> str:
     there = found.records - found.logged
     closed = f"; {found.interrupted} interrupted runs closed" if found.interrupted else ""
-    return f"{found.records} records: {found.logged} logged, {there} there before{closed}"
+    return f"{found.records} records: {found.logged} logged, {there} already there{closed}"
 
 
 def _show_progress(done: int, total: int) -> None:
@@ -76,15 +76,15 @@ def _show_progress(done: int, total: int) -> None:
         print(f"\r{done} of {total} logged", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Callable[[], Mapping[str, bytes]]]:
+def _draw(root: Path, cell_ids: Sequence[str]) -> tuple[str, Mapping[str, bytes]]:
     """Table and plots of a sweep; imported here, as most calls have no sweep to show."""
     from quantlab.report.plots import figures
     from quantlab.report.summaries import of_records
     from quantlab.report.table import text
 
-    records = storage.readable(root, cell_ids, on_unreadable=lambda why: None)  # said before
+    records = storage.readable(root, cell_ids, on_unreadable=lambda why: None)  # reported before
     cells = of_records(root, records, lambda why: None)
-    return text(cells), partial(figures, cells)
+    return text(cells), figures(cells)
 
 
 main = partial(perform, command)

@@ -83,19 +83,19 @@ def check(root: str | Path, ids: Sequence[str] | None = None) -> Iterator[Checke
         ConfigError: one of `ids` is no cell, or several.
     """
     for cell_id in ids_of(root, ids or ()) or storage.recorded(root):
-        found = list(_of_cell(Path(root), cell_id))
+        found = list(_cell_figures(Path(root), cell_id))
         wrong = tuple(Difference(cell_id, item.place, item.stored, item.recomputed) for item in found if not item.same)
         yield Checked(cell_id, len(found), wrong)
 
 
-def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
+def _cell_figures(root: Path, cell_id: str) -> Iterator[_Figure]:
     try:
         stored = storage.read(root, cell_id)
         assert stored is not None
     except (ValueError, OSError) as error:
         yield _Figure("record.json", "a record", f"unreadable: {error}")
         return
-    yield from _of_record(stored)
+    yield from _record_figures(stored)
     yield from _digests(root, stored)
     try:
         utterances = storage.read_utterances(root, cell_id)
@@ -108,10 +108,10 @@ def _of_cell(root: Path, cell_id: str) -> Iterator[_Figure]:
     try:
         yield from _times(stored, batches)
     except figures.IMPOSSIBLE as error:
-        yield _Figure("batches.jsonl", "its figures", f"impossible from the raw data: {error}")
+        yield _Figure("batches.jsonl", "figures", f"none, as the raw files contradict them: {error}")
 
 
-def _of_record(stored: Record) -> Iterator[_Figure]:
+def _record_figures(stored: Record) -> Iterator[_Figure]:
     """Figures computed from other fields of the record."""
     if versions := stored.environment.get("versions"):
         yield _Figure("cell_id", stored.cell_id, hashed(stored.config, stored.fingerprints, versions))
@@ -160,14 +160,14 @@ def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[B
                 [item for item in utterances if item.split == name], [item for item in batches if item.split == name]
             ).model_dump()
         except figures.IMPOSSIBLE as error:
-            yield _Figure(f"splits.{name}", "its figures", f"impossible from the raw data: {error}")
+            yield _Figure(f"splits.{name}", "figures", f"none, as the raw files contradict them: {error}")
         else:
             split = stored.splits.get(name)
             if split is None:
                 yield _Figure(f"splits.{name}", None, found)
                 continue
-            told = {key for key in found if key not in _SINCE or getattr(split, key) is not None}
-            yield from _compare(f"splits.{name}", split.model_dump(include=told), {key: found[key] for key in told})
+            fields = {key for key in found if key not in _SINCE or getattr(split, key) is not None}
+            yield from _compare(f"splits.{name}", split.model_dump(include=fields), {key: found[key] for key in fields})
 
 
 def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:

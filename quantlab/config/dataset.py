@@ -113,7 +113,7 @@ class DatasetConfig(Part):
         return corpus_label(self.name, self.noise.kind, self.noise.snr_db)
 
     @model_validator(mode="after")
-    def _is_somewhere(self) -> DatasetConfig:
+    def _has_location(self) -> DatasetConfig:
         if self.source == "shipped" and self.path is not None:
             raise ValueError(
                 f"dataset.path={shortened(self.path)}: {self.name} ships with quantlab and has no path; "

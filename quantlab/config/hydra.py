@@ -142,17 +142,17 @@ def _values(override: str) -> points_of.Changes | None:
 def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
     """Run Hydra on these arguments. It reads sys.argv, and raises its errors only if HYDRA_FULL_ERROR is set."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [argv[0], *_as_hydra_takes_them(arguments)]
+    sys.argv = [argv[0], *_reordered(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    said = io.StringIO()  # Hydra's usage text for a wrong option, and its note on the failed job
+    printed = io.StringIO()  # Hydra's usage text for a wrong option, and its note on the failed job
     shown = io.StringIO()  # output of --cfg and --help
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(shown):
             application()
     except SystemExit as leaving:
         if leaving.code != MISUSED:
             raise
-        raise ConfigError(hydra_errors.misused(said.getvalue())) from None
+        raise ConfigError(hydra_errors.usage_error(printed.getvalue())) from None
     finally:
         with to_stdout():
             sys.stdout.write(redact(shown.getvalue()))
@@ -163,7 +163,7 @@ def _with_arguments(application: Any, arguments: Sequence[str]) -> None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _as_hydra_takes_them(arguments: Sequence[str]) -> list[str]:
+def _reordered(arguments: Sequence[str]) -> list[str]:
     """Move -m before the keys; drop it where a configuration is shown, since Hydra shows a single point."""
     sweeps = [argument for argument in arguments if argument in ("-m", "--multirun")]
     others = [argument for argument in arguments if argument not in sweeps]
@@ -178,7 +178,7 @@ def _from_environment(name: str, *default: Any, _node_: Any) -> Any:
     """Resolve `${oc.env:NAME}`; refuse names of secrets, which must not enter a setting."""
     key = _node_._get_full_key(None)
     if is_secret(name) and key != "tracking.uri":
-        raise ConfigError(f"{key}: {name} is a secret by its name, and settings are kept and printed: leave it out")
+        raise ConfigError(f"{key}: {name} is a secret by its name, but settings are stored and printed: leave it out")
     return oc.env(name, *default)
 
 

@@ -36,14 +36,14 @@ def explain(error: Exception, groups: Collection[str], arguments: Sequence[str])
         return _unreadable(str(error.override), text.splitlines(), sweeps)
     unknown = re.search(r"Could not override '([^']*)'", text)
     if unknown:
-        return f"{unknown[1] or repr('')}: no such key{_meant(unknown[1])}"
+        return f"{unknown[1] or repr('')}: no such key{_suggestion(unknown[1])}"
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", first):
-        return f"{first}: to sweep over the values add -m{_as_it_is(several[1])}"
+        return f"{first}: to sweep over the values add -m{_quoting_hint(several[1])}"
     where = re.search(r"full_key: (\S+)", text)
     if where is None:
         return first
     given = next((argument for argument in arguments if argument.partition("=")[0] == where[1]), "")
-    return f"{where[1]}: {first}{_as_it_is(given, sweeps)}"
+    return f"{where[1]}: {first}{_quoting_hint(given, sweeps)}"
 
 
 def check_text(arguments: Sequence[str]) -> None:
@@ -61,10 +61,10 @@ def check_text(arguments: Sequence[str]) -> None:
             continue  # reported when Hydra parses all of them
         value = None if parsed.is_sweep_override() else parsed.value()
         if isinstance(value, bool | int | float | list | dict):
-            raise ConfigError(f"{argument}: read as {shortened(value)}, which is not a string{_as_it_is(argument)}")
+            raise ConfigError(f"{argument}: read as {shortened(value)}, which is not a string{_quoting_hint(argument)}")
 
 
-def _as_it_is(override: str, sweeps: bool = False) -> str:
+def _quoting_hint(override: str, sweeps: bool = False) -> str:
     """`; …` with the value quoted for shell and Hydra; empty if the key does not take a string."""
     key, _, value = override.partition("=")
     kind = kind_of(key)
@@ -77,7 +77,7 @@ def _as_it_is(override: str, sweeps: bool = False) -> str:
     return f"; to pass it literally, write {quoting.shell(written)}"
 
 
-def misused(usage: str) -> str:
+def usage_error(usage: str) -> str:
     """The error in the usage text printed by Hydra's argument parser."""
     wrong = usage.strip().rpartition("error: ")[2]
     unknown = wrong.removeprefix("unrecognized arguments: ")
@@ -104,18 +104,18 @@ def _group(missing: str, groups: Collection[str]) -> tuple[str, str]:
 
 def _unreadable(override: str, lines: Sequence[str], sweeps: bool) -> str:
     if override in COMMANDS:
-        return f"{override}: the grid takes key=value; that command is: quantlab {override}"
+        return f"{override}: the grid takes only key=value; to run this command: quantlab {override}"
     if "=" not in override:
         return f"{override}: expected key=value, e.g. quant=hqq_int4 (quantlab run --help lists the keys)"
     why = next((line for line in lines if not line.startswith(("Error parsing override", "See https"))), "")
     why = why.rpartition("': ")[2]  # after "HydraException while evaluating '…': "
     why = f" ({why})" if why and not why.startswith("Lexer") else ""
     shown = f"{override.partition('=')[0]}={HIDDEN}" if "://" in override else override  # a token may be in its path
-    how = _as_it_is(override, sweeps) or "; quote it whole, e.g. 'quant.skip=[\"*.k_proj\"]'"
+    how = _quoting_hint(override, sweeps) or "; quote it whole, e.g. 'quant.skip=[\"*.k_proj\"]'"
     return f"{shown}: the value cannot be parsed{why}{how}"
 
 
-def _meant(dotted: str) -> str:
+def _suggestion(dotted: str) -> str:
     if not dotted.startswith(PREFIX):
         return nearest_key(dotted)
     if dotted.removeprefix(PREFIX) in LauncherConfig.model_fields:

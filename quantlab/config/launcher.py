@@ -47,7 +47,7 @@ def parse_launcher(raw: Mapping[str, Any]) -> LauncherConfig | None:
         return None
     if target != SLURM:
         raise ConfigError(
-            f"hydra/launcher with _target_={target}: quantlab starts its cells itself; allowed: basic (this machine), "
+            f"hydra/launcher with _target_={target}: quantlab starts the cells itself; allowed: basic (this machine), "
             "slurm, slurm_cpu"
         )
     return parse(LauncherConfig, {key: value for key, value in raw.items() if key != "_target_"}, PREFIX)

@@ -38,7 +38,8 @@ class Architecture(Part):
     def _heads_share_the_width(self) -> Architecture:
         if self.d_model % self.attention_heads:
             raise ValueError(
-                f"model.architecture: d_model={self.d_model} is no multiple of attention_heads={self.attention_heads}"
+                f"model.architecture: d_model={self.d_model} is not a multiple of "
+                f"attention_heads={self.attention_heads}"
             )
         return self
 
@@ -66,7 +67,7 @@ class ModelConfig(Part):
         return model_label(self.name, self.source, self.path)
 
     @model_validator(mode="after")
-    def _has_weights_somewhere(self) -> ModelConfig:
+    def _has_weights(self) -> ModelConfig:
         if self.source == "shipped" and self.repo is not None:
             raise ValueError(
                 f"model.repo={shortened(self.repo)}: {self.name} ships with quantlab; for the hub: model=base "

@@ -86,14 +86,14 @@ def _differing(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) 
     for name, value in own.items():
         key, usual = f"{prefix}{name}", default.get(name)
         if name == "hub_splits":
-            yield from _of_splits(usual or {}, value, f"{key}.")
+            yield from _split_differences(usual or {}, value, f"{key}.")
         elif isinstance(value, Mapping) and isinstance(usual, Mapping):
             yield from _differing(usual, value, f"{key}.")
         elif (list(value) if isinstance(value, tuple) else value) != usual:
             yield key if name in default else f"++{key}", value
 
 
-def _of_splits(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _split_differences(default: Mapping[str, Any], own: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     """Differences in the splits of a hub dataset, the one mapping with free keys."""
     whole = {name: {"config": None} | split for name, split in default.items()}
     for name in whole.keys() - own.keys():

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from quantlab.config.schema import RunConfig
 from quantlab.util.errors import ConfigError, did_you_mean, shortened
 from quantlab.util.progress import over
-from quantlab.util.redact import exposed
+from quantlab.util.redact import why_secret
 
 _LONGEST_KEY = 80  # characters
 _ADDRESS = "tracking.uri"  # the one setting that may hold a secret: `quantlab.util.address`
@@ -32,7 +32,7 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
         wanted = only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only))
         (kept if wanted else left_out).append(config)
     if points and not kept:
-        named = f"a glob over names like {left_out[0].axes}"
+        named = f"expected a glob that matches names like {left_out[0].axes}"
         raise ConfigError(f"only={points[0].get('only')}: keeps none of the {len(points)} cells of the grid; {named}")
     return kept
 
@@ -77,10 +77,10 @@ def parse(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> Model
 
 def _refuse_secrets(texts: Iterable[tuple[str, str]]) -> None:
     for key, text in texts:
-        if key != _ADDRESS and (what := exposed(text)):
+        if key != _ADDRESS and (what := why_secret(text)):
             raise ConfigError(
-                f"{key if key.isprintable() else repr(key)}: it holds {what}, and settings are kept and printed: leave "
-                "it in the environment (sbatch hands that to its jobs), or in a file that only you can read"
+                f"{key if key.isprintable() else repr(key)}: it contains {what}, but settings are stored and printed: "
+                "put it in the environment (sbatch passes that on to its jobs), or in a file that only you can read"
             )
 
 
@@ -112,7 +112,7 @@ def _allowed(item: Any, key: str) -> str:
     own = {
         "bool_type": "expected true or false",
         "tuple_type": f"expected a list, e.g. {key}=[{str(item['input'])[:40]}]",
-        "too_short": "name one at least, or null for all",
+        "too_short": "give at least one, or null for all",
         "string_too_short": "it is empty",
     }
     return own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"

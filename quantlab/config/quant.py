@@ -39,7 +39,7 @@ class QuantConfig(Part):
     )
 
     @model_validator(mode="after")
-    def _without_what_does_not_apply(self) -> QuantConfig:
+    def _reset_inapplicable_keys(self) -> QuantConfig:
         """Reset keys that do not apply, as a sweep sets them for every quantizer: the baseline has none of them.
 
         Such points are one cell however they are written. Invalid values are still refused.

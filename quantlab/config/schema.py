@@ -97,7 +97,7 @@ class RunConfig(Part):
     output_dir: FilePath = Field(default="mlruns", description="records, MLflow database and artifacts")
 
     @model_validator(mode="after")
-    def _baseline_is_of_a_file_as_shipped(self) -> RunConfig:
+    def _baseline_needs_as_shipped(self) -> RunConfig:
         """baseline.path needs quant=as_shipped; a sweep `quant=none,as_shipped` sets it for both."""
         if self.baseline.path is None or self.quant.library == AS_SHIPPED:
             return self

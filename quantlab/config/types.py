@@ -48,7 +48,7 @@ def _file_path(path: str) -> str:
     try:
         Path(path).expanduser()
     except RuntimeError:
-        raise PydanticCustomError("path", "no user of this machine has such a home") from None
+        raise PydanticCustomError("path", "no user of this machine has this home folder") from None
     return path
 
 

@@ -16,14 +16,14 @@ import soxr
 
 from quantlab.data.level import Doubt, Meter
 from quantlab.data.utterance import Audio, Part
-from quantlab.data.wav import WrongSizeError, mended
+from quantlab.data.wav import WrongSizeError, repaired
 from quantlab.util.files import opened
 
 Samples = npt.NDArray[np.float32]
 SAMPLE_RATE = 16_000  # Hz
 UNKNOWN_LENGTH = 2**62  # frames; libsndfile gives 2**63 - 1 for a stream of unknown length
 UNKNOWN_BYTES = 2**31 - 2**20  # a WAV that was piped declares about 2 GB (SoX: 0x7ffff000) or more
-UNHEARD_S = 0.01  # may be missing at the end of a file: some programs count the header as data
+NEGLIGIBLE_S = 0.01  # may be missing at the end of a file: some programs count the header as data
 OVERHANG_S = 0.1  # tolerance for segments that end after the recording, and for stated lengths: times are rounded
 LONGEST_S = 86_400.0  # most audio read at once
 BLOCK_VALUES = 2**20  # samples per block, over all channels
@@ -116,7 +116,7 @@ def _open(audio: Audio) -> Iterator[soundfile.SoundFile]:
     try:
         source = audio()
         with io.BytesIO(source) if isinstance(source, bytes) else opened(source) as raw:
-            content = mended(raw)
+            content = repaired(raw)
         if content is None:
             content = source if isinstance(source, bytes) else None
         with soundfile.SoundFile(source if content is None else io.BytesIO(content)) as file:
@@ -184,13 +184,13 @@ def _block(file: soundfile.SoundFile, count: int) -> Samples:
 
 def _check_claims(file: soundfile.SoundFile, part: Part) -> None:
     """Check the file against the values stated in its listing; if they differ, it is another file."""
-    for what, told, found in (
+    for what, stated, found in (
         ("Hz", part.rate, file.samplerate),
         ("channels", part.channels, file.channels),
         ("samples", part.frames, file.frames),
     ):
-        if told is not None and told != found:
-            raise UnreadableAudioError(f"the manifest says that it has {told} {what}, and it has {found}")
+        if stated is not None and stated != found:
+            raise UnreadableAudioError(f"the manifest says that it has {stated} {what}, but it has {found}")
     found_s = file.frames / file.samplerate
     if part.seconds is not None and abs(part.seconds - found_s) > OVERHANG_S:
         raise UnreadableAudioError(f"the manifest says that it has {part.seconds:.2f} s, and it has {found_s:.2f}")
@@ -201,16 +201,18 @@ def _check_whole(file: soundfile.SoundFile, part: Part, end: int, last: int | No
     rate = file.samplerate
     if last is not None:
         if last - end > OVERHANG_S * rate:
-            told, ends = part.offset_s + (part.duration_s or 0), end / rate
-            raise UnreadableAudioError(f"it ends at {told:.2f} s, the recording at {ends:.2f} s")
+            expected, ends = part.offset_s + (part.duration_s or 0), end / rate
+            raise UnreadableAudioError(f"it ends at {expected:.2f} s, the recording at {ends:.2f} s")
         return
-    if file.frames < UNKNOWN_LENGTH and file.frames - end > UNHEARD_S * rate:
+    if file.frames < UNKNOWN_LENGTH and file.frames - end > NEGLIGIBLE_S * rate:
         raise UnreadableAudioError(f"truncated: {end} of {file.frames} frames")
     cut = CUT_WAV.search(file.extra_info)
     if cut is not None:
-        told, there = int(cut[1]), int(cut[2])
-        if told < UNKNOWN_BYTES and (told - there) * end > UNHEARD_S * rate * there:  # there / end bytes per frame
-            raise UnreadableAudioError(f"truncated: {there} of {told} bytes of samples")
+        expected, there = int(cut[1]), int(cut[2])
+        if (
+            expected < UNKNOWN_BYTES and (expected - there) * end > NEGLIGIBLE_S * rate * there
+        ):  # there / end bytes per frame
+            raise UnreadableAudioError(f"truncated: {there} of {expected} bytes of samples")
 
 
 def _clip(mono: Samples, rate: int, doubts: tuple[Doubt, ...] = ()) -> Clip:

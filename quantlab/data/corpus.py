@@ -24,9 +24,9 @@ from quantlab.data.utterance import (
     chosen_splits,
     digest_of,
     digested,
-    heard_by,
     split_digest,
     split_name,
+    with_channel,
 )
 from quantlab.util.errors import ConfigError, did_you_mean, shortened
 from quantlab.util.files import Digests
@@ -77,7 +77,8 @@ def open_corpus(dataset: DatasetConfig) -> Corpus:
     listing = _listed(dataset)
     splits = {
         split_name(name): tuple(
-            item if dataset.source == "joined" else heard_by(dataset, item) for item in listing[name][: dataset.limit]
+            item if dataset.source == "joined" else with_channel(dataset, item)
+            for item in listing[name][: dataset.limit]
         )  # a joined recording is mono; the channel was selected in its parts
         for name in chosen_splits(dataset, listing)
     }
@@ -102,7 +103,7 @@ def _listed(dataset: DatasetConfig) -> Listing:
     if missing := wanted - {item.id for split in found.values() for item in split}:
         like = next(item.id for name in names for item in whole[name])
         strange = f"{dataset.name} has no utterance {shortened(min(missing))}"
-        raise ConfigError(f"dataset.ids: {strange}; its ids are like {shortened(like)}")
+        raise ConfigError(f"dataset.ids: {strange}; its ids look like {shortened(like)}")
     return {name: split for name, split in found.items() if split or dataset.splits is not None}
 
 

@@ -58,12 +58,12 @@ class Meter:
 
     def doubts(self) -> tuple[Doubt, ...]:
         """The problems found in the clip."""
-        return tuple(self._of_channels() or self._of_silence()) + tuple(self._of_peaks())
+        return tuple(self._channel_doubts() or self._silence_doubts()) + tuple(self._peak_doubts())
 
-    def _of_channels(self) -> list[Doubt]:
-        return list(self._told_of_channels()) if self._power else []
+    def _channel_doubts(self) -> list[Doubt]:
+        return list(self._compared_channels()) if self._power else []
 
-    def _told_of_channels(self) -> Iterator[Doubt]:
+    def _compared_channels(self) -> Iterator[Doubt]:
         power = np.concatenate(self._power)
         mean = power.mean(axis=0)
         if not mean.any():
@@ -74,24 +74,26 @@ class Meter:
             left = f"{10 * math.log10(mixed / mean.mean()):.0f} dB" if mixed else "nothing"
             detail = f"averaging its {self._channels} channels leaves {left} of them"
             yield Doubt("channels cancel out", f"{detail}; dataset.channel=0 takes the first")
-        elif self._hear_different_things(np.sqrt(power[:, mean >= PRESENT * mean.max()])):
-            detail = f"its {self._channels} channels are averaged, and hear different things"
+        elif self._channels_differ(np.sqrt(power[:, mean >= PRESENT * mean.max()])):
+            detail = f"its {self._channels} channels are averaged, but they hold different signals"
             yield Doubt("channels differ", f"{detail}; dataset.channel=0 takes the first")
 
-    def _hear_different_things(self, loudness: npt.NDArray[np.float64]) -> bool:
+    def _channels_differ(self, loudness: npt.NDArray[np.float64]) -> bool:
         """Whether one channel is loud while another is not; loudness is (hops, channels)."""
         if len(loudness) < LEAST_HOPS or loudness.shape[1] < 2 or (loudness.std(axis=0) == 0).any():
             return False
         return bool(np.corrcoef(loudness.T).min() < ALIKE)
 
-    def _of_silence(self) -> list[Doubt]:
+    def _silence_doubts(self) -> list[Doubt]:
         loudest = (self._high - self._low) / 2
         if loudest >= SILENCE:
             return []
-        told = f"nothing above {20 * math.log10(loudest):.0f} dB of full scale" if loudest else "all samples are alike"
-        return [Doubt("silence", told)]
+        detail = (
+            f"nothing above {20 * math.log10(loudest):.0f} dB of full scale" if loudest else "all samples are alike"
+        )
+        return [Doubt("silence", detail)]
 
-    def _of_peaks(self) -> list[Doubt]:
+    def _peak_doubts(self) -> list[Doubt]:
         peak = max(self._high, -self._low)
         if peak <= (FULL_SCALE if self._subtype in ("FLOAT", "DOUBLE") else LOSSY_FULL_SCALE):
             return []

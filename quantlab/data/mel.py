@@ -208,9 +208,9 @@ def _extract(folder: Path, source: _Source) -> None:
     shape = (source.feature_extractor.feature_size, source.feature_extractor.nb_max_frames)
     with (folder / "mel.npy").open("wb") as file:
         _write_header(file, (len(source.utterances), *shape))
-        for heard in _batches(source):
+        for batch in _batches(source):
             windows: list[Window] = []
-            for utterance, taken in heard:
+            for utterance, taken in batch:
                 problems += taken.problems
                 windows += taken.windows
                 kept += [_Row(utterance, window.audio_s, window.new_s) for window in taken.windows]

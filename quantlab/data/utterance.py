@@ -68,7 +68,7 @@ Listing = Mapping[str, Sequence[Utterance]]
 Reader = Callable[[DatasetConfig], Listing]
 
 
-def heard_by(dataset: DatasetConfig, item: Utterance) -> Utterance:
+def with_channel(dataset: DatasetConfig, item: Utterance) -> Utterance:
     """The utterance with the channel selected by the configuration.
 
     Raises:

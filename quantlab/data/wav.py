@@ -1,7 +1,7 @@
 """Repair of WAV headers with a wrong data size, as left by programs that write to a pipe.
 
 libsndfile handles sizes that are too large: it reads the available data and says so in its log. It trusts sizes that
-are too small; `mended` repairs those.
+are too small; `repaired` corrects those.
 
 Source: Multimedia Programming Interface and Data Specifications 1.0, IBM and Microsoft 1991, chapter 2 (RIFF).
 """
@@ -23,7 +23,7 @@ class WrongSizeError(ValueError):
     """Samples continue after the end stated in the header; the message says how many bytes."""
 
 
-def mended(file: BinaryIO) -> bytes | None:
+def repaired(file: BinaryIO) -> bytes | None:
     """The whole file with a corrected header if the stated size is 0 but there are samples; else None.
 
     Args:

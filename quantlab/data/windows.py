@@ -108,8 +108,8 @@ def feature_settings(dataset: DatasetConfig) -> Mapping[str, object]:
 
 def _why_unscored(text: str, dataset: DatasetConfig) -> str | None:
     if is_wordless(text):
-        told = f"no word in {text!r}; dataset.nonspeech=true counts what is heard in it"
-        return None if dataset.nonspeech else told
+        why = f"{text!r} has no words; dataset.nonspeech=true counts the words that the model outputs there"
+        return None if dataset.nonspeech else why
     if not dataset.unscored:
         return None
     normalise = normaliser("whisper", dataset.language)
@@ -148,6 +148,6 @@ def _quietest(samples: Samples) -> int:
 
 
 def _cut(samples: Samples, spans: Sequence[tuple[int, int]]) -> Iterator[Window]:
-    heard = [0, *(end for _, end in spans)]
-    for (start, end), (before, until) in zip(spans, pairwise(heard), strict=True):
+    ends = [0, *(end for _, end in spans)]
+    for (start, end), (before, until) in zip(spans, pairwise(ends), strict=True):
         yield Window(samples[start:end], (end - start) / SAMPLE_RATE, (until - before) / SAMPLE_RATE)

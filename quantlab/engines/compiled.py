@@ -40,8 +40,8 @@ class Compiled:
         features = self._features(speech)
         watch = Stopwatch(self.device)
         with torch.no_grad(), watch.running():
-            heard = self.encoder(features).last_hidden_state
-            tokens = self.decoder.decode(heard, self.decoding.min_new_tokens, self.decoding.max_new_tokens)
+            encoded = self.encoder(features).last_hidden_state
+            tokens = self.decoder.decode(encoded, self.decoding.min_new_tokens, self.decoding.max_new_tokens)
         rows = tokens.cpu().tolist()[: len(speech.ids)]
         return [until_end(self.model, row) for row in rows], watch.seconds
 
@@ -57,10 +57,10 @@ class Compiled:
         """See `Engine`."""
         count = self.decoding.forced_tokens
         with torch.no_grad():
-            heard = self.encoder(self._features(speech)).last_hidden_state
+            encoded = self.encoder(self._features(speech)).last_hidden_state
             watch = Stopwatch(self.device)
             with watch.running():
-                self.decoder.decode(heard, count, count)
+                self.decoder.decode(encoded, count, count)
         return watch.seconds
 
     def _features(self, speech: SplitFeatures) -> torch.Tensor:
@@ -74,8 +74,8 @@ def build(
     encoder = torch.compile(model.get_encoder(), dynamic=False)
     features = _full_batch(features_on(model, device, speech.mel), decoding.batch_size)
     with _compilers(device), torch.no_grad():
-        heard = encoder(features).last_hidden_state
-        return Compiled(model, device, decoding, encoder, GreedyDecoder(model, device, decoding, heard))
+        encoded = encoder(features).last_hidden_state
+        return Compiled(model, device, decoding, encoder, GreedyDecoder(model, device, decoding, encoded))
 
 
 def _full_batch(features: torch.Tensor, batch_size: int) -> torch.Tensor:

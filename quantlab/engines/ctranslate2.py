@@ -41,10 +41,10 @@ class CTranslate2:
 
     def decode(self, speech: SplitFeatures) -> float:
         """See `Engine`."""
-        heard = self.model.encode(self._features(speech))
+        encoded = self.model.encode(self._features(speech))
         watch = Stopwatch(self.device)
         with watch.running():
-            self._search(heard, len(speech.ids), self.decoding.forced_tokens, endless=True)
+            self._search(encoded, len(speech.ids), self.decoding.forced_tokens, endless=True)
         return watch.seconds
 
     def _features(self, speech: SplitFeatures) -> Any:
@@ -57,11 +57,11 @@ class CTranslate2:
         view = ctranslate2.StorageView.from_array(np.array(mel, order="C"))
         return view.to_device(ctranslate2.Device.cuda) if self.device.type == "cuda" else view
 
-    def _search(self, heard: Any, utterances: int, tokens: int, endless: bool) -> Any:
+    def _search(self, encoded: Any, utterances: int, tokens: int, endless: bool) -> Any:
         """Decode at most `tokens` tokens, or exactly that many if `endless`."""
         decoding = self.decoding
         return self.model.generate(
-            heard,
+            encoded,
             [list(decoding.prompt)] * utterances,
             beam_size=decoding.num_beams,
             max_length=length_limit(tokens, len(decoding.prompt)),

@@ -28,16 +28,16 @@ class GreedyDecoder:
         model: a transformers model, quantized or not, on its device.
         device: device of the model.
         decoding: batch size, prompt and suppressed tokens.
-        heard: encoder output of any batch, (utterances, positions, width); its values do not matter.
+        encoded: encoder output of any batch, (utterances, positions, width); its values do not matter.
     """
 
     def __init__(
-        self, model: WhisperForConditionalGeneration, device: torch.device, decoding: Decoding, heard: torch.Tensor
+        self, model: WhisperForConditionalGeneration, device: torch.device, decoding: Decoding, encoded: torch.Tensor
     ) -> None:
         self._model: Any = model
         self._decoding = decoding
         self._cache = _static_cache(model, decoding)
-        self._heard = torch.empty_like(heard)
+        self._encoded = torch.empty_like(encoded)
         self._prompt = torch.tensor([decoding.prompt] * decoding.batch_size, device=device)
         self._token = torch.zeros((decoding.batch_size, 1), dtype=torch.long, device=device)
         self._ended = torch.zeros(decoding.batch_size, dtype=torch.bool, device=device)
@@ -45,17 +45,17 @@ class GreedyDecoder:
         self._banned_first = torch.zeros_like(self._banned)
         self.graphs = 0  # CUDA graphs recorded
 
-        self._listen(heard, forced=True)
+        self._set_inputs(encoded, forced=True)
         self._begin()  # allocates the cache
         compiled = torch.compile(self._step, dynamic=False)
         compiled()
         self._start, self._next = self._recorded(self._begin, device), self._recorded(compiled, device)
 
-    def decode(self, heard: torch.Tensor, least: int, most: int) -> torch.Tensor:
+    def decode(self, encoded: torch.Tensor, least: int, most: int) -> torch.Tensor:
         """Decode a batch.
 
         Args:
-            heard: encoder output, of the shape given to the constructor.
+            encoded: encoder output, of the shape given to the constructor.
             least: 0, or `most` to ignore the end token.
             most: most tokens per utterance.
 
@@ -64,7 +64,7 @@ class GreedyDecoder:
         """
         forced = least > 0
         assert not forced or least == most
-        self._listen(heard, forced)
+        self._set_inputs(encoded, forced)
         self._start()
         tokens = [self._token.clone()]
         while len(tokens) < most and (forced or not self._ended.all()):
@@ -72,9 +72,9 @@ class GreedyDecoder:
             tokens.append(self._token.clone())
         return torch.cat(tokens, dim=1)
 
-    def _listen(self, heard: torch.Tensor, forced: bool) -> None:
+    def _set_inputs(self, encoded: torch.Tensor, forced: bool) -> None:
         how = self._decoding
-        self._heard.copy_(heard)
+        self._encoded.copy_(encoded)
         self._ended.fill_(False)
         never = [*how.suppressed, *([how.end] if forced else [])]
         _ban(self._banned, never)
@@ -94,7 +94,7 @@ class GreedyDecoder:
 
     def _choose(self, ids: torch.Tensor, banned: torch.Tensor) -> None:
         hidden = self._model.model.decoder(
-            input_ids=ids, encoder_hidden_states=self._heard, past_key_values=self._cache, use_cache=True
+            input_ids=ids, encoder_hidden_states=self._encoded, past_key_values=self._cache, use_cache=True
         ).last_hidden_state
         logits = self._model.proj_out(hidden[:, -1]).float()
         token = (logits + banned).argmax(dim=-1)

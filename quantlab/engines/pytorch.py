@@ -35,16 +35,16 @@ class Eager:
     def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
         """See `Engine`."""
         if self.decoding.long_form is not None:
-            return self._through(speech, self.decoding.long_form)
+            return self._decode_long_form(speech, self.decoding.long_form)
         features = features_on(self.model, self.device, speech.mel)
         options = generate_options(self.decoding, self.decoding.min_new_tokens, self.decoding.max_new_tokens)
         watch = Stopwatch(self.device)
         # generate uses no_grad itself; quanto's int4 cannot run in inference_mode
-        with self._heard(features, speech) as heard, watch.running():
-            tokens = self.model.generate(heard, **options)
+        with self._encoder_input(features, speech) as inputs, watch.running():
+            tokens = self.model.generate(inputs, **options)
         return [until_end(self.model, row) for row in tokens.cpu().tolist()], watch.seconds
 
-    def _through(self, speech: SplitFeatures, how: LongForm) -> tuple[list[list[int]], float]:
+    def _decode_long_form(self, speech: SplitFeatures, how: LongForm) -> tuple[list[list[int]], float]:
         """Decode whole recordings by the model's timestamps."""
         mel, frames = long_form.whole(speech, self.model)
         features = features_on(self.model, self.device, mel)
@@ -58,8 +58,8 @@ class Eager:
         """See `Engine`."""
         features = features_on(self.model, self.device, speech.every_row)
         watch = Stopwatch(self.device)
-        with self._heard(features, speech) as heard, torch.no_grad(), watch.running():
-            for rows in heard.split(len(speech.ids)):  # several for whole recordings
+        with self._encoder_input(features, speech) as inputs, torch.no_grad(), watch.running():
+            for rows in inputs.split(len(speech.ids)):  # several for whole recordings
                 self.model.get_encoder()(rows)
         return watch.seconds
 
@@ -68,17 +68,17 @@ class Eager:
         features = features_on(self.model, self.device, speech.mel)
         options = generate_options(self.decoding, self.decoding.forced_tokens, self.decoding.forced_tokens)
         watch = Stopwatch(self.device)
-        with self._heard(features, speech) as heard:
+        with self._encoder_input(features, speech) as inputs:
             with torch.no_grad():
-                encoded = self.model.get_encoder()(heard)
+                encoded = self.model.get_encoder()(inputs)
             with watch.running():
                 # a single window: two timestamps would make transformers start another one
                 self.model.generate(encoder_outputs=encoded, force_unique_generate_call=True, **options)
         return watch.seconds
 
     @contextlib.contextmanager
-    def _heard(self, features: torch.Tensor, speech: SplitFeatures) -> Iterator[torch.Tensor]:
-        """Encoder output for the whole window, or only for the frames of the longest utterance in the batch."""
+    def _encoder_input(self, features: torch.Tensor, speech: SplitFeatures) -> Iterator[torch.Tensor]:
+        """Encoder input: the whole window, or only the frames of the longest utterance in the batch."""
         if self.decoding.audio_ctx == "full":
             yield features
             return

@@ -66,14 +66,14 @@ class WhisperCpp:
         ids = self.vocabulary.ids()
         watch = Stopwatch(CPU)
         with watch.running():
-            found = [self._transcribe(*heard) for heard in self._heard(speech)]
+            found = [self._transcribe(*item) for item in self._inputs(speech)]
         return [[ids[row] for row in rows] for rows in found], watch.seconds
 
     def encode(self, speech: SplitFeatures) -> float:
         """See `Engine`."""
         watch = Stopwatch(CPU)
-        for mel, positions in self._heard(speech):
-            self._listen(mel, positions)
+        for mel, positions in self._inputs(speech):
+            self._set_features(mel, positions)
             with watch.running():
                 self._encode()
         return watch.seconds
@@ -85,8 +85,8 @@ class WhisperCpp:
         tokens = [self.vocabulary.to_file[id] for id in self.decoding.prompt]
         tokens += [self.vocabulary.to_file[self.vocabulary.spare]] * (self.decoding.forced_tokens - 1)
         watch = Stopwatch(CPU)
-        for mel, positions in self._heard(speech):
-            self._listen(mel, positions)
+        for mel, positions in self._inputs(speech):
+            self._set_features(mel, positions)
             self._encode()
             with watch.running():
                 for position, token in enumerate(tokens):
@@ -99,13 +99,13 @@ class WhisperCpp:
         """Times of whisper.cpp's clocks since loading or `reset_stage_times`."""
         import _pywhispercpp as library
 
-        said: list[str] = []
-        library.whisper_log_set(lambda level, text: said.append(text))
+        lines: list[str] = []
+        library.whisper_log_set(lambda level, text: lines.append(text))
         try:
             library.whisper_print_timings(self.loaded.context)
         finally:
             _silence(library)
-        seconds = {f"{name}_s": float(value) / 1000 for name, value in MILLISECONDS.findall("".join(said))}
+        seconds = {f"{name}_s": float(value) / 1000 for name, value in MILLISECONDS.findall("".join(lines))}
         return EngineStages(**{name: seconds.get(name, 0.0) for name in EngineStages.model_fields})
 
     def reset_stage_times(self) -> None:
@@ -123,7 +123,7 @@ class WhisperCpp:
             if held != (expected := stored % FILE_TYPES if name == "ftype" else stored):
                 yield f"whisper.cpp has loaded {name}={held}, the file says {expected}"
 
-    def _heard(self, speech: SplitFeatures) -> Iterator[tuple[np.ndarray, int]]:
+    def _inputs(self, speech: SplitFeatures) -> Iterator[tuple[np.ndarray, int]]:
         """The features of each utterance and its number of encoder positions; 0 means the whole window."""
         for mel, audio_s in zip(speech.mel, speech.audio_s, strict=True):
             dynamic = self.decoding.audio_ctx == "dynamic"
@@ -141,7 +141,7 @@ class WhisperCpp:
         rows = [library.whisper_full_get_token_id(self.loaded.context, 0, index) for index in range(count)]
         return rows[:-1] if rows[-1] == self.vocabulary.end else rows
 
-    def _listen(self, mel: np.ndarray, positions: int) -> None:
+    def _set_features(self, mel: np.ndarray, positions: int) -> None:
         """Set features and window by a call that stops before the encoder, as there is no other way to set a window."""
         options = self._options(positions)
         options.set_encoder_begin_callback(lambda *_: False)

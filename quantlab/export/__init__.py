@@ -1,6 +1,6 @@
-"""Export of quantized models as folders, and loading them again by `load`.
+"""Export of quantized models as folders, and loading of such folders by `load`.
 
-Nothing here imports torch before it is used: the process that plans a grid asks `place` what is exported already.
+torch is imported only on use, since the process that plans a grid asks `place` which cells are exported.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 def load(
     folder: str | Path,
 ) -> tuple[WhisperForConditionalGeneration | OwnEngine, WhisperProcessor | WhisperFeatureExtractor]:
-    """Load an exported model, without the checkpoint that it was made from.
+    """Load an exported model; its original checkpoint is not needed.
 
     Returns:
-        The model on the device that it was measured on, in eval mode: of transformers, its Linear modules those of the
-        library that quantized it; or, of whisper.cpp and CTranslate2, their engine with a `generate` of its own. And
-        its processor; of random weights, which have no tokenizer, the feature extractor alone.
+        Model and processor. The model is on the device that it was measured on, in eval mode: a model of
+        transformers with the Linear modules of the quantization library or, for whisper.cpp and CTranslate2, an
+        engine with its own `generate`. Random weights have no tokenizer; their processor is a feature extractor.
 
     Raises:
-        ExportError: the folder is no export, or not as it was written: what is missing, extra or of another shape.
-        ConfigError: there is no such library or device here.
+        ExportError: the folder is not an export, or was changed: something is missing, extra or of another shape.
+        ConfigError: the library or device is not available.
     """
     from quantlab.export.read import load_folder
 

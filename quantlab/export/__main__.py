@@ -1,4 +1,4 @@
-"""`quantlab export`: models of cells that were measured before, as folders, without measuring them again."""
+"""`quantlab export`: export the models of measured cells without measuring them again."""
 
 from __future__ import annotations
 
@@ -23,16 +23,23 @@ from quantlab.util.errors import ConfigError, ExportError, Unavailable
     "export", context_settings=HELP, epilog=example("quantlab export --root mlruns --dir exported nano-hqq_int4-cpu")
 )
 @root_option()
-@click.option("--dir", "directory", type=PATH, required=True, help="Gets a folder for each cell, <label>-<cell id>.")
+@click.option(
+    "--dir",
+    "directory",
+    type=PATH,
+    required=True,
+    help="Folder to write to: a subfolder for each cell, <label>-<cell id>.",
+)
 @click.argument("cells", nargs=-1, metavar="[CELL]...")
 def command(root: Path, directory: Path, cells: tuple[str, ...]) -> int:
-    """Leave the quantized models of measured cells as folders that can be loaded again.
+    """Write the quantized models of measured cells to folders from which they can be loaded.
 
-    Of the cells that are given by id or by label, as quantlab status shows them; else of all that are ok. Each is made
-    as its record says, must hear what it heard, and is not measured. A grid with export.dir=DIR does so by itself.
+    Cells are given by id or by label, as quantlab status shows them; without any, all with status ok are exported. Each
+    model is rebuilt from its record and has to give the recorded texts; nothing is measured. A grid exports its models
+    itself with export.dir=DIR.
 
-    Exit code: 0 if all of them are there, 1 if one is not or there are no records, 2 for a cell that has none or a
-    wrong option.
+    Exit code: 0 if all are exported, 1 if one is not or there are no records, 2 for a cell without a record or a wrong
+    option.
     """
     ids = storage.recorded(root)
     if not ids:
@@ -43,12 +50,12 @@ def command(root: Path, directory: Path, cells: tuple[str, ...]) -> int:
 
 
 def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for: bool) -> bool:
-    """Whether every one is there; a cell that did not end well has no model, which is wrong if it was asked for."""
+    """Whether every export exists; a failed cell has no model, which is an error only if it was asked for."""
     good = True
     for record in records:
         if record.status != "ok":
             good = good and not asked_for
-            warn(f"cell {record.cell_id} is {record.status}, it has no model")
+            warn(f"cell {record.cell_id} has status {record.status}, so it has no model")
         elif is_there(directory, record.cell_id):
             tell(f"{record.cell_id} is exported already")
         else:
@@ -57,7 +64,7 @@ def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for
 
 
 def _export(root: Path, record: Record, directory: str) -> bool:
-    """Say what became of it."""
+    """Export one model and print the outcome; True on success."""
     from quantlab.export.from_record import export_from_record  # imports torch
 
     try:

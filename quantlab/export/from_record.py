@@ -1,4 +1,4 @@
-"""Export of a recorded cell: its model rebuilt, held against the record, written."""
+"""Export of a recorded cell: rebuild its model, compare it with the record, write it."""
 
 from __future__ import annotations
 
@@ -21,41 +21,43 @@ from quantlab.util.errors import ConfigError, ExportError
 
 
 def export_from_record(root: Path, record: Record, directory: str) -> Exported:
-    """Export the model of a record, without measuring it.
+    """Export the model of a record without measuring it.
 
     Args:
-        root: below which the record is.
-        record: of a cell that ended well.
-        directory: that gets the folder.
+        root: folder of records.
+        record: record of a measured cell.
+        directory: parent of the new folder.
 
     Raises:
-        ExportError: the cell is not what it was: other libraries, checkpoint or corpus, or it hears something else.
-        Unavailable: the checkpoint or the corpus is not at hand.
+        ExportError: libraries, checkpoint or corpus have changed, or the model decodes other texts than recorded.
+        Unavailable: the checkpoint or the corpus is not available.
     """
     if record.setting("quant.library") == AS_SHIPPED:
         raise ExportError(f"quant={AS_SHIPPED} is a file already: {record.setting('model.path')}")
     config = _config(record, directory)
     known = identify(config)
     if known.id != record.cell_id:
-        raise ExportError("its checkpoint, its corpus or the libraries have changed since: measure it again")
+        raise ExportError("its checkpoint, corpus or libraries have changed since it was measured: measure it again")
     with prepared(config) as device, staged(directory) as staging:
         assert staging is not None
         made = assemble(config, device, Clocks(device), staging, known.corpus)
         batches = evenly_spaced(list(split_batches(made.speech.measured, made.decoder.decoding.batch_size)))
-        heard = [DecodedBatch(part.speech, made.decoder.generate(part.speech)[0]) for part in batches]
-        _compare(storage.read_utterances(root, record.cell_id), config, made, heard)
-        return export_verified(config, record.cell_id, made, staging, device, heard)
+        decoded = [DecodedBatch(part.speech, made.decoder.generate(part.speech)[0]) for part in batches]
+        _compare(storage.read_utterances(root, record.cell_id), config, made, decoded)
+        return export_verified(config, record.cell_id, made, staging, device, decoded)
 
 
 def _config(record: Record, directory: str) -> RunConfig:
     try:
         return parse_config({**record.config, "export": {"dir": directory}})
     except ConfigError as error:
-        raise ExportError(f"its configuration is of another version of quantlab, measure it again: {error}") from None
+        raise ExportError(f"its configuration is from another version of quantlab: measure it again: {error}") from None
 
 
-def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, heard: Sequence[DecodedBatch]) -> None:
-    """Of utterances that are one window; random weights have no text to compare.
+def _compare(
+    recorded: Sequence[Utterance], config: RunConfig, made: Assembled, decoded: Sequence[DecodedBatch]
+) -> None:
+    """Compare decoded with recorded texts of utterances of one window; random weights have no text to compare.
 
     Raises:
         ExportError: which utterances differ from the record.
@@ -65,9 +67,11 @@ def _compare(recorded: Sequence[Utterance], config: RunConfig, made: Assembled, 
     texts = {item.id: item.hypothesis for item in recorded}
     windows = Counter(id for split in made.speech.measured.splits.values() for id in split.ids)
     other = []
-    for batch in heard:
+    for batch in decoded:
         found = made.tokenizer.batch_decode(batch.tokens, skip_special_tokens=True)
         for id, text in zip(batch.speech.ids, found, strict=True):
             other += [] if text == texts[id] or windows[id] > 1 else [id]
     if other:
-        raise ExportError(f"made again, the model hears something else than it did in {some(other)}: measure it again")
+        raise ExportError(
+            f"the rebuilt model gives other texts than those recorded for {some(other)}: measure it again"
+        )

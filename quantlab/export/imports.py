@@ -1,4 +1,4 @@
-"""Quick and quiet imports of the libraries that a folder's model needs."""
+"""Fast and quiet imports of the libraries that an exported model needs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
-    """A block whose imports take as long as what they bring, and say nothing that a user could act on.
+    """Within the block, imports do not load torch's compiler and print no warnings that a user cannot act on.
 
-    transformers imports HQQ and torchao wherever they are installed. These, bitsandbytes and transformers decorate
-    functions with `torch.compile` and `torch.compiler.disable`, for which torch imports its compiler, seconds; that
-    waits for the first call of such a function.
+    transformers imports HQQ and torchao if they are installed. These, bitsandbytes and transformers decorate
+    functions with `torch.compile` and `torch.compiler.disable`, which import torch's compiler and take seconds. Here
+    that is deferred to the first call of such a function.
     """
-    chatty = logging.getLogger("torch.utils._pytree")  # torchao 0.18 does what torch 2.15 deprecates
+    chatty = logging.getLogger("torch.utils._pytree")  # torchao 0.18 uses an API that torch 2.15 deprecates
     level = chatty.level
     decorators = [(vars(torch), "compile"), (vars(torch.compiler), "disable")]
     now = [module[name] for module, name in decorators]

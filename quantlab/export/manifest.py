@@ -16,37 +16,37 @@ from quantlab.quantization.portable import Dtype, Trait
 from quantlab.util.errors import ExportError
 
 NAME = "quantlab.json"
-WEIGHTS = "quantized.safetensors"  # of the libraries of PyTorch; not what transformers would take for a checkpoint
+WEIGHTS = "quantized.safetensors"  # for PyTorch libraries; a name that transformers does not take for a checkpoint
 README = "README.md"
-FORMAT: Final = 1  # of the folder
+FORMAT: Final = 1  # version of the folder format
 
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]  # no path
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]  # without a path
 
 
 class Manifest(BaseModel):
-    """What it takes to build the model around its tensors; `quant` and the shapes decide, nothing here is executed."""
+    """Data to rebuild the model around its tensors, from `quant` and shapes alone; nothing in it is executed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
     format: Literal[1] = FORMAT
     cell_id: str
-    label: str  # what a person calls the cell
-    versions: dict[str, str]  # of the libraries that made it
+    label: str  # display name of the cell
+    versions: dict[str, str]  # of the libraries that made the model
     quant: QuantConfig
-    device: Literal["cpu", "cuda", "mps"]  # that it was measured on; layouts can depend on it
-    dtype: Dtype | None  # of what is not quantized; null, with no modules and no tensors, of an engine of its own
-    modules: tuple[str, ...]  # Linear modules that are quantized, by their names in transformers
-    traits: dict[str, dict[str, Trait]] = Field(default_factory=dict)  # of a module, what its tensors do not tell
-    tensors: dict[str, str] = Field(default_factory=dict)  # of WEIGHTS: name → dtype and shape, `int8 [192, 192]`
-    decoding: Decoding  # as it was measured
-    files: dict[FileName, str]  # every other file → SHA-256 in hexadecimal
+    device: Literal["cpu", "cuda", "mps"]  # where it was measured; layouts can depend on it
+    dtype: Dtype | None  # of unquantized tensors; null for models of other engines, which list no modules and tensors
+    modules: tuple[str, ...]  # quantized Linear modules, by their names in transformers
+    traits: dict[str, dict[str, Trait]] = Field(default_factory=dict)  # by module: what its tensors do not show
+    tensors: dict[str, str] = Field(default_factory=dict)  # in WEIGHTS: name → dtype and shape, `int8 [192, 192]`
+    decoding: Decoding  # as when measured
+    files: dict[FileName, str]  # all other files → SHA-256 in hex
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of a folder whose files are those that it names.
+    """Read the manifest of a folder, and check that the folder's files match it.
 
     Raises:
-        ExportError: there is none, it is not of this format, or a file is missing, extra or another one.
+        ExportError: the manifest is missing or of another format, or a file is missing, extra or changed.
     """
     path = folder / NAME
     try:
@@ -56,7 +56,7 @@ def read(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ExportError(f"{path} is no manifest of format {FORMAT}: {where}: {first['msg']}") from None
+        raise ExportError(f"{path} is not a manifest of format {FORMAT}: {where}: {first['msg']}") from None
     _check_files(folder, manifest.files)
     return manifest
 
@@ -64,18 +64,22 @@ def read(folder: Path) -> Manifest:
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {NAME, README}
     changed = {name for name in files.keys() & there if digest(folder / name) != files[name]}
-    found = {"lacks": files.keys() - there, "has more than it names:": there - files.keys(), "was changed in": changed}
+    found = {
+        "lacks": files.keys() - there,
+        "has unlisted files:": there - files.keys(),
+        "has changed files:": changed,
+    }
     if wrong := [f"{what} {some(names)}" for what, names in found.items() if names]:
         raise ExportError(f"{folder} is not as it was exported: it {'; it '.join(wrong)}")
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """What `files` is to hold."""
+    """Compute `Manifest.files` of a folder."""
     return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.name not in (NAME, README)}
 
 
 def digest(path: Path) -> str:
-    """Of a file; of what is none, nothing that equals a digest."""
+    """SHA-256 of a file in hex; for anything but a regular file, a text that equals no digest."""
     if not path.is_file():
         return "no file"
     with path.open("rb") as file:

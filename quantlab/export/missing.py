@@ -1,4 +1,4 @@
-"""Exports still missing for cells that were recorded before."""
+"""Export of recorded cells that have no exported folder yet."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from quantlab.records.schema import Record
 
 
 def export_missing(root: Path, records: Sequence[Record], directory: str | None) -> bool:
-    """Export, in a process of its own, every good cell that has no folder yet; what it says goes to the terminal.
+    """Export every measured cell that has no folder yet, in a separate process that prints to the terminal.
 
     Returns:
-        Whether all are there; True where none are asked for.
+        Whether all exports exist; True if `directory` is None.
     """
     if directory is None:
         return True

@@ -1,4 +1,4 @@
-"""Exported models of other engines behind the interface of transformers."""
+"""Exported models of other engines, with an interface like that of transformers."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from quantlab.data import SplitFeatures
 from quantlab.engines import Engine
 
-WINDOW_STEP_S = 0.01  # of a frame of features
+WINDOW_STEP_S = 0.01  # duration of a feature frame
 
 
 @dataclass(frozen=True)
 class OwnEngine:
-    """What `load` returns for whisper.cpp and CTranslate2."""
+    """Model that `load` returns for whisper.cpp and CTranslate2."""
 
     engine: Engine
 
     def generate(self, input_features: Any) -> list[list[int]]:
-        """Token ids of each utterance, without prompt and end, decoded as they were when the cell was measured.
+        """Token ids of each utterance, without prompt and end, decoded with the options of the measurement.
 
         Args:
-            input_features: log-mel, (utterances, mel bins, frames), an array or a tensor on the CPU.
+            input_features: log-mel (utterances, mel bins, frames), an array or a CPU tensor.
         """
         mel = np.asarray(input_features, np.float32)
         tokens, _ = self.engine.generate(_as_speech(mel))
@@ -31,7 +31,7 @@ class OwnEngine:
 
 
 def _as_speech(mel: np.ndarray) -> SplitFeatures:
-    """Whole windows, as nobody says how much of each is audio."""
+    """Features as full windows, since the length of the audio within each is unknown."""
     count, _, frames = mel.shape
     seconds = (frames * WINDOW_STEP_S,) * count
     return SplitFeatures(

@@ -1,7 +1,7 @@
-"""Folders of exported models, published whole or not at all.
+"""Folders of exported models, published atomically.
 
 <export.dir>/<label>-<cell id>/        an exported model
-<export.dir>/.<host>.<pid>.<hex>.tmp/  one that a process is working on
+<export.dir>/.<host>.<pid>.<hex>.tmp/  one in progress
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from quantlab.config.schema import RunConfig
 from quantlab.records.storage import fsync
 from quantlab.util.errors import ConfigError, ExportError
 
-LABEL_CHARS = 100  # of a folder's name, which most file systems bound at 255 bytes
+LABEL_CHARS = 100  # longest label in a folder name; most file systems limit names to 255 bytes
 STAGING = re.compile(r"\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]+(\.old)?\.tmp")
 
 
 def folder_of(config: RunConfig, cell_id: str) -> Path:
-    """The folder of a cell's model; a name is cut to what every file system takes, so that none leads elsewhere."""
+    """Folder of a cell's model; the label is sanitised and shortened for all file systems."""
     assert config.export.dir is not None
     label = re.sub(r"[^A-Za-z0-9_+-]+", "_", config.label)[:LABEL_CHARS]
     return Path(config.export.dir).expanduser() / f"{label}-{cell_id}"
 
 
 def is_there(directory: str, cell_id: str) -> bool:
-    """Whether a cell is exported, under whatever label."""
+    """Whether a cell is exported, under any label."""
     return any(Path(directory).expanduser().glob(f"[!.]*-{glob.escape(cell_id)}"))
 
 
 @contextlib.contextmanager
 def staged(directory: str | None) -> Iterator[Path | None]:
-    """A new folder in `directory` to work in, gone after the block unless `publish` moved it; None for None.
+    """Create a temporary folder in `directory`, removed after the block unless `publish` moved it; None for None.
 
     Raises:
-        ExportError: `directory` cannot be made or written to.
+        ExportError: `directory` cannot be created or written.
     """
     if directory is None:
         yield None
@@ -63,10 +63,10 @@ def staged(directory: str | None) -> Iterator[Path | None]:
 
 
 def make(parent: Path) -> None:
-    """Now, as there would be no place for the model after hours of measuring.
+    """Create the export folder in advance, so that hours of measuring do not end without a place for the model.
 
     Raises:
-        ConfigError: it cannot be made or written to.
+        ConfigError: it cannot be created or written.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def make(parent: Path) -> None:
 
 
 def _clean(parent: Path) -> None:
-    """Remove what killed processes of this machine left."""
+    """Remove temporary folders of killed processes of this machine."""
     for path in parent.glob(".*.tmp"):
         found = STAGING.fullmatch(path.name)
         if found and found["host"] == socket.gethostname() and not psutil.pid_exists(int(found["pid"])):
@@ -87,7 +87,7 @@ def _clean(parent: Path) -> None:
 
 
 def publish(folder: Path, final: Path) -> None:
-    """Give a finished folder its name, once it is on the disk; an older export of the cell makes room."""
+    """Flush a finished folder to disk and rename it; replaces an older export of the cell."""
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
     old = folder.with_suffix(".old.tmp")

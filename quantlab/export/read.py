@@ -1,4 +1,4 @@
-"""Loading of an exported folder: the manifest is checked first, then every tensor."""
+"""Loading of an exported folder; checks the manifest first, then every tensor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from quantlab.util.machine import usable_cores, why_no_device
 
 
 def load_folder(folder: Path) -> tuple[Any, Any]:
-    """Model and processor; see `quantlab.export.load`."""
+    """Load model and processor; see `quantlab.export.load`."""
     found = manifests.read(folder)
     with _named(folder), quick_imports():
         return _load(folder, found)
@@ -34,7 +34,7 @@ def load_folder(folder: Path) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _named(folder: Path) -> Iterator[None]:
-    """Whatever the libraries make of what a file says, the message names the folder."""
+    """Turn errors of libraries within the block into ExportErrors that name the folder."""
     try:
         yield
     except (ExportError, ConfigError, MemoryError):
@@ -46,7 +46,7 @@ def _named(folder: Path) -> Iterator[None]:
 def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
     quantizer = registry.get(found.quant.library)
     if registry.loads(quantizer):
-        raise ExportError(f"{folder} is no export: its manifest says quant.library={found.quant.library}")
+        raise ExportError(f"{folder} is not an export: its manifest says quant.library={found.quant.library}")
     if why := (
         why_no_device(found.device)
         or quantizer.why_unsupported(found.quant, found.device)
@@ -61,7 +61,7 @@ def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
 
 
 def processor_of(folder: Path, found: Manifest) -> Any:
-    """Feature extractor and tokenizer, where there is one."""
+    """Processor with feature extractor and tokenizer, or the feature extractor alone if there is no tokenizer."""
     from transformers import WhisperFeatureExtractor, WhisperProcessor
 
     made = WhisperProcessor if "tokenizer.json" in found.files else WhisperFeatureExtractor
@@ -69,10 +69,10 @@ def processor_of(folder: Path, found: Manifest) -> Any:
 
 
 def model_of(folder: Path, found: Manifest) -> Any:
-    """A model of transformers around the folder's tensors.
+    """Build a model of transformers from the folder's tensors.
 
     Raises:
-        ExportError: tensors are missing, extra, or not as the manifest and the library have them: by name.
+        ExportError: tensors are missing, extra, or differ from the manifest or the library's layout; names them.
     """
     device = torch.device(found.device)
     values = _tensors(folder / WEIGHTS, found)
@@ -81,17 +81,17 @@ def model_of(folder: Path, found: Manifest) -> Any:
     quantizer = registry.get(found.quant.library)
     if found.quant.embedding and isinstance(quantizer, embedding.LooksUp):
         embedding.share(model, quantizer)
-    _check_rest(folder, model, found, values)  # before memory is taken for the others
+    _check_rest(folder, model, found, values)  # before memory is allocated for the other tensors
     quantize_empty(model, found, device)
     _check_quantized(folder, model, found, values)
     fill(model, values, device)
     if missed := [name for name, leaf in leaves(model).items() if isinstance(leaf, torch.Tensor) and leaf.is_meta]:
-        raise ExportError(f"{folder} cannot be loaded: nothing is known of {some(missed)}")
+        raise ExportError(f"{folder} cannot be loaded: it has no values for {some(missed)}")
     return model
 
 
 def _tensors(path: Path, found: Manifest) -> dict[str, torch.Tensor]:
-    """The file's tensors, on the CPU, all as the manifest says."""
+    """The tensors of a file on the CPU, checked against the manifest."""
     try:
         values = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -101,13 +101,13 @@ def _tensors(path: Path, found: Manifest) -> dict[str, torch.Tensor]:
 
 
 def _check_rest(folder: Path, model: nn.Module, found: Manifest, values: Mapping[str, torch.Tensor]) -> None:
-    """What is not quantized: floats of the architecture's shapes, of whatever type the model was measured in."""
+    """Check unquantized tensors: floats of the architecture's shapes, in the dtype that was measured."""
 
     def shape(tensor: torch.Tensor) -> str:
         return f"float {list(tensor.shape)}" if tensor.is_floating_point() else layout(tensor)
 
-    _, expected = _apart(plain(leaves(model)), found)
-    _, given = _apart(values, found)
+    _, expected = _split_tensors(plain(leaves(model)), found)
+    _, given = _split_tensors(values, found)
     _compare(
         folder,
         {name: shape(tensor) for name, tensor in expected.items()},
@@ -116,9 +116,9 @@ def _check_rest(folder: Path, model: nn.Module, found: Manifest, values: Mapping
 
 
 def _check_quantized(folder: Path, model: nn.Module, found: Manifest, values: Mapping[str, torch.Tensor]) -> None:
-    """What is quantized: exactly the tensors that the library itself has for modules of these shapes."""
-    expected, _ = _apart(plain(leaves(model)), found)
-    given, _ = _apart(values, found)
+    """Check quantized tensors: exactly those that the library has for modules of these shapes."""
+    expected, _ = _split_tensors(plain(leaves(model)), found)
+    given, _ = _split_tensors(values, found)
     _compare(
         folder,
         {name: layout(tensor) for name, tensor in expected.items()},
@@ -126,17 +126,17 @@ def _check_quantized(folder: Path, model: nn.Module, found: Manifest, values: Ma
     )
 
 
-def _apart(
+def _split_tensors(
     tensors: Mapping[str, torch.Tensor], found: Manifest
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Those of quantized modules, and the others."""
+    """Split tensors into those of quantized modules and the others."""
     inside = tuple(f"{name}." for name in found.modules)
     quantized = {name: tensor for name, tensor in tensors.items() if name.startswith(inside)}
     return quantized, {name: tensor for name, tensor in tensors.items() if name not in quantized}
 
 
 def _compare(folder: Path, expected: Mapping[str, str], given: Mapping[str, str]) -> None:
-    """Names, types and shapes.
+    """Compare names, dtypes and shapes.
 
     Raises:
         ExportError: what differs.
@@ -148,7 +148,7 @@ def _compare(folder: Path, expected: Mapping[str, str], given: Mapping[str, str]
     ]
     found = {
         "lacks": expected.keys() - given.keys(),
-        "has tensors too many:": given.keys() - expected.keys(),
+        "has extra tensors:": given.keys() - expected.keys(),
         "has tensors of another type or shape:": other,
     }
     if wrong := [f"{what} {some(names)}" for what, names in found.items() if names]:

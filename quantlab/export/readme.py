@@ -6,7 +6,7 @@ from quantlab.export.manifest import NAME, WEIGHTS, Manifest
 from quantlab.util.printable import markdown
 
 BY_QUANTLAB = """\
-quantlab loads it, without the checkpoint that it was made of and without a network; the versions below are known to:
+quantlab loads it, without the checkpoint that it was made from and without a network; the versions below are known to:
 
 ```python
 from quantlab.export import load
@@ -21,7 +21,7 @@ features = processor(audio, sampling_rate=16000, return_tensors="pt").input_feat
 print(processor.batch_decode(model.generate(features), skip_special_tokens=True))
 ```
 """
-IN_ITS_OWN = {  # library → how its own programs load the folder
+IN_ITS_OWN = {  # library → how to load the folder with the library's own programs
     "ct2": """\
 CTranslate2 and faster-whisper take the folder itself:
 
@@ -45,7 +45,7 @@ quantized them holds them, and there is no `model.safetensors`.
 
 
 def readme(manifest: Manifest) -> str:
-    """Markdown; with no path of the machine that wrote it."""
+    """README in Markdown, without paths of this machine."""
     quant = manifest.quant
     versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in sorted(manifest.versions.items()))
     parts = [

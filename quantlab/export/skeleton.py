@@ -1,7 +1,7 @@
-"""Quantized model without values: the modules that a library makes, to be filled with tensors.
+"""Quantized model without weights: modules made by the quantization library, to be filled with tensors.
 
-Each Linear that is to be quantized is made anew, of zeros and alone, and given to the library's own `setup`. So what a
-file can decide is the value of tensors; which modules there are, and how they compute, is the library's code.
+Each Linear to be quantized is created alone, filled with zeros, and passed to the library's own `setup`. So a file
+determines only the values of tensors; the modules and their computation come from the library's code.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from quantlab.util.errors import ExportError
 
 
 def on_meta(folder: Path) -> Any:
-    """The architecture of the folder's config.json, with its generation config and no memory.
+    """The architecture of the folder's config.json on the meta device, with its generation config.
 
     Raises:
-        ConfigError: it is no Whisper's.
+        ConfigError: not a Whisper model.
     """
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
@@ -39,10 +39,10 @@ def on_meta(folder: Path) -> Any:
 
 
 def check_modules(model: nn.Module, manifest: Manifest) -> None:
-    """Refuse names that are no Linear of the model.
+    """Refuse names that are not Linear modules of the model.
 
     Raises:
-        ExportError: which they are.
+        ExportError: names the wrong ones.
     """
     linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if strange := (set(manifest.modules) | manifest.traits.keys()) - linears:
@@ -50,19 +50,19 @@ def check_modules(model: nn.Module, manifest: Manifest) -> None:
 
 
 def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -> None:
-    """Put the library's modules in place of those that the manifest names, in place.
+    """Replace the modules that the manifest names by the library's quantized modules, in place.
 
     Args:
-        model: see `on_meta`; its names are checked.
-        manifest: which modules, and how.
-        device: where the library's modules go.
+        model: result of `on_meta`, passed by `check_modules`.
+        manifest: names the modules and the quantizer.
+        device: device of the library's modules.
     """
     quantizer = registry.get(manifest.quant.library)
     assert not registry.converts(quantizer)
     assert not registry.loads(quantizer)  # see read
     dtype = getattr(torch, manifest.dtype or "float32")
     for name in manifest.modules:
-        alone = _alone(name, _zeros(model.get_submodule(name), dtype))
+        alone = _only_module(name, _zeros(model.get_submodule(name), dtype))
         made = quantizer.setup(alone, manifest.quant, (name,), device, _dummy_calibration(name)).get_submodule(name)
         if isinstance(quantizer, Remembers):
             quantizer.adopt(made, manifest.traits.get(name, {}))
@@ -70,7 +70,7 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
 
 
 def _zeros(linear: Any, dtype: torch.dtype) -> nn.Linear:
-    """Which the libraries are quickest with: HQQ stops at once."""
+    """A Linear of zeros, which libraries quantize fastest: HQQ's optimisation stops at once."""
     bias = linear.bias is not None
     made = nn.utils.skip_init(nn.Linear, linear.in_features, linear.out_features, bias=bias, dtype=dtype)
     for parameter in made.parameters():
@@ -78,8 +78,8 @@ def _zeros(linear: Any, dtype: torch.dtype) -> nn.Linear:
     return made
 
 
-def _alone(name: str, linear: nn.Linear) -> nn.Module:
-    """A model that has this module at its dotted name, and nothing else."""
+def _only_module(name: str, linear: nn.Linear) -> nn.Module:
+    """A model that contains only this module, at its dotted name."""
     *parents, last = name.split(".")
     root = at = nn.Module()
     for parent in parents:
@@ -90,7 +90,7 @@ def _alone(name: str, linear: nn.Linear) -> nn.Module:
 
 
 def _dummy_calibration(name: str) -> Calibrate:
-    """Calibration for static schemes: any input will do, the scales come from the file."""
+    """Calibration for static schemes with arbitrary input, as the scales come from the file."""
 
     def calibrate(model: nn.Module) -> None:
         module: Any = model.get_submodule(name)

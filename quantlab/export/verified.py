@@ -1,4 +1,4 @@
-"""Verified export: write, load again, compare, and only then publish the folder."""
+"""Verified export: write, reload, compare, and only then publish the folder."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from quantlab.util.errors import ExportError
 if TYPE_CHECKING:
     from quantlab.recogniser.assemble import Assembled
 
-CHECKED_BATCHES = 4  # that are decoded again
+CHECKED_BATCHES = 4  # number of batches decoded again
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """A batch, and what the cell's model made of it."""
+    """A batch, and the token ids that the cell's model decoded."""
 
     speech: SplitFeatures
     tokens: list[list[int]]
 
 
 def evenly_spaced(items: Sequence[Item]) -> list[Item]:
-    """CHECKED_BATCHES of them at most, evenly from the first to the last, so that no split is left out."""
+    """At most CHECKED_BATCHES items, evenly spaced from first to last, so that all splits are covered."""
     count = min(CHECKED_BATCHES, len(items))
     return [items[round(index * (len(items) - 1) / max(1, count - 1))] for index in range(count)]
 
@@ -51,24 +51,24 @@ def export_verified(
     made: Assembled,
     staging: Path,
     device: torch.device,
-    heard: Sequence[DecodedBatch],
+    decoded: Sequence[DecodedBatch],
 ) -> Exported:
-    """Leave a model as a folder that decodes what the cell heard. Whatever goes wrong is told, the cell is measured.
+    """Export a model as a folder that decodes the same texts. Errors are returned, as the cell is measured anyway.
 
     Args:
-        config: of the cell, resolved.
+        config: resolved configuration of the cell.
         cell_id: its id.
-        made: its model.
-        staging: where companions, and the file of another engine, are already; becomes the folder.
-        device: of the cell.
-        heard: its batches, all or some.
+        made: the cell's model.
+        staging: temporary folder, which already has the companion files and another engine's model file.
+        device: device of the cell.
+        decoded: batches to compare, all or some.
     """
     final = folder_of(config, cell_id)
     try:
         write(staging, Made(cell_id, config, made.decoder.decoding, made.portable))
-        check(config, made, staging, device, heard)
+        check(config, made, staging, device, decoded)
         publish(staging, final)
-    except Exception as error:  # the figures are good whatever becomes of the model
+    except Exception as error:  # the figures remain valid if the export fails
         return Exported(folder=str(final), problem=" ".join(f"{type(error).__name__}: {error}".split()))
     finally:
         gc.collect()
@@ -76,22 +76,22 @@ def export_verified(
 
 
 def check(
-    config: RunConfig, made: Assembled, folder: Path, device: torch.device, heard: Sequence[DecodedBatch]
+    config: RunConfig, made: Assembled, folder: Path, device: torch.device, decoded: Sequence[DecodedBatch]
 ) -> None:
-    """Load a folder and compare: bytes by type with the receipt, token ids with what the cell heard.
+    """Load a folder and compare it with the cell: bytes per dtype with the receipt, and decoded token ids.
 
     Raises:
         ExportError: what differs.
     """
     again = _engine(config, made, folder, device)
-    for batch in evenly_spaced(heard):
+    for batch in evenly_spaced(decoded):
         found, _ = again.generate(batch.speech)
         if other := [id for id, was, now in zip(batch.speech.ids, batch.tokens, found, strict=True) if was != now]:
-            raise ExportError(f"loaded again, the model hears something else than before in {some(other)}")
+            raise ExportError(f"the reloaded model gives other texts than before for {some(other)}")
 
 
 def _engine(config: RunConfig, made: Assembled, folder: Path, device: torch.device) -> Engine:
-    """What decodes the folder's model, as the cell's own does."""
+    """Engine for the folder's model, with the cell's settings."""
     from quantlab.recogniser.assemble import torch_engine
 
     found = manifests.read(folder)
@@ -105,6 +105,4 @@ def _engine(config: RunConfig, made: Assembled, folder: Path, device: torch.devi
 
 def _check_bytes(found: dict[str, int], made: Assembled) -> None:
     if found != made.receipt.bytes_by_dtype:
-        raise ExportError(
-            f"loaded again, the model holds bytes {found}, its receipt says {made.receipt.bytes_by_dtype}"
-        )
+        raise ExportError(f"the reloaded model holds bytes {found}, but its receipt says {made.receipt.bytes_by_dtype}")

@@ -1,4 +1,4 @@
-"""Files of an exported folder, complete without the checkpoint or the hub."""
+"""Writing of an exported folder, which needs neither the checkpoint nor the hub."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-READABLE = 0o644  # safetensors writes for the owner alone
+READABLE = 0o644  # safetensors makes files readable only for the owner
 
 
 @dataclass(frozen=True)
 class Made:
-    """What is left of a cell's model to be written."""
+    """Model of a cell, ready to be written."""
 
     cell_id: str
-    config: RunConfig  # of the cell, resolved
+    config: RunConfig  # resolved
     decoding: Decoding
-    portable: Portable | None  # null: another engine has written its own file
+    portable: Portable | None  # None: another engine has written its own file
 
 
 def write(folder: Path, made: Made) -> Manifest:
-    """The model's tensors, the manifest and a README; companions, and the file of another engine, are there."""
+    """Write tensors, manifest and README; companion files and another engine's model file are already there."""
     held, device = made.portable, made.config.device.name
     assert device != "auto"  # it is resolved
     layouts = _write_tensors(folder / WEIGHTS, held.tensors()) if held else {}
@@ -56,7 +56,7 @@ def write(folder: Path, made: Made) -> Manifest:
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
-    """The layout of each."""
+    """Write tensors; returns the layout of each."""
     save_file(tensors, path, metadata={"format": "pt"})
     path.chmod(READABLE)
     return {name: layout(tensor) for name, tensor in tensors.items()}

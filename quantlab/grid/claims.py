@@ -40,7 +40,7 @@ def claimed(root: str | Path, cell_id: str, label: str = "", wait: bool = False)
     note = folder / f"{cell_id}.json"
     try:
         with contextlib.suppress(OSError):  # a full disk; the lock still holds
-            note.write_text(json.dumps({"label": label} | _me()), encoding="utf-8")
+            note.write_text(json.dumps({"label": label} | _this_process()), encoding="utf-8")
         yield True
     finally:
         note.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ def slurm_job() -> str | None:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
-def _me() -> dict[str, str]:
+def _this_process() -> dict[str, str]:
     job = slurm_job()
     return {
         "host": socket.gethostname(),

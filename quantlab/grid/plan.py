@@ -12,7 +12,7 @@ from quantlab.config.schema import AS_SHIPPED, ModelConfig, RunConfig
 from quantlab.data import Corpus, open_corpus
 from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.quantization import registry
-from quantlab.quantization.backends.as_shipped import read_off, why_not_so
+from quantlab.quantization.backends.as_shipped import read_off, why_not_applicable
 from quantlab.quantization.base import AnyQuantizer
 from quantlab.recogniser.fingerprints import Identity, fingerprints, library_versions, resolve
 from quantlab.records import labels
@@ -85,14 +85,14 @@ def _check_any(cells: Sequence[Cell]) -> None:
 
 def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
     """A function that plans a cell; shared checkpoints and corpora are hashed once."""
-    corpora = _once(open_corpus, lambda dataset: dataset.model_dump_json())
+    corpora = _cached_by(open_corpus, lambda dataset: dataset.model_dump_json())
 
     def identified(config: RunConfig) -> tuple[dict[str, str], Corpus]:
         corpus = corpora(config.dataset)
         return fingerprints(config, corpus.fingerprint), corpus
 
-    identify = _once(identified, _sources)
-    tokens = _once(models.special_tokens, lambda model: model.model_dump_json())
+    identify = _cached_by(identified, _sources)
+    tokens = _cached_by(models.special_tokens, lambda model: model.model_dump_json())
     where = site or here()
     return lambda config: _cell(resolve(config, where), identify, tokens, where)
 
@@ -147,7 +147,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
     )
     if never:
         return Refusal("unsupported", never)
-    if wrong := why_not_so(config):
+    if wrong := why_not_applicable(config):
         return Refusal("unsupported", wrong, is_mistake=True)
     return Refusal("failed", no_device) if no_device else None
 
@@ -191,7 +191,7 @@ def _sources(config: RunConfig) -> str:
     return to_json([config.model.model_dump(), config.dataset.model_dump(), config.baseline.model_dump(), file, seed])
 
 
-def _once(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:
+def _cached_by(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:
     """Cache results and errors by key, since cells share checkpoints and corpora, and a hub takes seconds."""
     known: dict[str, Found | Unavailable | ConfigError] = {}
 

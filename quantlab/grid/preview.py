@@ -28,14 +28,14 @@ def preview(configs: Sequence[RunConfig], launcher: LauncherConfig | None = None
     cells = plan(configs, None if launcher is None else site(launcher))
     found = storage.readable(configs[0].output_dir, [cell.id for cell in cells], on_unreadable=lambda why: None)
     recorded = {record.cell_id: record for record in found} if configs[0].resume else {}
-    told = [_told(cell, recorded.get(cell.id)) for cell in cells]
-    count = sum(line.startswith(MEASURED) for line in told)
+    actions = [_planned_action(cell, recorded.get(cell.id)) for cell in cells]
+    count = sum(line.startswith(MEASURED) for line in actions)
     width = max(len(cell.label) for cell in cells)
-    lines = [f"{cell.id}  {cell.label:{width}}  {line}" for cell, line in zip(cells, told, strict=True)]
-    return [*lines, f"{count} of {len(cells)} cells would be measured, below {configs[0].output_dir}"]
+    lines = [f"{cell.id}  {cell.label:{width}}  {line}" for cell, line in zip(cells, actions, strict=True)]
+    return [*lines, f"{count} of {len(cells)} cells would be measured, in {configs[0].output_dir}"]
 
 
-def _told(cell: Cell, record: Record | None) -> str:
+def _planned_action(cell: Cell, record: Record | None) -> str:
     if record is not None and record.status in SETTLED:
         return f"recorded: {record.status}"
     if cell.refusal is not None:

@@ -82,7 +82,7 @@ class Workers:
         resource tracker start with these signals blocked, so that only the grid ends a cell; otherwise an interrupted
         cell would look failed.
         """
-        process = self._context.Process(target=_nothing)
+        process = self._context.Process(target=_wait_for_imports)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
         try:
             resource_tracker.ensure_running()  # the tracker ignores only SIGTERM; also unblocks it
@@ -107,7 +107,7 @@ class Workers:
         log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = self._context.Pipe()
         oom_kills = _oom_kills()
-        process = self._context.Process(target=_work, args=(config, str(log), theirs, known))
+        process = self._context.Process(target=_cell_process, args=(config, str(log), theirs, known))
         try:
             with _without_main():
                 process.start()
@@ -117,7 +117,7 @@ class Workers:
             _kill(process)
             ours.close()
             _hide_secrets(log)
-        return outcome or _post_mortem(process.exitcode, log, _oom_kills() > oom_kills)
+        return outcome or _crash_failure(process.exitcode, log, _oom_kills() > oom_kills)
 
 
 @contextlib.contextmanager
@@ -234,7 +234,7 @@ def _kill(process: ForkServerProcess) -> None:
     process.join()
 
 
-def _post_mortem(exitcode: int | None, log: Path, memory_ran_out: bool) -> Failure:
+def _crash_failure(exitcode: int | None, log: Path, memory_ran_out: bool) -> Failure:
     tail = log.read_text(errors="replace")[-LOG_TAIL_CHARS:] if log.exists() else ""
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
@@ -264,11 +264,11 @@ def _spin_less_long() -> None:
         os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
 
 
-def _nothing() -> None:
+def _wait_for_imports() -> None:
     """Target of a process that only waits for the server's imports."""
 
 
-def _work(config: RunConfig, log: str, pipe: Connection, known: Identity | None) -> None:
+def _cell_process(config: RunConfig, log: str, pipe: Connection, known: Identity | None) -> None:
     """Main function of the cell's process."""
     _start_process_group()
     _exit_with_parent()

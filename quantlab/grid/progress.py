@@ -35,10 +35,10 @@ class Display:
         self.width = len(str(total))
         self._number = 0
         self._label = self._stage = ""
-        self._said_s = self._stage_s = time.monotonic()  # time of the last line, start of the stage
+        self._last_line_s = self._stage_s = time.monotonic()  # time of the last line, start of the stage
         self._began_s: float | None = None  # start of the current cell
         self._took_s: list[float] = []  # durations of the cells measured now
-        self._told: dict[tuple[str, ...], str] = {}  # reason → the first cell with it
+        self._first_with: dict[tuple[str, ...], str] = {}  # reason → the first cell with it
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -79,9 +79,9 @@ class Display:
         now_s = time.monotonic()
         if stage != self._stage:
             self._stage, self._stage_s = stage, now_s
-        if not self.console.is_terminal and now_s - self._said_s >= HEARTBEAT_S:
+        if not self.console.is_terminal and now_s - self._last_line_s >= HEARTBEAT_S:
             of = f" {done} of {total}" if total else ""
-            self._line(f"{self._label} · {stage}{of}{self._left(done, total, now_s)}")
+            self._line(f"{self._label} · {stage}{of}{self._remaining(done, total, now_s)}")
         if self.console.is_terminal:
             self._bar.update(
                 self._task,
@@ -93,18 +93,18 @@ class Display:
             self._bar.refresh()
 
     def _line(self, text: str) -> None:
-        self._said_s = time.monotonic()
+        self._last_line_s = time.monotonic()
         self.say(f"{self._number + 1:>{self.width}}/{self.total}   {text}")
 
-    def _left(self, done: int, total: int, now_s: float) -> str:
+    def _remaining(self, done: int, total: int, now_s: float) -> str:
         """Estimated remaining time of the current stage and of the cells after this one, as far as known."""
-        told = []
+        parts = []
         if done and total:
-            told.append(f"{_minutes((now_s - self._stage_s) * (total - done) / done)} left of it")
+            parts.append(f"{_minutes((now_s - self._stage_s) * (total - done) / done)} left")
         after = self.total - self._number - 1
         if after and self._took_s:
-            told.append(f"{_minutes(after * sum(self._took_s) / len(self._took_s))} of the cells after it")
-        return f", about {', '.join(told)}" if told else ""
+            parts.append(f"{_minutes(after * sum(self._took_s) / len(self._took_s))} more for the other cells")
+        return f", about {', '.join(parts)}" if parts else ""
 
     def end(self, label: str, record: Record, note: str = "") -> None:
         """Print the result line of a cell."""
@@ -121,17 +121,17 @@ class Display:
                 f"{self._number:>{self.width}}/{self.total} ",
                 mark,
                 f" {printable(label)} ",
-                (printable(note or self._again(label, record) or _outcome(record)), "dim"),
+                (printable(note or self._same_reason(label, record) or _outcome(record)), "dim"),
             ),
             soft_wrap=True,
         )
 
-    def _again(self, label: str, record: Record) -> str:
+    def _same_reason(self, label: str, record: Record) -> str:
         """A reference to the first cell with the same reason."""
         if record.status == "ok":
             return ""
-        first = self._told.setdefault(reasons.key(record.status, record.reason or "", record.setting), label)
-        return f"{record.status}, as {first}" if first != label else ""
+        first = self._first_with.setdefault(reasons.key(record.status, record.reason or "", record.setting), label)
+        return f"{record.status}, for the same reason as {first}" if first != label else ""
 
 
 def _minutes(seconds: float) -> str:

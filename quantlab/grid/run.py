@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from quantlab import tracking
@@ -123,25 +122,19 @@ class Grid:
         self.display = display
         self.resume = config.resume
         self.tracking = config.tracking
-        self.outbox = tracking.Outbox(root, config.tracking, display.say)
+        self.background = tracking.BackgroundLogger(root, config.tracking, display.say)
         self.workers: Runner | None = Workers() if config.isolate else None
         self.measuring: Cell | None = None
 
     def whole(self, cells: Sequence[Cell], exported_to: str | None) -> tuple[Summaries, bool]:
         """Summaries of all cells, and whether all requested exports exist."""
-        sweep = sweep_id(cells)
-        self.outbox.begin(sweep, [cell.id for cell in cells])
-        records = self.run(cells, sweep)
-        found = self.summarise(records, sweep)
+        self.background.begin(sweep_id(cells), [cell.id for cell in cells])
+        records = self.run(cells)
+        found = self.summarise(records)
         return found, export_missing(self.root, records, exported_to)
 
-    def run(self, cells: Sequence[Cell], sweep: str) -> list[Record]:
-        """The records of all cells, in order: measured now, before, or by another process meanwhile.
-
-        Args:
-            cells: the cells to measure.
-            sweep: id that groups the cells of one command in MLflow.
-        """
+    def run(self, cells: Sequence[Cell]) -> list[Record]:
+        """The records of all cells, in order: measured now, before, or by another process meanwhile."""
         readable = storage.readable(
             self.root, [cell.id for cell in cells], lambda why: self.display.say(f"measured again: {why}")
         )
@@ -153,57 +146,56 @@ class Grid:
         busy: list[Cell] = []
         for cell in cells:
             if cell.id in done:
-                found[cell.id] = self.show(cell, before[cell.id], "recorded before", sweep)
+                found[cell.id] = before[cell.id]
+                self.display.end(cell.label, before[cell.id], "recorded before")  # in MLflow it is looked up at the end
                 continue
-            if record := self._if_free(cell, before.get(cell.id), sweep):
+            if record := self._if_free(cell, before.get(cell.id)):
                 found[cell.id] = record
             else:
                 busy.append(cell)
         for cell in busy:
             self.display.say(f"{cell.label} is being measured by another process; waiting for it")
-            record = self._if_free(cell, before.get(cell.id), sweep, wait=True)
+            record = self._if_free(cell, before.get(cell.id), wait=True)
             assert record is not None
             found[cell.id] = record
         return [found[cell.id] for cell in cells]
 
-    def _if_free(self, cell: Cell, before: Record | None, sweep: str, wait: bool = False) -> Record | None:
+    def _if_free(self, cell: Cell, before: Record | None, wait: bool = False) -> Record | None:
         """Measure a cell; None if another process is measuring it."""
         try:
             with claimed(self.root, cell.id, cell.label, wait) as mine:
-                return self._measure(cell, before, sweep) if mine else None
+                return self._measure(cell, before) if mine else None
         except OSError as error:  # its log cannot be created
-            return self.show(cell, _unwritten(cell, error).record, "", sweep)
+            return self.show(cell, _unwritten(cell, error).record, "")
 
-    def _measure(self, cell: Cell, before: Record | None, sweep: str) -> Record:
+    def _measure(self, cell: Cell, before: Record | None) -> Record:
         """Measure a claimed cell, unless another process has done so since `before` was read."""
         now = self._recorded(cell)
         if now is not None and now != before:
-            return self.show(cell, now, "measured by another process", sweep)
+            return self.show(cell, now, "measured by another process")
         self.measuring = cell
         self.display.begin(cell.label)
         record = self._run(cell)
         self.measuring = None
-        return self.show(cell, record, "", sweep)
+        return self.show(cell, record, "")
 
-    def show(self, cell: Cell, record: Record, note: str, sweep: str) -> Record:
-        """Show the cell's line, and log its run to MLflow."""
+    def show(self, cell: Cell, record: Record, note: str) -> Record:
+        """Print the cell's line and log its run in MLflow."""
         self.display.end(cell.label, record, note)
-        self.outbox.log(cell.id, sweep)
+        self.background.log(cell.id)
         return record
 
-    def summarise(self, records: Sequence[Record], sweep: str) -> Summaries:
-        """Summaries of the whole sweep, which is also logged as one MLflow run."""
-        ids = [item.cell_id for item in records]
+    def summarise(self, records: Sequence[Record]) -> Summaries:
+        """Summaries of the whole sweep, which is also logged as one run in MLflow."""
         found = of_records(self.root, records, self.display.say)
-        if self.tracking.name != "off":  # rendering a thousand rows takes seconds
-            self.outbox.summarise(sweep, ids, text(found), partial(figures, found))
+        self.background.finish(records, lambda ids: (text(found), figures(found)))
         return found
 
     def _warm_start(self) -> None:
         """Import torch (in the server) and MLflow (here) in parallel, before anything is timed."""
         self.display.say("importing torch and transformers, once for all cells")
         with ThreadPoolExecutor(1) as pool:
-            prepared = pool.submit(self.outbox.prepare)
+            prepared = pool.submit(self.background.prepare)
             if self.workers:
                 self.workers.start()
             prepared.result()
@@ -282,12 +274,12 @@ def conclude(found: Sequence[CellSummary], grid: Grid) -> int:
     display.say(f"records  {storage.cells_dir(grid.root)}  (quantlab report --root {grid.root})")
     if command := tracking.ui_command(grid.root, grid.tracking):
         display.say(f"MLflow   {command}")
-    for name, link in grid.outbox.links().items():
+    for name, link in grid.background.links.items():
         display.say(f"         {link}  ({name})")
     return OK if written and all(item.status in SETTLED for item in found) else FAILED
 
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:
     done = len(storage.readable(root, [cell.id for cell in cells], on_unreadable=lambda why: None))
-    display.say(f"interrupted: {done} of {len(cells)} cells are recorded under {root}; the same command does the rest")
+    display.say(f"interrupted: {done} of {len(cells)} cells are recorded in {root}; run the same command for the rest")
     return INTERRUPTED

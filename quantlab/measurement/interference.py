@@ -41,7 +41,7 @@ class Monitor:
         self._gpu = nvml.watch(device) if device.type == "cuda" else None
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start again from zero."""
         self._frequencies_mhz: list[float] = []
         self._sampled_s = float("-inf")
         self._cgroup = cgroup_throttles(self._root)
@@ -148,9 +148,9 @@ def frequency_mhz(cores: Sequence[int], root: Path = ROOT) -> float | None:
     a constant, which is not used.
     """
     files = [root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq" for core in cores]
-    told = [int(text) / 1000 for text in map(read_text, files) if text is not None and text.isdigit()]  # kHz
-    if told or is_virtual(root) is not False:
-        return max(told, default=None)
+    known = [int(text) / 1000 for text in map(read_text, files) if text is not None and text.isdigit()]  # kHz
+    if known or is_virtual(root) is not False:
+        return max(known, default=None)
     return max(_cpuinfo_mhz(cores, root), default=None)
 
 
@@ -161,9 +161,9 @@ def _cpuinfo_mhz(cores: Sequence[int], root: Path) -> list[float]:
         fields = {
             name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())
         }
-        told = fields.get("cpu MHz", "")  # the kernel may also write Unknown
-        if told.replace(".", "", 1).isdigit() and int(fields.get("processor", -1)) in cores:
-            found.append(float(told))
+        text = fields.get("cpu MHz", "")  # the kernel may also write Unknown
+        if text.replace(".", "", 1).isdigit() and int(fields.get("processor", -1)) in cores:
+            found.append(float(text))
     return found
 
 
@@ -173,8 +173,8 @@ def cgroup_throttles(root: Path = ROOT) -> int | None:
     `nr_throttled` in cpu.stat of cgroup v1 and v2 (kernel documentation, scheduler/sched-bwc).
     """
     counts = [_field(stat, "nr_throttled") for folder in _cgroups(root) if (stat := read_text(folder / "cpu.stat"))]
-    told = [count for count in counts if count is not None]
-    return sum(told) if told else None
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _cgroups(root: Path) -> list[Path]:

@@ -24,7 +24,7 @@ _NAMED = 3  # windows listed by time
 class _Recording:
     """An utterance and its windows."""
 
-    heard: score.Reference
+    utterance: score.Reference
     windows: slice  # its positions among all windows
     starts_s: tuple[float, ...]
     shared_s: tuple[float, ...]  # overlap of each window with the one before
@@ -32,7 +32,7 @@ class _Recording:
 
     def problem(self, kind: Literal["cut off", "few words"], detail: str) -> Problem:
         """A problem of an utterance that stays in the figures."""
-        return Problem(utterance=self.heard.id, split=self.heard.split, kind=kind, detail=detail, measured=True)
+        return Problem(utterance=self.utterance.id, split=self.utterance.split, kind=kind, detail=detail, measured=True)
 
 
 def scored(
@@ -53,7 +53,7 @@ def scored(
         own = None if texts is None else texts[item.windows]
         text = None if own is None else _joined(item, own, scoring)
         tokens = [window for row in rows[item.windows] for window in windows_of(row)]
-        utterances.append(score.utterance(item.heard, tokens, text, limit, scoring))
+        utterances.append(score.utterance(item.utterance, tokens, text, limit, scoring))
         if own is not None:
             problems += [*_cut_off(item, tokens, limit), *_too_few(item, own, scoring)]
     return tuple(utterances), tuple(problems)
@@ -103,12 +103,12 @@ def _too_few(recording: _Recording, texts: Sequence[str], scoring: Scoring) -> I
 
     The reference gives the expected number of words per second of sound.
     """
-    said = len(scoring.units(recording.heard.reference))
+    units = len(scoring.units(recording.utterance.reference))
     new = zip(recording.sounds, recording.shared_s, strict=False)
     frames = sum(part[round(shared_s / FRAME_S) :].sum() for part, shared_s in new)
     found = []
     for text, part, start_s in zip(texts, recording.sounds, recording.starts_s, strict=False):
-        words, expected = len(scoring.units(text)), said * part.sum() / max(frames, 1)
+        words, expected = len(scoring.units(text)), units * part.sum() / max(frames, 1)
         if words < FEW * expected and expected - words >= PASSAGE:
             found.append(f"at {start_s:.0f} s {words} of about {expected:.0f}")
     if not found:
@@ -116,6 +116,6 @@ def _too_few(recording: _Recording, texts: Sequence[str], scoring: Scoring) -> I
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     yield recording.problem(
         "few words",
-        f"{len(found)} of {len(texts)} windows have far fewer {scoring.unit}s than their sound should hold: "
+        f"{len(found)} of {len(texts)} windows have far fewer {scoring.unit}s than their audio should contain: "
         f"{', '.join(found[:_NAMED])}{more}",
     )

@@ -17,7 +17,7 @@ from quantlab.config.types import Dtype
 from quantlab.models import caches, convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original
-from quantlab.models.foreign import EXPECTED, what_it_is
+from quantlab.models.foreign import EXPECTED, why_not_a_checkpoint
 from quantlab.models.tokens import Tokens
 from quantlab.records.schema import OriginalFile, to_json
 from quantlab.util import hub
@@ -101,13 +101,13 @@ def locate(model: ModelConfig, quantized_too: bool = False) -> Path:
 def _find(model: ModelConfig, quantized_too: bool) -> Path:
     """`locate`, unchecked."""
     if model.path is not None:
-        return _of_path(model, Path(model.path).expanduser(), quantized_too)
+        return _from_path(model, Path(model.path).expanduser(), quantized_too)
     if model.source == "shipped":
         return shipped(model.name)
-    return hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, _ways_out(model))
+    return hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, _fetch_advice(model))
 
 
-def _of_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:
+def _from_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:
     if found := convert.original(path):
         if found.quantized and not quantized_too:
             raise CheckpointError(
@@ -116,7 +116,7 @@ def _of_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:
             )
         return convert.converted(found, model.repo, model.revision)
     if not path.is_dir():
-        raise ConfigError(f"model.path={path} {_nothing_at(path)}")
+        raise ConfigError(f"model.path={path} {_why_unusable(path)}")
     return path
 
 
@@ -162,9 +162,9 @@ def feature_extractor(model: ModelConfig, quantized_too: bool = False) -> Whispe
     return pretrained.processor(locate(model, quantized_too)).feature_extractor
 
 
-def _nothing_at(path: Path) -> str:
+def _why_unusable(path: Path) -> str:
     """The end of a sentence that says what is wrong with a `model.path`."""
-    if what := what_it_is(path):
+    if what := why_not_a_checkpoint(path):
         return what
     hub_id = f"; for a hub repository: model=base model.repo={path} model.revision=null, without model.path"
     return f"does not exist; {EXPECTED}{hub_id if HUB_ID.fullmatch(str(path)) else ''}"
@@ -185,8 +185,8 @@ def special_tokens(model: ModelConfig) -> Tokens | None:
         return None
 
 
-def _ways_out(model: ModelConfig) -> str:
-    return caches.told(_repo(model)) + (
+def _fetch_advice(model: ModelConfig) -> str:
+    return caches.hint(_repo(model)) + (
         f"fetch it where the hub is reachable, with the same arguments: quantlab fetch model={model.name} …; "
         "or set model.path=FOLDER to a copy of it (model=nano ships with quantlab, and model.weights=random needs no "
         "checkpoint)"

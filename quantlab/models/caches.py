@@ -32,7 +32,7 @@ def copies(repo: str) -> list[Path]:
     return [*own, *converted, *(path for path in files if path.is_file())]
 
 
-def told(repo: str) -> str:
+def hint(repo: str) -> str:
     """A clause that lists the copies with the setting to use; empty if there are none."""
     found = [f"model.path={path}" for path in copies(repo)[:MOST_NAMED]]
     return f"copies of it are on this machine: set {' or '.join(found)}; " if found else ""

@@ -20,7 +20,7 @@ from quantlab.models.files import (
     read_any_json,
     read_json,
 )
-from quantlab.models.foreign import what_it_is
+from quantlab.models.foreign import why_not_a_checkpoint
 from quantlab.records.schema import to_json
 from quantlab.util.errors import CheckpointError, ConfigError, shortened
 from quantlab.util.files import Digests
@@ -74,7 +74,7 @@ def check(folder: Path) -> tokens.Tokens:
     Raises:
         CheckpointError: the message says what is missing or wrong, and what to do.
     """
-    if what := what_it_is(folder):
+    if what := why_not_a_checkpoint(folder):
         raise CheckpointError(f"{folder} {what}")
     config = whisper_config(folder)
     weights = weight_files(folder)

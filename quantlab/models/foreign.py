@@ -18,7 +18,7 @@ BY_START = {  # first bytes of a file → what it is, and what to do
 }
 
 
-def what_it_is(path: Path) -> str | None:
+def why_not_a_checkpoint(path: Path) -> str | None:
     """The end of a sentence that says what a path holds instead of a checkpoint; None if unknown."""
     return _file(path) if path.is_file() else _folder(path) if path.is_dir() else None
 
@@ -34,14 +34,14 @@ def _file(path: Path) -> str:
 
 def _folder(folder: Path) -> str | None:
     if is_there(folder / "adapter_config.json"):
-        return f"is an adapter of {_base_of(folder)}: {MERGE}"
+        return f"is an adapter of {_base_model(folder)}: {MERGE}"
     if _is_whisper(folder):
         return None
     if snapshots := sorted(path.parent for path in folder.glob("snapshots/*/config.json")):
         return f"is the hub's cache of a repository: give its snapshot, model.path={snapshots[-1]}"
     names = {path.name for path in folder.iterdir()}
     if "model.bin" in names and names & {"vocabulary.json", "vocabulary.txt"}:
-        return "has a model.bin that is no Whisper model of CTranslate2: convert it again, or give its source"
+        return "has a model.bin that is not a CTranslate2 Whisper model: convert it again, or give its source"
     if "weights.npz" in names:
         return f"is an MLX model: {ORIGINAL}"
     for suffix, what in ((".gguf", "GGUF"), (".onnx", "ONNX"), (".nemo", "NeMo")):
@@ -58,7 +58,7 @@ def _is_whisper(folder: Path) -> bool:
     return _json(folder / "config.json").get("model_type") == "whisper"
 
 
-def _base_of(folder: Path) -> str:
+def _base_model(folder: Path) -> str:
     name = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     return shortened(name).strip("'\"") if isinstance(name, str) and name else "another checkpoint"
 

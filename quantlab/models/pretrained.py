@@ -101,7 +101,7 @@ def _check_tensors(folder: Path, model: WhisperForConditionalGeneration, report:
     }
     wrong = [f"{what} {some(names)}" for what, names in found.items() if names]
     if wrong:
-        raise CheckpointError(f"{folder} is no valid checkpoint: it {'; it '.join(wrong)}")
+        raise CheckpointError(f"{folder} is not a valid checkpoint: it {'; it '.join(wrong)}")
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -126,8 +126,8 @@ def _named(folder: Path, seen: Path | None = None) -> Iterator[None]:
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:
-        said = " ".join(str(error).replace(str(seen or folder), str(folder)).split())[:LONGEST_REASON]
-        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {said}") from error
+        message = " ".join(str(error).replace(str(seen or folder), str(folder)).split())[:LONGEST_REASON]
+        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {message}") from error
 
 
 @contextlib.contextmanager

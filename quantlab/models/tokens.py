@@ -131,7 +131,7 @@ def read(folder: Path, config: Mapping[str, Any]) -> Tokens:
             f"{folder}: its tokenizer has a token {largest}, but config.json has vocab_size={config['vocab_size']}: "
             "they are from different checkpoints"
         )
-    said = read_json(folder / GENERATION) if is_there(folder / GENERATION) else {}
+    generation = read_json(folder / GENERATION) if is_there(folder / GENERATION) else {}
     tokens = Tokens(
         start=ids[START],
         end=ids[END],
@@ -140,13 +140,13 @@ def read(folder: Path, config: Mapping[str, Any]) -> Tokens:
         languages=languages,
         tasks=tasks,
         control=tuple(sorted({ids[text] for text in CONTROL if text in ids})),
-        suppressed=_suppressed(folder, "suppress_tokens", said, config),
-        suppressed_first=_suppressed(folder, "begin_suppress_tokens", said, config),
-        alignment_heads=_heads(folder, said, config),
-        latest_start=_latest_start(folder, said, config),
+        suppressed=_suppressed(folder, "suppress_tokens", generation, config),
+        suppressed_first=_suppressed(folder, "begin_suppress_tokens", generation, config),
+        alignment_heads=_heads(folder, generation, config),
+        latest_start=_latest_start(folder, generation, config),
         times=Times.of(ids[NO_TIMES], config["vocab_size"], config["max_source_positions"]),
     )
-    for name, content in (("config.json", config), (GENERATION, said)):
+    for name, content in (("config.json", config), (GENERATION, generation)):
         for problem in _problems(tokens, content):
             raise CheckpointError(f"{folder / name}: {problem}")
     return tokens
@@ -180,9 +180,11 @@ def words(folder: Path) -> dict[int, str]:
     return found
 
 
-def _suppressed(folder: Path, key: str, said: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, ...] | None:
+def _suppressed(
+    folder: Path, key: str, generation: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[int, ...] | None:
     """A list of suppressed tokens as transformers reads it: from the generation config, else from config.json."""
-    for name, found in ((GENERATION, said), ("config.json", config)):
+    for name, found in ((GENERATION, generation), ("config.json", config)):
         ids = found.get(key)
         if ids is None:
             continue
@@ -194,8 +196,10 @@ def _suppressed(folder: Path, key: str, said: Mapping[str, Any], config: Mapping
     return None
 
 
-def _heads(folder: Path, said: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[tuple[int, int], ...] | None:
-    pairs = said.get("alignment_heads")
+def _heads(
+    folder: Path, generation: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[tuple[int, int], ...] | None:
+    pairs = generation.get("alignment_heads")
     if pairs is None:
         return None
     most = (config["decoder_layers"], config["decoder_attention_heads"])
@@ -213,8 +217,8 @@ def _heads(folder: Path, said: Mapping[str, Any], config: Mapping[str, Any]) -> 
     )
 
 
-def _latest_start(folder: Path, said: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    found = said.get("max_initial_timestamp_index")
+def _latest_start(folder: Path, generation: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    found = generation.get("max_initial_timestamp_index")
     if found is None:
         return LATEST_START
     if type(found) is int and 0 <= found <= config["max_source_positions"]:
@@ -225,7 +229,7 @@ def _latest_start(folder: Path, said: Mapping[str, Any], config: Mapping[str, An
     )
 
 
-def _problems(tokens: Tokens, said: Mapping[str, Any]) -> Iterator[str]:
+def _problems(tokens: Tokens, generation: Mapping[str, Any]) -> Iterator[str]:
     """Settings that contradict the tokenizer, or that only one engine supports."""
     expected = {
         "decoder_start_token_id": tokens.start,
@@ -234,28 +238,28 @@ def _problems(tokens: Tokens, said: Mapping[str, Any]) -> Iterator[str]:
         "is_multilingual": bool(tokens.languages),
     }
     for key, value in expected.items():
-        found = said.get(key)
+        found = generation.get(key)
         if isinstance(found, list) and len(found) == 1:
             found = found[0]
         if found is not None and (type(found), found) != (type(value), value):
-            yield f"{key}={shortened(said[key])}, but its tokenizer has {value}: correct or remove it"
+            yield f"{key}={shortened(generation[key])}, but its tokenizer has {value}: correct or remove it"
     by_text = {f"<|{code}|>": id for code, id in tokens.languages.items()}
     for key, known in (("lang_to_id", by_text), ("task_to_id", tokens.tasks)):
-        yield from _wrong_ids(key, said.get(key), known, bool(tokens.languages))
-    if tokens.end in (said.get("suppress_tokens") or ()):
+        yield from _wrong_ids(key, generation.get(key), known, bool(tokens.languages))
+    if tokens.end in (generation.get("suppress_tokens") or ()):
         yield f"suppress_tokens holds the end token {tokens.end}: no text would end"
     for key, neutral in SEARCH.items():
-        if said.get(key) is not None and not (said[key] in neutral or said[key] in ([], {})):
-            yield f"{key}={shortened(said[key])}: not every engine supports this; remove it to measure without it"
+        if generation.get(key) is not None and not (generation[key] in neutral or generation[key] in ([], {})):
+            yield f"{key}={shortened(generation[key])}: not every engine supports this; remove it to measure without it"
 
 
-def _wrong_ids(key: str, said: Any, known: Mapping[str, int], multilingual: bool) -> Iterator[str]:
-    if said is None or not multilingual:
+def _wrong_ids(key: str, stated: Any, known: Mapping[str, int], multilingual: bool) -> Iterator[str]:
+    if stated is None or not multilingual:
         return
-    if not isinstance(said, dict):
-        yield f"{key}={shortened(said)}: expected names and token ids"
+    if not isinstance(stated, dict):
+        yield f"{key}={shortened(stated)}: expected names and token ids"
         return
-    for name, id in said.items():
+    for name, id in stated.items():
         if known.get(name) != id or isinstance(id, bool):
             by = "there is no such token" if name not in known else f"it is {known[name]}"
             yield f"{key} has {shortened(name)} at {shortened(id)}, but by its tokenizer {by}: correct or remove it"
@@ -292,7 +296,7 @@ def generation_config(tokens: Tokens, tokenizer: WhisperTokenizer, positions: in
         decoder_start_token_id=tokens.start,
         no_timestamps_token_id=tokens.no_times,
         is_multilingual=bool(tokens.languages),
-        suppress_tokens=list(_unspoken(tokenizer, tokens) if suppressed is None else suppressed),
+        suppress_tokens=list(_non_speech_tokens(tokenizer, tokens) if suppressed is None else suppressed),
         begin_suppress_tokens=list(_not_first(tokenizer, tokens) if first is None else first),
         return_timestamps=False,
         max_initial_timestamp_index=tokens.latest_start,
@@ -301,7 +305,7 @@ def generation_config(tokens: Tokens, tokenizer: WhisperTokenizer, positions: in
     )
 
 
-def _unspoken(tokenizer: WhisperTokenizer, tokens: Tokens) -> list[int]:
+def _non_speech_tokens(tokenizer: WhisperTokenizer, tokens: Tokens) -> list[int]:
     """Non-speech symbols that are single tokens or start with a unique token, and control tokens.
 
     Source: openai/whisper, tokenizer.py, `non_speech_tokens`; decoding.py, `_get_suppress_tokens`.

@@ -62,12 +62,12 @@ def portable(model: Any, names: tuple[str, ...], quantizer: object) -> Portable:
     return Portable(
         modules=names,
         dtype=cast(Dtype, str(model.dtype).removeprefix("torch.")),
-        leaves={name: _held(leaf) for name, leaf in leaves(model).items()},
+        leaves={name: _same_memory(leaf) for name, leaf in leaves(model).items()},
         traits={name: traits for name, traits in found.items() if traits},
     )
 
 
-def _held(leaf: Leaf) -> Leaf:
+def _same_memory(leaf: Leaf) -> Leaf:
     """The same memory in a new tensor object, as the library may replace the data of its parameter."""
     return leaf.data.as_subclass(torch.Tensor) if isinstance(leaf, torch.Tensor) else leaf
 

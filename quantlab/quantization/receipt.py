@@ -76,7 +76,7 @@ def read(
     shared = {name for name, module in modules.items() if isinstance(module, SharedEmbedding)}
     wanted = frozenset(names) | shared
     before = before.with_others(shared)
-    after = {name: _held(modules[name]) for name in before.linears if name in modules}
+    after = {name: _module_tensors(modules[name]) for name in before.linears if name in modules}
     receipts = [
         _module_receipt(name, held, after[name], modules[name], skipped.get(name), quantizer)
         for name, held in before.linears.items()
@@ -90,7 +90,7 @@ def read(
     others = _others(model, before.linears)
     problems += _changed_others(before.others, others)
     unquantized = others | {name: held for name, held in after.items() if name not in wanted}
-    problems += _in_another_type(before.linears | before.others, unquantized, dtype)
+    problems += _dtype_problems(before.linears | before.others, unquantized, dtype)
     return _receipt(before, receipts, problems, bytes_by_dtype(model))
 
 
@@ -150,7 +150,7 @@ def size_bytes(model: nn.Module) -> int:
     return sum(bytes_by_dtype(model).values())
 
 
-def _held(module: nn.Module) -> Held:
+def _module_tensors(module: nn.Module) -> Held:
     """The tensors of a module; a shared embedding has those of the output projection that it reads."""
     return (
         replace(held_below(module.head), class_name="SharedEmbedding")
@@ -217,7 +217,7 @@ def _changed_others(before: dict[str, Held], after: dict[str, Held]) -> Iterator
             yield f"{where} changed from {was} to {is_now} although it should not"
 
 
-def _in_another_type(before: dict[str, Held], unquantized: dict[str, Held], dtype: Dtype) -> Iterator[str]:
+def _dtype_problems(before: dict[str, Held], unquantized: dict[str, Held], dtype: Dtype) -> Iterator[str]:
     """Problems of unchanged modules in another dtype; changed modules are reported elsewhere."""
     for name, held in unquantized.items():
         if name not in before or held.differs(before[name]):

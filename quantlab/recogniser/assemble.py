@@ -21,7 +21,7 @@ from quantlab.engines.clocks import Clocks, use_threads
 from quantlab.engines.pytorch import Eager
 from quantlab.models.companions import write_companions
 from quantlab.quantization import embedding, receipt, registry
-from quantlab.quantization.backends.as_shipped import of_model
+from quantlab.quantization.backends.as_shipped import shipped_original
 from quantlab.quantization.portable import Portable, portable
 from quantlab.quantization.select import select
 from quantlab.records.schema import Receipt
@@ -132,7 +132,7 @@ def _quantize(
     before = receipt.snapshot(model)
     threads = config.device.threads or 1
     if registry.loads(quantizer):
-        converted = quantizer.load(of_model(config.model).path, model, config.quant, device, how, threads)
+        converted = quantizer.load(shipped_original(config.model).path, model, config.quant, device, how, threads)
         held = receipt.smaller(before, converted)
         return converted.engine, receipt.read_converted(before, converted, held, {}), None
     if registry.converts(quantizer):

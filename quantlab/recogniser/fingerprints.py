@@ -57,8 +57,8 @@ def check_unchanged(config: RunConfig, known: Identity, corpus: Corpus) -> None:
         ConfigError: the message says what has changed.
     """
     now = Identity(known.id, fingerprints(config, corpus.fingerprint_now(), checked=True), library_versions(config))
-    if told := differences(known, now, "when it was planned", "now"):
-        raise ConfigError(f"not the cell that was planned ({'; '.join(told)}): run again")
+    if changes := differences(known, now, "when it was planned", "now"):
+        raise ConfigError(f"not the cell that was planned ({'; '.join(changes)}): run again")
 
 
 class Marked(Protocol):
@@ -111,11 +111,11 @@ def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[
         "corpus": corpus,
     }
     if config.baseline.path is not None:
-        found["baseline"] = _of_baseline(config, checked)
+        found["baseline"] = _baseline_fingerprint(config, checked)
     return found
 
 
-def _of_baseline(config: RunConfig, checked: bool) -> str:
+def _baseline_fingerprint(config: RunConfig, checked: bool) -> str:
     try:
         return models.fingerprint(config.of_baseline().model, config.seed, checked=checked)
     except ConfigError as error:

@@ -1,1 +1,1 @@
-"""Results on disk: a record per cell, its raw data, its id, and how cells are named."""
+"""Results on disk: record and raw data of each cell, cell ids, display names."""

@@ -15,22 +15,22 @@ from quantlab.records import storage
 from quantlab.util.errors import ConfigError
 
 HOW = "tar -cJf records.tar.xz -C mlruns cells"
-MOST_BYTES = 16 << 30  # of all that is unpacked
-BLOCK_BYTES = 512  # of tar; what the shortest member takes
+MOST_BYTES = 16 << 30  # limit of the unpacked size
+BLOCK_BYTES = 512  # block size of tar, and size of the smallest member
 
 
 class ArchiveError(ConfigError):
-    """A file that holds no records; the message says how one is made."""
+    """A file without records; the message says how to make an archive."""
 
 
 @contextlib.contextmanager
 def unpacked(root: Path) -> Iterator[Path]:
-    """The folder of records that `root` is, or that is packed in it, which is gone after the block.
+    """Yield `root` if it is a folder; unpack an archive into a temporary folder, removed after the block.
 
-    Only `cells/<cell id>/` with the three files of a record is taken out of an archive, and nothing else.
+    Only the three files of a record in `cells/<cell id>/` are extracted from an archive.
 
     Raises:
-        ArchiveError: a file that is no tar archive, or that holds no record, or more than could be one's.
+        ArchiveError: the file is not a tar archive, contains no record, or is too large for records.
     """
     if not root.is_file():
         yield root
@@ -47,7 +47,7 @@ def unpacked(root: Path) -> Iterator[Path]:
 
 
 def _unpack(path: Path, folder: Path) -> int:
-    """How many files were taken out."""
+    """Unpack an archive; returns the number of extracted files."""
     left, count = MOST_BYTES, 0
     with tarfile.open(path) as archive:
         for member in archive:
@@ -60,7 +60,7 @@ def _unpack(path: Path, folder: Path) -> int:
             target = folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
             source = archive.extractfile(member)
-            assert source is not None  # of a regular file
+            assert source is not None  # as it is a regular file
             with source, target.open("wb") as out:
                 shutil.copyfileobj(source, out)
             count += 1
@@ -68,7 +68,7 @@ def _unpack(path: Path, folder: Path) -> int:
 
 
 def _place(member: tarfile.TarInfo) -> str | None:
-    """Where below the root a member belongs; None for what is no part of a record."""
+    """Path of a member below the root; None if it is not part of a record."""
     parts = PurePosixPath(member.name).parts[-3:]
     if len(parts) < 3 or parts[0] != "cells" or not storage.CELL_ID.fullmatch(parts[1]) or not member.isreg():
         return None

@@ -1,4 +1,4 @@
-"""Cells that a command line names: by id, by the beginning of one, or by label."""
+"""Resolution of cells named on a command line by id, id prefix or label."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from quantlab.util.errors import ConfigError, did_you_mean
 
 
 def ids_of(root: str | Path, asked: Sequence[str]) -> list[str]:
-    """The id of each cell that is named, in this order.
+    """Ids of the named cells, in the given order.
 
     Args:
-        root: the records' folder.
-        asked: an id, its first 8 characters or more, or the label that table and status show.
+        root: folder of records.
+        asked: ids, prefixes of ids (8 characters or more), or labels as shown by report and status.
 
     Raises:
-        ConfigError: there is no such cell, or there are several; the message names the nearest, or all of them.
+        ConfigError: no or several cells match; the message names the nearest, or all of them.
     """
     recorded = storage.recorded(root)
     if set(asked) <= set(recorded):
         return list(asked)
-    records = storage.readable(root, recorded, on_unreadable=lambda why: None)  # said by who reads them
+    records = storage.readable(root, recorded, on_unreadable=lambda why: None)  # reported by the caller
     named = labels.names([labels.of_record(record) for record in records])
     return [_id_of(root, one, recorded, named) for one in asked]
 
@@ -33,13 +33,13 @@ def _id_of(root: str | Path, asked: str, recorded: Sequence[str], named: Mapping
         return found[0]
     if not found:
         near = did_you_mean(asked, [*recorded, *named.values()])
-        raise ConfigError(f"no record of cell {asked!r} below {root}{near}")
-    told = ", ".join(f"{cell_id} {named.get(cell_id, '')}".strip() for cell_id in found)
-    raise ConfigError(f"{asked!r} is {len(found)} cells: {told}; give the id of one")
+        raise ConfigError(f"no record of cell {asked!r} in {root}{near}")
+    listed = ", ".join(f"{cell_id} {named.get(cell_id, '')}".strip() for cell_id in found)
+    raise ConfigError(f"{asked!r} matches {len(found)} cells: {listed}; give the id of one")
 
 
 def _found(asked: str, recorded: Sequence[str], named: Mapping[str, str]) -> list[str]:
-    """By what is most exact: the id, the label, the label without what is in brackets, the beginning of the id."""
+    """Matching ids, by the most exact match: id, label, label without its brackets, id prefix."""
     if asked in recorded:
         return [asked]
     labelled = [cell_id for cell_id, name in named.items() if name == asked]

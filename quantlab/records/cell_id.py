@@ -1,4 +1,4 @@
-"""Cell ids: a hash of the configuration, of what the cell reads, and of library versions."""
+"""Cell ids: a hash of the configuration, the input data, and library versions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
     "dataset": {"path", "licence", "ignored_columns"},
 }
 
-# What came later: a cell without it is the one that it was before. Only dataset.long=sequential goes by these.
-LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # of the protocol, false where nobody asks for them
+# Keys added later; cells that do not use them keep their ids. Only dataset.long=sequential uses them.
+LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # keys of the protocol, false by default
 
-# Distributions whose version can change a figure, whatever the quantizer.
+# Distributions whose version can change figures of any quantizer.
 LIBRARIES = (
     "quantlab",
     "torch",
@@ -42,13 +42,13 @@ LIBRARIES = (
 
 
 def hashed(config: Mapping[str, Any], marks: Mapping[str, str], library_versions: Mapping[str, str]) -> str:
-    """The id that follows from what a record holds: its configuration, fingerprints and versions."""
+    """Compute a cell's id from its configuration, fingerprints and library versions."""
     facts = {"config": identity(config), "fingerprints": dict(marks), "versions": dict(library_versions)}
     return hashlib.sha256(to_json(facts).encode()).hexdigest()[:ID_LENGTH]
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a dumped configuration makes the cell what it is: all but EXCLUDED_FROM_ID."""
+    """The part of a dumped configuration that identifies the cell: all but EXCLUDED_FROM_ID."""
     kept = {name: part for name, part in config.items() if EXCLUDED_FROM_ID.get(name) is not True}
     for name, keys in EXCLUDED_FROM_ID.items():
         if isinstance(keys, set) and isinstance(kept.get(name), Mapping):
@@ -56,8 +56,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     dataset, protocol = kept.get("dataset"), kept.get("protocol")
     if isinstance(protocol, Mapping) and not (isinstance(dataset, Mapping) and dataset.get("long") == "sequential"):
         kept["protocol"] = {key: value for key, value in protocol.items() if value or key not in LONG_FORM}
-    if isinstance(dataset, Mapping) and dataset.get("ids") is None:  # a later key
+    if isinstance(dataset, Mapping) and dataset.get("ids") is None:  # a key added later
         kept["dataset"] = {key: value for key, value in dataset.items() if key != "ids"}
-    if isinstance(noise := kept.get("dataset", {}).get("noise"), Mapping):  # its recordings are in the fingerprint
+    if isinstance(noise := kept.get("dataset", {}).get("noise"), Mapping):  # the fingerprint covers its recordings
         kept["dataset"]["noise"] = {key: value for key, value in noise.items() if key != "path"}
     return kept

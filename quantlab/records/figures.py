@@ -1,4 +1,4 @@
-"""Figures (RTF, latency, error rates) computed from raw samples; without torch."""
+"""Computation of figures (RTF, latency, error rates) from raw samples, without torch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Literal
 from quantlab.records.schema import Batch, FixedWork, Speed, SplitResult, Utterance, Work
 from quantlab.stats.ratios import converged, ratio_of_sums, typical_ratio, verdict
 
-IMPOSSIBLE = (ArithmeticError, ValueError, TypeError)  # what raw data raise that no measurement makes
-P90_SAMPLES = 64  # fewer samples say nothing about the slowest tenth
-P99_SAMPLES = 662  # …or about the slowest hundredth
+IMPOSSIBLE = (ArithmeticError, ValueError, TypeError)  # errors that only invalid raw data cause
+P90_SAMPLES = 64  # minimum for a 90th percentile
+P99_SAMPLES = 662  # minimum for a 99th percentile
 
 
 def split_result(utterances: Sequence[Utterance], batches: Sequence[Batch]) -> SplitResult:
-    """The figures of one split.
+    """Compute the figures of one split.
 
     Args:
-        utterances: its scored utterances, at least one.
-        batches: its timed calls; those of the cell at natural work count, and each batch has at least one. Where a
-            batch was timed more than once its mean time counts.
+        utterances: scored utterances of the split, at least one.
+        batches: timed calls of the split; only free-running calls of the cell are used, at least one per batch. If a
+            batch was timed several times, the mean is used.
     """
     natural = [batch for batch in batches if batch.of == "cell" and batch.work == "natural"]
     calls = _grouped(natural, lambda batch: batch.index)
@@ -52,7 +52,7 @@ def _grouped(batches: Iterable[Batch], key: Any) -> dict[Any, list[Batch]]:
 
 
 def _rtf_interval(natural: Sequence[Batch], rtf: float) -> tuple[float, float] | None:
-    """Around `rtf`, as wide as the calls that were repeated say; one pass over the split says nothing about drift."""
+    """95 % interval of `rtf` from repeated calls; None for a single pass over the split."""
     blocks = _grouped((batch for batch in natural if batch.block is not None), lambda batch: batch.block)
     if len(blocks) < 2:
         return None
@@ -63,11 +63,11 @@ def _rtf_interval(natural: Sequence[Batch], rtf: float) -> tuple[float, float] |
 
 
 def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
-    """Time of the cell / time of its baseline at one kind of work; None where nothing was interleaved.
+    """Time of the cell / time of its baseline at one kind of work; None if nothing was interleaved.
 
     Args:
         batches: all timed calls of a record.
-        work: which of them.
+        work: kind of work.
         rel_ci: `protocol.rel_ci` of the record's configuration.
     """
     blocks = _grouped(
@@ -88,7 +88,7 @@ def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
 
 
 def calls_s(block: Iterable[Batch], work: Work, side: Literal["cell", "baseline"]) -> list[float]:
-    """Seconds of one side's calls in a block: first turn, second turn; over all batches where it has several."""
+    """Seconds of one side's two turns in a block, each summed over the batches of the block."""
     turns = _grouped(
         (batch for batch in block if batch.work == work and batch.of == side), lambda batch: (batch.split, batch.index)
     )
@@ -96,7 +96,7 @@ def calls_s(block: Iterable[Batch], work: Work, side: Literal["cell", "baseline"
 
 
 def fixed_work(batches: Sequence[Batch], rel_ci: float) -> FixedWork | None:
-    """What an encoder pass and a decoding step cost; None where they were not timed."""
+    """Time of an encoder pass and of a decoding step; None if they were not timed."""
     encoder = [batch for batch in batches if batch.of == "cell" and batch.work == "encoder"]
     forced = [batch for batch in batches if batch.of == "cell" and batch.work == "forced"]
     if not encoder or not forced:
@@ -117,7 +117,7 @@ def _percentile(sorted_values: Sequence[float], percent: int) -> float:
 
 
 def _accuracy(utterances: Sequence[Utterance]) -> dict[str, Any]:
-    """Corpus-level error rates with their counts; nothing where weights are random."""
+    """Corpus-level error rates with their counts; empty for random weights."""
     if any(item.hypothesis is None for item in utterances):
         return {}
     speech = [item for item in utterances if not item.nonspeech]
@@ -141,7 +141,7 @@ def _accuracy(utterances: Sequence[Utterance]) -> dict[str, Any]:
 
 
 def _nonspeech(utterances: Sequence[Utterance]) -> dict[str, Any]:
-    """What was heard where nothing is said; nothing where no such audio was measured."""
+    """Words decoded in audio without speech; empty if no such audio was measured."""
     if not utterances:
         return {}
     audio_s, words = sum(item.audio_s for item in utterances), sum(item.insertions or 0 for item in utterances)

@@ -1,7 +1,7 @@
-"""Labels of checkpoints, corpora and cells, with what distinguishes those of one name; the same in every output.
+"""Unique display names of checkpoints, corpora and cells, the same in every output.
 
-Two cells compare only if they heard the same corpus, and are of one model only if their checkpoint is the same: by
-fingerprint, as a name says too little. What is added to a name is as little as tells the cells of one list apart.
+Two cells are comparable only if they decoded the same corpus, and have the same model only if their checkpoint is the
+same; both by fingerprint, as names are ambiguous. A name gets the fewest additions that make it unique in a list.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from quantlab.records.schema import Record
 
 Key = TypeVar("Key", bound=Hashable)
 
-# Of what was heard: name → key of the resolved configuration.
-HEARD = {
+# Settings of the corpus: name → key of the resolved configuration.
+CORPUS_SETTINGS = {
     "limit": "dataset.limit",
     "ids": "dataset.ids",
     "splits": "dataset.splits",
@@ -27,7 +27,7 @@ HEARD = {
     "channel": "dataset.channel",
     "long": "dataset.long",
 }
-# Of how it was done, for cells that agree in model, quantizer and device.
+# Settings that distinguish cells of one model, quantizer and device.
 AXES = {
     "weights": "model.weights",
     "runtime": "runtime.name",
@@ -46,42 +46,42 @@ AXES = {
     "embedding": "quant.embedding",
     "seed": "seed",
 }
-OF_FORMAT = frozenset({"quant.bits", "quant.granularity", "quant.group_size", "quant.symmetric"})  # as a rule
-# Change no figure, or are told otherwise.
-_NOT_TOLD = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
+OF_FORMAT = frozenset({"quant.bits", "quant.granularity", "quant.group_size", "quant.symmetric"})  # follow from it
+# Keys that change no figure, or that are shown in another way.
+_NOT_SHOWN = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
              "model.path", "dataset.path", "dataset.licence", "dataset.noise.path")  # fmt: skip
 _WITHOUT = {
     "splits": "all splits",
-    "long": "long left out",
+    "long": "long audio skipped",
     "ids": "all utterances",
-}  # how null is said; else "no limit"
-# Of a machine: key of the record's environment → how it is said.
+}  # words for null; otherwise "no limit"
+# Properties of a machine: key of the record's environment → format.
 _MACHINE = {"gpu": "{}", "processor": "{}", "usable_cores": "{} cores", "python": "Python {}"}
-_DATES = (10, 16, 19)  # characters of an ISO 8601 time: to the day, the minute, the second
-FINGERPRINT = 6  # hex digits that are shown
-ID = 8  # characters of a cell id
+_DATES = (10, 16, 19)  # characters of an ISO 8601 time up to the day, minute, second
+FINGERPRINT = 6  # hex digits shown
+ID = 8  # characters of a cell id shown
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """What a name is made of: a record, the head of one, a row of the report."""
+    """Data for the display name of a cell, taken from a record, the head of a record, or a row of the report."""
 
     id: str
     config: dict[str, Any]  # resolved
-    fingerprints: Mapping[str, str] = field(default_factory=dict)  # none where it failed before they were taken
+    fingerprints: Mapping[str, str] = field(default_factory=dict)  # empty if the cell failed before they were computed
     normaliser: str = "whisper"
-    measured_on: Callable[[], Mapping[str, Any]] = dict  # the record's environment, read where nothing else differs
+    measured_on: Callable[[], Mapping[str, Any]] = dict  # the record's environment, read only if nothing else differs
     error_unit: str = "word"
     scorer: str = "jiwer"
     created_at: str = ""  # UTC, ISO 8601
 
     @cached_property
     def environment(self) -> Mapping[str, Any]:
-        """Where it was measured."""
+        """Environment of the measurement."""
         return self.measured_on()
 
     def setting(self, key: str) -> Any:
-        """The value at a dotted key of the configuration; None where it has none."""
+        """The value at a dotted key of the configuration; None if missing."""
         value: Any = self.config
         for part in _parts(key):
             if not isinstance(value, dict):
@@ -91,44 +91,44 @@ class Cell:
 
     @cached_property
     def model(self) -> str:
-        """What a person calls the checkpoint."""
+        """Display name of the checkpoint."""
         name, source, path = (self.setting(f"model.{key}") for key in ("name", "source", "path"))
         return model_label(str(name), source, path)
 
     @cached_property
     def dataset(self) -> str:
-        """What a person calls the corpus, with its noise."""
+        """Display name of the corpus, with its noise."""
         kind, snr_db = (self.setting(f"dataset.noise.{key}") for key in ("kind", "snr_db"))
         return corpus_label(str(self.setting("dataset.name")), kind, snr_db)
 
     @cached_property
     def corpus(self) -> str:
-        """The name of the corpus; of a manifest its file's, as all manifests have one name."""
+        """Name of the corpus; for a manifest its file name, as all manifests share one dataset name."""
         path = self.setting("dataset.path")
         named = path if path and self.setting("dataset.source") == "manifest" else None
         return PurePath(str(named)).name if named else str(self.setting("dataset.name"))
 
     @cached_property
     def corpus_key(self) -> tuple[Hashable, ...]:
-        """Equal for cells that heard and scored the same utterances in the same way: their error rates compare."""
+        """Key that is equal for cells with comparable error rates: same utterances, decoded and scored alike."""
         kept_out = self.setting("calibration.source") == "disjoint" and self.setting("calibration.fraction")
-        how = (str(self.setting(HEARD[name])) for name in ("language", "channel", "long"))
+        how = (str(self.setting(CORPUS_SETTINGS[name])) for name in ("language", "channel", "long"))
         scoring = self.normaliser, self.error_unit, self.scorer
         return self.dataset, self.fingerprints.get("corpus"), *scoring, kept_out, *how
 
     @cached_property
     def checkpoint_key(self) -> tuple[Hashable, ...]:
-        """Equal for cells of one checkpoint."""
+        """Key that is equal for cells of one checkpoint."""
         return self.model, self.setting("model.weights"), self.mark("checkpoint")
 
     def mark(self, part: str) -> str | None:
-        """The fingerprint of checkpoint or corpus; of a file as shipped that of its fp32 model, where it is known."""
-        told = self.fingerprints.get("baseline") if part == "checkpoint" else None
-        return told or self.fingerprints.get(part)
+        """Fingerprint of checkpoint or corpus; for a file as shipped, that of its fp32 model if known."""
+        mark = self.fingerprints.get("baseline") if part == "checkpoint" else None
+        return mark or self.fingerprints.get(part)
 
     @property
     def label(self) -> str:
-        """The cell by itself, as `RunConfig.label`."""
+        """Label of the cell alone, as `RunConfig.label`."""
         quant, device, dtype = (self.setting(key) for key in ("quant.name", "device.name", "runtime.dtype"))
         noisy = self.dataset if self.setting("dataset.noise.kind") else None
         return cell_label(self.model, quant, device, dtype, noisy)
@@ -136,12 +136,12 @@ class Cell:
 
 @cache
 def _parts(key: str) -> tuple[str, ...]:
-    """A report of a thousand cells asks some 300,000 times."""
+    """Parts of a dotted key, cached since a report of a thousand cells asks some 300,000 times."""
     return tuple(key.split("."))
 
 
 def of_record(record: Record) -> Cell:
-    """The cell of a record."""
+    """Naming data of a record."""
     return Cell(
         record.cell_id,
         record.config,
@@ -155,7 +155,7 @@ def of_record(record: Record) -> Cell:
 
 
 def checkpoints(cells: Sequence[Cell]) -> dict[str, str]:
-    """Cell id → model; of several checkpoints of this name with their file's, or a part of their fingerprint."""
+    """Cell id → model; ambiguous names get the file name, or a part of the fingerprint."""
     found: dict[str, str] = {}
     for some in grouped(cells, lambda cell: (cell.model, cell.setting("model.weights"))).values():
         several = len({cell.mark("checkpoint") for cell in some} - {None}) > 1
@@ -165,19 +165,19 @@ def checkpoints(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _with_file(cell: Cell) -> str:
-    """`base (ggml-base.bin)`, where `model.path` says more than the model's name."""
+    """`base (ggml-base.bin)`, if `model.path` adds to the model's name."""
     file = PurePath(str(cell.setting("model.path") or "")).name
     return f"{cell.model} ({file})" if file and file != cell.model else cell.model
 
 
 def corpora(cells: Sequence[Cell]) -> dict[str, str]:
-    """Cell id → corpus, with what tells it from others of this name: `demo, limit=2`; at last its fingerprint."""
+    """Cell id → corpus; ambiguous names get differing settings (`demo, limit=2`), else the fingerprint."""
     found: dict[str, str] = {}
     for dataset, some in grouped(cells, lambda cell: cell.dataset).items():
         shares = list(grouped(some, lambda cell: cell.corpus_key).values())
         scoring = ("normaliser", "error_unit", "scorer")
-        told = {name: [_values(share, name) for share in shares] for name in ("corpus", *HEARD, *scoring)}
-        apart = {name: values for name, values in told.items() if len(set(values)) > 1}
+        ways = {name: [_values(share, name) for share in shares] for name in ("corpus", *CORPUS_SETTINGS, *scoring)}
+        apart = {name: values for name, values in ways.items() if len(set(values)) > 1}
         for index, share in enumerate(shares):
             text = ", ".join((dataset, *(values[index] for values in apart.values())))
             found |= dict.fromkeys((cell.id for cell in share), text)
@@ -186,13 +186,15 @@ def corpora(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def _values(cells: Sequence[Cell], name: str) -> str:
-    """What a setting of the corpus is in these cells, which share it."""
-    values = (getattr(cell, name) if name not in HEARD else cell.setting(HEARD[name]) for cell in cells)
-    return " or ".join(dict.fromkeys(_said(name, value) for value in values))
+    """A setting of the corpus in words; all these cells share it."""
+    values = (
+        getattr(cell, name) if name not in CORPUS_SETTINGS else cell.setting(CORPUS_SETTINGS[name]) for cell in cells
+    )
+    return " or ".join(dict.fromkeys(_in_words(name, value) for value in values))
 
 
 def _with_fingerprint(cells: Sequence[Cell], part: str, named: Mapping[str, str]) -> dict[str, str]:
-    """The same names, where several of these have one with the fingerprint's first digits."""
+    """The same names; ambiguous ones get the first digits of the fingerprint."""
     found = {}
     for name, some in grouped(cells, lambda cell: named[cell.id]).items():
         several = len({cell.mark(part) for cell in some} - {None}) > 1
@@ -202,24 +204,24 @@ def _with_fingerprint(cells: Sequence[Cell], part: str, named: Mapping[str, str]
 
 
 def short(mark: str | None) -> str:
-    """The first digits of a fingerprint, without what it is of: `sha256:`, or the name of a repository."""
+    """The first digits of a fingerprint, without its prefix (`sha256:`, or the name of a repository)."""
     return re.split("[:@]", mark or "")[-1][:FINGERPRINT]
 
 
 def names(cells: Sequence[Cell]) -> dict[str, str]:
-    """Cell id → label, with as many further settings as it takes to tell these cells apart."""
+    """Cell id → label, with as many further settings as needed to be unique among these cells."""
     models = checkpoints(cells)
-    return told_apart(cells, {cell.id: models[cell.id] + cell.label.removeprefix(cell.model) for cell in cells})
+    return made_unique(cells, {cell.id: models[cell.id] + cell.label.removeprefix(cell.model) for cell in cells})
 
 
-def told_apart(cells: Sequence[Cell], named: Mapping[str, str]) -> dict[str, str]:
-    """The same names, each with what tells it from the cells of the same name: `hqq_int4 (group_size=32)`."""
-    told = differences(cells, named)
-    return {id: f"{name} ({', '.join(told[id])})" if told.get(id) else name for id, name in named.items()}
+def made_unique(cells: Sequence[Cell], named: Mapping[str, str]) -> dict[str, str]:
+    """The same names, made unique by differing settings: `hqq_int4 (group_size=32)`."""
+    apart = differences(cells, named)
+    return {id: f"{name} ({', '.join(apart[id])})" if apart.get(id) else name for id, name in named.items()}
 
 
 def differences(cells: Sequence[Cell], looks: Mapping[str, Hashable]) -> dict[str, list[str]]:
-    """Cell id → what tells it from the cells that look the same; nothing of one that looks like no other."""
+    """Cell id → what distinguishes it from cells that look the same; empty if it looks unique."""
     found: dict[str, list[str]] = {}
     for alike in grouped(cells, lambda cell: looks[cell.id]).values():
         found |= _differences(alike) if len(alike) > 1 else {alike[0].id: []}
@@ -227,31 +229,31 @@ def differences(cells: Sequence[Cell], looks: Mapping[str, Hashable]) -> dict[st
 
 
 def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
-    """Cell id → settings; the usual ones wherever they differ, of the others as few as do.
+    """Cell id → distinguishing settings: all common settings that differ, and as few others as needed.
 
-    Where no setting does: the machine, versions of libraries, the date, and at last the id.
+    If no setting differs: machine, library versions, date, and finally the id.
     """
-    told: dict[str, list[str]] = {cell.id: [] for cell in alike}
-    for shown in (_of_corpus(alike), *_of_axes(alike)):
-        _add(told, shown, always=True)
-    for shown in (shown for rest in (_of_rest, _of_place, _of_time) for shown in rest(alike)):
-        if len(set(map(tuple, told.values()))) == len(alike):
+    parts_of: dict[str, list[str]] = {cell.id: [] for cell in alike}
+    for shown in (_corpus_names(alike), *_axis_settings(alike)):
+        _add(parts_of, shown, always=True)
+    for shown in (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike)):
+        if len(set(map(tuple, parts_of.values()))) == len(alike):
             break
-        _add(told, shown)
-    return told
+        _add(parts_of, shown)
+    return parts_of
 
 
-def _add(told: dict[str, list[str]], shown: Mapping[str, str], always: bool = False) -> None:
-    """What differs, if it has to be told or tells cells apart that were not yet."""
-    before = {tuple(parts) for parts in told.values()}
-    after = {(*parts, shown[cell_id]) for cell_id, parts in told.items()}
+def _add(parts_of: dict[str, list[str]], shown: Mapping[str, str], always: bool = False) -> None:
+    """Add a setting that differs, if `always`, or if it distinguishes cells that were still equal."""
+    before = {tuple(parts) for parts in parts_of.values()}
+    after = {(*parts, shown[cell_id]) for cell_id, parts in parts_of.items()}
     if len(set(shown.values())) > 1 and (always or len(after) > len(before)):
-        for cell_id, parts in told.items():
+        for cell_id, parts in parts_of.items():
             parts += [shown[cell_id]] if shown[cell_id] else []
 
 
-def _of_corpus(alike: Sequence[Cell]) -> dict[str, str]:
-    """Without its name, where all have the same."""
+def _corpus_names(alike: Sequence[Cell]) -> dict[str, str]:
+    """Names of the corpora, without the part that all share."""
     shown = corpora(alike)
     shared = {cell.dataset for cell in alike}
     if len(shared) == 1:
@@ -259,36 +261,36 @@ def _of_corpus(alike: Sequence[Cell]) -> dict[str, str]:
     return shown
 
 
-def _of_axes(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+def _axis_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     for name, key in AXES.items():
-        if not (key in OF_FORMAT and _follow(alike, key)):
-            yield {cell.id: _said(name, cell.setting(key)) for cell in alike}
+        if not (key in OF_FORMAT and _follows_format(alike, key)):
+            yield {cell.id: _in_words(name, cell.setting(key)) for cell in alike}
 
 
-def _follow(alike: Sequence[Cell], key: str) -> bool:
-    """Whether formats differ, and a setting is told by them: it need not be told again."""
+def _follows_format(alike: Sequence[Cell], key: str) -> bool:
+    """Whether the formats differ and determine this setting, so that it need not be shown."""
     formats = {cell.setting("quant.format") for cell in alike}
     return len({(cell.setting("quant.format"), cell.setting(key)) for cell in alike}) == len(formats) > 1
 
 
-def _of_rest(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
-    """Every other setting."""
+def _other_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+    """All other settings."""
     leaves = {cell.id: dict(_leaves(cell.config)) for cell in alike}
     for key in dict.fromkeys(key for found in leaves.values() for key in found):
-        if key not in AXES.values() and not key.startswith(_NOT_TOLD):
-            yield {cell_id: _said(key, found.get(key)) for cell_id, found in leaves.items()}
+        if key not in AXES.values() and not key.startswith(_NOT_SHOWN):
+            yield {cell_id: _in_words(key, found.get(key)) for cell_id, found in leaves.items()}
 
 
-def _of_place(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
-    """The machine, and the versions of libraries; as far as every record has them."""
-    found = {cell.id: {**_of_machine(cell.environment), **_versions(cell.environment)} for cell in alike}
+def _environment_facts(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+    """Machine and library versions, as far as every record has them."""
+    found = {cell.id: {**_machine_facts(cell.environment), **_versions(cell.environment)} for cell in alike}
     for key in next(iter(found.values())):
-        if all(key in told for told in found.values()):
-            yield {cell_id: told[key] for cell_id, told in found.items()}
+        if all(key in facts for facts in found.values()):
+            yield {cell_id: facts[key] for cell_id, facts in found.items()}
 
 
-def _of_machine(environment: Mapping[str, Any]) -> dict[str, str]:
-    return {key: said.format(environment[key]) for key, said in _MACHINE.items() if environment.get(key) is not None}
+def _machine_facts(environment: Mapping[str, Any]) -> dict[str, str]:
+    return {key: form.format(environment[key]) for key, form in _MACHINE.items() if environment.get(key) is not None}
 
 
 def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -300,8 +302,8 @@ def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
     )
 
 
-def _of_time(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
-    """The date, as exactly as tells them apart; then the id."""
+def _dates_and_ids(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
+    """Dates, as precise as needed to be unique; then ids."""
     exact = len({cell.created_at for cell in alike})
     length = next(
         (length for length in _DATES if len({cell.created_at[:length] for cell in alike}) == exact), _DATES[-1]
@@ -318,8 +320,8 @@ def _leaves(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def _said(name: str, value: object) -> str:
-    """`limit=3`, or `no limit`; an older record does not say what is false."""
+def _in_words(name: str, value: object) -> str:
+    """A setting in words: `limit=3`, `no limit`; false keys may be missing in older records."""
     if value is None or value is False:
         return _WITHOUT.get(name, f"no {name}")
     if value is True:
@@ -328,7 +330,7 @@ def _said(name: str, value: object) -> str:
 
 
 def grouped(cells: Sequence[Cell], key: Callable[[Cell], Key]) -> dict[Key, list[Cell]]:
-    """Cells by what they share, in their order."""
+    """Group cells by a key, in their order."""
     found: dict[Key, list[Cell]] = {}
     for cell in cells:
         found.setdefault(key(cell), []).append(cell)

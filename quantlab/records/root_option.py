@@ -1,4 +1,4 @@
-"""`--root`: the folder of records that a command reads, or several, or the file that they are packed in."""
+"""The option `--root` of commands: one or several folders or archives of records."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def root_option(more: str = "") -> Callable[[Function], Function]:
-    """`--root DIR`, which every command takes; `root` of its function."""
+    """Decorator for `--root DIR`, passed to the function as `root`."""
     return click.option(
         "--root", type=PATH, default=DEFAULT, show_default=True, metavar="DIR", help=f"The grid's output_dir{more}."
     )
 
 
 def roots_option(more: str = "") -> Callable[[Function], Function]:
-    """`--root DIR --root DIR …` of commands that only read records (`quantlab.records.several`); `roots`."""
+    """Decorator for `--root DIR --root DIR …` of commands that only read records; passed as `roots`."""
     return click.option(
         "--root",
         "roots",
@@ -37,7 +37,7 @@ def roots_option(more: str = "") -> Callable[[Function], Function]:
 
 
 def no_records(*roots: str | Path) -> str:
-    """What to say, and to do, where nothing has been measured."""
-    missing = "" if Path(roots[0]).is_dir() else ", which is no folder"
+    """Message that nothing has been measured, with the next step."""
+    missing = "" if Path(roots[0]).is_dir() else ", which is not a folder"
     below = " and ".join(map(str, roots))
-    return f"no records below {below}{missing}; make some: quantlab -m quant=none,torch_int8"
+    return f"no records in {below}{missing}; make some: quantlab -m quant=none,torch_int8"

@@ -1,4 +1,4 @@
-"""Records of several folders: read as if they lay in one, or copied into one; no record hides another of its id."""
+"""Records of several folders, read or merged as one; conflicting records of one cell are an error."""
 
 from __future__ import annotations
 
@@ -19,68 +19,68 @@ Roots = str | Path | Sequence[str | Path]
 
 
 class Stored(NamedTuple):
-    """A record and the folder that it lies below, with its raw files."""
+    """A record and the root that has its raw files."""
 
     root: Path
     record: Record
 
 
 class ClashError(ConfigError):
-    """Two folders have different records of one id: which of them is meant is not for quantlab to say."""
+    """Two folders have different records of one cell, and quantlab cannot know which one is meant."""
 
 
 @dataclass(frozen=True)
 class Clash:
-    """An id whose record in one folder differs from that in another."""
+    """A cell id with different records in two folders."""
 
     cell_id: str
     roots: tuple[Path, Path]
 
     def __str__(self) -> str:
         one, other = self.roots
-        return f"cell {self.cell_id}: its records below {one} and {other} differ"
+        return f"cell {self.cell_id}: its records in {one} and {other} differ"
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What became of the records that were to be copied."""
+    """Outcome of a merge."""
 
     copied: int
-    there: int  # the same, byte for byte, before
-    clashes: tuple[Clash, ...]  # left out
+    there: int  # identical records that already existed
+    clashes: tuple[Clash, ...]  # not copied
 
 
 def load_records(root: Roots, on_unreadable: Callable[[str], None] = warn) -> list[Record]:
-    """The records of a grid, in order of cell id: settings, receipt, figures of each split; no texts, no raw timings.
+    """Load the records of a grid in order of cell id: settings, receipt, figures of each split; no raw data.
 
-    Error rates and shares are fractions, `_s` seconds, `_bytes` bytes.
+    Error rates and shares are fractions, `_s` means seconds, `_bytes` bytes.
 
     Args:
-        root: the grid's output_dir, a file that records are packed in by tar, or several of these.
-        on_unreadable: told of each record that cannot be read, which is left out; by default the logger `quantlab` is.
+        root: output folder of the grid, a tar archive of records, or several of these.
+        on_unreadable: called with a message for each unreadable record, which is left out; logs by default.
 
     Raises:
-        ConfigError: there is no record; a file holds none; or two roots have different records of one cell.
+        ConfigError: there is no record, an archive has none, or two roots have different records of one cell.
     """
     roots = paths(root)
     with below(roots) as folder:
         ids = storage.recorded(folder)
         if not ids:
-            raise ConfigError(f"no records below {' and '.join(map(str, roots))}")
+            raise ConfigError(f"no records in {' and '.join(map(str, roots))}")
         return storage.readable(folder, ids, on_unreadable)
 
 
 @contextlib.contextmanager
 def below(roots: Sequence[Path]) -> Iterator[Path]:
-    """One folder of all records below several, for the length of a block; one root alone is that folder itself.
+    """Yield a temporary folder that links all records below several roots; a single root is yielded itself.
 
     Args:
-        roots: folders of records, or files that records are packed in; of several, each must hold some. A record
-            that is the same in two of them, byte for byte, is one.
+        roots: folders or archives of records; if several, each must have some. A record
+            that is identical in two of them counts once.
 
     Raises:
-        ClashError: records of one id differ; a line for each id.
-        ConfigError: a file that holds no records, or one of several folders without any.
+        ClashError: records of one cell differ; one line per cell.
+        ConfigError: an archive, or one of several folders, has no records.
     """
     with contextlib.ExitStack() as stack:
         opened = {root: stack.enter_context(unpacked(root)) for root in roots}
@@ -97,21 +97,21 @@ def below(roots: Sequence[Path]) -> Iterator[Path]:
 
 
 def paths(roots: Roots) -> list[Path]:
-    """One folder or several, as a list."""
+    """One or several roots as a list."""
     return [Path(roots)] if isinstance(roots, str | Path) else [Path(root) for root in roots]
 
 
 def stored(roots: Roots, ids: Sequence[str] | None, on_unreadable: Callable[[str], None]) -> list[Stored]:
-    """The records of some cells, in this order, or of all (None), in order of their ids.
+    """Load the records of some cells, in this order, or of all (None), in order of their ids.
 
     Args:
-        roots: a folder of records, or several, each of which must hold some.
-        ids: those that are not recorded are left out.
-        on_unreadable: told of every record that cannot be read, and is left out.
+        roots: folders or archives of records; if several, each must have some.
+        ids: cell ids; those without a record are left out.
+        on_unreadable: called with a message for each unreadable record, which is left out.
 
     Raises:
         ClashError: records of one id differ.
-        ConfigError: one of several folders holds none.
+        ConfigError: one of several folders has no records.
     """
     folders = paths(roots)
     alone = len(folders) == 1
@@ -126,15 +126,15 @@ def stored(roots: Roots, ids: Sequence[str] | None, on_unreadable: Callable[[str
 
 
 def merge(roots: Sequence[Path], into: Path) -> Merged:
-    """Copy the records below several folders into one, each whole or not at all.
+    """Copy the records below several folders into one; each record is copied atomically.
 
     Args:
-        roots: as for `below`; they stay as they are.
-        into: the folder that gets them. What it has stays as it is.
+        roots: as for `below`; not changed.
+        into: target folder; its existing records are not changed.
 
     Raises:
         ConfigError: see `below`.
-        OSError: a record cannot be read, or not be written; those before it are copied.
+        OSError: a record cannot be read or written; those before it are copied.
     """
     with contextlib.ExitStack() as stack:
         opened = {root: stack.enter_context(unpacked(root)) for root in roots}
@@ -151,20 +151,20 @@ def merge(roots: Sequence[Path], into: Path) -> Merged:
 
 
 def _distinct(opened: Mapping[Path, Path]) -> dict[str, Path]:
-    """Which root has each cell.
+    """Map each cell to its root.
 
     Raises:
-        ClashError: two have different records of one.
+        ClashError: two roots have different records of one cell.
         ConfigError: a root without records.
     """
     found, clashes = _gathered(opened)
     if clashes:
-        raise ClashError("\n".join([*map(str, clashes), "read these folders one at a time"]))
+        raise ClashError("\n".join([*map(str, clashes), "use these folders one at a time"]))
     return found
 
 
 def _gathered(opened: Mapping[Path, Path]) -> tuple[dict[str, Path], list[Clash]]:
-    """Which root has each cell, in order of ids, and the cells of which there are two: those are in neither.
+    """Map each cell, in order of ids, to its root; cells with conflicting records are returned separately.
 
     Args:
         opened: root → the folder of its records.
@@ -177,7 +177,7 @@ def _gathered(opened: Mapping[Path, Path]) -> tuple[dict[str, Path], list[Clash]
     for root, folder in opened.items():
         ids = storage.recorded(folder)
         if not ids:
-            raise ConfigError(f"no records below {root}{'' if root.exists() else ', which does not exist'}")
+            raise ConfigError(f"no records in {root}{'' if root.exists() else ', which does not exist'}")
         for cell_id in ids:
             first = found.setdefault(cell_id, root)
             if first != root and not storage.is_same(opened[first], folder, cell_id):

@@ -1,7 +1,7 @@
-"""Structural checks of a stored configuration, as far as its readers rely on it.
+"""Type checks of a stored configuration, as far as its readers rely on them.
 
-A record may be of another version, with other keys and other limits, so that its configuration is not validated again:
-but a text stays a text, and what is one value is no list.
+A record may come from another version with other keys and limits, so its configuration is not fully validated; but a
+string must be a string, and a scalar must not be a list.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _WORDS: dict[type, str] = {
 
 
 class Kind(NamedTuple):
-    """What may stand at a key."""
+    """Allowed types of the value at a key."""
 
     types: frozenset[type]
-    parts: Shape | None = None  # of a mapping whose keys are known
+    parts: Shape | None = None  # for a mapping with known keys
 
 
 Shape = Mapping[str, Kind]
-DEEPEST = 20  # parts within parts; those of quantlab are 4 deep
-LARGEST = 2**63  # of a number: more than anything that is counted, and what is computed from it stays finite
-UNKNOWN = Kind(frozenset({str, int, float, bool, NoneType}))  # a key that this version does not have
+DEEPEST = 20  # maximum nesting; quantlab's own is 4
+LARGEST = 2**63  # maximum number: more than any count, and small enough that results stay finite
+UNKNOWN = Kind(frozenset({str, int, float, bool, NoneType}))  # for keys that this version does not know
 
 
 def shape_of(model: type[BaseModel]) -> Shape:
-    """The shape of a model's dump as JSON has it, by key."""
+    """The types of a model's JSON dump, by key."""
     return {name: _kind(field.annotation) for name, field in model.model_fields.items()}
 
 
@@ -57,10 +57,10 @@ def _kind(annotation: Any) -> Kind:
 
 
 def check(value: Mapping[str, Any], shape: Shape, place: str = "") -> None:
-    """See that a mapping has this shape; keys may be missing, and others be there.
+    """Check the types in a mapping; keys may be missing or unknown.
 
     Raises:
-        ValueError: something else stands at a key than may; the message names the key, what it got and what is allowed.
+        ValueError: a value has a wrong type; the message names the key, the value and what is allowed.
     """
     for key, item in value.items():
         kind = shape.get(key, UNKNOWN)
@@ -73,10 +73,10 @@ def check(value: Mapping[str, Any], shape: Shape, place: str = "") -> None:
 
 
 def check_plain(value: object, place: str = "", depth: int = 0) -> None:
-    """See that whatever stands in a mapping can be computed with, written as JSON and shown.
+    """Check that values can be computed with, written as JSON and shown.
 
     Raises:
-        ValueError: a number that is not finite or immense, a part within too many others; the message names the key.
+        ValueError: a number is not finite or too large, or the nesting too deep; the message names the key.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{place.rstrip('.')}={value}: expected a finite number")

@@ -1,8 +1,8 @@
 """Atomic storage of records on disk.
 
-<output_dir>/cells/<cell_id>/record.json        everything but the utterances
-<output_dir>/cells/<cell_id>/utterances.jsonl   raw references and hypotheses, one utterance a line
-<output_dir>/cells/<cell_id>/batches.jsonl      raw timings, one timed call a line, in the order measured
+<output_dir>/cells/<cell_id>/record.json        all but the raw data
+<output_dir>/cells/<cell_id>/utterances.jsonl   raw references and hypotheses, one utterance per line
+<output_dir>/cells/<cell_id>/batches.jsonl      raw timings, one timed call per line, in measured order
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from pydantic_core import PydanticSerializationError
 from quantlab.records.schema import Batch, CellResult, Record, Utterance
 from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes
-from quantlab.util.memory import uncollected
+from quantlab.util.memory import without_gc
 from quantlab.util.redact import bare, redact
 
 Line = TypeVar("Line", Utterance, Batch)
 CELL_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
-RECORD_BYTES = 64 << 20  # of record.json; with a receipt of 500 modules it has 0.2 MB
-RAW_BYTES = 512 << 20  # of a .jsonl; a thousand utterances have 0.5 MB
+RECORD_BYTES = 64 << 20  # maximum of record.json; with a receipt of 500 modules it has 0.2 MB
+RAW_BYTES = 512 << 20  # maximum of a .jsonl; a thousand utterances have 0.5 MB
 RAW_FILES = ("utterances.jsonl", "batches.jsonl")
-FILES = {"record.json": RECORD_BYTES, **dict.fromkeys(RAW_FILES, RAW_BYTES)}  # of a record; the most bytes of each
+FILES = {"record.json": RECORD_BYTES, **dict.fromkeys(RAW_FILES, RAW_BYTES)}  # file of a record → its maximum size
 
 
 def cells_dir(root: str | Path) -> Path:
@@ -41,15 +41,15 @@ def cells_dir(root: str | Path) -> Path:
 
 
 def write(root: str | Path, result: CellResult) -> Path:
-    """Store a result, without credentials; whoever reads finds the old record, the new one or none, never a half.
+    """Store a result atomically, without credentials: readers find the old record, the new one or none.
 
-    Safe against other processes that write or clean up below the same root.
+    Safe with other processes that write or clean up below the same root.
 
     Returns:
         The folder `<root>/cells/<cell_id>`.
 
     Raises:
-        ValueError: the id is none that a folder of its own could have.
+        ValueError: the id is not valid as a folder name.
     """
     final = cells_dir(root) / _checked(result.record.cell_id)
     with _locked(root):
@@ -68,14 +68,14 @@ def write(root: str | Path, result: CellResult) -> Path:
 
 
 def copy(folder: Path, root: str | Path) -> bool:
-    """Copy a record, byte for byte, below another root; a record of its id that is there stays as it is.
+    """Copy a record byte for byte below another root, unless that has a record of the cell.
 
     Args:
-        folder: of the record, `<another root>/cells/<cell_id>`.
-        root: gets it; made where it does not exist.
+        folder: folder of the record, `<another root>/cells/<cell_id>`.
+        root: target root, created if missing.
 
     Returns:
-        Whether it was copied; False where there is a record of its id.
+        Whether it was copied; False if the root has a record of the cell.
     """
     final = cells_dir(root) / _checked(folder.name)
     with _locked(root):
@@ -94,7 +94,7 @@ def copy(folder: Path, root: str | Path) -> bool:
 
 
 def is_same(root: str | Path, other: str | Path, cell_id: str) -> bool:
-    """Whether two roots have the same record of a cell, byte for byte; what cannot be read is the same as nothing."""
+    """Whether two roots have identical records of a cell; an unreadable record equals no other."""
     try:
         one, two = (_contents(cells_dir(item) / cell_id) for item in (root, other))
     except OSError:
@@ -108,25 +108,25 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def _checked(cell_id: str) -> str:
     if not CELL_ID.fullmatch(cell_id):
-        raise ValueError(f"{shortened(cell_id)} is no cell id: expected 1 to 64 letters, digits and any of . _ -")
+        raise ValueError(f"{shortened(cell_id)} is not a cell id: expected 1 to 64 letters, digits and any of . _ -")
     return cell_id
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each raw file of a record, in hexadecimal, by file name."""
+    """SHA-256 in hex of each raw file of a record, by file name."""
     return {name: hashlib.sha256(read_bytes(folder / name, RAW_BYTES)).hexdigest() for name in RAW_FILES}
 
 
 @contextlib.contextmanager
 def _locked(root: str | Path) -> Iterator[None]:
-    """Keep other processes out, so that what looks like a leftover is one; a kill frees the lock."""
+    """Lock the root against other processes, so that work in progress is not taken for leftovers; freed by a kill."""
     cells_dir(root).mkdir(parents=True, exist_ok=True)
     with FileLock(cells_dir(root) / ".lock"):
         yield
 
 
 def public(record: Record) -> Record:
-    """Without secrets. Settings and environment are ours and hold none, but for addresses in old records."""
+    """The record without secrets, which can be in its messages, and in addresses of old records."""
     ours = {name: bare(getattr(record, name)) for name in ("config", "environment")}
     texts = {name: text and redact(text) for name in ("reason", "traceback") if (text := getattr(record, name))}
     problems = tuple(item.model_copy(update={"detail": redact(item.detail)}) for item in record.problems)
@@ -136,13 +136,13 @@ def public(record: Record) -> Record:
 def _json(part: BaseModel, indent: int | None = None) -> str:
     try:
         return part.model_dump_json(indent=indent)
-    except PydanticSerializationError:  # a file name that is no UTF-8, held as lone surrogates
+    except PydanticSerializationError:  # a file name that is not UTF-8, stored as lone surrogates
         text = json.dumps(part.model_dump(), indent=indent, ensure_ascii=False)
         return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _swap(fresh: Path, final: Path) -> None:
-    """rename(2) cannot replace a folder that has files in it, so an old record steps aside first."""
+    """Move a new folder into place; an old one is moved aside first, as rename(2) replaces only empty folders."""
     if not final.exists():
         fresh.rename(final)
     else:
@@ -169,7 +169,7 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -178,7 +178,7 @@ def fsync(path: Path) -> None:
 
 
 def clean_leftovers(root: str | Path) -> None:
-    """Undo what a kill in the middle of `write` left: half-written folders go, a record that stepped aside returns."""
+    """Clean up after a killed `write`: remove half-written folders, restore a record that was moved aside."""
     if not cells_dir(root).exists():
         return
     with _locked(root):
@@ -193,15 +193,15 @@ def clean_leftovers(root: str | Path) -> None:
 
 
 def read(root: str | Path, cell_id: str) -> Record | None:
-    """The record of a cell, or None where there is none.
+    """Read the record of a cell; None if there is none.
 
     Raises:
-        ValueError: the file is there and is not a record of this schema, or lies in a folder that no cell could have.
-        OSError: it cannot be read, or is no regular file.
+        ValueError: the file is not a record of this schema, or its folder is not named by a valid id.
+        OSError: it cannot be read, or is not a regular file.
     """
     path = cells_dir(root) / cell_id / "record.json"
     if not CELL_ID.fullmatch(cell_id):
-        raise _no_record(path, "its folder has no cell id for a name")
+        raise _no_record(path, "the name of its folder is not a cell id")
     try:
         found = Record.model_validate_json(read_bytes(path, RECORD_BYTES))
     except (FileNotFoundError, NotADirectoryError):
@@ -209,16 +209,16 @@ def read(root: str | Path, cell_id: str) -> Record | None:
     except ValidationError as error:
         raise _no_record(path, _first(error)) from None
     if found.cell_id != cell_id:
-        raise _no_record(path, f"cell_id: it is of another cell, {shortened(found.cell_id)}")
+        raise _no_record(path, f"cell_id: it belongs to another cell, {shortened(found.cell_id)}")
     return found
 
 
 def _no_record(path: Path, why: str) -> ValueError:
-    return ValueError(f"{lying(path)} is no quantlab record: {why}; delete its folder to run the cell again")
+    return ValueError(f"{real_path(path)} is not a quantlab record: {why}; delete its folder to run the cell again")
 
 
-def lying(path: Path) -> Path:
-    """Where a file of a record lies, though it was read by a link that `quantlab.records.several` made."""
+def real_path(path: Path) -> Path:
+    """The real path of a record's file, which may have been read through a link made by `quantlab.records.several`."""
     return path.parent.resolve() / path.name if path.parent.is_symlink() else path
 
 
@@ -229,12 +229,12 @@ def _first(error: ValidationError) -> str:
 
 
 def recorded(root: str | Path) -> list[str]:
-    """The ids of the cells that have a record, readable or not, in order."""
+    """Sorted ids of the cells that have a record, readable or not."""
     return sorted(path.parent.name for path in cells_dir(root).glob("[!.]*/record.json"))
 
 
 def read_all(root: str | Path) -> Iterator[Record]:
-    """Every record below `root`, in order of cell id."""
+    """All records below `root`, in order of cell id."""
     for cell_id in recorded(root):
         record = read(root, cell_id)
         if record is not None:
@@ -242,9 +242,9 @@ def read_all(root: str | Path) -> Iterator[Record]:
 
 
 def readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str], None]) -> list[Record]:
-    """The records of some cells; `on_unreadable` is told of each that cannot be read, and it is left out."""
+    """Records of some cells; unreadable ones are left out and reported to `on_unreadable`."""
     found = []
-    with uncollected():
+    with without_gc():
         for cell_id in ids:
             try:
                 record = read(root, cell_id)
@@ -256,17 +256,17 @@ def readable(root: str | Path, ids: Iterable[str], on_unreadable: Callable[[str]
 
 
 def read_utterances(root: str | Path, cell_id: str) -> list[Utterance]:
-    """The scored utterances of a cell.
+    """Read the scored utterances of a cell.
 
     Raises:
-        ValueError: a line is none; the message names it.
+        ValueError: a line is invalid; the message names it.
         OSError: the file cannot be read.
     """
     return list(_lines(Utterance, cells_dir(root) / cell_id / "utterances.jsonl"))
 
 
 def read_batches(root: str | Path, cell_id: str) -> list[Batch]:
-    """The timed calls of a cell; raises as `read_utterances`."""
+    """Read the timed calls of a cell; raises as `read_utterances`."""
     return list(_lines(Batch, cells_dir(root) / cell_id / "batches.jsonl"))
 
 
@@ -274,10 +274,10 @@ def _lines(kind: type[Line], path: Path) -> Iterator[Line]:
     try:
         text = read_bytes(path, RAW_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{lying(path)} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise ValueError(f"{real_path(path)} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): a hypothesis may hold U+2028
         try:
             if line:
                 yield kind.model_validate_json(line)
         except ValidationError as error:
-            raise ValueError(f"{lying(path)}:{number}: {_first(error)}") from None
+            raise ValueError(f"{real_path(path)}:{number}: {_first(error)}") from None

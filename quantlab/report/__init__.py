@@ -1,1 +1,1 @@
-"""Records → what people and programs read: `quantlab report`."""
+"""Reports made from records, for people and programs: `quantlab report`."""

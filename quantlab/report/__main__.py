@@ -1,4 +1,4 @@
-"""`quantlab report`: the records below a folder, for a person or for a program."""
+"""`quantlab report`: report on the records below a folder, for people or programs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from quantlab.report.summaries import Summaries, summaries
 from quantlab.util.command import HELP, PATH, OneOf, example, perform, positive
 from quantlab.util.console import MISUSED, NO, to_stdout, warn
 from quantlab.util.entry import enter
-from quantlab.util.memory import uncollected
+from quantlab.util.memory import without_gc
 from quantlab.util.printable import printable
 
 _PAGE = "report.html"  # below the root
 
 
 def _html(found: Summaries, unread: Sequence[str], audio: tuple[Path, ...] = ()) -> str:
-    from quantlab.report.html import page  # a charting library, which no other format needs
+    from quantlab.report.html import page  # imported here, as only this format needs a charting library
 
     return page(found, audio=audio, unread=unread)
 
@@ -36,7 +36,7 @@ def _table(found: Summaries, unread: Sequence[str]) -> str:
     return table.text(found) + "".join(f"not read: {printable(why)}\n" for why in unread)
 
 
-# Cells, and lines about what could not be read, which programs find on standard error alone.
+# Each format takes the cells and messages about unreadable files; programs find these on standard error only.
 FORMATS: dict[str, Callable[[Summaries, Sequence[str]], str]] = {
     "table": _table,
     "markdown": markdown.render,
@@ -64,23 +64,23 @@ class Asked:
     epilog=example("quantlab report --root mlruns --format markdown --out report.md"),
 )
 @roots_option()
-@click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="How it is printed.")
+@click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="Output format.")
 @click.option("--out", type=PATH, metavar="FILE", help=f"Write to a file (html: DIR/{_PAGE}, unless stdout is a file).")
 @click.option(
     "--audio",
     type=PATH,
     metavar="DIR",
     multiple=True,
-    help="html: play the audio of records that lies in this folder, as its manifest must; may be given several times "
-    "(default: of shipped corpora alone).",
+    help="html: a folder whose audio the page may play; the manifest has to be in it too; may be given several times "
+    "(default: shipped corpora only).",
 )
 @click.option(
     "--margin",
     type=positive,
     metavar="POINTS",
-    help="Percentage points of WER that do not matter (default: stats.margin of each record).",
+    help="Non-inferiority margin, percentage points of WER (default: stats.margin of each record).",
 )
-@uncollected()
+@without_gc()
 def command(
     roots: tuple[Path, ...], format: str, out: Path | None, audio: tuple[Path, ...], margin: float | None
 ) -> int:
@@ -123,17 +123,17 @@ def _deliver(asked: Asked, found: Summaries, unread: Sequence[str]) -> int:
         return _write(out, render(found, unread))
     with to_stdout():
         if asked.format == "table" and sys.stdout.isatty():
-            table.show(found)  # what could not be read stands above it already
+            table.show(found)  # unreadable files were already reported on standard error
         else:
             sys.stdout.write(render(found, unread))
     return 0
 
 
 def _is_file(stream: IO[str]) -> bool:
-    """Whether it ends in a file (`> page.html`): a terminal, a notebook or a log is no place for a page."""
+    """Whether the stream is a regular file (`> page.html`); an HTML page is not printed to a terminal or notebook."""
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-    except (OSError, ValueError):  # not even a stream of the system
+    except (OSError, ValueError):  # a stream without a file descriptor
         return False
 
 

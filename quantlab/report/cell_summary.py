@@ -1,4 +1,4 @@
-"""One cell as it is reported: its record, the evidence of its utterances, the published figures beside it."""
+"""Summary of one cell for reports: its record, statistics over its utterances, matching published figures."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ EXACTLY_0, EXACTLY_1 = Estimate(0.0, (0.0, 0.0)), Estimate(1.0, (1.0, 1.0))  # o
 
 
 def _at(key: str) -> Any:
-    """A field that stands at this key of the resolved configuration; None where an older record has none."""
+    """A field read from this key of the resolved configuration; None if an older record lacks the key."""
     return field(metadata={"key": key})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for, as far as reports show it; the record has all of it."""
+    """The settings of a cell that reports show; the record has the whole configuration."""
 
     weights: str = _at("model.weights")
     quant: str = _at("quant.name")
@@ -63,27 +63,27 @@ class Settings:
 
     @classmethod
     def of(cls, record: Record) -> Settings:
-        """Those of a record."""
+        """The settings of a record."""
         return cls(**{item.name: record.setting(item.metadata["key"]) for item in fields(cls)})
 
     @property
     def is_half(self) -> bool:
-        """Whether what is not quantized is in another type than fp32; older records do not say, and are fp32."""
+        """Whether unquantized weights have another dtype than fp32; older records lack the dtype and are fp32."""
         return self.dtype not in (None, "float32")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoint by name and content."""
+    """Name and content hash of the checkpoint."""
 
     name: str
     fingerprint: str | None
-    original: OriginalFile | None  # where it is no folder of transformers
+    original: OriginalFile | None  # the source file, if the checkpoint is not a folder of transformers
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The corpus by name (of a manifest its file's) and content."""
+    """Name and fingerprint of the corpus; the name of a manifest is its file name."""
 
     name: str
     fingerprint: str | None
@@ -91,13 +91,13 @@ class Corpus:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """One split: its figures as recorded, with their intervals and the differences to the baseline."""
+    """Recorded figures of one split, with intervals and differences to the baseline."""
 
     result: SplitResult
     evidence: SplitEvidence = field(default_factory=SplitEvidence)
 
     def rate(self, rate: Rate) -> Estimate | None:
-        """WER or CER, a fraction."""
+        """WER or CER as a fraction."""
         wer = rate == "wer"
         ci95 = self.evidence.wer_ci95 if wer else self.evidence.cer_ci95
         return _estimate(self.result.wer if wer else self.result.cer, ci95)
@@ -117,15 +117,15 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Compared:
-    """A published figure beside ours; both in the unit of the source."""
+    """A published figure and the measured one, both in the unit of the source."""
 
     source: str
     where: str
     metric: str
-    split: str | None  # of the source
+    split: str | None  # as the source names it
     unit: str | None
     value: float
-    published: str  # the value with the digits of the source
+    published: str  # the value, with as many digits as in the source
     measured: Estimate | None
     verdict: Reproduced
     reason: str
@@ -143,66 +143,66 @@ class Compared:
 
 @dataclass(frozen=True, eq=False)
 class CellSummary:
-    """One cell: figures as fractions, seconds and bytes; what does not exist is None, never 0."""
+    """Summary of one cell. Figures are fractions, seconds and bytes; a missing figure is None, never 0."""
 
     record: Record
-    evidence: Evidence = field(default_factory=Evidence)  # what its utterances say; nothing without them
-    root: Path = Path("mlruns")  # where its raw files lie
-    published: tuple[Compared, ...] = ()  # what others reported, beside what was measured here
+    evidence: Evidence = field(default_factory=Evidence)  # statistics over its utterances; empty if they were not read
+    root: Path = Path("mlruns")  # folder of its raw files
+    published: tuple[Compared, ...] = ()  # published figures of the same cell
 
     @property
     def cell_id(self) -> str:
-        """What the cell is called on disk."""
+        """Identifier of the cell, which is the name of its folder."""
         return self.record.cell_id
 
     @property
     def status(self) -> Status:
-        """How the cell ended."""
+        """Outcome of the cell."""
         return self.record.status
 
     @property
     def ok(self) -> bool:
-        """Whether it was measured."""
+        """Whether the cell was measured."""
         return self.record.status == "ok"
 
     @property
     def baseline(self) -> str | None:
-        """The cell id of what it is compared with; its own if it is one."""
+        """Cell id of the baseline; its own id if the cell is a baseline."""
         return self.evidence.baseline
 
     @property
     def is_baseline(self) -> bool:
-        """Whether others are compared with it."""
+        """Whether the cell is a baseline."""
         return self.baseline == self.cell_id
 
     @property
     def verdict(self) -> Literal["baseline"] | Verdict | None:
-        """One word on its accuracy against the baseline."""
+        """Verdict on the accuracy against the baseline."""
         return self.evidence.verdict
 
     @property
     def comparison(self) -> Comparison | None:
-        """The cell against its baseline, over all splits."""
+        """Comparison with the baseline over all splits."""
         return self.evidence.comparison
 
     @cached_property
     def settings(self) -> Settings:
-        """What was asked for."""
+        """The settings that reports show."""
         return Settings.of(self.record)
 
     @cached_property
     def named(self) -> labels.Cell:
-        """What names are made of, and keys: cells of one `corpus_key` heard the same."""
+        """Parts of the cell's name, and its grouping keys: cells with equal `corpus_key` decoded the same audio."""
         return labels.of_record(self.record)
 
     @property
     def model(self) -> str:
-        """What a person calls the checkpoint."""
+        """Display name of the checkpoint."""
         return self.named.model
 
     @property
     def dataset(self) -> str:
-        """What a person calls the corpus, with its noise."""
+        """Display name of the corpus, with its noise."""
         return self.named.dataset
 
     @property
@@ -223,50 +223,50 @@ class CellSummary:
 
     @property
     def utterances(self) -> int:
-        """How many were heard, over all splits."""
+        """Number of utterances decoded, over all splits."""
         return sum(split.utterances for split in self.record.splits.values())
 
     @property
     def audio_s(self) -> float:
-        """Seconds of audio, over all splits."""
+        """Duration of the audio in seconds, over all splits."""
         return sum(split.audio_s for split in self.record.splits.values())
 
     @cached_property
     def wer(self) -> Estimate | None:
-        """All errors of all splits / all reference words; None where a split has no text."""
+        """Pooled WER: errors of all splits / reference words of all splits; None if a split has no text."""
         splits = self.record.splits.values()
         value = _ratio([one.errors for one in splits], [one.ref_words for one in splits])
         return _estimate(value, self.evidence.wer_ci95)
 
     @cached_property
     def cer(self) -> Estimate | None:
-        """As `wer`, of characters."""
+        """Pooled CER, as `wer`."""
         splits = self.record.splits.values()
         value = _ratio([one.char_errors for one in splits], [one.ref_chars for one in splits])
         return _estimate(value, self.evidence.cer_ci95)
 
     def rate(self, rate: Rate = "wer", split: str | None = None) -> Estimate | None:
-        """WER or CER of a split, or over all (None)."""
+        """WER or CER of a split, or pooled over all splits (None)."""
         if split is None:
             return self.wer if rate == "wer" else self.cer
         return self.splits[split].rate(rate) if split in self.splits else None
 
     def difference(self, rate: Rate = "wer", split: str | None = None) -> Estimate | None:
-        """WER or CER minus the baseline's, in a split or over all (None); None for the baseline itself."""
+        """WER or CER minus the baseline's, in a split or over all (None). None for the baseline itself."""
         part = self.comparison if split is None else self.evidence.splits.get(split)
         if part is None:
             return None
         return part.wer_difference if rate == "wer" else part.cer_difference
 
     def increase(self, rate: Rate = "wer", split: str | None = None) -> Estimate | None:
-        """As `difference`, and exactly 0 for the baseline itself."""
+        """As `difference`, but exactly 0 for the baseline itself."""
         return EXACTLY_0 if self.is_baseline and self.wer is not None else self.difference(rate, split)
 
     @cached_property
     def rtf(self) -> Estimate | None:
         """Real-time factor over all splits: total timed generation time / total audio duration.
 
-        Its interval is theirs, weighted by audio, as if all erred to the same side.
+        Its interval is the audio-weighted mean of the splits' intervals, as if their errors had the same sign.
         """
         splits = self.record.splits.values()
         if not splits:
@@ -280,21 +280,21 @@ class CellSummary:
 
     @property
     def ratio(self) -> Estimate | None:
-        """Time of the cell / time of its baseline; exactly 1 for the baseline; None where they did not take turns."""
+        """Time of the cell / time of its baseline; 1 for the baseline; None if the two were not timed in turns."""
         if self.is_baseline:
             return EXACTLY_1
         return None if self.record.speed is None else Estimate(self.record.speed.ratio, self.record.speed.ci95)
 
     @property
     def size_bytes(self) -> int | None:
-        """Of the model: unique tensors, tied ones once."""
+        """Size of the model: unique tensors, tied ones counted once."""
         return None if self.record.receipt is None else self.record.receipt.size_bytes
 
     @property
     def embedding_bytes(self) -> int | None:
-        """Of the token embedding that a quantized model still holds as floats; None where it does not.
+        """Size of the token embedding that a quantized model still stores as floats; None if there is none.
 
-        It is as large as the output projection was, whose matrix it is.
+        It equals the size of the original output projection, which shares the matrix.
         """
         receipt = self.record.receipt
         modules = {} if receipt is None else {item.name: item for item in receipt.modules}
@@ -306,25 +306,25 @@ class CellSummary:
 
     @property
     def nonspeech_words_per_min(self) -> float | None:
-        """Words heard per minute of audio in which nothing is said, over all splits that have some."""
+        """Words decoded per minute of audio without speech, over all splits that have such audio."""
         parts = [split for split in self.record.splits.values() if split.nonspeech_s]
         audio_s = sum(split.nonspeech_s or 0.0 for split in parts)
         return 60 * sum(split.nonspeech_words or 0 for split in parts) / audio_s if audio_s else None
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What disturbed the machine while the cell was timed, in words."""
+        """Descriptions of what disturbed the timing of the cell."""
         return () if self.record.noise is None else self.record.noise.flags
 
     @property
     def no_baseline(self) -> str | None:
-        """Why there can be no verdict; None where nothing stands in its way but a record that is not there."""
+        """Why the cell can have no baseline; None if the baseline is possible and merely not recorded."""
         if self.record.setting("quant.library") != AS_SHIPPED or "baseline" in self.record.fingerprints:
             return None
-        return "nobody said what the file was made of, so it has no verdict: baseline.path=FOLDER of its fp32 model"
+        return "the model that the file was made from is unknown, so it has no verdict: set baseline.path=FOLDER"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it, with the keys that every format shares."""
+        """Contents of the JSON report; all formats share the keys."""
         record, receipt, named = self.record, self.record.receipt, self.named
         return {
             "cell_id": record.cell_id,
@@ -381,7 +381,7 @@ def _estimate(value: float | None, ci95: Interval | None) -> Estimate | None:
 
 
 def _ratio(counts: Sequence[int | None], lengths: Sequence[int | None]) -> float | None:
-    """All counts / all lengths; None where one is missing."""
+    """Sum of counts / sum of lengths; None if one is missing."""
     count, length = added(*counts), added(*lengths)
     return count / length if count is not None and length else None
 
@@ -391,7 +391,7 @@ def _listed(ci95: Interval | None) -> list[float] | None:
 
 
 def pair(name: str, found: Estimate | None) -> dict[str, Any]:
-    """A figure and its interval under two keys."""
+    """A figure and its interval, under two keys."""
     return {name: found and found.value, f"{name}_ci95": found and _listed(found.ci95)}
 
 

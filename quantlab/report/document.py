@@ -1,4 +1,4 @@
-"""The report as a document: headings, paragraphs and tables, for every format that is read on paper or on a page."""
+"""The report as a document of headings, paragraphs and tables, shared by Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _READING = (
 
 
 def sections(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> list[Section]:
-    """The whole content, in reading order; raw utterances are read where design choices vary.
+    """All sections in reading order. Raw utterances are read if design choices vary.
 
-    `unread` are lines about what could not be read, and is missing here.
+    `unread`: messages about files that could not be read and are missing from the report.
     """
-    found = [part for group in study.groups(rows) for part in _of_group(group)]
+    found = [part for group in study.groups(rows) for part in _group_sections(group)]
     reading = Section("How to read the tables", bullets=(*_READING, *_characters(rows), *_comparisons(rows)))
     return [reading, *found, *_side_by_side(rows), *_not_measured(rows), *_problems(rows), *_not_read(unread)]
 
@@ -51,7 +51,7 @@ def _characters(rows: Sequence[CellSummary]) -> Iterator[str]:
 
 
 def _comparisons(rows: Sequence[CellSummary]) -> Iterator[str]:
-    """How cells were compared with their baseline, where they were."""
+    """How cells were compared with their baseline, if any were."""
     compared = next((row.comparison for row in rows if row.comparison is not None), None)
     if compared is not None:
         yield (
@@ -62,7 +62,7 @@ def _comparisons(rows: Sequence[CellSummary]) -> Iterator[str]:
         yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."
 
 
-def _of_group(group: Group) -> Iterator[Section]:
+def _group_sections(group: Group) -> Iterator[Section]:
     yield results(group)
     choices = study.priorities(group)
     if choices:
@@ -98,7 +98,7 @@ def wer_increase(group: Group) -> Section:
 
 
 def robustness(group: Group) -> Section:
-    """WER of the hard split minus that of the easy one."""
+    """Robustness gap: WER of the hard split minus WER of the easy one."""
     found = study.gaps(group)
     several = len({gap.hard for gap in found}) > 1
     lines = tuple(
@@ -122,7 +122,7 @@ def robustness(group: Group) -> Section:
 
 
 def design_choices(group: Group, effects: Sequence[ChoiceEffect]) -> Section:
-    """The main effect of every level of a choice, over pairs of cells that agree in all other choices."""
+    """Main effects of the levels of each choice, over pairs of cells that agree in all other choices."""
     lines = tuple(
         (
             *(Cell(text) for text in (item.device, item.library, item.choice, item.level, item.reference)),
@@ -140,24 +140,24 @@ def design_choices(group: Group, effects: Sequence[ChoiceEffect]) -> Section:
     table = Table(header, lines, caption("What each design choice costs", group), "lllllrrrrr")
     notes = (
         f"Mean difference in pooled {rate} over the pairs of cells that differ in this choice alone; Holm-corrected "
-        "over the lines of the table. Where single pairs lie far apart, the cost depends on the other choices.",
-        *_alone(group, effects),
+        "over the lines of the table. Where single pairs differ much, the cost depends on the other choices.",
+        *_unpaired_note(group, effects),
     )
     return Section("What each design choice costs", table=table, notes=notes, level=3)
 
 
-def _alone(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
+def _unpaired_note(group: Group, effects: Sequence[ChoiceEffect]) -> Iterator[str]:
     ids = dict.fromkeys(cell_id for item in effects for cell_id in item.alone)
     if ids:
         named = listed([group.methods[cell_id] for cell_id in ids])
-        yield f"Alone, without a partner in some line, where they do not count: {named}."
+        yield f"Not counted in some lines, as no other cell differs from them in that choice alone: {named}."
 
 
 # Published against measured
 
 
 def _side_by_side(rows: Sequence[CellSummary]) -> Iterator[Section]:
-    """A line for each published figure; those that compare first."""
+    """One row per published figure; comparable ones come first."""
     named = names(rows)
     pairs = [(named[row.cell_id], item) for row in rows for item in row.published]
     pairs.sort(key=lambda pair: pair[1].verdict == "not comparable")
@@ -171,7 +171,7 @@ def _side_by_side(rows: Sequence[CellSummary]) -> Iterator[Section]:
                 f"{item.source}, {item.where}",
                 figure_name(item),
                 item.published,
-                _ours(item),
+                _measured(item),
                 item.verdict,
                 item.reason,
             )
@@ -183,8 +183,8 @@ def _side_by_side(rows: Sequence[CellSummary]) -> Iterator[Section]:
     yield Section(heading, tuple(_sources(pairs)), Table(header, lines, heading, "lllrrlp"))
 
 
-def _ours(item: Compared) -> str:
-    """What was measured, with the interval, rounded to one digit more than was published."""
+def _measured(item: Compared) -> str:
+    """The measured value with its interval, rounded to one digit more than was published."""
     if item.measured is None:
         return ABSENT
     if item.metric in ("rtf", "rtfx"):
@@ -206,7 +206,7 @@ def _sources(pairs: Sequence[tuple[str, Compared]]) -> Iterator[str]:
 def _not_read(unread: Sequence[str]) -> Iterator[Section]:
     if unread:
         lines = tuple((Cell(why),) for why in unread)
-        yield Section("Not read", table=Table(("file, and why it is not here",), lines, "Not read", "p"))
+        yield Section("Not read", table=Table(("file, and why it could not be read",), lines, "Not read", "p"))
 
 
 def _not_measured(rows: Sequence[CellSummary]) -> Iterator[Section]:

@@ -1,7 +1,7 @@
-"""What each design choice costs: its main effect on WER, over cells of one library that vary several choices.
+"""Main effect of each design choice on WER, over cells of one library that vary several choices.
 
 The study (arXiv 2511.08093) names four choices: scheme, method, granularity, bit width. Cells of different libraries
-differ in all of them at once; cells of one library that cover a product of choices tell one from the other.
+differ in all of them at once; cells of one library that cover a product of choices allow their effects to be separated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantlab.stats.rates import Counts, Sample
 
 Settings = tuple[tuple[str, Any], ...]  # every choice with its level, hashable
 
-# Keys of `quant` that tell quantizers apart; `granularity` stands for `group_size` too.
+# Keys of `quant` that distinguish quantizers; `granularity` includes `group_size`.
 _CHOICES = (
     "scheme", "bits", "format", "granularity", "symmetric", "activations", "double_quant", "axis", "backend", "target",
     "head", "skip",
@@ -32,7 +32,7 @@ _SCHEMES = ("weight-only", "dynamic", "static")
 
 @dataclass(frozen=True)
 class ChoiceEffect:
-    """What one level of a choice costs against the reference level; see `Effect` for the figures."""
+    """Effect of one level of a choice against the reference level; see `Effect` for the figures."""
 
     device: str
     library: str
@@ -40,19 +40,19 @@ class ChoiceEffect:
     level: str
     reference: str
     effect: Effect
-    p_holm: float  # corrected for all the effects of one call of `choice_effects`
-    alone: tuple[str, ...]  # cell ids at one of the two levels without a cell at the other; they do not count
+    p_holm: float  # corrected over all effects of one call of `choice_effects`
+    alone: tuple[str, ...]  # ids of cells at one of the levels without a partner at the other; excluded
 
 
 class _Design(NamedTuple):
-    """Cells of one library and one baseline, by what they chose; the choices that vary."""
+    """Cells of one library and one baseline by their choices, and the choices that vary."""
 
     cells: dict[Settings, CellSummary]
     varied: tuple[str, ...]
 
 
 class _Contrast(NamedTuple):
-    """A level of a choice against the reference level, in cell ids."""
+    """Pairs of cell ids: a level of a choice against the reference level."""
 
     choice: str
     level: Any
@@ -63,27 +63,27 @@ class _Contrast(NamedTuple):
 
 class _Measured(NamedTuple):
     sample: Sample
-    counts: dict[str, Counts]  # by cell id, of the cells that heard this sample
+    counts: dict[str, Counts]  # by cell id, for the cells that decoded this sample
     resamples: int
 
 
 def choice_effects(rows: Sequence[CellSummary]) -> list[ChoiceEffect]:
-    """The main effects of every library that varies two choices or more, against one baseline.
+    """Main effects for every library that varies two or more choices against one baseline.
 
-    Each level is compared with the choice's first: the most bits, the coarsest granularity, symmetric, weight-only.
-    A choice of which no two cells agree in all the rest has no effect to show.
+    Each level is compared with the reference level: most bits, coarsest granularity, symmetric, weight-only.
+    A choice has no effect to show if no two cells agree in all other choices.
 
     Args:
-        rows: cells that ended well; their raw utterances are read.
+        rows: measured cells; their raw utterances are read.
     """
-    found = [effect for design in _designs(rows) for effect in _of_design(design)]
+    found = [effect for design in _designs(rows) for effect in _design_effects(design)]
     corrected = holm([item.effect.p for item in found])
     return [replace(item, p_holm=p) for item, p in zip(found, corrected, strict=True)]
 
 
 def _designs(rows: Sequence[CellSummary]) -> Iterator[_Design]:
     families: dict[tuple[str, str], list[CellSummary]] = {}
-    for row in sorted(rows, key=lambda row: str(row.record.created_at)):  # of cells chosen alike, the latest counts
+    for row in sorted(rows, key=lambda row: str(row.record.created_at)):  # among equal choices, the latest counts
         if row.baseline is not None and row.settings.scheme != "none":
             families.setdefault((row.baseline, row.settings.library), []).append(row)
     for family in families.values():
@@ -94,7 +94,7 @@ def _designs(rows: Sequence[CellSummary]) -> Iterator[_Design]:
 
 
 def _by_settings(family: Sequence[CellSummary]) -> dict[Settings, CellSummary]:
-    """Formats are left out where they say no more than the bits do (`uint4`, `uint3`)."""
+    """Cells by their choices; formats that only restate the bits (`uint4`, `uint3`) are left out."""
     full = {_settings(row, _CHOICES): row for row in family}
     short = {_settings(row, [choice for choice in _CHOICES if choice != "format"]): row for row in family}
     return short if len(short) == len(full) else full
@@ -111,8 +111,8 @@ def _level(row: CellSummary, choice: str) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
-def _of_design(design: _Design) -> Iterator[ChoiceEffect]:
-    """Before Holm's correction."""
+def _design_effects(design: _Design) -> Iterator[ChoiceEffect]:
+    """Effects of one design, before Holm's correction."""
     measured = _measured(list(design.cells.values()))
     if measured is None:
         return
@@ -138,9 +138,9 @@ def _of_design(design: _Design) -> Iterator[ChoiceEffect]:
 
 
 def _measured(cells: Sequence[CellSummary]) -> _Measured | None:
-    """The counts of those cells that heard what the first of them did; None where no word was to be heard."""
+    """Counts of the cells that decoded the same samples as the first; None if there are no reference words."""
     stored = [Stored(row.root, row.record) for row in cells]
-    scores = read_scores(stored, lambda message: None)  # said when the cells were read
+    scores = read_scores(stored, lambda message: None)  # reported when the cells were read
     if not scores:
         return None
     sample = next(iter(scores.values())).sample
@@ -150,7 +150,7 @@ def _measured(cells: Sequence[CellSummary]) -> _Measured | None:
 
 
 def _contrasts(known: dict[Settings, str], choice: str) -> Iterator[_Contrast]:
-    """Every level against the first, over the cells that agree in all other choices."""
+    """Each level against the reference level, over cells that agree in all other choices."""
     blocks: dict[Settings, dict[Any, str]] = {}
     for settings, cell_id in known.items():
         rest = tuple(item for item in settings if item[0] != choice)
@@ -169,7 +169,7 @@ def _contrasts(known: dict[Settings, str], choice: str) -> Iterator[_Contrast]:
 
 
 def _order(choice: str, level: Any) -> tuple[Any, ...]:
-    """The reference comes first: what keeps most of the weights, or asks least."""
+    """Sort key of levels; the reference (most precise or simplest) comes first."""
     if choice == "granularity":
         kind, group_size = level
         return (_COARSEST_FIRST.index(kind) if kind in _COARSEST_FIRST else -1, -(group_size or 0))
@@ -194,7 +194,7 @@ def _shown(choice: str, level: Any) -> str:
 
 
 def _bounded(effect: Effect, words: int) -> Effect:
-    """Where no resample differs, the rule of three in place of an interval of no width, as for a cell's difference."""
+    """If no resample differs, replace the zero-width interval by the rule of three, as for a cell's difference."""
     if effect.mean.ci95 != (0.0, 0.0):
         return effect
     bound = RULE_OF_THREE / words

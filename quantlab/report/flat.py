@@ -1,4 +1,4 @@
-"""One line of CSV per cell, for spreadsheets and data frames: flat columns, full precision."""
+"""CSV report for spreadsheets and data frames: one row per cell, flat columns, full precision."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _FORMULA = re.compile(r"((?:^|[;,|])\s*)([=@＝＠]|[+\-＋－](?![\d.]*(?:$|[;,
 
 
 def render(rows: Sequence[CellSummary]) -> str:
-    """Nested keys joined by dots, an interval as two columns (`.low`, `.high`), of problems and published figures
-    their number; what does not exist is empty. The configuration, whose settings that matter are columns, is left out.
+    """Render cells as CSV.
+
+    Nested keys are joined by dots, an interval becomes two columns (`.low`, `.high`), problems and published figures
+    become their number, and missing values are empty. The configuration is left out, as its main settings are columns.
     """
     called = names(rows)
     lines = [dict(_flat(_columns(row, called[row.cell_id]))) for row in rows]
@@ -29,14 +31,14 @@ def render(rows: Sequence[CellSummary]) -> str:
 
 
 def _columns(row: CellSummary, label: str) -> dict[str, Any]:
-    """What the cell is comes first."""
+    """Columns of a cell, those that identify it first."""
     found = row.to_dict()
     del found["config"]
     return {name: found[name] for name in ("cell_id", "status")} | {"label": label} | found
 
 
 def _header(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every column once; not `speed` for the rows that have none, where others have `speed.ratio`."""
+    """Every column once; without the empty `speed` of some rows where others have `speed.ratio`."""
     found = dict.fromkeys(name for line in lines for name in line)
     parents = {name[:index] for name in found for index, letter in enumerate(name) if letter == "."}
     return [name for name in found if name not in parents]
@@ -58,5 +60,5 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _text(text: str) -> str:
-    """As text also to a spreadsheet: what would begin a formula, in a cell or after a separator, gets an apostrophe."""
+    """Text that a spreadsheet does not run: an apostrophe precedes anything that would begin a formula."""
     return _FORMULA.sub(r"\g<1>'\g<2>", printable(text))

@@ -1,8 +1,8 @@
-"""The Pareto front of time or size against WER, and how sure it is.
+"""Pareto front of time or size against WER, with its uncertainty.
 
-A front through estimates looks exact and is not. Here every cell is drawn again and again from the distribution that
-its 95 % intervals stand for (normal for WER, log-normal for time), and each draw has a front of its own: how often a
-cell is on it, and between which WERs it runs, is what the data show.
+A front through estimates looks exact and is not. Here each cell is resampled from the distribution that its 95 %
+intervals describe (normal for WER, log-normal for time), and the front of each draw is computed. The share of draws
+that have a cell on their front, and the band of those fronts, show the uncertainty.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from quantlab.stats.estimate import Estimate
 DRAWS = 1000
 _MOST = 200_000  # draws × cells; a grid of 1,000 cells still takes well under a second
 _FEWEST = 200
-_POINTS = 80  # of the band, along x
-_Z = 1.959964  # standard deviations to either end of a 95 % interval
+_POINTS = 80  # points of the band along x
+_Z = 1.959964  # half-width of a 95 % interval in standard deviations
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell in the plane of cost (x) and WER (y); lower is better in both.
+    """A cell as a point of cost (x) and WER (y); lower is better in both.
 
-    Cells that share a baseline were scored on the same utterances, so that hard ones move all of them together.
-    Their WER is drawn as the baseline's, the same draw for all of them, plus the difference of the paired test.
+    The WERs of cells that share a baseline are correlated, since they were scored on the same utterances. Their WER is
+    therefore drawn as the baseline's WER (one draw for all of them) plus the difference of the paired test.
     """
 
     cell: str
     x: Estimate
     y: Estimate  # WER
-    baseline: tuple[str, Estimate] | None = None  # its cell and WER
+    baseline: tuple[str, Estimate] | None = None  # cell id and WER of the baseline
     difference: Estimate | None = None  # WER − the baseline's; None for the baseline itself
 
 
 @dataclass(frozen=True)
 class Front:
-    """The front of the estimates, how often each cell is on the front of a draw, and the band of those fronts."""
+    """The front of the estimates, each cell's share of draws on the front, and the band of the draws' fronts."""
 
-    cells: tuple[str, ...]  # on the front of the estimates, by x
+    cells: tuple[str, ...]  # on the front of the estimates, in order of x
     share: Mapping[str, float]  # cell → share of draws
     x: tuple[float, ...]
-    low: tuple[float, ...]  # WER at the 2.5th percentile of draws, at x
-    high: tuple[float, ...]  # at the 97.5th
+    low: tuple[float, ...]  # 2.5th percentile of the draws' WER at each x
+    high: tuple[float, ...]  # 97.5th percentile
 
 
 def front(candidates: Sequence[Candidate], seed: int = 0) -> Front | None:
-    """The front of some cells; None where there are fewer than two."""
+    """The Pareto front of the cells; None if there are fewer than two."""
     if len(candidates) < 2:
         return None
     names = [candidate.cell for candidate in candidates]
@@ -66,12 +66,12 @@ def front(candidates: Sequence[Candidate], seed: int = 0) -> Front | None:
 
 
 def draws(found: Estimate, random: np.random.Generator, count: int) -> Array:
-    """(count,) values that could have been measured instead; without an interval the figure is taken as exact."""
+    """(count,) draws from the normal distribution of an estimate; one without an interval is taken as exact."""
     return found.value + errors(found, random, count)
 
 
 def multiples(found: Estimate, random: np.random.Generator, count: int) -> Array:
-    """The same for a time or a ratio, which errs by a factor and has no 0: log-normal."""
+    """(count,) log-normal draws, for times and ratios, which are positive and have multiplicative errors."""
     if found.ci95 is None or found.ci95[0] <= 0:
         return draws(found, random, count)
     deviation = float(np.log(found.ci95[1] / found.ci95[0])) / (2 * _Z)
@@ -79,13 +79,13 @@ def multiples(found: Estimate, random: np.random.Generator, count: int) -> Array
 
 
 def errors(found: Estimate, random: np.random.Generator, count: int) -> Array:
-    """(count,) errors that the estimate could have, around 0."""
+    """(count,) draws of the error of an estimate, around 0."""
     deviation = 0.0 if found.ci95 is None else (found.ci95[1] - found.ci95[0]) / (2 * _Z)
     return random.normal(0.0, deviation, count)
 
 
 def _draws(candidates: Sequence[Candidate], random: np.random.Generator) -> tuple[Array, Array]:
-    """(draws, cells) of x and of y."""
+    """Draws of x and y, (draws, cells) each."""
     count = int(np.clip(_MOST // len(candidates), _FEWEST, DRAWS))
     shared: dict[str, Array] = {}
 
@@ -105,7 +105,7 @@ def _draws(candidates: Sequence[Candidate], random: np.random.Generator) -> tupl
 
 
 def on_front(x: Array, y: Array) -> npt.NDArray[np.bool_]:
-    """Which cells no other cell beats: (draws, cells) each; of cells that are equal in both, one is on it."""
+    """Which cells are not dominated, (draws, cells) each; of cells equal in both coordinates, one is on the front."""
     order = np.lexsort((y, x), axis=1)
     sorted_y = np.take_along_axis(y, order, axis=1)
     best_before = np.minimum.accumulate(sorted_y, axis=1)[:, :-1]
@@ -117,15 +117,15 @@ def on_front(x: Array, y: Array) -> npt.NDArray[np.bool_]:
 
 
 def _band(x: Array, y: Array, centres: Array) -> dict[str, tuple[float, ...]]:
-    """The lowest WER to be had for at most x, from the 2.5th to the 97.5th percentile of draws."""
+    """The lowest WER at cost of at most x: 2.5th to 97.5th percentile of the draws."""
     first, last = float(np.min(centres)), float(np.max(centres))
     at = np.geomspace(first, last, _POINTS) if first > 0 else np.linspace(first, last, _POINTS)
-    at[-1] = last  # rounding must not leave the last cell out
+    at[-1] = last  # so that rounding cannot exclude the last cell
     best = np.stack([np.min(np.where(x <= point, y, np.inf), axis=1) for point in at], axis=1)
     low, high = np.quantile(best, [0.025, 0.975], axis=0, method="inverted_cdf")
-    there = np.isfinite(high)  # left of that, some draws have no cell as cheap as this
+    there = np.isfinite(high)  # further left, some draws have no cell of that cost
     return {
         "x": tuple(map(float, at[there])),
-        "low": tuple(map(float, np.maximum(low[there], 0.0))),  # a normal distribution knows no 0, WER does
+        "low": tuple(map(float, np.maximum(low[there], 0.0))),  # unlike its normal approximation, WER is never negative
         "high": tuple(map(float, high[there])),
     }

@@ -1,4 +1,4 @@
-"""The report's tables in LaTeX, to be \\input into a paper: booktabs, in ASCII but for accented letters."""
+"""LaTeX report: tables to \\input into a paper, with booktabs, in ASCII except for accented letters."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _ESCAPED = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # after the end of a table's line, it would begin a length, and * a variant of that end
+    "[": "{[}",  # after the end of a table row, [ would begin a length, and * a variant of the row end
     "]": "{]}",
     "*": "{*}",
-    "`": "{`}",  # ?` is a letter
+    "`": "{`}",  # ?` would be a ligature
 }
 _TRANSLATION = str.maketrans(_ESCAPED)
 
 
 def render(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> str:
-    """One `table*` for each table of the report; it ends with a line break."""
+    """Render one `table*` per table of the report; ends with a line break."""
     found = document.sections(rows, unread)
     parts = [_HEAD, *(_table(section, section.table) for section in found if section.table is not None)]
     return "\n\n".join(parts) + "\n"
@@ -77,5 +77,5 @@ def _cell(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    """As text: every character that means something to TeX, or that its standard fonts lack, is written out."""
+    """Escape characters that are special in TeX or missing from its standard fonts."""
     return printable(" ".join(text.split())).translate(_TRANSLATION)

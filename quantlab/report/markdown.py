@@ -1,4 +1,4 @@
-"""The report as Markdown, with the tables of GitHub's dialect."""
+"""Markdown report, with tables in GitHub's dialect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantlab.util.printable import markdown as escape
 
 
 def render(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> str:
-    """The whole document; it ends with a line break."""
+    """Render the whole document; ends with a line break."""
     parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells."]
     for section in document.sections(rows, unread):
         parts += _section(section)

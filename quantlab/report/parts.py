@@ -1,4 +1,4 @@
-"""What a document of the report is made of, in every format: sections, tables, fields."""
+"""Elements of a report document, independent of its format: sections, tables, fields."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Table:
     header: tuple[str, ...]
     lines: tuple[tuple[Cell, ...], ...]
     caption: str
-    align: str  # one letter a column: l words, r figures, p sentences that may wrap
+    align: str  # one letter per column: l text, r figures, p sentences that may wrap
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what stands before the table as a list, the table, and notes on it."""
+    """A heading, a bullet list, a table, and notes below it."""
 
     heading: str
     bullets: tuple[str, ...] = ()
     table: Table | None = None
     notes: tuple[str, ...] = ()
-    level: int = 2  # of the heading; 3 stands within the 2 before
+    level: int = 2  # heading level; 3 is a subsection

@@ -1,7 +1,7 @@
-"""The plots of a grid as PNG files, for the dashboard: what the page shows interactively, drawn once.
+"""Plots of a grid as PNG files for the dashboard; static versions of the charts of the page.
 
-matplotlib is imported when a plot is drawn and never before, and no window system is needed. Colours are those of
-Okabe and Ito, which people with a colour vision deficiency can tell apart, and no fact is told by colour alone.
+matplotlib is imported only when a plot is drawn, and no window system is needed. Colours are those of Okabe and Ito,
+which people with a colour vision deficiency can distinguish, and no fact is shown by colour alone.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _VERDICTS = {
     "not compared": (_PURPLE, "D"),
 }
 _GROUPS = 4
-_NAME_CHARS = 100  # of a folder, or in a plot
+_NAME_CHARS = 100  # longest name of a folder or in a plot
 _DPI = 110  # dots per inch
-_MOST = 40  # cells of a plot with a line for each; the worst are shown
-_LINE_IN = 0.28  # inches of height for each of them
+_MOST = 40  # most cells in a plot with one row per cell; the worst are shown
+_LINE_IN = 0.28  # height of a row in inches
 
 
 def figures(rows: Sequence[CellSummary]) -> dict[str, bytes]:
-    """File name → PNG, for each model, corpus and protocol; only plots that have something to show.
+    """File name → PNG, for each model, corpus and protocol; empty plots are left out.
 
-    Of many such groups those with most cells, as each costs about half a second.
+    Of many such groups, those with most cells are plotted, as each plot takes about half a second.
     """
     found: dict[str, bytes] = {}
     for group in sorted(study.groups(rows), key=lambda group: -len(group.rows))[:_GROUPS]:
@@ -73,14 +73,14 @@ def _png(figure: Figure) -> bytes:
 
 
 def _as_text() -> AbstractContextManager[None]:
-    """A block in which a `$` in a name begins no formula."""
+    """Disable TeX formulas within a block, so that a `$` in a name is shown as such."""
     from matplotlib import rc_context
 
     return rc_context({"text.parse_math": False})
 
 
 def _name(text: str) -> str:
-    """As a plot has room for it."""
+    """Shorten a name to the room in a plot."""
     shown = printable(text)
     return shown if len(shown) <= _NAME_CHARS else f"{shown[: _NAME_CHARS - 1]}…"
 
@@ -101,7 +101,7 @@ def _axes(group: Group, title: str, height_in: float) -> tuple[Figure, Axes]:
 
 
 def wer_against_speed(group: Group) -> Figure | None:
-    """WER over all splits against the RTF, marks as large as the model, with the Pareto front."""
+    """Pooled WER against RTF as bubbles of the model's size, with the Pareto front."""
     cells = [
         _Placed(row, row.rtf, row.wer.times(100), row.size_bytes)
         for row in group.rows
@@ -131,11 +131,11 @@ def wer_against_speed(group: Group) -> Figure | None:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A cell with what places it."""
+    """A cell with its coordinates."""
 
     row: CellSummary
     rtf: Estimate
-    wer: Estimate  # in percent
+    wer: Estimate  # percent
     size_bytes: int
 
     @property
@@ -144,14 +144,14 @@ class _Placed:
 
 
 def _reach(found: Estimate) -> list[list[float]] | None:
-    """How far an interval reaches below and above, as `errorbar` wants it; never below 0."""
+    """Distances from the value to its interval's ends, for `errorbar`; never negative."""
     if found.ci95 is None:
         return None
     return [[max(found.value - found.ci95[0], 0.0)], [max(found.ci95[1] - found.value, 0.0)]]
 
 
 def pareto(cells: Sequence[_Placed]) -> list[_Placed]:
-    """The cells that no other beats in both WER and RTF as measured, fastest first."""
+    """The cells whose measured WER and RTF no other cell dominates, fastest first."""
     x, y = np.array([cell.place for cell in cells]).T
     best = on_front(x[None], y[None])[0]
     return sorted((cell for cell, on in zip(cells, best, strict=True) if on), key=lambda cell: cell.place)
@@ -163,12 +163,12 @@ def _spread(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _label(axes: Axes, cells: Sequence[_Placed], group: Group, front: Sequence[_Placed]) -> None:
-    """Names beside the bubbles, pushed apart; of many cells only those on the front and the baseline."""
+    """Label the bubbles, pushed apart; of many cells, only the baseline and those on the front."""
     from matplotlib.patheffects import withStroke
 
     devices = len(group.by_device()) > 1
     shown = [cell for cell in cells if len(cells) <= 20 or cell in front or cell.row.is_baseline]
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # so that places on the page are known
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # so that positions are known
     taken: list[tuple[float, float]] = []
     for cell in sorted(shown, key=lambda cell: cell.wer.value):
         x, y = axes.transData.transform(cell.place)
@@ -197,11 +197,11 @@ def _legend(axes: Axes, cells: Sequence[_Placed], title: str) -> None:
                 loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)  # fmt: skip
 
 
-# A line for each cell
+# One row per cell
 
 
 def wer_increase(group: Group) -> Figure | None:
-    """The study's Figure 1: WER increase against the baseline, a bar for each split."""
+    """Figure 1 of the study: WER increase against the baseline, one bar per split."""
     found = [row for row, _ in _worst(group)]
     if not found:
         return None
@@ -226,7 +226,7 @@ def wer_increase(group: Group) -> Figure | None:
 
 
 def verdicts(group: Group) -> Figure | None:
-    """The pooled WER difference of every cell with its interval, the margin, and the verdict."""
+    """Pooled WER difference of every cell with its interval and verdict, and the margin."""
     worst = _worst(group)
     if not worst:
         return None
@@ -253,7 +253,7 @@ def verdicts(group: Group) -> Figure | None:
 
 
 def _worst(group: Group) -> list[tuple[CellSummary, Comparison]]:
-    """The cells that were compared, the worst last; of too many for a plot the worst."""
+    """The compared cells, worst last; only the worst if there are too many for a plot."""
     found = [(row, row.comparison) for row in group.rows if row.comparison is not None]
     return sorted(found, key=lambda item: item[1].wer_difference.value)[-_MOST:]
 

@@ -1,4 +1,4 @@
-"""The best cell by each priority, and a cell's trade-off in words."""
+"""Section on the best cell by each priority, with its trade-off in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantlab.report.wording import between, estimate, listed, megabytes, percen
 
 
 def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
-    """The best cell by each priority with what it costs, where the data show one."""
+    """The best cell by each priority with its cost, where the data show one."""
     lines = tuple(_choice(group, choice) for choice in choices)
     header = ("device", "priority", "best", "what it comes with")
     table = Table(header, lines, caption("Best by priority", group), "llpp")
@@ -41,7 +41,7 @@ def _why(choice: Priority, named: dict[str, str]) -> str:
 
 
 def trade_off(row: CellSummary, priority: str = "") -> str:
-    """A cell's speed, accuracy and size in words, that of the priority first."""
+    """Speed, accuracy and size of a cell in words, the priority first."""
     parts = {
         "fastest": _speed_words(row),
         "most accurate": _accuracy_words(row),

@@ -1,6 +1,6 @@
-"""Figures as others published them, and which stand beside a cell; the data and their sources are in `published.yaml`.
+"""Published figures, and their assignment to cells; the data and their sources are in `published.yaml`.
 
-Whether one was reproduced is `quantlab.report.reproduced`.
+Whether a figure was reproduced is decided in `quantlab.report.reproduced`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantlab.config.types import Dtype
 from quantlab.report.cell_summary import CellSummary
 
 _FILE = Path(__file__).with_name("published.yaml")
-_CHANGES_NO_FIGURE = {"name", "backend"}  # of the keys of quant: kernels compute the same
+_CHANGES_NO_FIGURE = {"name", "backend"}  # keys of quant that change no figure: kernels compute the same
 Rate = Annotated[Decimal, Field(gt=0)]
 Other = Annotated[Decimal, Field(ge=0)]
 
@@ -31,7 +31,7 @@ class _Part(BaseModel):
 
 
 class Source(_Part):
-    """Where figures stand, and what is known of how they were measured; None is not known."""
+    """Publication of figures, and what is known of their measurement; None means unknown."""
 
     authors: str
     title: str
@@ -42,38 +42,38 @@ class Source(_Part):
     beams: int | None = None
     timestamps: bool | None = None  # whether timestamp tokens were decoded
     batch_size: int | None = None
-    dtype: Dtype | None = None  # of what is not quantized
+    dtype: Dtype | None = None  # of unquantized weights
     hardware: str | dict[str, str] | None = None  # of all figures, or by device
-    apart: dict[str, str] = Field(default_factory=dict)  # metric → why no figure of ours is the same quantity
+    apart: dict[str, str] = Field(default_factory=dict)  # metric → why quantlab measures no such quantity
 
     def hardware_of(self, device: str | None) -> str | None:
         return self.hardware.get(device or "") if isinstance(self.hardware, dict) else self.hardware
 
 
 class Split(_Part):
-    """A split by the names that it has here."""
+    """A split, by its names in quantlab."""
 
     names: tuple[str, ...]
-    utterances: int | None = None  # of the whole
+    utterances: int | None = None  # in the whole split
 
 
 class Corpus(_Part):
-    """A corpus by the names that configurations give it."""
+    """A corpus, by its names in configurations."""
 
-    names: tuple[str, ...]  # * is anything
+    names: tuple[str, ...]  # * matches any name
     splits: dict[str, Split]
     language: str = "en"
-    unknown: str | None = None  # why no cell can be known to have heard the same
+    unknown: str | None = None  # why no cell can be known to have decoded the same audio
 
 
 class Figures(_Part):
-    """What one source says of one cell in one place."""
+    """Figures of one cell, from one place in one source."""
 
     source: str
-    where: str  # table
+    where: str  # e.g. the table
     model: str
-    quant: str | None  # an option of conf/quant; None: not said which
-    settings: dict[str, Any] = Field(default_factory=dict)  # of quant, where they are not those of the option
+    quant: str | None  # an option of conf/quant; None: not stated
+    settings: dict[str, Any] = Field(default_factory=dict)  # settings of quant that differ from the option's
     mixed: bool = False  # several formats in one file
     device: str | None = None
     runtime: str = "eager"
@@ -84,16 +84,16 @@ class Figures(_Part):
     other: dict[str, Other] = Field(default_factory=dict)  # metric → figure
 
     @model_validator(mode="after")
-    def _says_something_once(self) -> Figures:
+    def _has_unique_figures(self) -> Figures:
         if {"rtf", "rtfx"} <= set(self.other):
-            raise ValueError("rtf or rtfx, as the source has it, not both")
+            raise ValueError("give rtf or rtfx, whichever the source gives, not both")
         if not (self.wer or self.cer or self.other):
             raise ValueError("no figure")
         return self
 
 
 class Published(_Part):
-    """The whole data file."""
+    """Contents of the data file."""
 
     sources: dict[str, Source]
     corpora: dict[str, Corpus]
@@ -111,18 +111,18 @@ class Published(_Part):
 
 @dataclass(frozen=True)
 class Figure:
-    """One published figure with all that is known of it."""
+    """One published figure with its context."""
 
     metric: str  # wer, cer, rtf, rtfx, size_reduction, …
-    value: Decimal  # with the digits that the source gives
-    split: str | None  # of theirs; None: of the cell as a whole
+    value: Decimal  # with the digits of the source
+    split: str | None  # as the source names it; None: over the whole cell
     of: Figures
     source: Source
     corpus: Corpus
 
 
 class _Exact(yaml.CSafeLoader):
-    """YAML whose numbers keep their digits: 5.10 is not 5.1."""
+    """YAML loader that keeps the digits of numbers: 5.10 is not 5.1."""
 
 
 _Exact.add_constructor("tag:yaml.org,2002:float", lambda loader, node: Decimal(str(node.value)))
@@ -130,7 +130,7 @@ _Exact.add_constructor("tag:yaml.org,2002:float", lambda loader, node: Decimal(s
 
 @functools.cache
 def load(path: Path = _FILE) -> Published:
-    """The figures of the data file.
+    """Load the data file.
 
     Raises:
         ValueError: the file does not fit its schema.
@@ -138,26 +138,26 @@ def load(path: Path = _FILE) -> Published:
     return Published.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Exact))
 
 
-def beside(cell: CellSummary, published: Published | None = None) -> list[Figure]:
-    """The published figures that stand beside a cell, in their order.
+def matching(cell: CellSummary, published: Published | None = None) -> list[Figure]:
+    """The published figures that match a cell, in the order of the data file.
 
-    Quantizer with its settings, runtime and corpus are those of the source, and there is no noise; so is the model, but
-    for `.en` (`base_en` beside `base`), and the device may be another. Of the same figure of several models or devices
-    in one table the nearest stands.
+    A match has the quantizer (with its settings), runtime and corpus of the source, and no added noise. The model must
+    be the same except for `.en` (`base_en` matches `base`), and the device may differ. If a table has the same figure
+    for several models or devices, the nearest is taken.
     """
     published = published or load()
     if not cell.ok or cell.settings.noise_kind is not None:
         return []
     found: dict[tuple[Any, ...], Figure] = {}
-    for item in _of_cell(cell, published):
+    for item in _matching_figures(cell, published):
         for figure in _flat(item, published):
             key = item.source, item.where, item.corpus, figure.metric, figure.split
             if key not in found or _distance(cell, item) < _distance(cell, found[key].of):
                 found[key] = figure
-    return [figure for figure in found.values() if figure.split is None or heard(cell, figure) is not None]
+    return [figure for figure in found.values() if figure.split is None or measured_split(cell, figure) is not None]
 
 
-def _of_cell(cell: CellSummary, published: Published) -> Iterator[Figures]:
+def _matching_figures(cell: CellSummary, published: Published) -> Iterator[Figures]:
     asked = cell.settings
     dataset, model = str(cell.record.setting("dataset.name")), str(cell.record.setting("model.name"))
     near = {name for name, corpus in published.corpora.items() if _is_of(dataset, corpus, cell.splits)}
@@ -181,7 +181,7 @@ def _distance(cell: CellSummary, item: Figures) -> tuple[bool, bool]:
 
 
 def _same_settings(quant: Mapping[str, Any], item: Figures) -> bool:
-    """Whether a cell's quantizer is as its option ships, or as the source says; older records lack newer keys."""
+    """Whether the quantizer's settings are the option's, or those of the source; older records lack newer keys."""
     if item.quant in (None, "none"):
         return item.quant == "none"
     expected = {**option("quant", str(item.quant)), **item.settings}
@@ -197,13 +197,13 @@ def _flat(item: Figures, published: Published) -> Iterator[Figure]:
         yield Figure(metric, value, None, *rest)
 
 
-def heard(cell: CellSummary, figure: Figure) -> str | None:
-    """What the figure's split is called in a cell; None where it did not hear it."""
+def measured_split(cell: CellSummary, figure: Figure) -> str | None:
+    """The cell's name of the figure's split; None if the cell did not decode it."""
     names = figure.corpus.splits[figure.split].names if figure.split is not None else ()
     hub = cell.record.setting("dataset.hub_splits") or {}
     return next((name for name in cell.splits if name in names and _is_test(hub.get(name) or {})), None)
 
 
 def _is_test(hub: Mapping[str, Any]) -> bool:
-    """Whether a split is not read from another one of the hub, a validation set, whatever it is called here."""
+    """Whether a split is read from the hub's test split, and not from a validation split under another name."""
     return str(hub.get("split") or "test").startswith("test")

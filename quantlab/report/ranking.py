@@ -1,8 +1,8 @@
-"""Which cell is best, and which the intervals cannot tell from it.
+"""Ranking of cells: the best one, and those that the intervals cannot distinguish from it.
 
-Two cells count as told apart when their 95 % intervals do not overlap. That asks for more than a test of their
-difference d would: intervals that do not overlap are further apart than 1.96 (s₁ + s₂), and s₁ + s₂ is at least the
-standard deviation of d, however the two are correlated (they are: the same utterances, the same baseline).
+Two cells count as different if their 95 % intervals do not overlap. That is stricter than a test of their difference d:
+values whose intervals do not overlap are further apart than 1.96 (s₁ + s₂), and s₁ + s₂ is at least the standard
+deviation of d for any correlation of the two (they are correlated: same utterances, same baseline).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Figure = Callable[[CellSummary], Estimate | None]
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of a cell, lower being better, and whether the data tell two cells apart in it."""
+    """A figure to rank cells by (lower is better), with a test whether two cells differ in it."""
 
     figure: Figure
-    paired: Figure | None = None  # its difference to the baseline: tells apart those that share one
-    counts: Callable[[CellSummary], bool] = lambda row: True  # whether it rests on enough to be marked
+    paired: Figure | None = None  # its difference to the baseline, used for cells that share one
+    counts: Callable[[CellSummary], bool] = lambda row: True  # whether there are enough data to mark it
 
     def apart(self, a: CellSummary, b: CellSummary) -> bool | None:
-        """None where one of them has no interval."""
+        """Whether two cells differ; None if one of them has no interval."""
         figure = self.paired if self.paired and same_baseline([a, b]) else self.figure
         one, other = figure(a), figure(b)
         return None if one is None or other is None else one.apart(other)
@@ -35,11 +35,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Cells by a figure, and what stands between the one that leads and being the best."""
+    """Cells ranked by a figure, grouped by their relation to the leader."""
 
     order: tuple[CellSummary, ...]  # best figure first
-    level: tuple[CellSummary, ...]  # cannot be told from the leader
-    unknown: tuple[CellSummary, ...]  # no interval on one side: measured once
+    level: tuple[CellSummary, ...]  # not distinguishable from the leader
+    unknown: tuple[CellSummary, ...]  # this cell or the leader has no interval (measured once)
     others: tuple[CellSummary, ...]  # shown to be worse
 
     @property
@@ -54,7 +54,7 @@ class Ranking:
 
 
 def rank(rows: Sequence[CellSummary], metric: Metric) -> Ranking | None:
-    """None where no row has the figure. Equal figures keep the order of the rows."""
+    """Rank rows by a metric; equal figures keep the order of the rows. None if no row has the figure."""
     found = [(figure.value, row) for row in rows if (figure := metric.figure(row)) is not None]
     if not found:
         return None
@@ -68,30 +68,30 @@ def rank(rows: Sequence[CellSummary], metric: Metric) -> Ranking | None:
 
 
 def size() -> Metric:
-    """Bytes are counted, not estimated: only equal ones are level."""
+    """Ranking by size; sizes are exact, so only equal ones are level."""
     return Metric(size_bytes)
 
 
 def size_bytes(row: CellSummary) -> Estimate | None:
-    """The size, which is exact."""
+    """Size as an exact estimate."""
     size = row.size_bytes
     return None if size is None else Estimate(size, (size, size))
 
 
 def accuracy(rate: Rate = "wer", split: str | None = None) -> Metric:
-    """Error rate of a split, or pooled over all (None); paired with the baseline where two cells share one."""
+    """Ranking by error rate of a split, or pooled (None); by paired differences for cells that share a baseline."""
     return Metric(
         lambda row: row.rate(rate, split), lambda row: row.increase(rate, split), counts=lambda row: not few(row)
     )
 
 
 def few(row: CellSummary) -> bool:
-    """Whether the cell heard so few utterances that no interval can be given, and no error rate called the best."""
+    """Whether the cell has too few utterances for an interval, so that no error rate is called the best."""
     return 0 < row.utterances < MIN_UNITS
 
 
 def marks(rows: Sequence[CellSummary], metric: Metric | None) -> dict[str, Mark]:
-    """Cell id → mark, of cells that compare; none where there is nothing to compare, or too little was heard."""
+    """Cell id → mark, for comparable cells; empty if there is nothing to compare, or too few utterances."""
     ranked = None if metric is None else rank(rows, metric)
     if metric is None or ranked is None or not all(map(metric.counts, ranked.order)):
         return {}
@@ -102,13 +102,13 @@ def marks(rows: Sequence[CellSummary], metric: Metric | None) -> dict[str, Mark]
 
 
 def speed(rows: Sequence[CellSummary]) -> Metric:
-    """Time against the baseline where all rows took turns with the same one, else the RTF."""
+    """Ranking by time ratio if all rows were timed in turns with the same baseline, else by RTF."""
     timed = same_baseline(rows) and all(row.ratio is not None for row in rows)
     return Metric(time_ratio if timed else rtf)
 
 
 def speed_by(figure: Figure) -> Callable[[Sequence[CellSummary]], Metric | None]:
-    """The ranking of speed, for the column of the figure that it rests on."""
+    """The ranking by speed, only for the column of the figure that it uses."""
 
     def metric(rows: Sequence[CellSummary]) -> Metric | None:
         found = speed(rows)
@@ -118,16 +118,16 @@ def speed_by(figure: Figure) -> Callable[[Sequence[CellSummary]], Metric | None]
 
 
 def rtf(row: CellSummary) -> Estimate | None:
-    """The RTF over all splits."""
+    """RTF over all splits."""
     return row.rtf
 
 
 def time_ratio(row: CellSummary) -> Estimate | None:
-    """Time against the baseline."""
+    """Time relative to the baseline."""
     return row.ratio
 
 
 def same_baseline(rows: Sequence[CellSummary]) -> bool:
-    """Whether all have a baseline, and the same."""
+    """Whether all rows have the same baseline."""
     found = {row.baseline for row in rows}
     return len(found) == 1 and None not in found

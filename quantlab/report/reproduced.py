@@ -1,4 +1,4 @@
-"""Whether a published figure was reproduced here, and the reason, from what is known of both sides."""
+"""Verdict whether a published figure was reproduced, with reasons, from what is known of both measurements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from quantlab.report.cell_summary import CellSummary, Compared, Reproduced, SplitSummary
-from quantlab.report.published import Figure, Published, beside, heard
+from quantlab.report.published import Figure, Published, matching, measured_split
 from quantlab.stats.bootstrap import MIN_UNITS
 from quantlab.stats.estimate import Estimate
 
@@ -15,8 +15,8 @@ _RATES = ("wer", "cer")
 
 
 def compared(cell: CellSummary, published: Published | None = None) -> tuple[Compared, ...]:
-    """The published figures that stand beside a cell, each with its verdict."""
-    return tuple(_compared(cell, figure) for figure in beside(cell, published))
+    """The published figures that match a cell, each with its verdict."""
+    return tuple(_compared(cell, figure) for figure in matching(cell, published))
 
 
 def _compared(cell: CellSummary, figure: Figure) -> Compared:
@@ -39,9 +39,9 @@ def _compared(cell: CellSummary, figure: Figure) -> Compared:
 
 
 def _measured(cell: CellSummary, figure: Figure) -> Estimate | None:
-    """What was measured here, in the unit of the source."""
+    """The measured value in the unit of the source."""
     rtf, reduction = cell.rtf, cell.record.size_reduction
-    if figure.metric in _RATES and (split := heard(cell, figure)) is not None:
+    if figure.metric in _RATES and (split := measured_split(cell, figure)) is not None:
         found = cell.rate("wer" if figure.metric == "wer" else "cer", split)
         return found and found.times(100 if figure.of.unit == "percent" else 1)
     if figure.metric == "size_reduction":
@@ -51,11 +51,11 @@ def _measured(cell: CellSummary, figure: Figure) -> Estimate | None:
     return Estimate(1 / rtf.value) if figure.metric == "rtfx" and rtf and rtf.value else None
 
 
-# What stands between the two
+# Reasons why the two are not comparable
 
 
 def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:
-    """Why the two do not compare, nothing where they do."""
+    """Reasons why the two are not comparable; none if they are."""
     model = cell.record.setting("model.name")
     if figure.of.model != model:
         yield f"other model: {figure.of.model} there, {model} here"
@@ -64,9 +64,9 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
     if figure.metric in figure.source.apart:
         yield figure.source.apart[figure.metric]
     elif figure.metric in _RATES:
-        yield from _of_rate(cell, figure, ours)
+        yield from _rate_obstacles(cell, figure, ours)
     elif figure.metric in ("rtf", "rtfx"):
-        yield from _of_time(cell, figure)
+        yield from _time_obstacles(cell, figure)
     elif figure.metric == "size_reduction":
         here, there = cell.settings.dtype or "float32", figure.source.dtype or "float32"
         if here != there:
@@ -75,7 +75,7 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
         yield "not measured here"
 
 
-def _of_rate(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:
+def _rate_obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:
     source, most = figure.source, cell.record.setting("protocol.max_new_tokens")
     limit = cell.record.setting("dataset.limit")
     if cell.settings.weights != "pretrained":
@@ -100,18 +100,18 @@ def _of_rate(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterat
         yield f"part of the corpus: {limit} utterances of each split here (dataset.limit)"
     if cell.record.setting("dataset.ids"):
         yield "part of the corpus: chosen utterances here (dataset.ids)"
-    count, whole = _heard_of(cell, figure)
+    count, whole = _utterance_counts(cell, figure)
     if whole is not None and count > whole:
-        yield f"{count:,} utterances here, more than the {whole:,} of {figure.split}: another corpus"
+        yield f"{count:,} utterances here, more than the {whole:,} of {figure.split}: so it is another corpus"
     if ours is None:
         yield "no error rate here"
     elif ours.ci95 is None or (_part(cell, figure).evidence.ci_units or MIN_UNITS) < MIN_UNITS:
         yield f"too few speakers or utterances here for an interval: it takes {MIN_UNITS}"
 
 
-def _of_time(cell: CellSummary, figure: Figure) -> Iterator[str]:
-    """A time is one of its machine, clocks and drivers included, and is never judged."""
-    there = figure.source.hardware_of(figure.of.device) or "not said"
+def _time_obstacles(cell: CellSummary, figure: Figure) -> Iterator[str]:
+    """A time is never judged, as it depends on the machine, its clocks and drivers."""
+    there = figure.source.hardware_of(figure.of.device) or "not stated"
     environment = cell.record.environment
     here = str(environment.get("gpu" if cell.settings.device == "cuda" else "processor") or "not recorded")
     kind = "another machine" if there.lower() in here.lower() else "other hardware"
@@ -124,19 +124,19 @@ def _differs(what: str, there: Any, here: Any) -> Iterator[str]:
 
 
 def _part(cell: CellSummary, figure: Figure) -> SplitSummary:
-    """The split here that the figure is of."""
-    name = heard(cell, figure)
+    """The measured split that the figure refers to."""
+    name = measured_split(cell, figure)
     assert name is not None
     return cell.splits[name]
 
 
-def _heard_of(cell: CellSummary, figure: Figure) -> tuple[int, int | None]:
-    """Utterances of the split here, and of the whole."""
+def _utterance_counts(cell: CellSummary, figure: Figure) -> tuple[int, int | None]:
+    """Number of utterances measured, and in the whole split."""
     assert figure.split is not None
     return _part(cell, figure).result.utterances, figure.corpus.splits[figure.split].utterances
 
 
-# What is left to be judged
+# Verdict on comparable figures
 
 
 def _judged(cell: CellSummary, figure: Figure, ours: Estimate) -> tuple[Reproduced, list[str]]:
@@ -154,34 +154,34 @@ def _judged(cell: CellSummary, figure: Figure, ours: Estimate) -> tuple[Reproduc
     known = _part(cell, figure).evidence
     drawn = f" by {known.ci_units} {known.ci_unit}s" if known.ci_unit else ""
     interval = f"{figure.value} is {where} the 95 % interval{drawn}, {low} to {high}"
-    return "reproduced" if inside else "not reproduced", [interval, *_amount(cell, figure), *_caveats(cell, figure)]
+    return "reproduced" if inside else "not reproduced", [interval, *_coverage(cell, figure), *_caveats(cell, figure)]
 
 
 def _rounded(value: float, digits: int) -> Decimal:
     return round(Decimal(repr(value)), digits)
 
 
-def _amount(cell: CellSummary, figure: Figure) -> Iterator[str]:
-    """How much of the split was heard, as a part of it may be easier or harder than the whole."""
-    count, whole = _heard_of(cell, figure)
+def _coverage(cell: CellSummary, figure: Figure) -> Iterator[str]:
+    """The share of the split that was measured, as a part may be easier or harder than the whole."""
+    count, whole = _utterance_counts(cell, figure)
     if whole is None:
-        yield f"{count:,} utterances here, how many there is not known"
+        yield f"{count:,} utterances here, their number in the source is unknown"
     elif count < whole:
         yield f"{count:,} of {whole:,} utterances"
 
 
 def _caveats(cell: CellSummary, figure: Figure) -> Iterator[str]:
-    """What differs, or is not known to agree, and is taken not to matter much."""
+    """Differences and unknowns that are assumed to matter little."""
     source = figure.source
     if cell.record.setting("model.path"):
-        yield f"the checkpoint of model.path is taken for {figure.of.model}"
+        yield f"the checkpoint of model.path is assumed to be {figure.of.model}"
     if figure.metric not in _RATES:
         return
     if figure.of.device not in (None, cell.settings.device):
         yield f"device: {figure.of.device} there, {cell.settings.device} here"
-    here = cell.settings.dtype or "float32"  # older records do not say
+    here = cell.settings.dtype or "float32"  # missing in older records
     if source.dtype not in (None, here):
         yield f"what is not quantized is {source.dtype} there, {here} here"
     known = {"normaliser": source.normaliser, "beams": source.beams, "timestamps": source.timestamps}
     if unknown := [name for name, value in known.items() if value is None]:
-        yield f"not said there: {', '.join(unknown)}"
+        yield f"not stated by the source: {', '.join(unknown)}"

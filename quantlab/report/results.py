@@ -1,4 +1,4 @@
-"""The main table: device and method against WER, CER, RTF and size, and how a figure of it is written.
+"""The main table: WER, CER, RTF and size by device and method, and the format of its figures.
 
 Layout of Tables 2 and 3 of Söhler, Irigoyen, Kirkedal (arXiv 2511.08093).
 """
@@ -41,7 +41,7 @@ class _Column:
 
 
 def results(group: Group) -> Section:
-    """Device and method against WER, CER, RTF and size reduction."""
+    """WER, CER, RTF and size reduction by device and method."""
     columns = [column for column in _columns(group) if any(column.show(row) is not None for row in group.rows)]
     marks = [ranking.marks(group.rows, column.metric) for column in columns]
     lines = tuple(

@@ -1,7 +1,7 @@
-"""What the tables and figures of the study show, computed from rows; how it is written is another module's matter.
+"""Contents of the study's tables and figures, computed from rows; other modules format them.
 
-The study is Söhler, Irigoyen, Kirkedal (arXiv 2511.08093): its Tables 2 and 3 are a `Group`, Figure 1 is `increases`,
-Table 4 is `priorities`, and the robustness gap is what its discussion of noisy speech rests on.
+The study is Söhler, Irigoyen, Kirkedal (arXiv 2511.08093). Its Tables 2 and 3 are a `Group`, Figure 1 is `increases`,
+Table 4 is `priorities`; its discussion of noisy speech uses the robustness gap, `gaps`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from quantlab.stats.estimate import Estimate
 
 @dataclass(frozen=True)
 class Group:
-    """Cells of one model on one corpus under one protocol: one table."""
+    """Cells of one model, corpus and protocol, which share a table."""
 
     model: str
     weights: str
     dataset: str
     protocol: str
-    rows: tuple[CellSummary, ...]  # those that ended well, by device, baseline first
+    rows: tuple[CellSummary, ...]  # measured cells, by device, baseline first
     splits: tuple[str, ...]
-    methods: dict[str, str]  # cell id → quantizer, with whatever else tells the cells of a device apart
+    methods: dict[str, str]  # cell id → quantizer, with further settings where needed to be unique within a device
 
     @property
     def title(self) -> str:
@@ -34,7 +34,7 @@ class Group:
         return f"{self.model}{weights} on {self.dataset}, protocol {self.protocol}"
 
     def by_device(self) -> dict[str, list[CellSummary]]:
-        """The same rows, apart for each device."""
+        """The rows of each device."""
         found: dict[str, list[CellSummary]] = {}
         for row in self.rows:
             found.setdefault(str(row.settings.device), []).append(row)
@@ -43,18 +43,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Gap:
-    """How much harder one split is than another for a cell, and how much more so than for its baseline."""
+    """Robustness gap of a cell: WER difference of two splits, and its change against the baseline."""
 
     row: CellSummary
     easy: str
     hard: str
     gap: Estimate  # WER hard − WER easy
-    change: Estimate | None  # gap − the baseline's gap
+    change: Estimate | None  # gap minus the baseline's gap
 
 
 @dataclass(frozen=True)
 class Priority:
-    """The best cell of a group on one device by one figure, as far as the data show it."""
+    """The best cell of a group on one device by one figure, as far as the data show."""
 
     name: str  # fastest, most accurate, smallest
     device: str
@@ -62,7 +62,7 @@ class Priority:
 
 
 def groups(rows: Sequence[CellSummary]) -> list[Group]:
-    """The cells that ended well, by what a comparison must share (checkpoint, corpus, protocol); in their order."""
+    """Measured cells, grouped by what a comparison must share (checkpoint, corpus, protocol), in their order."""
     good = [row for row in rows if row.ok]
     models, corpora = wording.models(good), wording.corpora(good)
     found: dict[Hashable, list[CellSummary]] = {}
@@ -88,13 +88,13 @@ def _splits(rows: Sequence[CellSummary]) -> tuple[str, ...]:
 
 
 def increases(group: Group) -> list[tuple[CellSummary, dict[str, Estimate | None]]]:
-    """Figure 1: the WER increase of every cell that has a baseline, by split."""
+    """Figure 1: WER increase by split of every cell that has a baseline."""
     found = [(row, {split: row.difference("wer", split) for split in group.splits}) for row in group.rows]
     return [(row, changes) for row, changes in found if any(change is not None for change in changes.values())]
 
 
 def gaps(group: Group) -> list[Gap]:
-    """The robustness gap of every cell, between the easy split (`clean`, else the first) and each other one."""
+    """Robustness gaps of every cell between the easy split (`clean`, else the first) and each other split."""
     if len(group.splits) < 2:
         return []
     easy = "clean" if "clean" in group.splits else group.splits[0]
@@ -112,7 +112,7 @@ def _gap(row: CellSummary, easy: str, hard: str) -> Gap | None:
 
 
 def priorities(group: Group) -> list[Priority]:
-    """Table 4: the fastest, the most accurate and the smallest cell of each device with two cells or more."""
+    """Table 4: the fastest, most accurate and smallest cell of each device with two or more cells."""
     found = []
     for device, rows in group.by_device().items():
         metrics = {

@@ -1,4 +1,4 @@
-"""The cells of one root or several as typed summaries, each compared with its baseline."""
+"""Typed summaries of the cells of one or several roots, each compared with its baseline."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 class Summaries(tuple[CellSummary, ...]):
-    """Cells in reading order; as the rows of a data frame, or as JSON."""
+    """Cell summaries in reading order; convertible to a data frame or JSON."""
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row per cell; fractions, seconds, bytes; empty where there is no figure.
+        """Data frame with one row per cell, in fractions, seconds and bytes; missing figures are empty.
 
-        Columns have the names of the CSV report: `label` (unique here), `cell_id`, `status`, `model` and `corpus` (as
-        told apart here), `quant`, `library`, `bits`, `device`, `dtype`, `runtime`, `protocol`, `error_unit`, `verdict`,
+        Columns are named as in the CSV report: `label` (unique here), `cell_id`, `status`, `model` and `corpus` (unique
+        names), `quant`, `library`, `bits`, `device`, `dtype`, `runtime`, `protocol`, `error_unit`, `verdict`,
         `size_bytes`, `size_reduction`, `peak_memory_bytes`; over all splits `wer`, `cer`, `rtf`, `wer_difference` (to
         the baseline) and `ratio` (time / time of the baseline); of each split `splits.NAME.wer`, `splits.NAME.cer`,
-        `splits.NAME.wer_difference`. Each of these has its 95 % interval beside it: `wer_ci95.low`, `wer_ci95.high`.
+        `splits.NAME.wer_difference`. The 95 % interval of each is in columns such as `wer_ci95.low`, `wer_ci95.high`.
         """
         import pandas
 
@@ -48,7 +48,7 @@ class Summaries(tuple[CellSummary, ...]):
         )
 
     def to_json(self) -> str:
-        """One JSON list, in ASCII whatever the terminal's encoding, and strict: a NaN would raise."""
+        """One JSON list in ASCII, for terminals of any encoding; raises ValueError for NaN."""
         return json.dumps([cell.to_dict() for cell in self], indent=1, allow_nan=False)
 
 
@@ -58,17 +58,17 @@ def summaries(
     margin: float | None = None,
     on_unreadable: Callable[[str], None] = warn,
 ) -> Summaries:
-    """One summary per cell recorded below the roots, each compared with its baseline.
+    """Summarise every cell recorded below the roots, each compared with its baseline.
 
-    A record that cannot be read is left out; so is the evidence of one whose raw files cannot be read. Holm's
-    correction is over the cells returned.
+    An unreadable record is left out; so is the evidence of a cell with unreadable raw files. Holm's
+    correction covers the returned cells.
 
     Args:
-        roots: a grid's output_dir, or several; a cell's baseline may lie in another root.
-        ids: only these cells, in this order; None is all, baseline first within each model, dataset and device.
-            A baseline that is not among them is still looked for below the roots.
-        margin: percentage points of WER that do not matter; None is each record's own `stats.margin`.
-        on_unreadable: told about every file that could not be read, and cells that could not be paired in full.
+        roots: one or several output folders of grids; a cell's baseline may be in another root.
+        ids: only these cells, in this order; None: all, baseline first within each model, dataset and device.
+            A baseline that is not among them is still searched for below the roots.
+        margin: percentage points of WER that do not matter; None: `stats.margin` of each record.
+        on_unreadable: called with a message for each unreadable file and each cell that could not be fully paired.
 
     Raises:
         ConfigError: two roots hold different records of one cell, or one of several holds none.
@@ -78,26 +78,26 @@ def summaries(
 
 
 def of_records(root: str | Path, records: Sequence[Record], on_unreadable: Callable[[str], None] = warn) -> Summaries:
-    """As `summaries`, of records of one root that were read already, in their order."""
+    """As `summaries`, for records of one root that are already read, in their order."""
     return compared(root, [Stored(Path(root), record) for record in records], None, on_unreadable)
 
 
 def compared(
     roots: Roots, found: Sequence[Stored], margin: float | None = None, on_unreadable: Callable[[str], None] = warn
 ) -> Summaries:
-    """As `summaries`, of records that were read already, in their order."""
+    """As `summaries`, for records that are already read, in their order."""
     known = evidence([*found, *_baselines_elsewhere(roots, found)], margin, on_unreadable)
     return Summaries(summary(record, known[record.cell_id], root) for root, record in found)
 
 
 def summary(record: Record, known: Evidence | None = None, root: Path = Path("mlruns")) -> CellSummary:
-    """A record with its evidence, and the published figures that stand beside it."""
+    """Summary of a record with its evidence and matching published figures."""
     plain = CellSummary(record, known or Evidence(), root)
     return replace(plain, published=reproduced.compared(plain))
 
 
 def _baselines_elsewhere(roots: Roots, found: Sequence[Stored]) -> list[Stored]:
-    """Recorded baselines of cells whose own is not among `found`; reading every record takes its time."""
+    """Recorded baselines missing from `found`; read separately, as reading all records is slow."""
     records = [item.record for item in found]
     known = find_baselines(records)
     here = {record.cell_id for record in records}
@@ -116,7 +116,7 @@ def _order(cell: CellSummary) -> tuple[Any, ...]:
     return (
         *map(str, axes),
         cell.corpus.name,
-        *(part.fingerprint or "~" for part in (cell.corpus, cell.checkpoint)),  # what failed early comes last
+        *(part.fingerprint or "~" for part in (cell.corpus, cell.checkpoint)),  # cells that failed early come last
         asked.quant != "none",
         str(asked.library),
         -(asked.bits or 0),

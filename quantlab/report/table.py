@@ -1,4 +1,4 @@
-"""The table of a terminal: at the end of a grid, and from `quantlab report`."""
+"""The table for terminals, printed at the end of a grid and by `quantlab report`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from quantlab.report.ranking import Metric
 from quantlab.report.study import Group
 from quantlab.report.wording import (
     ABSENT,
-    apart,
     between,
     corpora,
     counted,
@@ -37,6 +36,7 @@ from quantlab.report.wording import (
     percent,
     problems,
     published,
+    rate_columns,
     rate_name,
     ratio,
     scorings,
@@ -48,9 +48,9 @@ from quantlab.report.wording import (
 from quantlab.util.console import console as plain_console
 from quantlab.util.printable import printable
 
-Names = Mapping[str, str | None]  # cell id → what stands in a column
-_SHORTEST = 8  # characters that are left of a name
-_UNLIMITED = 400  # columns; a file or a pipe has no width
+Names = Mapping[str, str | None]  # cell id → text in a column
+_SHORTEST = 8  # smallest width of a shortened name
+_UNLIMITED = 400  # characters per line in a file or pipe, which have no width
 _STYLES = {
     **{"ok": "green", "unsupported": "yellow", "failed": "red", "oom": "red", "timeout": "red"},
     **{"better": "green", "tied": "green", "worse": "red", "underpowered": "yellow", "baseline": "dim"},
@@ -61,24 +61,24 @@ _STYLES = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what stands in a row, and what is best in it."""
+    """A column: the text of each row, and the ranking that marks the best."""
 
     title: tuple[str, ...]  # lines
-    show: Callable[[CellSummary], str | None]  # None where there is nothing
-    metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None  # of cells that compare
-    drop_first: int = 0  # where the terminal is narrow, the highest first; 0 = never
-    shrinks: bool = False  # a name may be cut where even that is not enough, a figure never
+    show: Callable[[CellSummary], str | None]  # None: empty
+    metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None  # ranking of comparable cells
+    drop_first: int = 0  # order of dropping on a narrow terminal, highest first; 0 = never
+    shrinks: bool = False  # names may be shortened if even that is not enough, figures never
     words: bool = False
-    scored: bool = False  # an error rate, of which a few utterances say nothing
+    scored: bool = False  # an error rate, left unmarked if there are few utterances
 
 
 def columns(rows: Sequence[CellSummary]) -> list[Column]:
-    """The columns these rows fill, in reading order."""
+    """The columns that these rows need, in reading order."""
     splits = list(dict.fromkeys(split for row in rows for split in row.splits))
     rate = rate_name(rows)
-    by_letter = [] if rate == "CER" else splits  # else it would be there twice
+    by_letter = [] if rate == "CER" else splits  # else CER would appear twice
     judged = any(row.verdict is not None for row in rows)
-    status_drops = 2 if judged or all(row.ok for row in rows) else 0  # whatever failed is listed below as well
+    status_drops = 2 if judged or all(row.ok for row in rows) else 0  # failures are also listed below the table
     return [
         *_named(rows),
         *([Column(("error", "unit"), lambda row: row.record.error_unit, words=True)] if " or " in rate else []),
@@ -113,7 +113,7 @@ def _rates(rows: Sequence[CellSummary], rate: Rate, title: str, split: str, drop
         found = row.rate(rate, split) if stands_in(row) else None
         return found and percent(found.value)
 
-    for how, stands_in in apart(rows, rate):
+    for how, stands_in in rate_columns(rows, rate):
         yield Column(
             (f"{title} %", split, *how), partial(show, stands_in), lambda rows: ranking.accuracy(rate, split),
             drop_first, scored=True,
@@ -121,14 +121,14 @@ def _rates(rows: Sequence[CellSummary], rate: Rate, title: str, split: str, drop
 
 
 def _nonspeech(rows: Sequence[CellSummary]) -> list[Column]:
-    """What was heard where nothing is said, if any such audio was measured."""
+    """Column of words decoded in audio without speech, if such audio was measured."""
     if all(row.nonspeech_words_per_min is None for row in rows):
         return []
     return [Column(("non-speech", "words/min"), lambda row: _shown(row.nonspeech_words_per_min, three_digits))]
 
 
 def _compared(rows: Sequence[CellSummary]) -> list[Column]:
-    """Time against the baseline, where cells took turns with it."""
+    """Column of time relative to the baseline, if cells were timed in turns with it."""
     if all(row.record.speed is None for row in rows):
         return []
     by_ratio = ranking.speed_by(ranking.time_ratio)
@@ -144,13 +144,13 @@ def _compared(rows: Sequence[CellSummary]) -> list[Column]:
 
 
 def _ratio(row: CellSummary) -> str | None:
-    """`0.84 ±0.01`, with a question mark where the interval stayed wider than the protocol asks."""
+    """`0.84 ±0.01`, with a question mark if the interval is wider than the protocol requires."""
     speed = row.record.speed
     return None if speed is None else half_width(speed.ratio, speed.ci95) + ("" if speed.converged else " ?")
 
 
 def _named(rows: Sequence[CellSummary]) -> list[Column]:
-    """Which cell a row is: the corpus wherever there are several, of further settings those that tell cells apart."""
+    """Columns that identify a cell: the corpus if there are several, and further settings that distinguish cells."""
     of_all: dict[str, Names] = {
         "model": models(rows),
         "quant": _values("quant.name", rows),
@@ -163,7 +163,9 @@ def _named(rows: Sequence[CellSummary]) -> list[Column]:
     further: dict[str, Names] = {
         axis: of
         for axis, key in AXES.items()
-        if _tells_apart(of := _values(key, rows), _told_by(key, of_all | {"format": _values("quant.format", rows)}))
+        if _tells_apart(
+            of := _values(key, rows), _determined_by(key, of_all | {"format": _values("quant.format", rows)})
+        )
         or (axis == "dtype" and any(row.settings.is_half for row in rows))
     }
     corpus = corpora(rows)
@@ -172,24 +174,24 @@ def _named(rows: Sequence[CellSummary]) -> list[Column]:
     shown = [*of_all.values(), *further.values()]
     looks = {row.cell_id: tuple(of[row.cell_id] for of in shown) for row in rows}
     if len(set(looks.values())) < len(looks):
-        further |= _alike(rows, looks)
+        further |= _distinguishing(rows, looks)
     return [
         *found,
         *(Column(tuple(axis.split("_")), _looked_up(of), shrinks=True, words=True) for axis, of in further.items()),
     ]
 
 
-def _alike(rows: Sequence[CellSummary], looks: Mapping[str, Hashable]) -> dict[str, Names]:
-    """Rows that look alike: what differs, be it the machine, a version or the date; and the ids."""
-    told = differences([row.named for row in rows], looks)
+def _distinguishing(rows: Sequence[CellSummary], looks: Mapping[str, Hashable]) -> dict[str, Names]:
+    """Columns for rows that look alike: what differs (machine, version, date), and the ids."""
+    apart = differences([row.named for row in rows], looks)
     return {
-        "differs_in": {cell_id: ", ".join(parts) or None for cell_id, parts in told.items()},
+        "differs_in": {cell_id: ", ".join(parts) or None for cell_id, parts in apart.items()},
         "cell": {row.cell_id: row.cell_id[:ID] for row in rows},
     }
 
 
-def _told_by(key: str, of_all: Mapping[str, Names]) -> Collection[Names]:
-    """The names that a setting is expected to follow from: a quantizer's from the quantizer, whatever the model."""
+def _determined_by(key: str, of_all: Mapping[str, Names]) -> Collection[Names]:
+    """The names that normally determine a setting: the quantizer's name for quantizer settings, whatever the model."""
     if key in OF_FORMAT:
         return [of_all["quant"], of_all["format"]]
     return [of_all["quant"]] if key.startswith("quant.") else of_all.values()
@@ -208,22 +210,22 @@ def _looked_up(of: Names) -> Callable[[CellSummary], str | None]:
 
 
 def _droppable(axis: str, of: Names) -> int:
-    """The quantizer always stays; the device and the model may go if they are the same in every row, and told below."""
+    """Drop order of a name column: the quantizer stays; device and model may go if equal in all rows (stated below)."""
     return 0 if len(set(of.values())) > 1 else {"quant": 0, "model": 3, "device": 4}[axis]
 
 
 def _tells_apart(of: Names, named: Collection[Names]) -> bool:
-    """Whether it differs between rows whose names are the same."""
+    """Whether the values differ between rows with equal names."""
     seen: dict[tuple[str | None, ...], object] = {}
     return any(seen.setdefault(tuple(name[cell_id] for name in named), value) != value for cell_id, value in of.items())
 
 
 def show(rows: Sequence[CellSummary], console: Console | None = None) -> None:
-    """Print the table, fitted to the terminal; in a file or a pipe it is as wide as it needs to be.
+    """Print the table, fitted to the terminal; in a file or pipe it is as wide as needed.
 
-    What did not end well follows below with its reason, and what a reader of the speeds should know. Rows keep their
-    order. Bold is the best figure of a column among cells of one checkpoint, corpus and protocol, unless the
-    intervals leave another level with it.
+    Below follow failures with their reasons, and notes on the speeds. Rows keep their
+    order. The best figure of a column among cells of one checkpoint, corpus and protocol is bold, unless the
+    intervals cannot distinguish it from another.
     """
     console = console or plain_console()
     if console.is_terminal:
@@ -233,7 +235,7 @@ def show(rows: Sequence[CellSummary], console: Console | None = None) -> None:
 
 
 def text(rows: Sequence[CellSummary], width: int = _UNLIMITED) -> str:
-    """The same as plain text without colours, fitted to lines of `width` characters."""
+    """The table as plain text, fitted to lines of `width` characters."""
     console = plain_console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
         _print(rows, console)
@@ -251,7 +253,8 @@ def _print(rows: Sequence[CellSummary], console: Console) -> None:
         console.print(Text.assemble(("underpowered: ", _STYLES["underpowered"]), what))
     called = names(rows)
     for line in (
-        *_failures(rows, called), *_few(rows), *_problems(rows), *_unsettled(rows, called), *_notes(rows, called)
+        *_failures(rows, called), *_too_few_notes(rows), *_problems(rows),
+        *_unconverged(rows, called), *_notes(rows, called),
     ):  # fmt: skip
         console.print(line)
     for verdict, label, what in published(rows, called):
@@ -262,19 +265,19 @@ def _print(rows: Sequence[CellSummary], console: Console) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Filled:
-    """A column with what stands in it."""
+    """A column with its texts."""
 
     column: Column
     cells: list[Text]
 
     @cached_property
     def width(self) -> int:
-        """Characters of the terminal; rich would measure every cell several times."""
+        """Width in characters, cached since rich would measure every cell several times."""
         return max(cell_len(text) for text in (*self.title, *(cell.plain for cell in self.cells)))
 
     @property
     def title(self) -> list[str]:
-        """Lines; the name of a split is one of a corpus."""
+        """Lines of the title, made printable, as split names come from corpora."""
         return list(map(printable, self.column.title))
 
 
@@ -284,7 +287,7 @@ def _filled(column: Column, rows: Sequence[CellSummary], made: Sequence[Group]) 
 
 
 def _fitting(filled: Sequence[_Filled], console: Console) -> list[_Filled]:
-    """The columns that fit: the least needed go first, all of a kind together."""
+    """The columns that fit; the least needed are dropped first, all of a kind together."""
     chosen = list(filled)
     while not _fits(chosen, console):
         level = max(one.column.drop_first for one in chosen)
@@ -292,18 +295,18 @@ def _fitting(filled: Sequence[_Filled], console: Console) -> list[_Filled]:
             break
         chosen = [one for one in chosen if one.column.drop_first != level]
     while not _fits(chosen, console, _shortest(chosen)) and len(chosen) > 1:
-        chosen.remove(max(reversed(chosen), key=_needed_least))  # whole: half a figure is another one
+        chosen.remove(max(reversed(chosen), key=_needed_least))  # whole, as half a figure would be wrong
     return chosen
 
 
 def _needed_least(one: _Filled) -> int:
-    """Where not even short names and these few figures fit: error rates and the verdict go last, but for names."""
+    """Drop priority if not even short names fit: error rates and verdict go late, names last."""
     if one.column.shrinks:
         return 0
     return 1 if one.column.scored or one.column.title[-1] == "verdict" else 2
 
 
-Widths = dict[_Filled, int]  # of columns that are narrower than what stands in them
+Widths = dict[_Filled, int]  # columns narrower than their text
 
 
 def _shortest(chosen: Sequence[_Filled]) -> Widths:
@@ -311,7 +314,7 @@ def _shortest(chosen: Sequence[_Filled]) -> Widths:
 
 
 def _name_widths(chosen: Sequence[_Filled], console: Console) -> Widths:
-    """What room there is for each name, the longest ones cut first."""
+    """Widths of the name columns; the longest are shortened first."""
     widths = {one: one.width for one in chosen if one.column.shrinks}
     while not _fits(chosen, console, widths) and max(widths.values(), default=0) > _SHORTEST:
         widths[max(widths, key=lambda one: widths[one])] -= 1
@@ -323,34 +326,34 @@ def _fits(chosen: Sequence[_Filled], console: Console, widths: Widths | None = N
 
 
 def _needed(chosen: Sequence[_Filled], console: Console, widths: Widths | None = None) -> int:
-    """Characters of a line."""
+    """Width of the table in characters."""
     wide = console.options.update(max_width=_UNLIMITED)
     return Measurement.get(console, wide, _table(chosen, widths)).maximum
 
 
 def _left_out(filled: Sequence[_Filled], chosen: Sequence[_Filled], console: Console) -> str:
-    """Which columns, with what stands in every row of one; and where they are to be seen."""
+    """Note on dropped columns, with their value if it is the same in every row, and on how to see them."""
     dropped = sorted((one for one in filled if one not in chosen), key=lambda one: -one.column.drop_first)
-    told = ", ".join(dict.fromkeys(" ".join(one.title) + _everywhere(one) for one in dropped))
+    listed = ", ".join(dict.fromkeys(" ".join(one.title) + _common_value(one) for one in dropped))
     wide = _needed(filled, console)
     return (
-        f"Left out, the terminal is too narrow: {told}. All columns: a terminal {wide} wide, or the command | less -S"
+        f"Left out, the terminal is too narrow: {listed}. All columns: a terminal {wide} wide, or the command | less -S"
     )
 
 
-def _everywhere(one: _Filled) -> str:
-    """` (cpu)`: the word that is the same in every row."""
+def _common_value(one: _Filled) -> str:
+    """` (cpu)`: the value of a column if it is the same in every row."""
     found = {cell.plain for cell in one.cells}
     return f" ({found.pop()})" if one.column.words and len(found) == 1 else ""
 
 
 def _table(chosen: Sequence[_Filled], widths: Widths | None = None, rows: bool = False) -> Table:
-    """A table of these columns.
+    """Table of these columns.
 
     Args:
         chosen: the columns.
-        widths: of those that are to be cut; null where none is.
-        rows: with all that stands in it, not its head alone, which is as wide.
+        widths: widths of the shortened columns; None: none is.
+        rows: whether to fill the rows; the head alone has the same width.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
     for one in chosen:
@@ -367,7 +370,7 @@ def _table(chosen: Sequence[_Filled], widths: Widths | None = None, rows: bool =
 
 
 def _best(column: Column, rows: Sequence[CellSummary]) -> list[str]:
-    """The cell that is best in a column; none where another is level with it."""
+    """The best cell of a column; empty if another is level with it."""
     marks = ranking.marks(rows, column.metric(rows))
     return [] if "level" in marks.values() else list(marks)
 
@@ -385,8 +388,8 @@ def _failures(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator
         yield _line(status, _STYLES[status], counted([named[row.cell_id] for row in some]), reason)
 
 
-def _few(rows: Sequence[CellSummary]) -> Iterator[Text]:
-    """Corpora of so few utterances that nothing is shown."""
+def _too_few_notes(rows: Sequence[CellSummary]) -> Iterator[Text]:
+    """Notes on corpora with too few utterances to show anything."""
     for corpus, what in too_few(rows):
         yield _line("too few utterances", "yellow", corpus, what)
 
@@ -396,8 +399,8 @@ def _problems(rows: Sequence[CellSummary]) -> Iterator[Text]:
         yield _line(which, "yellow", corpus, found)
 
 
-def _unsettled(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator[Text]:
-    """Cells whose time did not settle within the protocol's budget."""
+def _unconverged(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator[Text]:
+    """Cells whose timing did not converge within the protocol's budget."""
     for row in rows:
         speed = row.record.speed
         if speed is not None and not speed.converged:

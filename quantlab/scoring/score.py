@@ -73,24 +73,24 @@ class Reference:
 
 
 def utterance(
-    heard: Reference, windows: Sequence[Sequence[int]], text: str | None, limit: int, scoring: Scoring = ENGLISH
+    source: Reference, windows: Sequence[Sequence[int]], text: str | None, limit: int, scoring: Scoring = ENGLISH
 ) -> Utterance:
     """Score one utterance.
 
     Args:
-        heard: the utterance's reference.
+        source: the utterance's reference.
         windows: generated token ids of each window, without prompt and end token; one window except for long audio.
         text: the hypothesis; None for random weights, which are not scored.
         limit: the largest number of tokens that could have been generated for a window.
         scoring: how to compare.
     """
-    scored = {} if text is None else asdict(count(heard.reference, text, scoring))
+    scored = {} if text is None else asdict(count(source.reference, text, scoring))
     return Utterance(
-        **asdict(heard),
+        **asdict(source),
         hypothesis=text,
         tokens=sum(map(len, windows)),
         loop=None if text is None else any(is_loop(tokens, limit) for tokens in windows),
-        nonspeech=normalise.is_wordless(heard.reference),
+        nonspeech=normalise.is_wordless(source.reference),
         **scored,
     )
 
@@ -119,32 +119,32 @@ def count(reference: str, hypothesis: str, scoring: Scoring = ENGLISH) -> Counts
     """
     if scoring.scorer not in SCORERS:
         raise ValueError(f"no scorer {scoring.scorer!r}{did_you_mean(scoring.scorer, list(SCORERS))}")
-    said, written = scoring.units(reference), scoring.units(hypothesis)
+    spoken, written = scoring.units(reference), scoring.units(hypothesis)
     space = " " if scoring.unit == "word" else ""
-    if not said:
+    if not spoken:
         return Counts(0, 0, len(written), 0, len(space.join(written)), 0)
-    substitutions, deletions, insertions = _edits(said, written, scoring.scorer)
-    chars = jiwer.process_characters(space.join(said), space.join(written))
+    substitutions, deletions, insertions = _edits(spoken, written, scoring.scorer)
+    chars = jiwer.process_characters(space.join(spoken), space.join(written))
     return Counts(
         substitutions=substitutions,
         deletions=deletions,
         insertions=insertions,
-        hits=len(said) - substitutions - deletions,
+        hits=len(spoken) - substitutions - deletions,
         char_errors=chars.substitutions + chars.deletions + chars.insertions,
         ref_chars=chars.hits + chars.substitutions + chars.deletions,
     )
 
 
-def _edits(said: Sequence[str], written: Sequence[str], scorer: str) -> tuple[int, int, int]:
+def _edits(spoken: Sequence[str], written: Sequence[str], scorer: str) -> tuple[int, int, int]:
     """Substitutions, deletions and insertions of words; jiwer always aligns characters.
 
     `kaldialign_compounds` is the scorer of the Open ASR Leaderboard since June 2026: adjacent words that form one word
     of the other side when joined ("white paper", "whitepaper") are correct.
     """
     if scorer == "kaldialign_compounds":
-        found = kaldialign.batch_error_rate([said], [written], merge_compounds=True)
+        found = kaldialign.batch_error_rate([spoken], [written], merge_compounds=True)
         return int(found["sub"]), int(found["del"]), int(found["ins"])
-    words = jiwer.process_words(" ".join(said), " ".join(written))
+    words = jiwer.process_words(" ".join(spoken), " ".join(written))
     return words.substitutions, words.deletions, words.insertions
 
 

@@ -134,12 +134,12 @@ def _used(totals: Floats) -> slice:
 def _draws(strata: tuple[int, ...], resamples: int) -> Iterator[Floats]:
     """How often each unit was drawn, (resamples, units), in chunks that fit the cache."""
     small = sum(strata) * resamples <= _KEPT
-    for piece in _kept(strata, resamples) if small else _drawn(strata, resamples):
+    for piece in _cached_draws(strata, resamples) if small else _drawn(strata, resamples):
         yield piece.astype(np.float64)
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(strata: tuple[int, ...], resamples: int) -> tuple[Weights, ...]:
+def _cached_draws(strata: tuple[int, ...], resamples: int) -> tuple[Weights, ...]:
     """Cached draws, since the systems of a corpus come in several blocks that need the same draws."""
     return tuple(piece.astype(np.uint16) for piece in _drawn(strata, resamples))
 

@@ -4,21 +4,15 @@ MLflow is imported when a function needs it and never before: that costs about 4
 left to do must not pay.
 """
 
-from quantlab.tracking.errors import TrackingError, Unreachable
-from quantlab.tracking.log import log_cell
-from quantlab.tracking.outbox import Outbox, sync_command
-from quantlab.tracking.store import prepare, ui_command, ui_links
-from quantlab.tracking.summary import log_sweep
+from quantlab.tracking.background import BackgroundLogger
+from quantlab.tracking.store import TrackingError, Unreachable, sync_command, ui_command, ui_links
 from quantlab.tracking.sync import Synced, sync
 
 __all__ = [
-    "Outbox",
+    "BackgroundLogger",
     "Synced",
     "TrackingError",
     "Unreachable",
-    "log_cell",
-    "log_sweep",
-    "prepare",
     "sync",
     "sync_command",
     "ui_command",

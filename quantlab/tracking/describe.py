@@ -16,37 +16,24 @@ from quantlab.records import labels
 from quantlab.records.schema import Record
 from quantlab.util.printable import printable
 
-# Parameter → key of the resolved configuration: the grid's axes, then what else tells cells apart.
-PARAMS = {
-    "model": "model.name",
-    "quant": "quant.name",
-    "device": "device.name",
-    "runtime": "runtime.name",
-    "audio_ctx": "runtime.audio_ctx",
-    "dtype": "runtime.dtype",
-    "snr_db": "dataset.noise.snr_db",
-    "long": "dataset.long",
-    "protocol": "protocol.name",
-    "seed": "seed",
-    "weights": "model.weights",
-    "library": "quant.library",
-    "bits": "quant.bits",
-    "format": "quant.format",
-    "scheme": "quant.scheme",
-    "activations": "quant.activations",
-    "granularity": "quant.granularity",
-    "group_size": "quant.group_size",
-    "symmetric": "quant.symmetric",
-    "double_quant": "quant.double_quant",
-    "target": "quant.target",
-    "skip": "quant.skip",
-    "head": "quant.head",
-    "threads": "device.threads",
-    "batch_size": "protocol.batch_size",
-    "num_beams": "protocol.num_beams",
-    "dataset_limit": "dataset.limit",
-    "calibration_source": "calibration.source",
-}
+# Parameter → key of the resolved configuration: the grid's axes by the name of their group, then what else tells cells
+# apart.
+_AXES = ("model", "quant", "device", "runtime", "protocol")
+_OF_QUANT = (
+    *("library", "bits", "format", "scheme", "activations", "granularity", "group_size", "symmetric", "double_quant"),
+    *("target", "skip", "head"),
+)
+PARAMS = (
+    {axis: f"{axis}.name" for axis in _AXES}
+    | {name: f"quant.{name}" for name in _OF_QUANT}
+    | {name: f"runtime.{name}" for name in ("audio_ctx", "dtype")}
+    | {name: f"protocol.{name}" for name in ("batch_size", "num_beams")}
+    | {"snr_db": "dataset.noise.snr_db", "long": "dataset.long", "dataset_limit": "dataset.limit"}
+    | {"weights": "model.weights", "threads": "device.threads", "seed": "seed"}
+    | {"calibration_source": "calibration.source"}
+)
+_QUALITY = ("wer", "cer", "empty_share", "loop_share", "nonspeech_words_per_min")
+_SPEED = ("rtf", "tokens_per_s", "latency_p50_s", "latency_p90_s", "latency_p99_s")
 STAGES = ("load_s", "quantize_s", "calibrate_s", "warmup_s", "measure_s", "total_s")
 _IN_LABEL = ("runtime.dtype", "dataset.noise.kind", "dataset.noise.snr_db")
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]", re.ASCII)  # what MLflow forbids in the name of a metric or tag
@@ -71,13 +58,9 @@ def name(record: Record) -> str:
 def params(record: Record) -> dict[str, str]:
     """Parameters of the run; a key without a value is left out."""
     values = {name: record.setting(key) for name, key in PARAMS.items()} | {"dataset": labels.of_record(record).dataset}
-    if not _is_static(record):
+    if record.setting("quant.scheme") != "static":
         del values["calibration_source"]
     return {name: _text(value) for name, value in values.items() if value not in (None, (), [])}
-
-
-def _is_static(record: Record) -> bool:
-    return record.setting("quant.scheme") == "static"
 
 
 def _text(value: object) -> str:
@@ -96,29 +79,13 @@ def metrics(record: Record) -> dict[str, float]:
     """
     found: dict[str, float | None] = {}
     for split, result in record.splits.items():
-        found |= {
-            f"quality/wer_{split}": result.wer,
-            f"quality/cer_{split}": result.cer,
-            f"quality/empty_share_{split}": result.empty_share,
-            f"quality/loop_share_{split}": result.loop_share,
-            f"quality/nonspeech_words_per_min_{split}": result.nonspeech_words_per_min,
-            f"speed/rtf_{split}": result.rtf,
-            f"speed/tokens_per_s_{split}": result.tokens_per_s,
-            f"speed/latency_p50_s_{split}": result.latency_p50_s,
-            f"speed/latency_p90_s_{split}": result.latency_p90_s,
-            f"speed/latency_p99_s_{split}": result.latency_p99_s,
-        }
+        found |= {f"quality/{name}_{split}": getattr(result, name) for name in _QUALITY}
+        found |= {f"speed/{name}_{split}": getattr(result, name) for name in _SPEED}
     if record.receipt is not None:
-        found |= {
-            "size/bytes": record.receipt.size_bytes,
-            "size/reduction": record.size_reduction,
-            "size/modules_quantized": record.receipt.modules_quantized,
-        }
-    found |= {
-        "memory/peak_bytes": record.peak_memory_bytes,
-        "memory/peak_reserved_bytes": record.peak_reserved_bytes,
-        "memory/gpu_process_bytes": record.gpu_process_bytes,
-    }
+        found |= {"size/bytes": record.receipt.size_bytes, "size/reduction": record.size_reduction}
+        found["size/modules_quantized"] = record.receipt.modules_quantized
+    found |= {"memory/peak_bytes": record.peak_memory_bytes, "memory/peak_reserved_bytes": record.peak_reserved_bytes}
+    found["memory/gpu_process_bytes"] = record.gpu_process_bytes
     if record.speed is not None:
         found["speed/ratio"] = record.speed.ratio  # time of the cell / time of the baseline
     if record.fixed_work is not None:

@@ -1,9 +1,10 @@
-"""MLflow's store: location, set-up, and connection with time limits."""
+"""MLflow's store: where it is, whether it answers, its set-up, and its errors in one line each."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import shlex
@@ -11,90 +12,79 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from quantlab.config.schema import TrackingConfig
 from quantlab.tracking import view
-from quantlab.tracking.errors import Damaged, TrackingError, Unreachable
-from quantlab.tracking.markers import database, experiment_marker, query, recalled, remember
-from quantlab.tracking.reach import reach
-from quantlab.util.address import Address, opened
+from quantlab.util.address import VARIABLE, Address, opened
 from quantlab.util.redact import redact
 
-T = TypeVar("T")
-_PATIENT_S = 5.0  # a server that 64 processes write to may take longer than a grid would wait
-_PAUSES_S = (1.0, 4.0)  # before it is tried again
+_PROBE_S = 1.5  # a live server answers in milliseconds
+_PATIENT_S = 5.0  # one that 64 processes write to may take longer than a grid would wait
 _LOCK_S = 300.0  # the longest wait for other processes that write to the same local store
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # The default blocks for minutes on a dead server, and a request sent again makes a second run: what failed is
-    # looked up again before it is repeated (quantlab.tracking.runs).
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds, of one request; a grid waits less (quantlab.tracking.outbox)
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
     "GIT_PYTHON_REFRESH": "quiet",
 }
+# Seconds of one request, and how often it is sent again; MLflow's default blocks for minutes on a dead server.
+_PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+_HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+_GIVEN = {name: os.environ[name] for name in _HASTY if name in os.environ}  # what a user says of that comes first
 _BROKEN = (  # what SQLite says of a file that is none of theirs any more
     *("file is not a database", "disk image is malformed", "file is encrypted", "unsupported file format"),
     *("no such table", "no such column", "malformed database schema"),
 )
-_WHO = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+_WHO = (
+    "it does not know who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+)
+_MEANING = {  # part of an error of the network or of MLflow, which wrap the cause several times → what to be told
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted; name it in MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "timed out": "timed out",
+    "Connection refused": "connection refused",
+    "Connection reset": "connection reset",
+    "Name or service not known": "no such host",
+    "not authenticated": _WHO,
+    "Can't locate revision": "written by a newer version of MLflow; install that, or move the file away: sync makes "
+    "another one",
+}
 
 
-def _go_on() -> None:
-    """What a store does between two requests if nobody asks for more."""
+class TrackingError(RuntimeError):
+    """MLflow could not be reached or written; records are untouched. The message says what to do next."""
+
+    passes = True  # whether trying again may help
+
+
+class Damaged(TrackingError):  # noqa: N818  as below
+    """The database itself is broken: only another one helps."""
+
+    passes = False
+
+
+class Unreachable(TrackingError):  # noqa: N818  a state of the world, as quantlab.util.errors.Unavailable is
+    """Nothing answers at all, or only to say that it is not well: what failed for one record would for the next."""
 
 
 @dataclass(frozen=True)
 class Store:
     """An experiment in a store, with the client that talks to it."""
 
+    root: Path  # the folder of records
+    tracking: TrackingConfig
     client: Any  # mlflow.MlflowClient
     experiment_id: str
-    shared: bool = False  # others write to it without our lock
-    pause: Callable[[], None] = _go_on  # called between two requests; may block
+    lock: contextlib.AbstractContextManager[Any]  # makes "look whether it is there, else create it" one step
 
 
-def prepare(root: str | Path, tracking: TrackingConfig) -> None:
-    """Set up the store and the experiment, or do nothing where they are there or tracking is off.
-
-    The first call in a process imports MLflow (about 3 s of processor time), the first for a root creates the
-    database (1 to 2 s). Safe in a thread and in several processes at once.
-
-    Raises:
-        TrackingError: the store cannot be reached or written.
-    """
-    if tracking.name != "off":
-        with_store(root, tracking, lambda store: None)
-
-
-def store_uri(root: str | Path, tracking: TrackingConfig) -> str:
-    """`sqlite:///<root>/mlflow.db`, or the server's."""
-    if tracking.name == "server":
-        return server_uri(tracking)
-    return _sqlite_uri(database(root))
-
-
-def server_uri(tracking: TrackingConfig) -> str:
-    """The whole address of the server, with what is secret of it: for the connection alone.
-
-    Raises:
-        TrackingError: a part of it is in no file and not in the environment.
-    """
-    assert tracking.uri is not None  # validated by TrackingConfig
-    try:
-        return opened(tracking.uri)
-    except ValueError as error:
-        raise TrackingError(f"MLflow: {tracking.uri}: {error}") from None
-
-
-def _sqlite_uri(path: Path) -> str:
-    """SQLAlchemy's form: the path as it is, but for the two characters that mean something in it."""
-    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+def database(root: str | Path) -> Path:
+    """Of the local store."""
+    return Path(root).resolve() / "mlflow.db"
 
 
 def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
@@ -106,82 +96,144 @@ def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
     return f"mlflow ui --backend-store-uri {shlex.quote(_sqlite_uri(Path(root) / 'mlflow.db'))}"
 
 
-def ui_links(root: str | Path, tracking: TrackingConfig, sweep: str | None = None) -> dict[str, str]:
-    """Name → address of the pages that are ready to be looked at; of one sweep, or of all.
-
-    Empty where nothing was logged yet. Of a local store, they work while `mlflow ui` runs.
-    """
-    experiment_id = None if tracking.name == "off" else _experiment_id(root, tracking)
-    if experiment_id is None:
-        return {}
+def ui_links(tracking: TrackingConfig, experiment_id: str, sweep: str | None = None) -> dict[str, str]:
+    """Name → address of the pages that are ready, of one sweep or of all; of a local store while `mlflow ui` runs."""
     place = "http://127.0.0.1:5000" if tracking.name == "local" else Address(str(tracking.uri)).link
     return {name: f"{place}/{link}" for name, link in view.links(experiment_id, sweep).items()}
 
 
-def _experiment_id(root: str | Path, tracking: TrackingConfig) -> str | None:
-    if tracking.name == "server":
-        return recalled(experiment_marker(root), tracking)
-    rows = query(database(root), "SELECT experiment_id FROM experiments WHERE name = ?", tracking.experiment)
-    return str(rows[0][0]) if rows else None
+def sync_command(root: str | Path, tracking: TrackingConfig) -> str:
+    """What brings everything in, at another time."""
+    hides = isinstance(tracking.uri, Address) and tracking.uri.hides  # what is hidden is not for a terminal to show
+    uri = f'"${VARIABLE}"' if hides else shlex.quote(str(tracking.uri))
+    place = f" --uri {uri}" if tracking.name == "server" else ""
+    experiment = f" --experiment {shlex.quote(tracking.experiment)}" if tracking.experiment != "quantlab" else ""
+    return f"quantlab sync --root {shlex.quote(str(root))}{place}{experiment}"
 
 
-def with_store(root: str | Path, tracking: TrackingConfig, action: Callable[[Store], T]) -> T:
-    """What `action` makes of the store. A server that does not answer is given up in seconds; one that did answer and
-    then let a request fail is busy or was just started again, and is tried twice more: `action` must bear that.
+def query(root: str | Path, sql: str, value: str) -> str | None:
+    """Ask SQLite itself for one value, since MLflow would take 4 s to answer.
+
+    The tables and columns asked for have kept their names since MLflow 1.0; should they change, the answer is
+    nothing, and MLflow is asked.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database(root).as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute(sql, [value]).fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])
+
+
+class _Limited:
+    """A client that begins no request after some seconds of waiting for answers; what was drawn between is none.
+
+    What was begun is gone through again, as after a kill.
+    """
+
+    def __init__(self, client: Any, limit_s: float) -> None:
+        self._client, self._limit_s, self._waited_s = client, limit_s, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._ask, getattr(self._client, name))
+
+    def _ask(self, request: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if self._waited_s > self._limit_s:
+            raise Unreachable(f"MLflow: no answer within {self._limit_s:.1f} s")
+        began_s = time.monotonic()
+        try:
+            return request(*arguments, **options)
+        finally:
+            self._waited_s += time.monotonic() - began_s
+
+
+@contextlib.contextmanager
+def connected(root: str | Path, tracking: TrackingConfig, limit_s: float | None = None) -> Iterator[Store]:
+    """The store, once it is known to answer.
+
+    A local one is locked against every other process that writes below the same root, which also keeps SQLite from
+    running into its busy timeout however many processes log at once. A server has no lock; what two writers did at
+    once is settled by `quantlab.tracking.runs`.
+
+    Args:
+        root: the folder of records.
+        tracking: where to.
+        limit_s: of `quantlab.tracking.sync.sync`; the import of MLflow does not count.
 
     Raises:
         Unreachable: nothing answers.
         TrackingError: the store cannot be written.
     """
+    root = Path(root)
     if tracking.name == "server":
-        reach(server_uri(tracking), _PATIENT_S)
-        for pause_s in _PAUSES_S:
-            with contextlib.suppress(Unreachable), connected(root, tracking) as store:
-                return action(store)
-            time.sleep(pause_s)
-    with connected(root, tracking) as store:
-        return action(store)
+        _probe(tracking, _PATIENT_S if limit_s is None else _PROBE_S)
+    _load(_PATIENT if limit_s is None else _HASTY)
+    from mlflow import MlflowClient
 
-
-@contextlib.contextmanager
-def connected(root: str | Path, tracking: TrackingConfig, pause: Callable[[], None] = _go_on) -> Iterator[Store]:
-    """The store, once it is known to answer.
-
-    A local one is locked against every other process that writes below the same root: the lock makes "look whether
-    it is there, else create it" one step, and it keeps SQLite from running into its busy timeout however many
-    processes log at once. A server has no lock; what two writers did at once is settled by `quantlab.tracking.runs`.
-    """
-    with _translated(root, tracking):
-        Path(root).mkdir(parents=True, exist_ok=True)
+    with translated(root, tracking):
         if tracking.name == "server":
-            yield _server(root, tracking, pause)
+            client = _Limited(MlflowClient(_server_uri(tracking)), math.inf if limit_s is None else limit_s)
+            yield Store(root, tracking, client, _experiment(client, root, tracking), contextlib.nullcontext())
             return
-        lock = FileLock(Path(root) / ".mlflow.lock", timeout=_LOCK_S)
-        if not database(root).exists():
-            with lock:
-                _make_database(database(root))
-        _see_that_it_can_be_written(database(root))
-        client = _client(store_uri(root, tracking))  # takes longer than logging a cell, and needs no lock
-        with lock.acquire(poll_interval=0.2):  # 64 processes that look 20 times a second would be a load of their own
-            yield Store(client, _experiment(client, root, tracking))
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".mlflow.lock", timeout=_LOCK_S, poll_interval=0.2)
+        with lock:
+            _make_database(database(root))
+        client = MlflowClient(_sqlite_uri(database(root)))  # takes longer than logging a cell, and needs no lock
+        with lock:
+            experiment_id = _experiment(client, root, tracking)
+        yield Store(root, tracking, client, experiment_id, lock)
 
 
-def _server(root: str | Path, tracking: TrackingConfig, pause: Callable[[], None]) -> Store:
-    client = _client(store_uri(root, tracking))
-    experiment_id = _experiment(client, root, tracking)
-    remember(experiment_marker(root), tracking, experiment_id)
-    return Store(client, experiment_id, shared=True, pause=pause)
+def _server_uri(tracking: TrackingConfig) -> str:
+    """The whole address of the server, with what is secret of it: for the connection alone."""
+    assert tracking.uri is not None  # validated by TrackingConfig
+    try:
+        return opened(tracking.uri)
+    except ValueError as error:
+        raise TrackingError(f"MLflow: {tracking.uri}: {error}") from None
+
+
+def _probe(tracking: TrackingConfig, timeout_s: float) -> None:
+    """Ask the server whether it is well, without importing MLflow: whatever is no error of its own will do."""
+    uri = _server_uri(tracking)
+    if not uri.startswith(("http://", "https://")):
+        return
+    import requests
+
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    trusted = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
+    cert = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
+    try:
+        with requests.get(
+            f"{uri.rstrip('/')}/health", timeout=timeout_s, verify=not insecure and trusted, cert=cert, stream=True
+        ) as answer:
+            status = answer.status_code
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise Unreachable(f"MLflow: no server answers at {Address(uri)} ({_explain(error, uri)})") from None
+    if status >= 500:
+        raise Unreachable(f"MLflow: the server at {Address(uri)} is not well: it answers {status}")
+
+
+def _load(requests: dict[str, str]) -> None:
+    """Import MLflow, with the habits that a grid needs."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+    os.environ.update(requests | _GIVEN)
+    import mlflow  # noqa: F401
+
+    for name in ("mlflow", "alembic"):  # "Creating initial MLflow database tables..." is nothing a user needs
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs of an error is raised as well
 
 
 @contextlib.contextmanager
-def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
+def translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
     """Whatever goes wrong with MLflow becomes one kind of error, in one line and without credentials."""
-    load()
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    place = str(tracking.uri) if tracking.name == "server" else store_uri(root, tracking)
+    place = str(tracking.uri) if tracking.name == "server" else _sqlite_uri(database(root))
     try:
         yield
     except Timeout as error:
@@ -193,7 +245,7 @@ def _translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
         raise _damaged(error, root, tracking) or TrackingError(f"MLflow: {place}: {_explain(error, place)}") from None
     except OSError as error:  # requests' errors are OSErrors too
         kind = Unreachable if tracking.name == "server" else TrackingError
-        raise kind(f"MLflow: {place}: {redact(str(error))}") from None
+        raise kind(f"MLflow: {place}: {_explain(error, place)}") from None
 
 
 def _damaged(error: Exception, root: str | Path, tracking: TrackingConfig) -> Damaged | None:
@@ -209,55 +261,38 @@ def _damaged(error: Exception, root: str | Path, tracking: TrackingConfig) -> Da
 
 
 def _explain(error: Exception, place: str) -> str:
-    text = redact(str(error).strip().split("\n")[0])
+    """The cause alone, in one line."""
+    text = " ".join(str(error).split())
     if "out-of-date database schema" in text:
         return f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
-    if "Can't locate revision" in text:
-        return "written by a newer version of MLflow; install that, or move the file away: sync makes another one"
     if busy := re.search(r"too many (\d+) error responses", text):
         return f"it answers {busy[1]}"
-    status = getattr(error, "get_http_status_code", lambda: None)()
-    if status == 401 or "not authenticated" in text:
-        return f"it does not know who you are: {_WHO}"
-    return text
+    if getattr(error, "get_http_status_code", lambda: None)() == 401:
+        return _WHO
+    meant = next((meaning for sign, meaning in _MEANING.items() if sign in text), None)
+    return meant or redact(str(error).strip().split("\n")[0])
+
+
+def _sqlite_uri(path: Path) -> str:
+    """SQLAlchemy's form: the path as it is, but for the two characters that mean something in it."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def _make_database(path: Path) -> None:
-    """Unless another process has; under another name and then renamed, so that a kill leaves no half-migrated one."""
-    if path.exists():
-        return
-    fresh = path.with_name(".mlflow.db.new")
-    fresh.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(fresh)):
-        _client(_sqlite_uri(fresh)).search_experiments(max_results=1)
-    fresh.replace(path)
+    """Unless there is one that can be written, which MLflow itself would try for minutes.
 
-
-def _see_that_it_can_be_written(path: Path) -> None:
-    """MLflow would try that for minutes.
-
-    Raises:
-        sqlite3.Error: it is no database, or cannot be written.
+    It is made under another name and then renamed, so that a kill leaves no half-migrated one.
     """
+    from mlflow import MlflowClient
+
+    if not path.exists():
+        fresh = path.with_name(".mlflow.db.new")
+        fresh.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(fresh)):
+            MlflowClient(_sqlite_uri(fresh)).search_experiments(max_results=1)
+        fresh.replace(path)
     with contextlib.closing(sqlite3.connect(path, timeout=_LOCK_S)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-
-
-def load() -> None:
-    """Import MLflow, with the habits that a grid needs."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
-
-    for name in ("mlflow", "alembic"):  # "Creating initial MLflow database tables..." is nothing a user needs
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs of an error is raised as well
-
-
-def _client(uri: str) -> Any:
-    import mlflow
-
-    return mlflow.MlflowClient(tracking_uri=uri)
 
 
 def _experiment(client: Any, root: str | Path, tracking: TrackingConfig) -> str:
@@ -266,21 +301,18 @@ def _experiment(client: Any, root: str | Path, tracking: TrackingConfig) -> str:
 
     found = client.get_experiment_by_name(tracking.experiment)
     if found is None:
+        artifacts = None if tracking.name == "server" else (Path(root).resolve() / "artifacts").as_uri()
         try:
-            return _new_experiment(client, root, tracking)
+            made = str(client.create_experiment(tracking.experiment, artifacts))
         except MlflowException:  # another process was quicker
             found = client.get_experiment_by_name(tracking.experiment)
             if found is None:
                 raise
+        else:
+            client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
+            client.set_experiment_tag(made, "mlflow.note.content", view.experiment_note(made))
+            client.set_experiment_tag(made, *view.saved_view(["clean", "other"]))
+            return made
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
-
-
-def _new_experiment(client: Any, root: str | Path, tracking: TrackingConfig) -> str:
-    artifacts = None if tracking.name == "server" else (Path(root).resolve() / "artifacts").as_uri()
-    made = str(client.create_experiment(tracking.experiment, artifacts))
-    client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
-    client.set_experiment_tag(made, "mlflow.note.content", view.experiment_note(made))
-    client.set_experiment_tag(made, *view.saved_view(["clean", "other"]))
-    return made

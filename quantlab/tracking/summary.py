@@ -3,119 +3,101 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage
 from quantlab.records.schema import Record, to_json
-from quantlab.tracking import describe, runs, view, writer
-from quantlab.tracking.markers import cell_marker, logged_run, remember, sweep_marker
-from quantlab.tracking.store import Store, with_store
+from quantlab.tracking import describe, runs, view
+from quantlab.tracking.store import Store
+from quantlab.util.files import read_note
 from quantlab.util.redact import redact
 
 _VIEWS = 30  # of sweeps
+Draw = Callable[[Sequence[str]], tuple[str, Mapping[str, bytes]]]  # cells → table, file name → PNG
 
 
-def log_sweep(
-    root: str | Path,
-    tracking: TrackingConfig,
-    sweep: str,
-    cell_ids: Sequence[str],
-    table: str,
-    plots: Callable[[], Mapping[str, bytes]] = dict,
-) -> str | None:
-    """Show a whole grid as one summary run with its table; the run of an earlier call for this sweep is updated.
-
-    `table` is plain text, as `quantlab.report.table.text` makes it. `plots` draws the figures (file name → PNG), and
-    is called only if there is something new to show.
-
-    Returns:
-        The id of the run; None if tracking is off.
-
-    Raises:
-        TrackingError: the store cannot be reached or written.
-    """
-    if tracking.name == "off":
-        return None
-    cells = read(root, cell_ids)
-    if run_id := logged_run(sweep_marker(root, sweep, fingerprint(cells)), root, tracking):
-        return run_id
-    drawn = plots()
-    return with_store(root, tracking, lambda store: summarise(store, root, tracking, sweep, cells, table, drawn))
+def note_sweep(root: str | Path, sweep: str, cell_ids: Sequence[str]) -> None:
+    """Note which cells a sweep has, in <root>/sweeps/<sweep>.json, for whoever logs them."""
+    path = Path(root) / "sweeps" / f"{sweep}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        fresh.write_text(json.dumps({"cells": list(cell_ids)}, indent=1), encoding="utf-8")
+        fresh.replace(path)
 
 
-def read(root: str | Path, cell_ids: Sequence[str]) -> list[Record]:
-    """The records that there are and that can be read."""
-    return storage.readable(root, cell_ids, on_unreadable=lambda why: None)
+def sweeps(root: str | Path) -> dict[str, list[str]]:
+    """Sweep → its cells."""
+    paths = sorted((Path(root) / "sweeps").glob("*.json"))
+    found = {path.stem: read_note(path).get("cells") for path in paths if "." not in path.stem}
+    return {sweep: list(map(str, cells)) for sweep, cells in found.items() if isinstance(cells, list)}
 
 
-def fingerprint(cells: Sequence[Record]) -> str:
-    """What a summary shows, as a hash."""
-    text = to_json([[cell.cell_id, cell.created_at] for cell in cells])
+def content(cells: Sequence[Record]) -> str:
+    """What a summary shows, as a hash; the order of the cells is that of the first command that had them."""
+    text = to_json(sorted([cell.cell_id, cell.created_at] for cell in cells))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def summarise(
-    store: Store,
-    root: str | Path,
-    tracking: TrackingConfig,
-    sweep: str,
-    cells: Sequence[Record],
-    table: str,
-    plots: Mapping[str, bytes],
-) -> str:
-    """Write the summary run; of several that were begun at once the smallest id is kept."""
-    run_id = _one(store, sweep) or _create(store, sweep)
-    store.pause()
-    _log_plots(store, run_id, plots)
-    store.pause()
-    shown = _join(store, root, tracking, sweep, cells)
-    store.pause()
-    _fill(store, run_id, sweep, cells, shown, redact(table))
-    kept = _one(store, sweep) or run_id
-    marker = sweep_marker(root, sweep, fingerprint(cells))
-    for old in marker.parent.glob(f"{sweep}.*.json"):
-        old.unlink(missing_ok=True)
-    remember(marker, tracking, kept)
-    return kept
+    store: Store, sweep: str, cell_ids: Sequence[str], draw: Draw, shown: Mapping[str, str], deleted: bool
+) -> None:
+    """Write the summary run, or update it, unless there is one that shows the same records.
+
+    Args:
+        store: where to.
+        sweep: its id.
+        cell_ids: its cells.
+        draw: makes its table and its plots; only called if they are to be written.
+        shown: cell → run.
+        deleted: whether one that a person deleted counts.
+    """
+    cells = storage.readable(store.root, cell_ids, on_unreadable=lambda why: None)  # said by whoever logged them
+    if not cells:
+        return
+    with store.lock:
+        found = runs.search(store, deleted, kind="summary", sweep=sweep)
+    if any(run.complete and run.tags.get("quantlab.content") == content(cells) for run in found):
+        return
+    table, plots = draw(cell_ids)  # takes seconds, in which others may write
+    table = redact(table)
+    with store.lock:
+        run_id = _one(store, sweep) or _create(store, sweep)
+        _log_files(store, run_id, table, plots)
+        _save_views(store, sweep, sorted({split for cell in cells for split in cell.splits}))
+        links = [shown[cell.cell_id] for cell in cells if cell.cell_id in shown]
+        _log_figures(store, run_id, cells, view.summary_note(table, links, store.experiment_id))
+        _one(store, sweep)
 
 
 def _one(store: Store, sweep: str) -> str | None:
-    """The summary run of the sweep, complete or not; what is more than one goes."""
-    found = sorted(run.id for run in runs.search(store, kind="summary", sweep=sweep))
-    for run_id in found[1:]:
-        store.client.delete_run(run_id)
-    return found[0] if found else None
+    """The summary run of the sweep, complete or not: the smallest id, as everybody else keeps it; the others go."""
+    found = runs.search(store, kind="summary", sweep=sweep)
+    kept = min((run.id for run in found if run.status != runs.CLOSED), default=None)
+    for run in found:
+        if run.id != kept:
+            store.client.delete_run(run.id)
+    return kept
 
 
 def _create(store: Store, sweep: str) -> str:
-    tags = {"status": "summary", "quantlab.kind": "summary", "quantlab.sweep": sweep} | writer.tag()
+    tags = {"status": "summary", "quantlab.kind": "summary", "quantlab.sweep": sweep} | runs.writer_tag()
     return str(store.client.create_run(store.experiment_id, tags=tags, run_name=f"sweep-{sweep}").info.run_id)
 
 
-def _join(store: Store, root: str | Path, tracking: TrackingConfig, sweep: str, cells: Sequence[Record]) -> list[str]:
-    """The runs of the cells, each with this sweep in its tag: a cell may belong to several."""
-    wanted = [run for cell in cells if (run := logged_run(cell_marker(root, cell.cell_id), root, tracking))]
-    found = {run.id: run.tags.get("quantlab.sweep", "") for run in runs.search(store, kind="cell")}
-    shown = [run_id for run_id in wanted if run_id in found]
-    for run_id in shown:
-        if sweep not in found[run_id].split():
-            store.client.set_tag(run_id, "quantlab.sweep", f"{found[run_id]} {sweep}".strip())
-    return shown
-
-
-def _log_plots(store: Store, run_id: str, plots: Mapping[str, bytes]) -> None:
+def _log_files(store: Store, run_id: str, table: str, plots: Mapping[str, bytes]) -> None:
     with tempfile.TemporaryDirectory(prefix="quantlab-") as folder:
-        for name, content in plots.items():
-            path = Path(folder) / name
+        (Path(folder) / "table.txt").write_text(table, encoding="utf-8")
+        for name, drawn in plots.items():
+            path = Path(folder) / "plots" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        if plots:
-            store.client.log_artifacts(run_id, folder, "plots")
+            path.write_bytes(drawn)
+        store.client.log_artifacts(run_id, folder)
 
 
 def _save_views(store: Store, sweep: str, splits: Sequence[str]) -> None:
@@ -129,14 +111,11 @@ def _save_views(store: Store, sweep: str, splits: Sequence[str]) -> None:
         client.delete_experiment_tag(experiment_id, tag)
 
 
-def _fill(store: Store, run_id: str, sweep: str, cells: Sequence[Record], shown: Sequence[str], table: str) -> None:
+def _log_figures(store: Store, run_id: str, cells: Sequence[Record], note: str) -> None:
     from mlflow.entities import Metric, RunTag
 
     now_ms = round(1000 * time.time())
-    note = view.summary_note(table, shown, store.experiment_id)
-    tags: dict[str, Any] = {"mlflow.note.content": note, "status": "summary", "quantlab.content": fingerprint(cells)}
-    store.client.log_text(run_id, table, "table.txt")
-    _save_views(store, sweep, sorted({split for cell in cells for split in cell.splits}))
+    tags = {"mlflow.note.content": note, "status": "summary", "quantlab.content": content(cells)}
     store.client.log_batch(
         run_id,
         metrics=[Metric(name, value, now_ms, 0) for name, value in describe.headline(cells).items()],

@@ -33,7 +33,7 @@ class Address(str):
         form = _FORM.fullmatch(text)
         if form is None or not form[3] + (form[4] or ""):
             raise ValueError(
-                "expected http://HOST:PORT; in a user or a password / ? # @ are %2F %3F %23 %40, or are named in "
+                "expected http://HOST:PORT; write / ? # @ in user or password as %2F %3F %23 %40, or set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         scheme, user, host, path, query = form.groups()
@@ -79,7 +79,7 @@ def opened(address: str) -> str:
     raise ValueError(f"user, password, path and query of an address are in no file: set {VARIABLE} to all of it")
 
 
-def hand_over(address: str | None) -> None:
+def export_address(address: str | None) -> None:
     """Put the whole address into the environment, which sbatch passes to its jobs."""
     if isinstance(address, Address) and address.hides:
         os.environ[VARIABLE] = address._whole

@@ -41,13 +41,13 @@ def _perform(command: click.Command, given: list[str]) -> int:
         return leaving.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else name
-        warn(f"{_said(error)} ({where} --help)")
+        warn(f"{_usage_line(error)} ({where} --help)")
         return MISUSED
     except ConfigError as error:
         return refuse(error)
 
 
-def _said(error: click.UsageError) -> str:
+def _usage_line(error: click.UsageError) -> str:
     """One line for a usage error, starting with the option concerned."""
     if isinstance(error, click.NoSuchOption):
         known = [name for item in _parameters(error) for name in item.opts if name.startswith("--")]
@@ -108,4 +108,4 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no number") from None
+        raise click.BadParameter(f"{text!r} is not a number") from None

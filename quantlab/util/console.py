@@ -22,18 +22,18 @@ SECTIONS = {  # section → command → what it does
         "fetch": "download checkpoints and corpora to this machine, so that jobs need no network",
         "status": "show the state of every cell: recorded, running, pending in a SLURM queue, lost",
     },
-    "Read what was measured": {
+    "Read results": {
         "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
         "recommend": "choose the cell to deploy within limits of size, accuracy and speed",
         "verify": "recompute every figure of the records from their raw data, and report differences",
         "rescore": "score the recorded hypotheses again with another normaliser or scorer",
     },
-    "Keep and pass on": {
+    "Export and combine": {
         "export": "write the models of measured cells to folders from which they can be loaded",
         "merge": "copy the records of several folders into one",
         "sync": "copy the records into MLflow, once each: after a server outage, or from another machine",
     },
-    "SLURM by hand": {
+    "Submit to SLURM yourself": {
         "sbatch": "print a script that runs a grid as an array of SLURM jobs",
         "work": "measure one task of such an array; called by the script",
     },
@@ -52,7 +52,7 @@ def warn(message: str) -> None:
 
 
 class _OnStderr(logging.Handler):
-    """Prints to what is standard error at the time, so that stdout holds the answer and nothing else."""
+    """Logging handler for the current standard error, which keeps stdout for the answer."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(f"quantlab: {record.getMessage()}", file=sys.stderr)
@@ -60,7 +60,7 @@ class _OnStderr(logging.Handler):
 
 @contextlib.contextmanager
 def on_stderr() -> Iterator[None]:
-    """A block, a command, whose warnings are printed, and nowhere else: a library may have set up the root logger."""
+    """Print warnings of a command within the block, and only once, even if a library has set up the root logger."""
     handler, propagate = _OnStderr(), LOG.propagate
     LOG.addHandler(handler)
     LOG.propagate = False

@@ -25,19 +25,19 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
     Args:
         main: the function, or the module with `main`, which is imported after the signal handlers are set.
     """
-    stop_alike()
+    unify_stop_signals()
     try:
         _open_streams()
-        code = _code_of(_main_of(main) if isinstance(main, str) else main)
+        code = _code_of(_main_function(main) if isinstance(main, str) else main)
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
         ignore_stops()  # a second signal must not cut the last line short
-        code = _last("interrupted: the same command does what is left", INTERRUPTED)
+        code = _last("interrupted: run the same command for the rest", INTERRUPTED)
     except BrokenPipeError:  # the reader closed the pipe
         code = 0
     except OSError as error:
-        code = _last(_told(error), FAILED)
+        code = _last(_os_error_line(error), FAILED)
     except Exception as error:  # a bug; the traceback may hold secrets
         from quantlab.util.redact import redact
 
@@ -46,7 +46,7 @@ def enter(main: Callable[[], int] | str) -> NoReturn:
     sys.exit(code)
 
 
-def stop_alike() -> None:
+def unify_stop_signals() -> None:
     """Handle every stop signal like Ctrl-C, except those ignored at the start (nohup)."""
     for name in STOPS:
         number = getattr(signal, name, None)
@@ -61,7 +61,7 @@ def ignore_stops() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _main_of(module: str) -> Callable[[], int]:
+def _main_function(module: str) -> Callable[[], int]:
     import importlib
 
     found: Callable[[], int] = importlib.import_module(module).main
@@ -80,7 +80,7 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     sys.stderr = cast(TextIO, _Deaf(sys.stderr or io.StringIO()))
     if sys.stdout is None:
-        _last("standard output is closed: let it be a file, or /dev/null", MISUSED)
+        _last("standard output is closed: redirect it to a file or /dev/null", MISUSED)
         sys.exit(MISUSED)
 
 
@@ -112,7 +112,7 @@ class _Deaf:
             self._stream.flush()
 
 
-def _told(error: OSError) -> str:
+def _os_error_line(error: OSError) -> str:
     if error.filename is None:
         return f"what it prints cannot be written: {error.strerror}"
     return f"{error.filename}: {error.strerror}"

@@ -54,8 +54,8 @@ def opened(path: Path, most_bytes: int = LARGEST_BYTES, follow: bool = True) -> 
         return
     os.close(handle)
     if not stat.S_ISREG(state.st_mode):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    raise OSError(errno.EFBIG, f"{state.st_size:,} bytes, at most {most_bytes:,} are read", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    raise OSError(errno.EFBIG, f"{state.st_size:,} bytes, but at most {most_bytes:,} are read", str(path))
 
 
 def read_bytes(path: Path, most_bytes: int) -> bytes:
@@ -113,9 +113,9 @@ class Digests:
         path = path.absolute()
         with opened(path) as file:
             state, known = _state(file), self._known(path.parent)
-            told = known.get(path.name)
-            if isinstance(told, list) and told[:-1] == state:
-                return str(told[-1])
+            entry = known.get(path.name)
+            if isinstance(entry, list) and entry[:-1] == state:
+                return str(entry[-1])
             now = time.time_ns()
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             if _state(file) == state and now - max(state[2:]) > SETTLED_NS:

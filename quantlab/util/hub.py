@@ -89,7 +89,7 @@ def _cached(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str]
         path = getattr(error, "snapshot_path", None)
         return (Path(path) if path else None), False
     except huggingface_hub.errors.HFValidationError as error:
-        raise ConfigError(f"{repo!r} is no hub repository: {error}") from None
+        raise ConfigError(f"{repo!r} is not a hub repository: {error}") from None
     return Path(folder), True
 
 
@@ -109,7 +109,7 @@ def _ask(repo: str, revision: str | None, kind: Kind, ways_out: str) -> str:
         lambda: huggingface_hub.HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=PATIENCE_S),
     )
     if isinstance(answer, errors.GatedRepoError):
-        raise Unavailable(f"{here} and the hub wants a login for it (`hf auth login`); {ways_out}")
+        raise Unavailable(f"{here} and the hub requires a login for it (`hf auth login`); {ways_out}")
     if isinstance(answer, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
         raise ConfigError(f"the hub has no {kind} {repo} at revision {revision or 'main'}: check repo and revision")
     if isinstance(answer, BaseException):
@@ -143,7 +143,7 @@ def _fetch(repo: str, revision: str | None, kind: Kind, patterns: Sequence[str],
             repo, revision=revision, repo_type=kind, allow_patterns=list(patterns)
         )
     except huggingface_hub.errors.GatedRepoError:
-        raise Unavailable(f"the hub wants a login for {kind} {repo} (`hf auth login`); {ways_out}") from None
+        raise Unavailable(f"the hub requires a login for {kind} {repo} (`hf auth login`); {ways_out}") from None
     except Exception as error:  # network, proxy and disk raise different types
         why = str(error).split("\n")[0] or type(error).__name__
         raise Unavailable(

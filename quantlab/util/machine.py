@@ -83,7 +83,7 @@ def why_no_device(name: str) -> str | None:
     if name == "cuda" and not cuda_devices():
         return "device=cuda: this machine's driver offers no CUDA device; use device=cpu"
     if name == "mps" and not has_mps():
-        return "device=mps: this is no Mac with Apple's own processor; use device=cpu"
+        return "device=mps: this machine is not a Mac with an Apple processor; use device=cpu"
     return None
 
 

@@ -71,7 +71,7 @@ class GpuMonitor:
         self.start()
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start again from zero."""
         self._clocks_mhz: list[int] = []  # under work
         self._resting_mhz: list[int] = []
         self._reasons = 0

@@ -21,7 +21,7 @@ def printable(text: str, keep: str = "") -> str:
         text: text of any origin.
         keep: characters not to escape, such as the line breaks of a traceback.
     """
-    return text if text.isprintable() else "".join(_shown(letter, keep) for letter in text)
+    return text if text.isprintable() else "".join(_escaped(letter, keep) for letter in text)
 
 
 # Underscores within words need no escape, and brackets only where a link could follow. Marks of headings, lists and
@@ -36,7 +36,7 @@ def markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", printable(" ".join(text.split())))
 
 
-def _shown(letter: str, keep: str) -> str:
+def _escaped(letter: str, keep: str) -> str:
     if letter.isprintable() or letter in JOINERS or letter in keep or unicodedata.category(letter) == "Zs":
         return letter
     return repr(letter)[1:-1]

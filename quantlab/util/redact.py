@@ -1,6 +1,6 @@
 """Redaction of secrets in everything that is printed or stored.
 
-Settings hold no secrets: `quantlab.config.parse` refuses them (`exposed`), except for the address of the tracking
+Settings hold no secrets: `quantlab.config.parse` refuses them (`why_secret`), except for the address of the tracking
 server, which shows only its host (`quantlab.util.address`). What remains is text from elsewhere: messages of
 libraries, and environments that they print. Configurations are not searched for secret values, since `torch_int8` is
 a quantizer even if it is somebody's password.
@@ -80,7 +80,7 @@ def bare(value: Any) -> Any:
     return value
 
 
-def exposed(text: str) -> str | None:
+def why_secret(text: str) -> str | None:
     """Why a setting must not hold this text (settings are stored and printed); None if it may."""
     if bare(text) != text:
         return "an address with a user, a password or a query"

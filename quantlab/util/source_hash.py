@@ -69,8 +69,8 @@ def _digest(file: Path, *state: int) -> str:
 def _folder(distribution: str, path: tuple[str, ...]) -> Path | None:
     """The source folder of an editable install found on `path` (PEP 610); None for a regular install."""
     try:
-        told = json.loads(Distribution.from_name(distribution).read_text("direct_url.json") or "{}")
-        editable, url = told.get("dir_info", {}).get("editable"), urlparse(told.get("url", ""))
+        installed = json.loads(Distribution.from_name(distribution).read_text("direct_url.json") or "{}")
+        editable, url = installed.get("dir_info", {}).get("editable"), urlparse(installed.get("url", ""))
     except (PackageNotFoundError, ValueError, AttributeError):
         return None
     return Path(unquote(url.path)) if editable and url.scheme == "file" else None

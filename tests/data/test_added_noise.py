@@ -189,7 +189,7 @@ def test_every_byte_of_the_noise_counts_and_only_files_are_read(speech, recordin
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert with_noise(speech, **recorded).fingerprint != before
     os.mkfifo(recordings / "pipe.wav")
-    with pytest.raises(ConfigError, match=r"pipe\.wav cannot be read: no regular file"):
+    with pytest.raises(ConfigError, match=r"pipe\.wav cannot be read: not a regular file"):
         with_noise(speech, **recorded)
 
 

@@ -124,9 +124,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for path, why in (
         (tmp_path / "nowhere.flac", "no such file"),
-        (tmp_path, "no regular file"),
-        (tmp_path / "pipe.wav", "no regular file"),
-        (Path(os.devnull), "no regular file"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / "pipe.wav", "not a regular file"),
+        (Path(os.devnull), "not a regular file"),
         (tmp_path / "null\0.wav", "no file system can hold such a path"),
     ):
         with pytest.raises(UnreadableAudioError, match=why):
@@ -255,7 +255,7 @@ def test_channels_with_different_voices_are_named(tmp_path):
     samples = np.stack([noise(2.0, seed=0), noise(2.0, seed=2)], axis=1)
     [(kind, detail)] = doubts(tmp_path, samples)
     assert kind == "channels differ"
-    assert "its 2 channels are averaged, and hear different things" in detail
+    assert "its 2 channels are averaged, but they hold different signals" in detail
     assert doubts(tmp_path, samples, part=Part(channel=1)) == []
 
 

@@ -47,7 +47,7 @@ def test_utterances_by_id(asked, found, speech):
 
 
 def test_an_id_that_is_not_there_is_named(speech):
-    with pytest.raises(ConfigError, match=r"dataset.ids: .* has no utterance 'x'; its ids are like 'a.wav'"):
+    with pytest.raises(ConfigError, match=r"dataset.ids: .* has no utterance 'x'; its ids look like 'a.wav'"):
         open_corpus(manifest_config(speech, ids=("a.wav", "x")))
     with pytest.raises(ConfigError, match=r"has no utterance 'a.wav'"):
         open_corpus(manifest_config(speech, ids=("a.wav",), splits=("two",)))
@@ -96,11 +96,11 @@ def test_manifest_with_other_column_names(tmp_path):
         ("null", "expected an object"),
         ('{"text": "x"}', "no 'audio' among its keys"),
         ('{"audio": "b.wav"}', "no 'text' among its keys.*dataset.text_column"),
-        ('{"audio": "", "text": "x"}', "is no path"),
-        ('{"audio": "b\\u0000.wav", "text": "x"}', "is no path"),
-        ('{"audio": 3, "text": "x"}', "audio=3 is no string"),
-        ('{"audio": "b.wav", "text": 4.5}', "text=4.5 is no string: write it as text, in quotes"),
-        ('{"audio": "b.wav", "text": ["x"]}', "is no string"),
+        ('{"audio": "", "text": "x"}', "is not a path"),
+        ('{"audio": "b\\u0000.wav", "text": "x"}', "is not a path"),
+        ('{"audio": 3, "text": "x"}', "audio=3 is not a string"),
+        ('{"audio": "b.wav", "text": 4.5}', "text=4.5 is not a string: write it as text, in quotes"),
+        ('{"audio": "b.wav", "text": ["x"]}', "is not a string"),
         ('{"audio": "b.wav", "text": "x", "speaker": {"id": 1}}', "neither a string nor a number"),
         ('{"audio": "a.wav", "text": "x"}', "also used by line 1"),
         ("[" * 20_000, "not JSON"),
@@ -115,7 +115,7 @@ def test_malformed_lines_are_named(tmp_path, line, says):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "No such file"), (b"", "holds no utterance"), (b"\xff\xfe\x00", "no UTF-8 text")],
+    [(None, "No such file"), (b"", "holds no utterance"), (b"\xff\xfe\x00", "not UTF-8 text")],
 )
 def test_manifest_that_is_none(tmp_path, content, says):
     path = tmp_path / "m.jsonl"

@@ -297,8 +297,8 @@ def test_channels_of_an_array_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "kind", "rate", "why"),
     [
-        ([1, 2, 3], pa.int64(), RATE, "whole numbers of no known width"),
-        ([0.1, 0.2], pa.float64(), 0, "at 0 Hz is no audio"),
+        ([1, 2, 3], pa.int64(), RATE, "integers of unknown width"),
+        ([0.1, 0.2], pa.float64(), 0, "at 0 Hz is not audio"),
         ([0.1, 0.2], pa.float64(), None, "sampling_rate=None"),
         ([], pa.float64(), RATE, "no samples"),
     ],
@@ -322,7 +322,7 @@ def test_a_column_that_holds_no_audio_is_refused_in_one_line(tmp_path, audio):
 @pytest.mark.parametrize("name", ["offset", "begin_time", "End", "start", "channel", "speed", "volume_db"])
 def test_a_column_that_says_what_is_heard_is_refused_or_known_to_change_nothing(tmp_path, name):
     table = write_table(tmp_path, audio=array(tone(0.5), pa.float64()), text=["x"], **{name: [0.1]})
-    with pytest.raises(ConfigError, match=rf"'{name}': neither used nor .*dataset\.ignored_columns=\[{name}\]"):
+    with pytest.raises(ConfigError, match=rf"'{name}': unknown, and .*dataset\.ignored_columns=\[{name}\]"):
         open_corpus(table)
     plain = open_corpus(table.model_copy(update={"ignored_columns": (name,)}))
     assert len(plain.splits["test"]) == 1
@@ -342,7 +342,7 @@ def test_files_beside_the_table_are_read_and_all_their_bytes_count(tmp_path, kin
 
 def test_rows_of_another_language_are_not_decoded_as_ours(tmp_path):
     table = write_table(tmp_path, audio=array(tone(0.5), pa.float64()), text=["x"], locale=["de"])
-    with pytest.raises(ConfigError, match=r"locale='de', and dataset\.language=en: set the one"):
+    with pytest.raises(ConfigError, match=r"locale='de', but dataset\.language=en: change one"):
         open_corpus(table)
     assert len(open_corpus(table.model_copy(update={"language": "de"})).splits["test"]) == 1
 
@@ -356,5 +356,5 @@ def test_a_reference_that_is_no_text_is_refused(tmp_path, text):
 
 def test_a_pipe_is_no_table_and_not_waited_for(hub_clone):
     os.mkfifo(hub_clone / "other/test/0001.parquet")
-    with pytest.raises(ConfigError, match=r"0001\.parquet cannot be read: no regular file"):
+    with pytest.raises(ConfigError, match=r"0001\.parquet cannot be read: not a regular file"):
         open_corpus(config(path=str(hub_clone)))

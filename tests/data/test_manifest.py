@@ -137,15 +137,15 @@ def test_long_recordings_are_joined_of_one_channel(folder):
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("start", "select a part of a file by offset and duration, in seconds; "),
-        ("end_time", "select a part of a file by offset and duration, in seconds; "),
-        ("Offset", "select a part of a file by offset and duration, in seconds; "),
+        ("start", "select a part of a file with offset and duration, in seconds; "),
+        ("end_time", "select a part of a file with offset and duration, in seconds; "),
+        ("Offset", "select a part of a file with offset and duration, in seconds; "),
         ("speed", ""),
         ("volume", ""),
         ("sox_effects", ""),
-        ("label", "select another reference by dataset.text_column; "),
-        ("normalized_text", "select another reference by dataset.text_column; "),
-        ("channel_id", "select a channel by channel, from 0; "),
+        ("label", "select another reference with dataset.text_column; "),
+        ("normalized_text", "select another reference with dataset.text_column; "),
+        ("channel_id", "select a channel with channel, from 0; "),
         ("num_frames", ""),
         ("anything", ""),
     ],
@@ -153,8 +153,8 @@ def test_long_recordings_are_joined_of_one_channel(folder):
 def test_a_key_that_could_change_what_is_heard_is_refused_by_name(folder, key, hint):
     path = write_jsonl(folder / "m.jsonl", [{"audio": "0.wav", "text": "x"}, {"audio": "1.wav", "text": "x", key: 0.5}])
     told = refusal(path)
-    assert f"m.jsonl:2: '{key}': neither used nor known to leave audio and references unchanged; {hint}" in told
-    assert told.endswith(f"if they do, dataset.ignored_columns=[{key}]")
+    assert f"m.jsonl:2: '{key}': unknown, and might change audio or references; {hint}" in told
+    assert told.endswith(f"if they change nothing, dataset.ignored_columns=[{key}]")
     assert len(opened(path, ignored_columns=(key,))) == 2
     assert len(opened(path, ignored_columns=("*",) if key == "anything" else (f"{key[:3]}*",))) == 2
 
@@ -216,7 +216,7 @@ def test_a_row_in_another_language_or_task_is_not_scored_as_if_it_were_ours(fold
     path = write_jsonl(folder / "m.jsonl", [row | {"lang": "en-GB", "locale": "en", "task": "transcribe"}])
     assert len(opened(path)) == 1
     told = refusal(path, language="de")
-    assert "lang='en-GB', and dataset.language=de: set the one" in told
+    assert "lang='en-GB', but dataset.language=de: change one" in told
     assert "task='translate': quantlab measures transcription only" in refusal(
         write_jsonl(path, [row | {"task": "translate"}])
     )
@@ -232,7 +232,7 @@ def test_names_of_others_are_known_and_several_are_not_guessed_at(folder):
         [item] = opened(write_jsonl(folder / "m.jsonl", [{audio: "0.wav", text: "hello", "client_id": "s"}]))
         assert (item.id, item.text, item.speaker) == ("0.wav", "hello", "s")
     rows = [{"audio": "0.wav", "sentence": "one", "transcript": "two"}]
-    assert "'sentence' and 'transcript' could be meant: choose by dataset.text_column" in refusal(
+    assert "'sentence' and 'transcript' are both possible: choose with dataset.text_column" in refusal(
         write_jsonl(folder / "m.jsonl", rows)
     )
     [item] = opened(folder / "m.jsonl", text_column="transcript")
@@ -288,7 +288,7 @@ def test_listings_are_read_whatever_wrote_them(folder, name, encoding):
         ("a.csv", 'audio,text\n0.wav,"one\n1.wav,two\n', "a.csv:3: unexpected end of data"),
         ("a.csv", "audio,audio\n0.wav,x\n", "the first line names the column 'audio' twice"),
         ("a.csv", "LJ001-0001|one|one\nLJ001-0002|two|two\n", "no 'audio' among its keys"),
-        ("a.csv", "audio,text,start\n0.wav,x,1.5\n", "a.csv:2: 'start': neither used"),
+        ("a.csv", "audio,text,start\n0.wav,x,1.5\n", "a.csv:2: 'start': unknown"),
         ("a.csv", "audio,text\n", "holds no utterance"),
         ("a.json", '{\n "audio": "0.wav"\n}', "a.json:1: not JSON"),
         ("a.json", '{"audio": "0.wav", "text": "x", "offset": 0, "offset": 1}', "the key 'offset' appears twice"),
@@ -304,19 +304,19 @@ def test_what_is_no_listing_is_told_in_one_line(folder, name, content, says):
 
 def test_a_text_in_another_encoding_is_told_how_to_convert_it(folder):
     (folder / "a.csv").write_bytes("audio,text\n0.wav,schön\n".encode("cp1252"))
-    assert "is no UTF-8 text (" in refusal(folder / "a.csv")
+    assert "is not UTF-8 text (" in refusal(folder / "a.csv")
     assert "iconv -f WINDOWS-1252 -t UTF-8" in refusal(folder / "a.csv")
 
 
 def test_a_pipe_or_a_device_is_no_manifest_and_not_waited_for(folder):
     os.mkfifo(folder / "m.jsonl")
-    assert "no regular file" in refusal(folder / "m.jsonl")
-    assert "no regular file" in refusal("/dev/zero")
+    assert "not a regular file" in refusal(folder / "m.jsonl")
+    assert "not a regular file" in refusal("/dev/zero")
     [found] = opened(write_jsonl(folder / "n.jsonl", [{"audio": "0.wav", "text": "x"}]))
     rows = [{"audio": name, "text": "x"} for name in ("0.wav", "m.jsonl", "/dev/zero")]
     _, pipe, device = opened(write_jsonl(folder / "n.jsonl", rows))
     for item in (pipe, device):
-        with pytest.raises(UnreadableAudioError, match="no regular file"):
+        with pytest.raises(UnreadableAudioError, match="not a regular file"):
             heard(item)
     assert len(heard(found)) == 3200
 
@@ -383,10 +383,13 @@ def test_a_folder_of_kaldi(folder):
         ({"wav.scp": "r touch executed |\n"}, "wav.scp:1: 'touch executed |' is a command, and nothing is executed"),
         ({"wav.scp": "r | touch executed\n"}, "is a command, and nothing is executed"),
         ({"wav.scp": "r -\n"}, "is a command, and nothing is executed"),
-        ({"wav.scp": "r audio.ark:1234\n"}, "'audio.ark:1234' is no audio file; of an archive, wav-copy makes files"),
+        (
+            {"wav.scp": "r audio.ark:1234\n"},
+            "'audio.ark:1234' is not an audio file; wav-copy turns an archive into files",
+        ),
         ({"wav.scp": "r talk.wav\nr two.wav\n"}, "wav.scp:2: 'r' appears twice"),
         ({"text": "r one\nu two\n"}, "text:2: 'u' has no audio"),
-        ({"utt2lang": "r de\n"}, "language='de', and dataset.language=en"),
+        ({"utt2lang": "r de\n"}, "language='de', but dataset.language=en"),
         ({"segments": "r q 0 1\n"}, "segments:1: no recording 'q' in wav.scp"),
         ({"segments": "r r 0\n"}, "segments:1: expected utterance, recording, start and end in seconds"),
         ({"segments": "r r 1.0 0.5\n"}, "segments:1: duration=-0.5: expected seconds"),
@@ -438,7 +441,10 @@ RECORDING, SUPERVISION = cut()["recording"], cut()["supervisions"][0]
     ("changes", "says"),
     [
         ({"type": "MixedCut"}, "not a MonoCut; cuts are read: CutSet.from_manifests("),
-        ({"supervisions": [SUPERVISION, SUPERVISION]}, "it has 2 supervisions, and one is read; cuts.trim_to"),
+        (
+            {"supervisions": [SUPERVISION, SUPERVISION]},
+            "it has 2 supervisions, but exactly one is needed; cuts.trim_to",
+        ),
         ({"supervisions": []}, "it has 0 supervisions"),
         ({"recording": RECORDING | {"transforms": [{"name": "Speed"}]}}, "has transforms, which are not applied"),
         ({"recording": RECORDING | {"sources": [{"type": "command", "source": "touch x"}]}}, "only files are read"),
@@ -447,7 +453,7 @@ RECORDING, SUPERVISION = cut()["recording"], cut()["supervisions"][0]
         ({"volume": 2.0}, "'volume' of a cut is not supported"),
         ({"channel": [0, 1]}, "its audio is channel [0, 1], its text 0"),
         ({"supervisions": [SUPERVISION | {"channel": 1}]}, "its audio is channel 0, its text 1"),
-        ({"supervisions": [SUPERVISION | {"language": "de"}]}, "language='de', and dataset.language=en"),
+        ({"supervisions": [SUPERVISION | {"language": "de"}]}, "language='de', but dataset.language=en"),
         ({"recording": None}, "its recording is None; expected an object"),
     ],
 )

@@ -52,7 +52,7 @@ def test_unless_asked_for_they_are_left_out_and_named(clips, tmp_path, text):
     assert found.splits["test"].ids == ("1",)
     assert [(item.utterance, item.kind) for item in found.problems] == [("0", "empty reference")]
     assert "dataset.nonspeech=true" in found.problems[0].detail
-    with pytest.raises(ConfigError, match=r"dataset\.nonspeech=true counts what is heard"):
+    with pytest.raises(ConfigError, match=r"dataset\.nonspeech=true counts the words"):
         features(open_corpus(manifest_config(manifest(tmp_path, (clips["room"], text)))), extractor)
 
 

@@ -40,14 +40,14 @@ def test_the_grid_exports_what_it_measures_and_what_was_recorded_before(quantlab
     (cell / "utterances.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main(["--root", str(root), "--dir", str(quantlab.folder / "elsewhere"), cell.name]) == 1
     said = capsys.readouterr().err
-    assert f"cell {cell.name} is not exported: made again, the model hears something else" in said
+    assert f"cell {cell.name} is not exported: the rebuilt model gives other texts" in said
     assert lines[1]["id"] in said
     assert list((quantlab.folder / "elsewhere").iterdir()) == []
 
 
 def test_misuse(tmp_path, capsys):
     assert main(["--root", str(tmp_path), "--dir", "exported"]) == 1
-    assert "no records below" in capsys.readouterr().err
+    assert "no records in" in capsys.readouterr().err
     cell = tmp_path / "cells" / "0123456789abcdef"
     cell.mkdir(parents=True)
     (cell / "record.json").write_text("{")

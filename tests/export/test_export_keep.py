@@ -189,13 +189,13 @@ def test_a_model_that_hears_something_else_is_not_exported(assembled, tmp_path):
     config, made, heard, folder = assembled
     check(config, made, folder, CPU, heard)
     other = [replace(heard[0], tokens=[[1, 2, 3], *heard[0].tokens[1:]]), *heard[1:]]
-    with pytest.raises(ExportError, match=f"something else than before in {heard[0].speech.ids[0]}"):
+    with pytest.raises(ExportError, match=f"other texts than before for {heard[0].speech.ids[0]}"):
         check(config, made, folder, CPU, other)
     with staged(str(tmp_path)) as staging:
         for path in folder.iterdir():
             (staging / path.name).write_bytes(path.read_bytes())
         done = export_verified(config, "0123456789abcdef", made, staging, CPU, other)
-    assert "something else" in done.problem
+    assert "other texts than before" in done.problem
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,7 +211,7 @@ def test_a_scale_that_got_lost_is_heard(assembled):
     said = manifests.Manifest.model_validate_json((folder / manifests.NAME).read_bytes())
     (folder / manifests.NAME).write_text(said.model_copy(update={"files": manifests.digests(folder)}).model_dump_json())
     try:
-        with pytest.raises(ExportError, match="something else"):
+        with pytest.raises(ExportError, match="other texts than before"):
             check(config, made, folder, CPU, heard)
     finally:
         (folder / manifests.WEIGHTS).write_bytes(good)

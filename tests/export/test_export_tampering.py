@@ -72,7 +72,7 @@ def test_a_missing_file(folder, name):
 
 def test_a_file_too_many(folder):
     (folder / "added_tokens.json").write_text("{}")
-    refused(folder, "more than it names", "added_tokens.json")
+    refused(folder, "has unlisted files", "added_tokens.json")
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "generation_config.json"])
@@ -80,7 +80,7 @@ def test_one_other_byte(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[-2] ^= 1
     (folder / name).write_bytes(content)
-    refused(folder, "was changed in", name)
+    refused(folder, "has changed files", name)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_library_that_does_not_exist(folder):
 
 def test_another_library_than_that_of_the_tensors(folder):
     rewrite(folder, quant=manifest_of(folder)["quant"] | {"library": "bnb", "format": "nf4", "bits": 4})
-    refused(folder, "lacks", ".weight", "too many", ".W_q")
+    refused(folder, "lacks", ".weight", "has extra tensors", ".W_q")
 
 
 def test_another_group_size_than_that_of_the_tensors(folder):
@@ -145,7 +145,7 @@ def test_a_missing_tensor(folder):
 def test_a_tensor_too_many(folder):
     extra = f"{MODULE}.extra"
     retensor(folder, lambda tensors: tensors.update({extra: torch.zeros(3)}), {extra: "float32 [3]"})
-    refused(folder, "too many", extra)
+    refused(folder, "has extra tensors", extra)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ BROKEN = {  # what the record says of each
     "zero_samples.wav": "no samples",
     "nan.wav": "NaN or infinite samples",
     "text.flac": "format not recognised",
-    "folder.flac": "no regular file",
-    "pipe.wav": "no regular file",
+    "folder.flac": "not a regular file",
+    "pipe.wav": "not a regular file",
     "missing.flac": "no such file",
     "too_long.flac": "the model's window is 6 s",
 }

@@ -61,7 +61,7 @@ def test_wrong_tensors_are_named_in_a_row_of_their_own(quantlab, tmp_path):
     for name, (_, says) in TENSORS.items():
         record = found[str(folders[name])]
         assert record.status == "failed"
-        assert f"{folders[name]} is no valid checkpoint: " in record.reason
+        assert f"{folders[name]} is not a valid checkpoint: " in record.reason
         assert says in record.reason
         assert says in done.stdout.replace("\n", " ")
 
@@ -204,7 +204,7 @@ def test_only_regular_files_are_opened(kind, file, folder):
     assert_refused(
         models.fingerprint,
         folder,
-        "cannot be read: no regular file" if kind != "nowhere" else "cannot be read: No such",
+        "cannot be read: not a regular file" if kind != "nowhere" else "cannot be read: No such",
     )
 
 
@@ -233,7 +233,7 @@ def test_a_file_without_end_is_not_read(folder):
     for file in ("config.json", "tokenizer.json"):
         with (folder / file).open("r+") as opened:
             opened.truncate(1 << 40)  # takes no room
-        assert_refused(models.fingerprint, folder, "bytes, at most 67,108,864 are read")
+        assert_refused(models.fingerprint, folder, "bytes, but at most 67,108,864 are read")
 
 
 NUMBERS = [0, -1, 10**30, 1e999, float("nan"), 2.5, True, "192", None, []]
@@ -302,7 +302,7 @@ def several(path):
 FOLDERS = [
     (adapter, "is an adapter of openai/whisper-small: merge it first"),
     (adapter_beside_its_base, "is an adapter of openai/whisper-small: merge it first"),
-    (ctranslate2, "has a model.bin that is no Whisper model of CTranslate2"),
+    (ctranslate2, "has a model.bin that is not a CTranslate2 Whisper model"),
     (
         lambda path: shutil.copytree(models.ASSETS / "nano", path / "snapshots" / "abc"),
         "give its snapshot, model.path=",

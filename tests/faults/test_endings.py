@@ -23,12 +23,13 @@ SMALL = ("device=cpu", "dataset.limit=2", "protocol=quick", "tracking=off")
 def test_every_signal_stops_a_grid_alike_from_the_first_moment(quantlab, stop):
     process = quantlab.start("quant.library=hang", *SMALL)
     caught = re.compile(r"SigCgt:\t(\w+)")
-    while not int(caught.search(Path(f"/proc/{process.pid}/status").read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
-        time.sleep(0.002)  # until Python itself runs
+    handled = sum(1 << (getattr(signal, name) - 1) for name in STOPS)
+    while int(caught.search(Path(f"/proc/{process.pid}/status").read_text())[1], 16) & handled != handled:
+        time.sleep(0.002)  # until quantlab itself runs
     process.send_signal(stop)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert output.strip().splitlines()[-1] == "quantlab: interrupted: the same command does what is left"
+    assert output.strip().splitlines()[-1] == "quantlab: interrupted: run the same command for the rest"
     assert "Traceback" not in output
 
 
@@ -75,7 +76,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(command, root):
 def test_a_closed_standard_output_is_one_line(command, root):
     done = ended(command, root, preexec_fn=lambda: os.close(1))
     assert done.returncode == 2
-    assert done.stderr == "quantlab: standard output is closed: let it be a file, or /dev/null\n"
+    assert done.stderr == "quantlab: standard output is closed: redirect it to a file or /dev/null\n"
 
 
 def test_what_cannot_be_said_costs_nothing(root):

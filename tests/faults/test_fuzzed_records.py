@@ -90,7 +90,7 @@ def test_a_record(root, sound, capsys, data):
     path.write_text(json.dumps(data.draw(st.sampled_from([damaged, nudged]))(data, stored)), encoding="utf-8")
     said = said_by_all(root, capsys, data.draw(STYLES))
     if not list(storage.readable(root, ["cell"], lambda why: None)):
-        assert f"{path} is no quantlab record: " in said
+        assert f"{path} is not a quantlab record: " in said
 
 
 @FEW
@@ -185,9 +185,9 @@ def test_a_record_that_says_it_is_another_cell(root, tmp_path, capsys):
         path.write_text(json.dumps(stored | {"cell_id": cell_id}))
         before = set(tmp_path.rglob("*"))
         said = said_by_all(root, capsys)
-        assert f"{path} is no quantlab record: cell_id: it is of another cell, " in said
+        assert f"{path} is not a quantlab record: cell_id: it belongs to another cell, " in said
         made = set(tmp_path.rglob("*")) - before
         assert all("runs-rescored" in str(new) for new in made)
         if cell_id not in ("base", ""):
-            with pytest.raises(ValueError, match="is no cell id"):
+            with pytest.raises(ValueError, match="is not a cell id"):
                 storage.write(tmp_path / "other", small("none", cell_id))

@@ -168,7 +168,7 @@ def leftovers(root):
     """What a kill may leave and a whole grid does not."""
     found = [path for path in (root / "cells").iterdir() if path.name.startswith(".") and path.name != ".lock"]
     for cell in (root / "cells").glob("[!.]*"):
-        found += [path for path in cell.iterdir() if path.name not in RECORD_FILES | {"mlflow.json"}]
+        found += [path for path in cell.iterdir() if path.name not in RECORD_FILES]
     found += [path for path in (root / "claims").iterdir() if path.suffix != ".lock"]
     found += [path for path in root.iterdir() if path.name.endswith((".new", ".tmp"))]
     return found

@@ -60,7 +60,7 @@ GRID = [
     ("protocol.batch_size=2.5", "protocol.batch_size=2.5: input should be a valid integer"),
     ("dataset.limit=0", "dataset.limit=0: input should be greater than 0"),
     ("dataset.splits=clean", "dataset.splits='clean': expected a list, e.g. dataset.splits=[clean]"),
-    ("dataset.splits=[]", "dataset.splits=[]: name one at least, or null for all"),
+    ("dataset.splits=[]", "dataset.splits=[]: give at least one, or null for all"),
     ("dataset.language=english", "dataset.language='english': expected a code of two or three letters"),
     ("dataset.noise.kind=white", "set both, e.g. dataset.noise.kind=white dataset.noise.snr_db=10"),
     ("dataset.noise.kind=brown dataset.noise.snr_db=inf", "'brown': input should be 'white', 'pink', "),
@@ -75,7 +75,7 @@ GRID = [
     ("timeout_s=inf", "timeout_s=inf: input should be less than or equal to "),
     ("device.threads=-1", "device.threads=-1: input should be greater than 0"),
     ("stats.resamples=1000000000", "stats.resamples=1000000000: input should be less than or equal to 1000000"),
-    ("model.architecture.attention_heads=7", "d_model=192 is no multiple of attention_heads=7"),
+    ("model.architecture.attention_heads=7", "d_model=192 is not a multiple of attention_heads=7"),
     ("output_dir=", "output_dir='': it is empty"),
     (f"model.name={'x' * 4000}", "xxxx… (4,002 characters): string should have at most 200 characters"),
     # numbers without reason
@@ -105,7 +105,7 @@ GRID = [
     ("dataset.path=", "dataset.path='': it is empty"),
     ("export.dir=", "export.dir='': it is empty"),
     ("tracking.experiment=", "tracking.experiment='': it is empty"),
-    ('model.path="~nobody-of-this-name/x"', "no user of this machine has such a home"),
+    ('model.path="~nobody-of-this-name/x"', "no user of this machine has this home folder"),
     ("export.dir=/dev/null/x", "export.dir=/dev/null/x cannot be made: Not a directory; name a folder"),
     ("dataset.path=other", "dataset.path='other': demo ships with quantlab and has no path; dataset=manifest"),
     (
@@ -129,10 +129,13 @@ GRID = [
     ("-m quant=glob(hqx*)", "the sweep has no cell: a glob or range is empty, in -m quant=glob(hqx*)"),
     ("-m seed=range(0)", "the sweep has no cell"),
     ("-m seed=rnge(3)", "seed=rnge(3): the value cannot be parsed (Unknown function 'rnge')"),
-    ("only=*-nothing-*", "only=*-nothing-*: keeps none of the 1 cells of the grid; a glob over names like nano-none-"),
+    (
+        "only=*-nothing-*",
+        "only=*-nothing-*: keeps none of the 1 cells of the grid; expected a glob that matches names like nano-none-",
+    ),
     # what is no key=value
     ("quant", "quant: expected key=value, e.g. quant=hqq_int4"),
-    ("report", "report: the grid takes key=value; that command is: quantlab report"),
+    ("report", "report: the grid takes only key=value; to run this command: quantlab report"),
     ("--quant=none", "--quant=none: no such option; keys have no dashes, e.g. quant=hqq_int4"),
     ("--multirunn", "--multirunn: no such option"),
     ("--root runs", "--root: the grid's folder is output_dir=DIR"),
@@ -202,7 +205,7 @@ BESIDE = [
     (report.main, "--margin -1", "--margin: -1: a number above 0"),
     (report.main, "mlruns", "unexpected extra argument (mlruns)"),
     (recommend.main, "--max-size-mb -3", "--max-size-mb: -3: a number above 0"),
-    (recommend.main, "--max-size-mb=ten", "'ten' is no number"),
+    (recommend.main, "--max-size-mb=ten", "'ten' is not a number"),
     (recommend.main, "--max-wer-increase nan", "--max-wer-increase: nan: a number, 0 or more"),
     (recommend.main, "--max-sise-mb 3", "--max-sise-mb: no such option; did you mean '--max-size-mb'?"),
     (recommend.main, "--device gpu", "no device 'gpu'; did you mean 'cpu'?"),
@@ -211,14 +214,14 @@ BESIDE = [
     (rescore.main, "--normalizer basic", "--normalizer: no such option; did you mean '--normaliser'?"),
     (rescore.main, "--normaliser whispr", "no normaliser 'whispr'; did you mean 'whisper'?"),
     (verify.main, "--rot mlruns", "--rot: no such option; did you mean '--root'?"),
-    (verify.main, "0123456789abcdef", "no record of cell '0123456789abcdef' below mlruns"),
+    (verify.main, "0123456789abcdef", "no record of cell '0123456789abcdef' in mlruns"),
     (status.main, "--rot x", "--rot: no such option; did you mean '--root'?"),
     (sync.main, "--tracking-uri http://here", "--tracking-uri: no such option; did you mean '--uri'?"),
     (sync.main, "--uri here", "--uri: expected http://HOST:PORT; "),
     (sbatch.main, "quant=nnoe", "quant=nnoe: no such quant; did you mean 'none'?"),
     (sbatch.main, "hydra.launcher.partitoin=gpu", "did you mean 'hydra.launcher.partition'?"),
     (sbatch.main, "hydra/launcher=basic", "a script is for SLURM; allowed: slurm, slurm_cpu"),
-    (sbatch.main, "--cfg job", "--cfg: use the grid for it: quantlab --cfg job"),
+    (sbatch.main, "--cfg job", "--cfg: not available in sbatch; use: quantlab --cfg job"),
     (work.main, "", "--batch: required, but not given"),
     (export.main, "", "--dir: required, but not given"),
     (export.main, "--to x", "--to: no such option; did you mean '--root'?"),
@@ -233,12 +236,12 @@ BESIDE = [
     (named, "-m quant=none,nnoe --dry-run", "quant=nnoe: no such quant; did you mean 'none'?"),
     (named, "quant", "quant: expected key=value, e.g. quant=hqq_int4"),
     (named, "~quant", "quant: required, but not given"),
-    (named, "quant=none report", "report: the grid takes key=value; that command is: quantlab report"),
+    (named, "quant=none report", "report: the grid takes only key=value; to run this command: quantlab report"),
     (merge.main, "", "DIR...: required, but not given"),
     (merge.main, "a b", "--into: required, but not given"),
     (merge.main, "a b --int c", "--int: no such option; did you mean '--into'?"),
-    (merge.main, "a b --into c", "no records below a, which does not exist"),
-    (report.main, "--root a --root b", "no records below a, which does not exist"),
+    (merge.main, "a b --into c", "no records in a, which does not exist"),
+    (report.main, "--root a --root b", "no records in a, which does not exist"),
 ]
 
 
@@ -254,5 +257,5 @@ def test_a_folder_without_records_is_no_misuse(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for run, more in ((report.main, []), (verify.main, []), (rescore.main, ["--normaliser", "none"])):
         assert run(["--root", "nowhere", *more]) == 1
-        assert "no records below nowhere, which is no folder" in capsys.readouterr().err
+        assert "no records in nowhere, which is not a folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

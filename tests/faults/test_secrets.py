@@ -21,9 +21,8 @@ from quantlab.records import storage
 from quantlab.records.schema import CellResult
 from quantlab.records.shape import shape_of
 from quantlab.tracking import describe
-from quantlab.tracking.markers import experiment_marker, recalled, remember
 from quantlab.util.address import VARIABLE, Address, opened
-from quantlab.util.redact import exposed, redact
+from quantlab.util.redact import redact, why_secret
 from quantlab.util.resources import shared_dir
 
 AWKWARD = (
@@ -93,7 +92,7 @@ def test_no_key_of_the_configuration_is_taken_for_a_secrets_name():
         for key in kind.parts or [""]:
             said = f"{part}.{key}=123456789: a number".replace(".=", "=")
             assert redact(said) == said
-            assert exposed(said) is None
+            assert why_secret(said) is None
 
 
 def test_what_hydra_shows_and_keeps_has_none(tmp_path, monkeypatch, capsys):
@@ -140,13 +139,6 @@ def test_what_cannot_be_told_apart_is_no_address(text):
     with pytest.raises(ValueError, match="expected http://HOST:PORT") as error:
         Address(text)
     assert text not in str(error.value)
-
-
-def test_paths_behind_one_host_are_two_stores(tmp_path):
-    one, other = (TrackingConfig(name="server", uri=f"http://host/{name}") for name in ("team-a", "team-b"))
-    remember(experiment_marker(tmp_path), one, "1")
-    assert (recalled(experiment_marker(tmp_path), one), recalled(experiment_marker(tmp_path), other)) == ("1", None)
-    assert "team-a" not in experiment_marker(tmp_path).read_text()
 
 
 def test_a_job_gets_the_address_from_its_environment_and_from_no_file(tmp_path, monkeypatch):

@@ -270,7 +270,7 @@ def test_what_the_engine_has_not_loaded_is_not_verified(cell, files):
     assert list(engine.differences(contents.numbers)) == []
     other = contents.numbers | {"ftype": 2007}
     assert list(engine.differences(other)) == ["whisper.cpp has loaded ftype=8, the file says 7"]
-    with pytest.raises(ConfigError, match="ends where there is none"):
+    with pytest.raises(ConfigError, match="aborts without it"):
         of_file(contents.numbers["n_vocab"], [b"a"], how)
 
 

@@ -204,8 +204,12 @@ def test_real_vocabularies_map_one_to_one(size, language, prompt, end, shipped):
     [
         (51867, {}, "special tokens of a vocabulary of 51867"),
         (512, {"language": "tlh"}, "does not know the language 'tlh'"),
-        (512, {"suppressed": tuple(range(len(NEVER) + 1))}, "suppresses 110 tokens, this checkpoint asks for 111"),
-        (512, {"suppressed_first": (1, 2, 503)}, "the end token and one more"),
+        (
+            512,
+            {"suppressed": tuple(range(len(NEVER) + 1))},
+            "suppresses 110 tokens, but this checkpoint suppresses 111",
+        ),
+        (512, {"suppressed_first": (1, 2, 503)}, "the end token and one other"),
     ],
 )
 def test_a_vocabulary_that_cannot_be_laid_out(size, changes, reason, shipped):

@@ -131,7 +131,7 @@ def test_the_section_is_in_the_document_where_there_is_a_design(tmp_path):
     assert lines[2][:5] == ["cpu", "hqq", "bits", "4", "8"]
     assert lines[2][5].startswith("+0.55 [+0.")  # 14 of 2560 words
     assert lines[2][6] == "+0.31 to +0.78"
-    assert "Alone, without a partner in some line, where they do not count: hqq_int4 (" in section
+    assert "no other cell differs from them in that choice alone: hqq_int4 (" in section
     assert "What each design choice costs" not in markdown.render(
         [row for row in found if row.settings.bits in (None, 4)]
     )

@@ -138,11 +138,11 @@ def test_worst_regressions_first_and_only_what_differs(tmp_path):
     storage.write(tmp_path, pages.cell("none", said, "cell0", counts))
     storage.write(tmp_path, pages.cell("hqq_int3", said, "cell1", counts))
     page = html.page(summaries(tmp_path))
-    found, known = block(page, "heard-cell1"), block(page, "utterances")
+    found, known = block(page, "hypotheses-cell1"), block(page, "utterances")
     base = {u.id: u for u in storage.read_utterances(tmp_path, "cell0")}
     own = {u.id: u for u in storage.read_utterances(tmp_path, "cell1")}
     errors = lambda u: u.substitutions + u.deletions + u.insertions  # noqa: E731
-    shown = [known[number][0] for number, *_ in found["heard"]]
+    shown = [known[number][0] for number, *_ in found["hypotheses"]]
     assert set(shown) == {name for name in own if own[name].hypothesis != base[name].hypothesis}
     more = [errors(own[name]) - errors(base[name]) for name in shown]
     assert more == sorted(more, reverse=True)
@@ -158,9 +158,11 @@ def test_a_page_of_too_much_text_holds_the_worst_and_says_so(tmp_path):
     limit = len(whole) - 20_000
     small = html.page(found, most_bytes=limit)
     assert len(small.encode()) <= limit
-    cell = block(small, "heard-cell005")
-    assert 0 < len(cell["heard"]) < cell["differing"]
-    assert cell["heard"] == _renumbered(block(whole, "heard-cell005")["heard"][: len(cell["heard"])], whole, small)
+    cell = block(small, "hypotheses-cell005")
+    assert 0 < len(cell["hypotheses"]) < cell["differing"]
+    assert cell["hypotheses"] == _renumbered(
+        block(whole, "hypotheses-cell005")["hypotheses"][: len(cell["hypotheses"])], whole, small
+    )
 
 
 def _renumbered(heard, whole, small):
@@ -335,7 +337,7 @@ def test_random_weights_have_a_page_too(tmp_path):
     storage.write(tmp_path, item.model_copy(update={"record": changed, "utterances": mute}))
     page = html.page(summaries(tmp_path))
     assert block(page, "state")["cells"]["cell0"]["wer"]["all"] is None
-    assert "heard-cell0" not in page.replace("`heard-", "")
+    assert "hypotheses-cell0" not in page.replace("`hypotheses-", "")
 
 
 @pytest.mark.parametrize(

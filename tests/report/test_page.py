@@ -150,7 +150,7 @@ def test_the_sheet_compares_worst_first_word_by_word(opened, large):
     assert change == sorted(change, reverse=True)
     first = page.locator(".utterance").first
     before, after = counts[0]
-    both = first.locator(".heard > div")
+    both = first.locator(".hypotheses > div")
     assert both.nth(1).locator(".s, ins, del").count() == before
     assert both.nth(2).locator(".s, ins, del").count() == after
     colours = {kind: page.evaluate("name => getComputedStyle(document.querySelector(`.legend ${name}`)).color", kind)

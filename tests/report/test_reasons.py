@@ -45,7 +45,7 @@ def test_progress_tells_a_reason_with_the_first_cell(records):
         display.end(f"{item.setting('model.name')}-{item.setting('quant.name')}", item)
     told = file.getvalue()
     assert told.count("cannot be had") == told.count("out of luck") == 1
-    assert told.count("failed, as small-quanto_int8") == 5
+    assert told.count("failed, for the same reason as small-quanto_int8") == 5
 
 
 def test_table_and_report_tell_it_once_with_all_cells(records):

@@ -64,7 +64,7 @@ def test_what_runs_is_what_was_composed(slurm, monkeypatch):
     assert (states(lines), code) == ({"nano-hqq_int8-cpu": "pending"}, 1)
     assert lines["nano-hqq_int8-cpu"]["detail"] == "JobHeldUser"
     twice = slurm.run(*ON, "quant=hqq_int8", GO_HOME, held_back, *SMALL)
-    assert "in jobs of an earlier command, not submitted again: 1 cell" in twice.stderr
+    assert "not submitted again, as in jobs of an earlier command: 1 cell" in twice.stderr
 
     yaml = checkout / "conf" / "quant" / "hqq_int8.yaml"
     was = int(re.search(r"^group_size: (\d+)", yaml.read_text(), re.MULTILINE)[1])
@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_the_jobs(slurm):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "jobs that were submitted go on" in output
+    assert "submitted jobs continue" in output
     slurm.hold.unlink()
     wait_for("ok", lambda: [line["state"] for line in collect(slurm)] == ["ok"], slurm)
 

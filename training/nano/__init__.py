@@ -1,5 +1,5 @@
-"""The project's own small Whisper: its speech, its training and its evaluation.
+"""Training and evaluation of nano, the project's own small Whisper, and synthesis of its speech.
 
-`quantlab/assets/nano` is the model that comes out, `quantlab/assets/demo` the corpus it is measured on. Everything
-here is needed only to make them again; running quantlab needs neither this package nor a speech synthesiser.
+The results are the model `quantlab/assets/nano` and the corpus `quantlab/assets/demo`. This package is
+needed only to make them again; running quantlab needs neither it nor a speech synthesiser.
 """

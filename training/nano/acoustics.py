@@ -1,4 +1,4 @@
-"""What happens to speech between a mouth and a recogniser: silence trimmed, voices warped, noise, rooms."""
+"""Acoustic processing of speech: trimming of silence, voice warping, noise, room reverberation."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from training.nano.voices import SAMPLE_RATE_HZ
 
 NOISES = ("white", "pink", "brown", "babble")
 LEAD_S, TAIL_S = 0.05, 0.10  # silence left around trimmed speech
-LOW_PASS_TAPS = 64  # of a one-pole filter; what is left out is below 1e-9
+LOW_PASS_TAPS = 64  # of a one-pole filter; the truncated rest is below 1e-9
 _SPECTRAL_SLOPE = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # power falls as 1 / f^slope
 
 

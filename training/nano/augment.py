@@ -21,14 +21,14 @@ FREQUENCY_MASK, TIME_MASK, MASKS = 10, 16, 2
 
 @dataclass(frozen=True)
 class Batch:
-    """`log_power`: float32 (batch, frames, 80), log10; `lengths`: int64 (batch,), the frames that hold speech."""
+    """`log_power`: float32 (batch, frames, 80), log10; `lengths`: int64 (batch,), number of speech frames."""
 
     log_power: Tensor
     lengths: Tensor
 
 
 class Dice:
-    """Uniform draws of one generator, moved to the device where they are needed."""
+    """Random draws from one generator, moved to the device that needs them."""
 
     def __init__(self, seed: int, device: torch.device):
         self.generator = torch.Generator().manual_seed(seed)
@@ -48,13 +48,13 @@ class Dice:
 
 
 def augment(batch: Batch, noise_bank: Tensor, dice: Dice, strength: float) -> Batch:
-    """One random variant of a batch, as a recogniser would meet it, before Whisper's scaling.
+    """A random realistic variant of a batch, before Whisper's scaling.
 
     Args:
-        batch: clean or reverberated speech; frames after an utterance's end hold anything.
+        batch: clean or reverberated speech; frames after an utterance's end are arbitrary.
         noise_bank: float32 (kinds, frames, 80), log10 power.
         dice: the source of all randomness.
-        strength: 0 (hardly anything) to 1; each utterance gets a random share of it.
+        strength: 0 (minimal) to 1; each utterance gets a random share of it.
     """
     size = len(batch.lengths)
     level = strength * dice.uniform(0.1, 1.0, size)
@@ -116,7 +116,7 @@ def finish(batch: Batch, dice: Dice, frames: int, strength: float) -> Tensor:
     """Whisper's clamp and scaling, silence after the end, and SpecAugment's masks.
 
     Returns:
-        float32 (batch, 80, frames), as `WhisperFeatureExtractor` gives it for audio padded with zeros.
+        float32 (batch, 80, frames), as from `WhisperFeatureExtractor` for audio padded with zeros.
     """
     padded = functional.pad(batch.log_power[:, :frames], (0, 0, 0, max(0, frames - batch.log_power.shape[1])))
     inside = (torch.arange(frames, device=dice.device) < batch.lengths[:, None])[:, :, None]

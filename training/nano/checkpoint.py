@@ -1,4 +1,4 @@
-"""The state of a training run on disk, whole or not at all."""
+"""Atomic storage of the state of a training run."""
 
 import os
 import tempfile
@@ -21,27 +21,27 @@ def save_atomically(state: Any, path: Path) -> None:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)  # temporary files are private to their maker
+    Path(file.name).chmod(0o644)  # temporary files are readable only for their owner
     Path(file.name).replace(path)
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Tensors and plain values only: nothing in the file is executed."""
+    """Load tensors and plain values only: nothing in the file is executed."""
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def export(model: WhisperForConditionalGeneration, processor: WhisperProcessor, heads: Heads, out: Path) -> None:
-    """Write a folder that `from_pretrained` reads, and beside it the heads that only more training needs."""
+    """Write a folder for `from_pretrained`, and the heads, which only further training needs."""
     model.save_pretrained(out)
     processor.save_pretrained(out)
     save_file(heads.state_dict(), out / HEADS_FILE)
 
 
 def load_weights(folder: Path, model: WhisperForConditionalGeneration, heads: Heads) -> None:
-    """Start `model` and `heads` from an exported folder, in place; its heads may be absent.
+    """Load an exported folder into `model` and `heads`, in place; the heads may be missing.
 
     Raises:
-        RuntimeError: where the shapes differ.
+        RuntimeError: the shapes differ.
     """
     weights = load_file(folder / "model.safetensors")
     missing, unexpected = model.load_state_dict(weights, strict=False)

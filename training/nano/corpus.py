@@ -25,10 +25,10 @@ from training.nano import acoustics, features, roster, text, voices
 from training.nano.voices import SAMPLE_RATE_HZ, Voice
 
 SHARD_UTTERANCES = 500
-MIN_S, MAX_S = 0.6, 5.6  # of a training utterance
+MIN_S, MAX_S = 0.6, 5.6  # length of a training utterance
 MIN_TEST_S, MAX_TEST_S = 1.5, 5.5
 WARPS = (0.85, 0.9, 0.95, 1.0, 1.0, 1.0, 1.05, 1.1, 1.15, 1.22)
-TRAINING_SEED = 0  # of the shipped model: no test sentence may be part of one of its training sentences
+TRAINING_SEED = 0  # seed of the shipped model, none of whose training sentences may contain a test sentence
 TRAINING_UTTERANCES = 40_000
 SNRS_DB = (0, 5, 10, 15)
 TEST_PEAK = 0.8
@@ -51,7 +51,7 @@ class Item:
 
 
 def make_train(out: Path, utterances: int, seed: int, workers: int) -> None:
-    """Write the training shards that are not there yet; each appears whole or not at all."""
+    """Write the missing training shards, each atomically."""
     prepared(out)
     sentences = text.sentences("train", utterances, seed)
     starts = range(0, utterances, SHARD_UTTERANCES)
@@ -62,7 +62,7 @@ def make_train(out: Path, utterances: int, seed: int, workers: int) -> None:
 
 
 def prepared(folder: Path) -> Path:
-    """The folder, made if need be."""
+    """The folder, created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -92,7 +92,7 @@ def _make_shard(out: Path, index: int, sentences: Sequence[str], seed: int) -> t
 
 
 def _presentable(samples: np.ndarray | None, factor: float, min_s: float, max_s: float) -> np.ndarray | None:
-    """Trimmed and warped speech, or None where there is none of a fitting length."""
+    """Trimmed and warped speech; None if there is none of a suitable length."""
     if samples is None or not np.abs(samples).max(initial=0.0) > 0:
         return None
     samples = acoustics.trim(acoustics.warp(samples, factor))
@@ -100,7 +100,7 @@ def _presentable(samples: np.ndarray | None, factor: float, min_s: float, max_s:
 
 
 def write_lines(path: Path, rows: Sequence[dict]) -> None:
-    """JSON lines, by way of a temporary file."""
+    """Write JSON lines through a temporary file."""
     partial = path.with_suffix(".partial")
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
     partial.replace(path)
@@ -109,8 +109,8 @@ def write_lines(path: Path, rows: Sequence[dict]) -> None:
 def make_split(out: Path, split: str, voice_split: str, utterances: int, seed: int, noisy: bool) -> list[Item]:
     """Write `utterances` Opus files below `out`/`split` and return their manifest lines.
 
-    `voice_split` names the sentences and speakers of `roster` to use; the speakers take turns. Noisy ones get noise,
-    a room, or both (a quarter each for the last two); the others a noise floor that nobody would call noise.
+    `voice_split` selects sentences, and speakers of `roster`, which alternate. Noisy utterances get noise,
+    reverberation, or both (a quarter each for the last two); the others get an inaudible noise floor.
     """
     prepared(out / split)
     rng, noise_rng = random.Random(f"{split}-{seed}"), np.random.default_rng([seed, len(split), noisy])
@@ -146,7 +146,7 @@ def make_split(out: Path, split: str, voice_split: str, utterances: int, seed: i
 
 
 def _spoken_sentences(split: str, count: int, seed: int, rng: random.Random) -> list[tuple[str, Voice, np.ndarray]]:
-    """Sentences that are part of no training sentence, with the speakers of `split` taking turns."""
+    """Sentences that no training sentence contains, spoken by the alternating speakers of `split`."""
     training = "\n".join(text.sentences("train", TRAINING_UTTERANCES, TRAINING_SEED))
     candidates = [s for s in text.sentences(split, 2 * count, seed) if s not in training and not _only_digits(s)]
     speakers = roster.split_voices(split)

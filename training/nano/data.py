@@ -1,4 +1,4 @@
-"""Training speech in memory-mapped shards, and the order in which batches of it are seen."""
+"""Training speech in memory-mapped shards, and the order of its batches."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from training.nano.model import CHARACTERS, CTC_BLANK
 from training.nano.tokenizer import text_ids
 
 DIGIT_STRINGS_PER_SPEAKER = 600
-DIGIT_SHARE = 0.10  # of the synthetic utterances, in every epoch
+DIGIT_SHARE = 0.10  # digit strings / synthetic utterances in every epoch
 SHORT_FRAMES = 220
 NOISE_BANK_S = 40
 BABBLE_TALKERS = (2, 4, 6, 8)
@@ -27,7 +27,7 @@ assert CTC_BLANK not in _CHARACTER_IDS.values()
 
 @dataclass(frozen=True)
 class Utterance:
-    """Where an utterance's features lie, and its transcript as tokens and as characters."""
+    """Location of an utterance's features, and its transcript as tokens and characters."""
 
     shard: int
     start: int
@@ -39,14 +39,14 @@ class Utterance:
 
 @dataclass
 class Speech:
-    """All training utterances; `dry[shard]` and `wet[shard]` are float16 (frames, 80), wet in a room."""
+    """All training utterances; `dry[shard]` and `wet[shard]` (reverberated) are float16 (frames, 80)."""
 
     utterances: list[Utterance] = field(default_factory=list)
     dry: list[np.ndarray] = field(default_factory=list)
     wet: list[np.ndarray] = field(default_factory=list)
 
     def batch(self, indices: Sequence[int], in_room: Sequence[bool]) -> Batch:
-        """The utterances side by side, padded with silence."""
+        """The utterances as a batch, padded with silence."""
         chosen = [self.utterances[i] for i in indices]
         lengths = torch.tensor([u.frames for u in chosen])
         log_power = torch.full((len(chosen), int(lengths.max()), features.MEL_BINS), np.log10(features.POWER_FLOOR))
@@ -58,7 +58,7 @@ class Speech:
 
 
 def read_shards(folder: Path, processor: WhisperProcessor) -> Speech:
-    """The shards that `corpus` wrote.
+    """Read the shards that `corpus` wrote.
 
     Raises:
         FileNotFoundError: if `folder` has none.
@@ -85,7 +85,7 @@ def _utterance(
 
 
 def add_digits(speech: Speech, recordings: Sequence[digits.Recording], processor: WhisperProcessor, seed: int) -> None:
-    """Append strings of human digits to `speech`, in place; the recordings' test part is left out."""
+    """Append strings of human-spoken digits to `speech`, in place, without the recordings' test part."""
     rng, room_rng = random.Random(f"digits-{seed}"), np.random.default_rng(seed)
     dry, wet, start = [], [], 0
     for speaker in digits.speakers(recordings):

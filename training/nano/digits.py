@@ -1,6 +1,6 @@
-"""Strings of human digits, spoken by joining single recordings named `<digit>_<speaker>_<index>.wav`.
+"""Strings of human-spoken digits, made by joining recordings named `<digit>_<speaker>_<index>.wav`.
 
-The Free Spoken Digit Dataset is in this form; by its convention indices 0 to 4 are its test part.
+The Free Spoken Digit Dataset has this form; by its convention, indices 0 to 4 are the test part.
 """
 
 import random
@@ -30,7 +30,7 @@ class Recording:
 
 
 def load(folder: Path) -> list[Recording]:
-    """Every recording below `folder`, in the order of their names.
+    """Load all recordings below `folder`, sorted by name.
 
     Raises:
         FileNotFoundError: if there is none.

@@ -2,8 +2,8 @@
 
 Greedy decoding in fp32 through transformers' own `generate`; by split, by voice, by whether training heard the voice,
 and by acoustic condition. `wer` is after Whisper's English normaliser, as everywhere in quantlab; `wer_spoken` compares
-the words as spoken. They differ where numbers are: the normaliser makes one word of a whole string of digits, wrong if
-any digit is. Strings of human digits are therefore scored as spoken.
+the words as spoken. They differ for numbers: the normaliser makes one word of a whole string of digits, wrong if
+any digit is. Strings of human-spoken digits are therefore scored as spoken.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
 
 
 def wer_spoken(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Corpus word error rate in percent of the texts as they are."""
+    """Corpus word error rate in percent, without normalisation."""
     return 100 * jiwer.wer(list(references), list(hypotheses))
 
 
@@ -59,7 +59,7 @@ def wer_of(
 
 
 def read_manifest(path: Path) -> list[dict]:
-    """The rows of a manifest, each with its audio as `samples`, float32 at 16 kHz."""
+    """Read the rows of a manifest, each with its audio as `samples`, float32 at 16 kHz."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [row | {"samples": soundfile.read(path.parent / row["audio"], dtype="float32")[0]} for row in rows]
 
@@ -73,7 +73,7 @@ def dev_sets(folder: Path, limit: int | None) -> dict[str, list[tuple[str, np.nd
 
 
 def breakdown(rows: Sequence[dict], hypotheses: Sequence[str]) -> dict[str, dict[str, float]]:
-    """WER by split, and within each split by voice, seen or unseen voice, noise, SNR, and room."""
+    """WER by split, and within each split by voice, seen or unseen voice, noise, SNR, and reverberation."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         groups[row["split"]].append(i)

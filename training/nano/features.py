@@ -1,4 +1,4 @@
-"""Log-mel features, kept as log10 power so that noise can still be added to them after the fact."""
+"""Log-mel features, stored as log10 power so that noise can be added later."""
 
 import functools
 
@@ -9,7 +9,7 @@ from transformers import WhisperFeatureExtractor
 MEL_BINS = 80
 WINDOW_S = 6
 HOP_SAMPLES = 160
-MAX_FRAMES = 600  # WINDOW_S at 100 frames a second
+MAX_FRAMES = 600  # WINDOW_S at 100 frames per second
 POWER_FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0  # decades below the loudest bin, as in Whisper
 

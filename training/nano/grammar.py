@@ -1,6 +1,6 @@
-"""The templates that `text.py` expands; every slot in braces is a word list, a phrase below, or a number."""
+"""Sentence templates for `text.py`; a slot in braces is a word list, a phrase defined here, or a number."""
 
-# Phrases: slot name -> alternatives, which may hold slots themselves.
+# Phrases: slot name -> alternatives, which may contain slots themselves.
 PHRASES: dict[str, tuple[str, ...]] = {
     "det": (
         "the",
@@ -180,7 +180,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "money": ("dollars", "pounds", "euros", "cents"),
 }
 
-# Families: name -> (how often, templates).
+# Families: name -> (weight, templates).
 FAMILIES: dict[str, tuple[int, tuple[str, ...]]] = {
     "narrative": (
         30,

@@ -1,4 +1,4 @@
-"""What training minimises: decoder cross-entropy, an auxiliary CTC loss, and a flat start for the first steps."""
+"""Training loss: decoder cross-entropy, an auxiliary CTC loss, and a flat start for the first steps."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ from training.nano.model import CTC_BLANK, Heads, encode
 from training.nano.tokenizer import prompt_ids
 
 LABEL_SMOOTHING = 0.05
-CTC_SHARE, LATE_CTC_SHARE, LATE = 0.4, 0.15, 0.85  # of the loss; from this progress on the late one
-FLAT_START_STEPS = 400  # the flat-start loss fades to nothing over these
+CTC_SHARE, LATE_CTC_SHARE, LATE = 0.4, 0.15, 0.85  # shares of the loss, and the progress where the late one applies
+FLAT_START_STEPS = 400  # steps over which the flat-start loss fades out
 IGNORED = -100
 
 
 def total_loss(losses: dict[str, Tensor], progress: float, flat_weight: float) -> Tensor:
-    """The weighted sum. CTC counts less at the end, when the decoder alone is what matters."""
+    """The weighted sum of losses; CTC counts less at the end, when only the decoder matters."""
     ctc_share = CTC_SHARE if progress < LATE else LATE_CTC_SHARE
     # The flat loss is always part of the sum, so that its head has a gradient (of zero) to average over processes.
     return (1 - ctc_share) * losses["ce"] + ctc_share * losses["ctc"] + flat_weight * losses["flat"]
@@ -39,10 +39,10 @@ def all_losses(
 
     Args:
         model: the Whisper.
-        heads: its training-only heads.
-        processor: gives the decoder's prompt.
+        heads: heads used in training only.
+        processor: provides the decoder's prompt.
         features: (batch, 80, frames).
-        lengths: int64 (batch,), encoder frames that hold speech.
+        lengths: int64 (batch,), encoder frames with speech.
         utterances: the transcripts.
     """
     inputs, labels = (ids.to(features.device) for ids in decoder_batch([list(u.tokens) for u in utterances], processor))
@@ -81,8 +81,8 @@ def ctc_loss(scores: Tensor, characters: list[list[int]], lengths: Tensor) -> Te
 
     Args:
         scores: float32 (batch, frames, characters + 1), before softmax, the blank last.
-        characters: what each utterance says.
-        lengths: int64 (batch,), frames that hold speech.
+        characters: transcript of each utterance.
+        lengths: int64 (batch,), frames with speech.
     """
     targets = torch.tensor([c for spelled in characters for c in spelled], device=scores.device)
     sizes = torch.tensor([len(spelled) for spelled in characters], device=scores.device)

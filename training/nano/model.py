@@ -1,4 +1,4 @@
-"""The architecture (a Whisper, made of transformers' own classes) and what only training needs around it."""
+"""The architecture (a Whisper of transformers' own classes), and its heads for training."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ PROJECTION_STD = 0.05
 
 
 def build(processor: WhisperProcessor) -> WhisperForConditionalGeneration:
-    """A model with fresh weights and everything that `generate(language="en", task="transcribe")` reads."""
+    """A model with fresh weights, configured for `generate(language="en", task="transcribe")`."""
     ids = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     special = {"pad_token_id": end, "bos_token_id": end, "eos_token_id": end, "decoder_start_token_id": start}

@@ -1,4 +1,4 @@
-"""Muon for the layers' matrices, in bfloat16 products and shared out over processes; the learning-rate schedule."""
+"""Muon for the layers' matrices, in bfloat16 and distributed over processes; the learning-rate schedule."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 NEWTON_SCHULZ_STEPS = 5
 WARMUP_STEPS = 60
-HOLD_SHARE = 0.3  # of the run at the full rate, then linearly to zero
+HOLD_SHARE = 0.3  # share of the run at the full rate, which then falls linearly to zero
 
 
 def orthogonalize(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
 def _shared(directions: list[Tensor]) -> list[Tensor]:
     """Orthogonalise every direction, each on one process; the sum of the parts is the whole."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    # By falling size, in turns: the processes get equal work.
+    # In order of size, to processes in turn, so that these get equal work.
     order = sorted(range(len(directions)), key=lambda i: -directions[i].numel())
     mine = set(order[rank::world])
     parts = [orthogonalize(d) if i in mine else torch.zeros_like(d) for i, d in enumerate(directions)]

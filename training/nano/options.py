@@ -1,4 +1,4 @@
-"""What a training run is told, and how far it has come."""
+"""Options and progress of a training run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,8 @@ class Options:
 class Progress:
     """Position in the data and on the clock; saved with the state.
 
-    `elapsed_s` is training time alone, on the first process's clock. `batch` counts the groups of one batch per
-    process that the present epoch has given; `short_only` says which utterances that epoch began with.
+    `elapsed_s` is pure training time on the first process's clock. `batch` counts the groups of one batch per
+    process within the current epoch; `short_only` tells whether that epoch has short utterances only.
     """
 
     step: int = 0
@@ -43,7 +43,7 @@ class Progress:
     elapsed_s: float = 0.0
 
     def share(self, options: Options) -> float:
-        """0 at the start, 1 at the end of the run."""
+        """Share of the run that is done, from 0 to 1."""
         if options.utterances is not None:
             return min(1.0, self.seen / options.utterances)
         if options.minutes is not None:
@@ -51,5 +51,5 @@ class Progress:
         raise ValueError("a run needs a length: utterances or minutes")
 
     def is_over(self, options: Options) -> bool:
-        """Has the schedule ended, or the step been reached at which to stop?"""
+        """Whether the schedule has ended or the last step is reached."""
         return self.share(options) >= 1 or self.step == options.steps

@@ -1,6 +1,6 @@
-"""Which voice may speak in which split.
+"""Assignment of voices to splits.
 
-A voice of `UNSEEN` never speaks in training. The natural voices and some formant voices that training knows also speak
+A voice of `UNSEEN` is never used in training. The natural voices and some formant voices of training also speak
 in the test splits, so that seen and unseen voices can be compared on the same sentences.
 """
 
@@ -65,5 +65,5 @@ def split_voices(split: str) -> tuple[Voice, ...]:
 
 
 def is_seen(voice: Voice) -> bool:
-    """Does training hear this voice?"""
+    """Whether the voice is in the training data."""
     return all(voice not in voices for voices in UNSEEN.values())

@@ -18,14 +18,14 @@ from training.nano.grammar import FAMILIES, PHRASES
 
 SPLITS = ("train", "dev", "clean", "other")
 MIN_CHARACTERS, MAX_CHARACTERS = 12, 70  # about 1 s to 5 s of speech
-MIN_TEST_CHARACTERS = 22  # shorter ones would often be the beginning of a training sentence
+MIN_TEST_CHARACTERS = 22  # shorter ones would often be contained in a training sentence
 _SLOT = re.compile(r"{(\w+)}")
 _VOWEL_SOUND = re.compile(r"(?!(?:use|uni|euro|one\b))[aeiou]|honest|hour")
 _VERB_FORMS = ("base", "past", "ing", "third")
 
 
 def _lists() -> dict[str, tuple[str, ...]]:
-    """Slot name -> the strings it can become; verbs appear once per form, as `vt_past`, `vi_ing`, ..."""
+    """Slot name -> its possible strings; verbs appear once per form, as `vt_past`, `vi_ing`, ..."""
     lists = {name.lower(): value for name, value in vars(words).items() if isinstance(value, tuple)}
     verbs = {"vt": words.VERBS_TRANSITIVE, "vi": words.VERBS_INTRANSITIVE, "vp": words.VERBS_PERSON}
     for short, entries in verbs.items():
@@ -38,7 +38,7 @@ _LISTS = _lists()
 
 
 def spell(number: int, joiner: str = " ") -> str:
-    """A number below one million in words; `joiner` stands after "hundred" (" " or " and ").
+    """A number below one million in words; `joiner` (" " or " and ") follows "hundred".
 
     Raises:
         ValueError: outside 0 .. 999999.
@@ -108,7 +108,7 @@ def _fix_articles(sentence: str) -> str:
 
 
 def sentence(rng: random.Random) -> str:
-    """One sentence of any split: a family first, then one of its templates, so that small families are heard too."""
+    """A random sentence of any split. Draws a family first, then a template, so that small families occur too."""
     names, weights = zip(*((name, weight) for name, (weight, _) in FAMILIES.items()), strict=True)
     family = rng.choices(names, weights=weights)[0]
     return _fix_articles(_expand(rng.choice(FAMILIES[family][1]), rng))

@@ -1,4 +1,4 @@
-"""The model's own small byte-level BPE vocabulary, in the shape that `WhisperTokenizer` expects."""
+"""The model's small byte-level BPE vocabulary, in the form that `WhisperTokenizer` expects."""
 
 import json
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ _ALPHABET = [*"abcdefghijklmnopqrstuvwxyz'", "Ġ"]  # Ġ is how byte-level BPE w
 
 
 def train_processor(sentences: Iterable[str], size: int = VOCABULARY_SIZE) -> WhisperProcessor:
-    """Learn the merges from `sentences` (training text only) and wrap them up with the 6 s feature extractor."""
+    """Learn the merges from `sentences` (training text only); returns them with the 6 s feature extractor."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner.decoder = decoders.ByteLevel()
@@ -51,5 +51,5 @@ def prompt_ids(processor: WhisperProcessor) -> list[int]:
 
 
 def text_ids(processor: WhisperProcessor, text: str) -> list[int]:
-    """Tokens of a transcript, without special ones; a leading space makes its first word like any other."""
+    """Tokens of a transcript without special tokens; a leading space makes its first word like any other."""
     return processor.tokenizer(f" {text}", add_special_tokens=False).input_ids

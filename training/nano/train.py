@@ -2,8 +2,8 @@
 
 On a CPU two single-threaded processes in bfloat16 autocast were fastest (`--processes 2`); on a GPU take one
 (`--device cuda --processes 1 --batch-frames 18000`). A run of `--utterances N` is determined by its data, seed and
-number of processes; one of `--minutes M` depends on the clock. The state is saved now and then: `--resume` goes on
-from there as if the run had never stopped.
+number of processes; one of `--minutes M` depends on the clock. The state is saved periodically, and `--resume`
+continues from it with the same result as an uninterrupted run.
 
 Example: python -m training.nano.train --data data/train --dev data/dev --out runs/nano --utterances 500000 --seed 0
 """

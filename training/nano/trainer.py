@@ -18,9 +18,9 @@ from training.nano.options import Options, Progress
 
 MUON_RATE, ADAMW_RATE = 6e-3, 2e-3
 GRADIENT_NORM = 2.0
-SHORT_FIRST_STEPS = 600  # epochs that begin before this step hold short utterances only
-GENTLE_STEPS = 1500  # until then the augmentation grows to its full strength
-FULL_WINDOW_SHARE = (0.08, 0.3)  # of the batches padded to 6 s, at the start and at the end
+SHORT_FIRST_STEPS = 600  # epochs that begin before this step have short utterances only
+GENTLE_STEPS = 1500  # steps over which the augmentation grows to full strength
+FULL_WINDOW_SHARE = (0.08, 0.3)  # share of batches padded to 6 s, at the start and at the end
 LONGEST_PADDING = 60  # frames
 ROOM_SHARE = 0.3
 LOG_STEPS = 50
@@ -55,7 +55,7 @@ class Trainer:
         return speech
 
     def run(self) -> None:
-        """Train to the end, evaluating on dev and saving on the way."""
+        """Train to the end, with periodic evaluation on dev and saving."""
         stopwatch = _Stopwatch(self.progress.elapsed_s)
         save_due, eval_due = _Interval(self.options.save_minutes), _Interval(self.options.eval_minutes)
         for indices in self._batches():
@@ -90,7 +90,7 @@ class Trainer:
             self.progress.short_only &= self.progress.step < SHORT_FIRST_STEPS
 
     def step(self, indices: list[int], elapsed_s: float) -> dict[str, float]:
-        """One update on this process's batch; returns the losses every `LOG_STEPS` steps, else nothing."""
+        """One update on this process's batch; returns the losses every `LOG_STEPS` steps, otherwise an empty dict."""
         share = self.progress.share(self.options)
         for optimizer, rate in zip(self.optimizers, (MUON_RATE, ADAMW_RATE), strict=True):
             for group in optimizer.param_groups:
@@ -99,7 +99,7 @@ class Trainer:
         full = float(dice.uniform(0, 1, 1)) < FULL_WINDOW_SHARE[0] + share * (
             FULL_WINDOW_SHARE[1] - FULL_WINDOW_SHARE[0]
         )
-        if full:  # as many as cost what a cropped batch costs
+        if full:  # as many as take the time of a cropped batch
             indices = indices[: max(1, self.options.batch_frames // MAX_FRAMES)]
         features, lengths = self._features(indices, dice, full=full)
         utterances = [self.speech.utterances[i] for i in indices]
@@ -117,12 +117,12 @@ class Trainer:
         return {k: v.item() for k, v in values.items()} if self.progress.step % LOG_STEPS == 0 else {}
 
     def _dice(self) -> augment.Dice:
-        """Randomness that follows from the step's number, so that a resumed run repeats the uninterrupted one."""
+        """Generator seeded by the step number, so that a resumed run equals an uninterrupted one."""
         key = f"{self.options.seed}-{self.progress.step}-{self.rank}"
         return augment.Dice(random.Random(key).getrandbits(62), self.device)
 
     def _features(self, indices: list[int], dice: augment.Dice, *, full: bool) -> tuple[Tensor, Tensor]:
-        """Augmented features (batch, 80, frames) and the number of encoder frames that hold speech.
+        """Augmented features (batch, 80, frames) and the number of encoder frames with speech.
 
         The frames end soon after the longest utterance, or with the window if `full`, as they do in inference.
         """
@@ -139,7 +139,7 @@ class Trainer:
         return [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
 
     def _average_gradients(self, size: int, elapsed_s: float) -> tuple[int, float]:
-        """Average gradients over processes, in place; agree on utterances seen and on the first process's clock."""
+        """Average gradients over processes, in place; returns total utterances and first process's clock."""
         world = self.options.processes
         if world == 1:
             return size, elapsed_s
@@ -151,7 +151,7 @@ class Trainer:
         return round(notes[0].item()), notes[1].item()
 
     def _evaluate(self, limit: int | None) -> None:
-        """Dev WER in percent; the processes take turns with its parts and each logs its own."""
+        """Log the dev WER in percent; each process evaluates and logs some of the parts."""
         if self.options.dev is None:
             return
         parts = evaluate.dev_sets(self.options.dev, limit)
@@ -170,7 +170,7 @@ class Trainer:
         print(json.dumps(entry), flush=True)
 
     def save(self) -> None:
-        """State for `--resume` and an export of the present weights, by the first process."""
+        """Save the state for `--resume`, and export the current weights, from the first process."""
         if self.rank == 0:
             state = {
                 "model": self.model.state_dict(),
@@ -199,7 +199,7 @@ def optimizers(model: WhisperForConditionalGeneration, heads: Heads) -> list[tor
 
 
 class _Stopwatch:
-    """Training time; stands still inside a `with`."""
+    """Stopwatch of the training time; paused within a `with` block."""
 
     def __init__(self, elapsed_s: float):
         self._start = time.perf_counter() - elapsed_s
@@ -215,7 +215,7 @@ class _Stopwatch:
 
 
 class _Interval:
-    """Says yes once in every `minutes` of a clock that all processes agree on."""
+    """Timer that fires once every `minutes`, on a clock that all processes share."""
 
     def __init__(self, minutes: float):
         self._length_s = 60 * minutes

@@ -25,20 +25,20 @@ FESTIVAL_TIMEOUT_S = 600
 
 @dataclass(frozen=True)
 class Voice:
-    """`engine` is espeak, flite or festival; `name` is what that engine calls the voice (espeak: accent+variant)."""
+    """`engine` is espeak, flite or festival; `name` is the engine's name of the voice (espeak: accent+variant)."""
 
     engine: str
     name: str
 
     @property
     def speaker(self) -> str:
-        """The speaker id of manifests: the same person or formant set keeps it in all splits."""
+        """Speaker id in manifests; the same person or formant set has one id in all splits."""
         return f"{self.engine}-{self.name.replace('+', '-').lower()}"
 
 
 @dataclass(frozen=True)
 class Request:
-    """One sentence in one voice; `rate` and `pitch` are factors on the voice's own."""
+    """One sentence in one voice; `rate` and `pitch` are relative to the voice's own."""
 
     text: str
     voice: Voice
@@ -47,7 +47,7 @@ class Request:
 
 
 def random_request(text: str, voice: Voice, rng: random.Random) -> Request:
-    """Rate and pitch as a listener would still call natural; festival's diphone voices take no pitch."""
+    """Request with random rate and pitch in a natural range; festival's diphone voices take no pitch."""
     return Request(text, voice, rate=rng.uniform(0.82, 1.22), pitch=rng.uniform(0.75, 1.3))
 
 
@@ -61,7 +61,7 @@ def synthesize(requests: Sequence[Request]) -> list[np.ndarray | None]:
     """Speech for each request, in order.
 
     Returns:
-        float32 samples at 16 kHz, shape (samples,), or None where the synthesiser gave nothing.
+        float32 samples at 16 kHz, shape (samples,), or None if the synthesiser returned nothing.
 
     Raises:
         RuntimeError: if a synthesiser is not installed.
@@ -77,7 +77,7 @@ def synthesize(requests: Sequence[Request]) -> list[np.ndarray | None]:
 
 
 def _speak(requests: list[Request]) -> list[np.ndarray | None]:
-    """All requests have one voice."""
+    """Synthesise requests of one voice."""
     engine = requests[0].voice.engine
     if engine == "festival":
         return _festival(requests)
@@ -91,7 +91,7 @@ def _espeak(request: Request) -> np.ndarray | None:
     output = subprocess.run(command, capture_output=True, timeout=ESPEAK_TIMEOUT_S, check=False).stdout
     if len(output) < 46:
         return None
-    # A streamed header holds no length, so the samples are taken as all that follows its 44 bytes.
+    # A streamed header has no length, so the samples are everything after its 44 bytes.
     rate_hz = int.from_bytes(output[24:28], "little")
     even = len(output) // 2 * 2
     return to_16khz(np.frombuffer(output[44:even], np.int16).astype(np.float32) / 32768, rate_hz)
@@ -113,7 +113,7 @@ def _flite(request: Request) -> np.ndarray | None:
 
 
 def _festival(requests: list[Request]) -> list[np.ndarray | None]:
-    """One process for all of them: festival takes a second to load a voice."""
+    """Synthesise all requests in one process, since festival takes a second to load a voice."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.wav" for i in range(len(requests))]
         lines = [f"(voice_{requests[0].voice.name})"]

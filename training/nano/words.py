@@ -1,7 +1,7 @@
-"""The closed vocabulary that the sentences of `text.py` are built from.
+"""The closed vocabulary of the sentences of `text.py`.
 
-Verbs are written `base` or `base:past`; the regular forms are derived by `inflect`. A verb with an irregular past has
-its participle avoided by the grammar, so none is stored.
+Verbs are written `base` or `base:past`; `inflect` derives the regular forms. The grammar avoids the participles of
+verbs with an irregular past, so none are stored.
 """
 
 

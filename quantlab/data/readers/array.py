@@ -43,11 +43,11 @@ def as_wav(values: Any, rate: Any, dtype: str | None = None) -> bytes:
         ) from None
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi" or not 0 < hertz == rate < 2**31:
         raise UnreadableAudioError(
-            f"an array of {samples.ndim} dimensions, {samples.dtype}, at {rate!r} Hz is no audio"
+            f"an array of {samples.ndim} dimensions, {samples.dtype}, at {rate!r} Hz is not audio"
         )
     if samples.dtype.kind == "i":
         if samples.dtype.itemsize > 4:
-            raise UnreadableAudioError("whole numbers of no known width: expected numbers between -1 and 1")
+            raise UnreadableAudioError("integers of unknown width: expected numbers between -1 and 1")
         samples = samples / -float(np.iinfo(samples.dtype).min)
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T

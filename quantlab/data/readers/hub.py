@@ -69,7 +69,7 @@ def _files(dataset: DatasetConfig, split: HubSplit) -> tuple[Path, list[Path]]:
     if dataset.path is not None:
         folder = Path(dataset.path).expanduser()
         if not folder.is_dir():
-            raise ConfigError(f"dataset.path={folder} is no folder; expected a clone of {dataset.repo}")
+            raise ConfigError(f"dataset.path={folder} is not a folder; expected a clone of {dataset.repo}")
     elif dataset.repo is None:
         raise ConfigError(f"dataset {dataset.name!r} names no hub repository: set dataset.repo, or dataset.path")
     else:
@@ -176,7 +176,7 @@ def _table(dataset: DatasetConfig, files: Sequence[Path], source: str) -> Any:
         column = getattr(dataset, option)
         if column is not None and column not in table.column_names:
             raise ConfigError(f"dataset.{option}={column}: no such column; there are {', '.join(table.column_names)}")
-    changing = filter(keys.changes_what_is_heard, table.column_names)
+    changing = filter(keys.affects_audio, table.column_names)
     keys.refuse([name for name in changing if not keys.is_ignored(name, dataset)])
     return (
         table
@@ -259,9 +259,9 @@ def _check_language(dataset: DatasetConfig, rows: Any) -> None:
     """Refuse rows labelled with another language; only codes are compared, not names as in FLEURS."""
     for name in keys.LANGUAGE:
         if name in rows.column_names and not keys.is_ignored(name, dataset):
-            for told in sorted(map(str, set(rows.select_columns([name])[:][name]))):
-                if re.fullmatch(r"[A-Za-z]{2,3}([-_]\w+)?", told):
-                    keys.check_language(name, told, dataset)
+            for language in sorted(map(str, set(rows.select_columns([name])[:][name]))):
+                if re.fullmatch(r"[A-Za-z]{2,3}([-_]\w+)?", language):
+                    keys.check_language(name, language, dataset)
 
 
 def _paths(rows: Any, column: str) -> list[str | None]:

@@ -18,7 +18,7 @@ import soundfile
 from quantlab.config.schema import DatasetConfig
 from quantlab.data.audio import SAMPLE_RATE, Samples, TooLongError, UnreadableAudioError, decode, length_s
 from quantlab.data.readers.manifest import read_manifest, read_shipped
-from quantlab.data.utterance import Listing, Utterance, heard_by
+from quantlab.data.utterance import Listing, Utterance, with_channel
 
 SHIPPED = "demo"  # corpus to join if no manifest is given
 LENGTH_S = (60.0, 120.0)  # range of recording lengths; the last one of a split takes the rest
@@ -58,8 +58,8 @@ def read_joined(dataset: DatasetConfig) -> Listing:
     """
     parts = dataset.model_copy(update={"limit": None, "name": SHIPPED if dataset.path is None else dataset.name})
     listing = read_shipped(parts) if dataset.path is None else read_manifest(parts)
-    heard = {name: [heard_by(dataset, item) for item in split] for name, split in listing.items()}
-    return {name: list(_recordings(name, split))[: dataset.limit] for name, split in heard.items()}
+    chosen = {name: [with_channel(dataset, item) for item in split] for name, split in listing.items()}
+    return {name: list(_recordings(name, split))[: dataset.limit] for name, split in chosen.items()}
 
 
 def _recordings(split: str, utterances: Sequence[Utterance]) -> Iterator[Utterance]:

@@ -43,9 +43,9 @@ def rows(folder: Path) -> Iterator[Row]:
         )
     for row in found:
         id = row.values["id"]
-        told = {"speaker": speakers.get(id), "language": languages.get(id)}
+        extra = {"speaker": speakers.get(id), "language": languages.get(id)}
         text = texts[id][1] if id in texts else ""
-        yield Row(row.place, row.values | {"text": text} | {key: value[1] for key, value in told.items() if value})
+        yield Row(row.place, row.values | {"text": text} | {key: value[1] for key, value in extra.items() if value})
 
 
 def _table(path: Path) -> dict[str, tuple[str, str]]:
@@ -73,7 +73,7 @@ def _file(place: str, value: str) -> str:
             "run it where it is trusted, and name the file that it wrote"
         )
     if not value or _IN_ARCHIVE.search(value):
-        raise ConfigError(f"{place}: {shortened(value)} is no audio file; of an archive, wav-copy makes files")
+        raise ConfigError(f"{place}: {shortened(value)} is not an audio file; wav-copy turns an archive into files")
     return value
 
 
@@ -84,17 +84,17 @@ def _whole(recordings: dict[str, str]) -> Iterator[Row]:
 
 def _segments(path: Path, recordings: dict[str, str]) -> Iterator[Row]:
     for id, (place, rest) in _table(path).items():
-        recording, *told = rest.split()
+        recording, *times = rest.split()
         if recording not in recordings:
             raise ConfigError(f"{place}: no recording {shortened(recording)} in wav.scp")
-        yield Row(place, {"id": id, "audio": recordings[recording], **_times(place, told)})
+        yield Row(place, {"id": id, "audio": recordings[recording], **_times(place, times)})
 
 
-def _times(place: str, told: list[str]) -> dict[str, Any]:
+def _times(place: str, fields: list[str]) -> dict[str, Any]:
     """Start, end (-1: the end of the recording) and optionally the channel."""
     try:
-        start, end = float(told[0]), float(told[1])
-        channel = int(told[2]) if len(told) > 2 else None
+        start, end = float(fields[0]), float(fields[1])
+        channel = int(fields[2]) if len(fields) > 2 else None
     except (ValueError, IndexError):
         raise ConfigError(f"{place}: expected utterance, recording, start and end in seconds") from None
     return {"offset": start, "duration": None if end == -1 else end - start, "channel": channel}

@@ -56,7 +56,7 @@ def column(values: Mapping[str, Any], asked: str | None, names: tuple[str, ...],
         return asked if asked in values else None
     there = [name for name in names if name in values]
     if len(there) > 1 and names is not SPEAKER and names[0] not in there:
-        raise ConfigError(f"{' and '.join(map(repr, there))} could be meant: choose by {option}")
+        raise ConfigError(f"{' and '.join(map(repr, there))} are both possible: choose with {option}")
     return there[0] if there else None
 
 
@@ -73,7 +73,7 @@ def part(values: Mapping[str, Any]) -> Part:
         rate=_count(values, _RATE),
         frames=_count(values, _FRAMES),
         channels=_count(values, _CHANNELS),
-        seconds=next((told for key in _LENGTH if (told := _seconds(values, key)) is not None), None),
+        seconds=next((seconds for key in _LENGTH if (seconds := _seconds(values, key)) is not None), None),
     )
 
 
@@ -101,16 +101,16 @@ def check(values: Mapping[str, Any], used: Iterable[str | None], dataset: Datase
     )
 
 
-def check_language(name: str, told: Any, dataset: DatasetConfig) -> None:
+def check_language(name: str, stated: Any, dataset: DatasetConfig) -> None:
     """Refuse an utterance in another language than the one to decode and score.
 
     Raises:
         ConfigError: the language differs.
     """
-    if told is not None and _code(told) != dataset.language:
+    if stated is not None and _code(stated) != dataset.language:
         raise ConfigError(
-            f"{name}={shortened(told)}, and dataset.language={dataset.language}: set the one, or leave the "
-            f"other out by dataset.ignored_columns=[{name}]"
+            f"{name}={shortened(stated)}, but dataset.language={dataset.language}: change one of them, or ignore the "
+            f"former with dataset.ignored_columns=[{name}]"
         )
 
 
@@ -125,16 +125,16 @@ def refuse(names: list[str]) -> None:
     words = set("_".join(names).lower().split("_")).union(name.lower() for name in names)
     hints = []
     if words & (_PARTS | {"duration", "length"}):
-        hints.append("select a part of a file by offset and duration, in seconds")
+        hints.append("select a part of a file with offset and duration, in seconds")
     if words & {"channel", "channels"}:
-        hints.append("select a channel by channel, from 0")
+        hints.append("select a channel with channel, from 0")
     if any(map(_is_reference, names)):
-        hints.append("select another reference by dataset.text_column")
+        hints.append("select another reference with dataset.text_column")
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-    told = ", ".join(shortened(name, 40) for name in names[:MOST]) + more
+    listed = ", ".join(shortened(name, 40) for name in names[:MOST]) + more
     plain = all(re.fullmatch(r"\w{1,40}", name) for name in names) and len(names) <= MOST
-    hints.append(f"if they do, dataset.ignored_columns=[{','.join(names) if plain else 'NAME,…'}]")
-    raise ConfigError(f"{told}: neither used nor known to leave audio and references unchanged; {'; '.join(hints)}")
+    hints.append(f"if they change nothing, dataset.ignored_columns=[{','.join(names) if plain else 'NAME,…'}]")
+    raise ConfigError(f"{listed}: unknown, and might change audio or references; {'; '.join(hints)}")
 
 
 def without_ignored(values: Mapping[str, Any], dataset: DatasetConfig) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def is_ignored(name: str, dataset: DatasetConfig) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in dataset.ignored_columns)
 
 
-def changes_what_is_heard(name: str) -> bool:
+def affects_audio(name: str) -> bool:
     """Whether a column's name suggests that it selects a part of the audio or modifies it.
 
     For tables that hold the audio and many columns about it.
@@ -166,8 +166,8 @@ def _is_reference(name: str) -> bool:
     return any(word in name.lower() for word in (*TEXT, "normal", "label", "target"))
 
 
-def _code(told: Any) -> Any:
-    return told.lower().replace("_", "-").partition("-")[0] if isinstance(told, str) else told
+def _code(stated: Any) -> Any:
+    return stated.lower().replace("_", "-").partition("-")[0] if isinstance(stated, str) else stated
 
 
 def _seconds(values: Mapping[str, Any], key: str) -> float | None:
@@ -179,13 +179,13 @@ def _seconds(values: Mapping[str, Any], key: str) -> float | None:
 
 def _count(values: Mapping[str, Any], keys: tuple[str, ...], least: int = 1) -> int | None:
     """The value on which all present keys agree."""
-    told = {key: number for key in keys if (number := _number(values, key)) is not None}
-    for key, number in told.items():
+    numbers = {key: number for key in keys if (number := _number(values, key)) is not None}
+    for key, number in numbers.items():
         if number != int(number) or number < least:
             raise ConfigError(f"{key}={shortened(values[key])}: expected a whole number, at least {least}")
-    if len(set(told.values())) > 1:
-        raise ConfigError(f"{' and '.join(told)} disagree")
-    return int(next(iter(told.values()))) if told else None
+    if len(set(numbers.values())) > 1:
+        raise ConfigError(f"{' and '.join(numbers)} disagree")
+    return int(next(iter(numbers.values()))) if numbers else None
 
 
 def _number(values: Mapping[str, Any], key: str) -> float | None:

@@ -45,9 +45,9 @@ def row(values: Mapping[str, Any]) -> dict[str, Any]:
     _check_covered(values, supervision)
     if recording.get("transforms"):
         raise ConfigError("its recording has transforms, which are not applied: save the transformed audio")
-    source = _one(recording.get("sources"), "source", "one file for all channels is read")
+    source = _one(recording.get("sources"), "source", "one file has to hold all channels")
     if source.get("type") != "file":
-        raise ConfigError(f"its recording is of type {shortened(source.get('type'))}, and only files are read")
+        raise ConfigError(f"its recording is of type {shortened(source.get('type'))}, but only files are read")
     return {
         "id": values.get("id"),
         "audio": source.get("source"),
@@ -85,7 +85,7 @@ def _part(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _one(found: Any, what: str, way_out: str) -> Mapping[str, Any]:
     if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
         count = len(found) if isinstance(found, list) else 0
-        raise ConfigError(f"it has {count} {what}s, and one is read; {way_out}")
+        raise ConfigError(f"it has {count} {what}s, but exactly one is needed; {way_out}")
     return found[0]
 
 

@@ -75,6 +75,6 @@ def _transcript(path: Path) -> Iterator[tuple[str, str]]:
             continue
         id, _, text = line.strip().partition(" ")
         if id in seen or "/" in id:
-            raise ConfigError(f"{path}:{number}: {id!r} is {'there twice' if id in seen else 'no utterance id'}")
+            raise ConfigError(f"{path}:{number}: {id!r} is {'there twice' if id in seen else 'not an utterance id'}")
         seen.add(id)
         yield id, text.strip()

@@ -94,9 +94,9 @@ def _utterance(row: Row, folder: Path, dataset: DatasetConfig) -> Utterance:
     speaker_key = keys.column(values, dataset.speaker_column, keys.SPEAKER, "dataset.speaker_column")
     keys.check(values, (audio_key, text_key, speaker_key, dataset.id_column), dataset)
     split = split_name(_optional(values, "split") or DEFAULT_SPLIT)
-    told = _audio(values, audio_key)
-    part = _part(values, told)
-    name = told["path"] or f"{split} {row.place.rpartition(':')[2]}"
+    audio = _audio(values, audio_key)
+    part = _part(values, audio)
+    name = audio["path"] or f"{split} {row.place.rpartition(':')[2]}"
     found = file_utterance(
         _place(folder, name),
         id=_optional(values, dataset.id_column or "id") or name + _segment(values),
@@ -105,10 +105,10 @@ def _utterance(row: Row, folder: Path, dataset: DatasetConfig) -> Utterance:
         speaker=None if speaker_key is None else _optional(values, speaker_key),
         part=part,
     )
-    if told["array"] is None:
+    if audio["array"] is None:
         return found
-    digest = hashlib.sha256(to_json([told["array"], told["sampling_rate"]]).encode()).hexdigest()
-    return replace(found, audio=Array(told["array"], told["sampling_rate"]), digest=digest)
+    digest = hashlib.sha256(to_json([audio["array"], audio["sampling_rate"]]).encode()).hexdigest()
+    return replace(found, audio=Array(audio["array"], audio["sampling_rate"]), digest=digest)
 
 
 def _column(values: dict[str, Any], asked: str, names: tuple[str, ...], option: str) -> str:
@@ -121,29 +121,29 @@ def _column(values: dict[str, Any], asked: str, names: tuple[str, ...], option: 
 
 def _audio(values: dict[str, Any], key: str) -> dict[str, Any]:
     """The path of the audio, or the audio itself as written by `datasets`."""
-    told: dict[str, Any] = {"path": None, "array": None, "sampling_rate": None}
+    audio: dict[str, Any] = {"path": None, "array": None, "sampling_rate": None}
     if isinstance(values[key], dict):
-        told |= values[key]
-        other = sorted(set(told) - {"path", "array", "sampling_rate", "bytes"})
-        if other or told.get("bytes") is not None:
+        audio |= values[key]
+        other = sorted(set(audio) - {"path", "array", "sampling_rate", "bytes"})
+        if other or audio.get("bytes") is not None:
             raise ConfigError(
                 f"{key} with {shortened((other or ['bytes'])[0])}: expected path, or array and sampling_rate"
             )
-        if told["array"] is not None:
-            return told | {"path": told["path"] if isinstance(told["path"], str) else None}
+        if audio["array"] is not None:
+            return audio | {"path": audio["path"] if isinstance(audio["path"], str) else None}
     else:
-        told["path"] = values[key]
-    if not isinstance(told["path"], str):
-        raise ConfigError(f"{key}={shortened(told['path'])} is no string")
-    if not told["path"] or "\0" in told["path"]:
-        raise ConfigError(f"{key}={shortened(told['path'])} is no path")
-    return told
+        audio["path"] = values[key]
+    if not isinstance(audio["path"], str):
+        raise ConfigError(f"{key}={shortened(audio['path'])} is not a string")
+    if not audio["path"] or "\0" in audio["path"]:
+        raise ConfigError(f"{key}={shortened(audio['path'])} is not a path")
+    return audio
 
 
-def _part(values: dict[str, Any], told: dict[str, Any]) -> Part:
+def _part(values: dict[str, Any], audio: dict[str, Any]) -> Part:
     """The part of the file; the sampling rate may be stated by the row or by the audio value itself."""
     part = keys.part(values)
-    own = None if told["array"] is not None else keys.part({"sampling_rate": told.get("sampling_rate")}).rate
+    own = None if audio["array"] is not None else keys.part({"sampling_rate": audio.get("sampling_rate")}).rate
     if None not in (own, part.rate) and own != part.rate:
         raise ConfigError(f"sampling_rate={own} and {part.rate} disagree")
     return replace(part, rate=part.rate or own)
@@ -175,7 +175,7 @@ def _text(values: dict[str, Any], key: str) -> str:
         text = str(text)  # references of digits are read as numbers
     if not isinstance(text, str | None):
         hint = ": write it as text, in quotes" if isinstance(text, float) else ""
-        raise ConfigError(f"{key}={shortened(text)} is no string{hint}")
+        raise ConfigError(f"{key}={shortened(text)} is not a string{hint}")
     return (text or "").encode("utf-8", "replace").decode("utf-8")
 
 

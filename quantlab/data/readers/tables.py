@@ -56,7 +56,7 @@ def rows(path: Path) -> Iterator[Row]:
         raise ConfigError(f"dataset.path={path}: {why}; expected {FORMATS}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"dataset.path={path} is no UTF-8 text ({error.reason}); expected {FORMATS}; "
+            f"dataset.path={path} is not UTF-8 text ({error.reason}); expected {FORMATS}; "
             "a text in another encoding: iconv -f WINDOWS-1252 -t UTF-8"
         ) from None
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix

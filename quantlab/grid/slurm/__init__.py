@@ -1,1 +1,1 @@
-"""Grids as SLURM jobs: the composed batch lies on disk, and the jobs run that file."""
+"""Grids as SLURM jobs, which run a batch of composed cells that is stored on disk."""

@@ -18,18 +18,18 @@ from quantlab.util.errors import ConfigError
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
-MANY_STARTS = 1000  # after a time limit; submitit's own 3 would leave cells of a long job behind
+MANY_STARTS = 1000  # restarts after a time limit; submitit's default of 3 would abandon cells of a long job
 OWN_KEYS = {"job-name": "job_name", "time": "time", "cpus-per-task": "cpus_per_task"}  # sbatch's name → submitit's
 
 
 def submit(root: Path, batch: Batch) -> str:
-    """Write the batch, then hand it to SLURM in as few arrays as it takes.
+    """Write the batch and submit it in as few arrays as possible.
 
     Returns:
-        What to say of it.
+        A message on what was submitted.
 
     Raises:
-        ConfigError: the launcher's settings, or what sbatch says of them.
+        ConfigError: the launcher's settings are invalid, or sbatch refuses them.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -39,7 +39,7 @@ def submit(root: Path, batch: Batch) -> str:
     try:
         for start in range(0, len(batch.tasks), size):
             numbers = range(start, min(start + size, len(batch.tasks)))
-            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # what sbatch says is in the error
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # sbatch's message is in the error
                 jobs = [executor.submit(Task(), str(root.resolve()), batch.id, number) for number in numbers]
             ids += [job.job_id for job in jobs]
             batches.write_json(batches.folder(root, batch.id) / "submitted.json", {"jobs": ids})
@@ -70,8 +70,8 @@ def _executor(root: Path, batch: Batch) -> SlurmExecutor:
         array_parallelism=launcher.array_parallelism,
         signal_delay_s=signal_delay_s(launcher.timeout_min),
         stderr_to_stdout=True,
-        srun_args=[f"--cpus-per-task={launcher.cpus_per_task}"],  # srun of SLURM 22.05 and later takes one core else
-        wckey=None,  # submitit's own, which a cluster that checks them does not know
+        srun_args=[f"--cpus-per-task={launcher.cpus_per_task}"],  # else srun of SLURM 22.05 and later uses one core
+        wckey=None,  # not submitit's default, which clusters that check wckeys refuse
         additional_parameters=options,
     )
     return executor
@@ -79,5 +79,5 @@ def _executor(root: Path, batch: Batch) -> SlurmExecutor:
 
 def _cause(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line.partition("error: ")[2] for line in lines if "error: " in line]
-    return (told or lines or [type(error).__name__])[0]
+    errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    return (errors or lines or [type(error).__name__])[0]

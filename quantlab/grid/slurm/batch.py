@@ -1,11 +1,11 @@
-"""Batches: the composed cells of one submission, and which array task runs which.
+"""Batches: the composed cells of one submission, and their division into array tasks.
 
-<output_dir>/jobs/<batch>/batch.json             what is to be run; never changed
-<output_dir>/jobs/<batch>/submitted.json         the SLURM job of each task, once sbatch has answered
-<output_dir>/jobs/<batch>/started/<task>.json    the SLURM job that began a task last, and where
-<output_dir>/jobs/<batch>/stages/<task>.json     what its cell in flight is doing
+<output_dir>/jobs/<batch>/batch.json             the cells to run; never changed
+<output_dir>/jobs/<batch>/submitted.json         SLURM job of each task, written after sbatch has answered
+<output_dir>/jobs/<batch>/started/<task>.json    SLURM job and node of the last start of a task
+<output_dir>/jobs/<batch>/stages/<task>.json     stage of the task's running cell
 <output_dir>/jobs/<batch>/interrupted/<id>.json  why SLURM's time limit ended a cell
-<output_dir>/jobs/<batch>/slurm/                 logs, and what submitit keeps
+<output_dir>/jobs/<batch>/slurm/                 logs, and files of submitit
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes, read_note
 
 SCHEMA_VERSION = 1
-BATCH_BYTES = 256 << 20  # of batch.json; a thousand cells have 3 MB
+BATCH_BYTES = 256 << 20  # maximum of batch.json; a thousand cells have 3 MB
 
 
 class _Part(BaseModel):
@@ -42,10 +42,10 @@ class Planned(_Part):
 
     id: str
     label: str
-    config: dict[str, Any]  # RunConfig, resolved for the job
+    config: dict[str, Any]  # RunConfig, resolved for the job's node
     fingerprints: dict[str, str]
     versions: dict[str, str]
-    before: str | None = None  # `created_at` of the record it had at submission; one with another is this batch's
+    before: str | None = None  # `created_at` of its record at submission; any other record is from this batch
 
     @classmethod
     def of(cls, cell: Cell, before: Record | None) -> Planned:
@@ -59,24 +59,24 @@ class Planned(_Part):
         )
 
     def run_config(self) -> RunConfig:
-        """The configuration, validated.
+        """Validate the configuration.
 
         Raises:
-            ConfigError: the batch is of another version of quantlab.
+            ConfigError: the batch was written by another version of quantlab.
         """
         return parse_config(self.config)
 
 
 class Batch(_Part):
-    """What one submission is to run."""
+    """Cells and tasks of one submission."""
 
     schema_version: int = SCHEMA_VERSION
     id: str
     created_at: str  # UTC, ISO 8601
-    sweep: str  # under which MLflow finds the cells of one command
+    sweep: str  # id that groups the cells of one command in MLflow
     launcher: LauncherConfig
     cells: tuple[Planned, ...]
-    tasks: tuple[tuple[str, ...], ...] = Field(min_length=1)  # ids of cells; a task is one job of the array
+    tasks: tuple[tuple[str, ...], ...] = Field(min_length=1)  # cell ids by task; a task is one job of the array
 
     @model_validator(mode="after")
     def _has_the_cells_of_its_tasks(self) -> Batch:
@@ -85,7 +85,7 @@ class Batch(_Part):
         return self
 
     def planned(self, task: int) -> list[Planned]:
-        """The cells of a task, in the order they are run."""
+        """Cells of a task in execution order."""
         by_id = {cell.id: cell for cell in self.cells}
         return [by_id[id] for id in self.tasks[task]]
 
@@ -103,22 +103,22 @@ def folder(root: str | Path, batch_id: str) -> Path:
 
 
 def slurm_dir(root: str | Path, batch_id: str) -> Path:
-    """Where the logs of the jobs are."""
+    """Folder of the jobs' logs."""
     return folder(root, batch_id) / "slurm"
 
 
 def start_file(root: str | Path, batch_id: str, task: int) -> Path:
-    """Which job began a task last, where, when, and how often it was begun."""
+    """File with the last start of a task: job, node, time, and number of starts."""
     return folder(root, batch_id) / "started" / f"{task}.json"
 
 
 def stage_file(root: str | Path, batch_id: str, task: int) -> Path:
-    """What the cell in flight of a task is doing."""
+    """File with the stage of a task's running cell."""
     return folder(root, batch_id) / "stages" / f"{task}.json"
 
 
 def new(sweep: str, launcher: LauncherConfig, cells: Sequence[Planned], tasks: Sequence[Sequence[str]]) -> Batch:
-    """A batch of these cells, not on disk yet; ids of batches sort by time."""
+    """Create a batch of these cells without writing it; batch ids sort by time."""
     now = datetime.now(UTC)
     return Batch(
         id=f"{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}",
@@ -131,50 +131,52 @@ def new(sweep: str, launcher: LauncherConfig, cells: Sequence[Planned], tasks: S
 
 
 def write(root: str | Path, batch: Batch) -> None:
-    """Put it on disk, whole."""
+    """Write a batch atomically."""
     slurm_dir(root, batch.id).mkdir(parents=True)
-    slurm_dir(root, batch.id).chmod(0o700)  # submitit's script has the lines of setup, a log what they print
+    slurm_dir(root, batch.id).chmod(0o700)  # private: submitit's script has the setup lines, and logs their output
     write_json(folder(root, batch.id) / "batch.json", batch.model_dump(mode="json"))
 
 
 def read(root: str | Path, batch_id: str) -> Batch:
-    """A batch of this folder.
+    """Read a batch.
 
     Raises:
-        ValueError: there is none of that id, or its file cannot be read.
+        ValueError: there is no batch of that id, or its file cannot be read.
     """
     path = folder(root, batch_id) / "batch.json"
     try:
         found = Batch.model_validate_json(read_bytes(path, BATCH_BYTES))
     except FileNotFoundError:
-        raise ValueError(f"no batch {batch_id!r} below {jobs_dir(root)}") from None
+        raise ValueError(f"no batch {batch_id!r} in {jobs_dir(root)}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(f"{path} is no batch of this quantlab: {where}: {first['msg']}") from None
+        raise ValueError(f"{path} is not a batch of this quantlab: {where}: {first['msg']}") from None
     if found.id != batch_id:
-        raise ValueError(f"{path} is no batch of this quantlab: id: it is of another batch, {shortened(found.id)}")
+        raise ValueError(
+            f"{path} is not a batch of this quantlab: id: it belongs to another batch, {shortened(found.id)}"
+        )
     return found
 
 
 def read_all(root: str | Path) -> Iterator[Batch]:
-    """Every batch that can be read, the oldest first."""
+    """All readable batches, oldest first."""
     for path in sorted(jobs_dir(root).glob("*/batch.json")):
         try:
             yield read(root, path.parent.name)
         except (ValueError, OSError):
-            continue  # of another version, or deleted meanwhile; records tell the rest
+            continue  # from another version, or just deleted; the records are sufficient
 
 
 def made_since(root: str | Path, cell: Planned) -> Record | None:
-    """The record that a cell got since it was submitted, whatever its status."""
+    """Record that a cell got since its submission, of any status."""
     for record in storage.readable(root, [cell.id], on_unreadable=lambda why: None):
         return record if record.created_at != cell.before else None
     return None
 
 
 def write_json(path: Path, value: object, durable: bool = True) -> None:
-    """A small file that is there whole or not at all, for its owner alone, as it may hold settings.
+    """Write a small file atomically, readable only for its owner, as it may contain settings.
 
     Takes no lock, so that a signal handler may call it.
     """
@@ -189,5 +191,5 @@ def write_json(path: Path, value: object, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A small file; empty where there is none."""
+    """Read a small file; empty if missing."""
     return read_note(path)

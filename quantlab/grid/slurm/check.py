@@ -1,4 +1,4 @@
-"""Check on the node that a cell is the one that was submitted."""
+"""Check on the node that cells have the same id as when they were submitted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from quantlab.util.errors import ConfigError
 from quantlab.util.machine import Site, here
 
 
-def as_found_here(cells: Sequence[Planned]) -> list[Cell]:
-    """The cells as they were submitted; one that is another one on this node is refused, and the reason says why.
+def plan_here(cells: Sequence[Planned]) -> list[Cell]:
+    """Plan submitted cells on this node; a cell that would differ here is refused, with the reason.
 
     Raises:
-        ConfigError: the batch is of another version of quantlab.
+        ConfigError: the batch was written by another version of quantlab.
     """
     find = planner(_node())
     found = []
@@ -28,8 +28,8 @@ def as_found_here(cells: Sequence[Planned]) -> list[Cell]:
         try:
             on_node = find(cell.config)
             found.append(replace(cell, refusal=_refusal(planned, on_node), corpus=on_node.corpus))
-        except ConfigError as error:  # a file that was there at submission
-            found.append(replace(cell, refusal=Refusal("failed", f"not as it was submitted: {error}")))
+        except ConfigError as error:  # e.g. a file that existed at submission
+            found.append(replace(cell, refusal=Refusal("failed", f"changed since it was submitted: {error}")))
     return found
 
 
@@ -41,12 +41,12 @@ def _refusal(planned: Planned, found: Cell) -> Refusal | None:
 
 
 def _node() -> Site:
-    """The node of this job; another one may have the device that it lacks."""
+    """The node of this job as a site; another node may have a device that this one lacks."""
     site = here()
-    return replace(site, can_change=True, why_no_device=lambda name: _advised(site.why_no_device(name)))
+    return replace(site, can_change=True, why_no_device=lambda name: _with_advice(site.why_no_device(name)))
 
 
-def _advised(reason: str | None) -> str | None:
+def _with_advice(reason: str | None) -> str | None:
     if reason is None:
         return None
     what, _, _ = reason.partition(";")

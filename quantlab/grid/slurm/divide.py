@@ -1,4 +1,4 @@
-"""Cells of a grid that need a SLURM job."""
+"""Selection of the cells of a grid that need a SLURM job."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from quantlab.records.schema import Record
 
 @dataclass(frozen=True)
 class Split:
-    """What is to happen with the cells of a grid, which are in one of three lists each."""
+    """The cells of a grid, divided by what remains to be done."""
 
-    here: list[Cell]  # recorded before, or rows that need no measurement
-    elsewhere: list[Cell]  # in jobs of an earlier command
+    here: list[Cell]  # already recorded, or refused
+    elsewhere: list[Cell]  # in jobs of earlier commands
     new: list[Cell]  # to be submitted
-    places: dict[str, Place]  # of those that are elsewhere
-    before: dict[str, Record]  # the records that there are
+    places: dict[str, Place]  # of the cells in `elsewhere`
+    before: dict[str, Record]  # existing records
 
     def batch(self, launcher: LauncherConfig, sweep: str) -> Batch | None:
-        """What is to be submitted; None if nothing is."""
+        """The batch to submit; None if there are no new cells."""
         planned = [Planned.of(cell, self.before.get(cell.id)) for cell in self.new]
         return batches.new(sweep, launcher, planned, tasks(planned, launcher.cells_per_job)) if planned else None
 
 
 def divide(cells: Sequence[Cell], grid: Grid) -> Split:
-    """Sort the cells of a grid by what is left to do."""
-    readable = storage.readable(grid.root, [cell.id for cell in cells], lambda why: None)  # the grid tells
+    """Divide the cells of a grid by what remains to be done."""
+    readable = storage.readable(grid.root, [cell.id for cell in cells], lambda why: None)  # the grid reports them
     before = {record.cell_id: record for record in readable}
     done = {id for id, record in before.items() if grid.resume and record.status in SETTLED}
     left = [cell for cell in cells if cell.id not in done and cell.refusal is None]
@@ -50,7 +50,7 @@ def divide(cells: Sequence[Cell], grid: Grid) -> Split:
 
 
 def _live(root: Path, ids: set[str]) -> dict[str, Place]:
-    """Those of some cells that a job of an earlier submission will measure, or is measuring."""
+    """Places of the cells that a job of an earlier submission measures or will measure."""
     found = {
         id: place
         for id, place in places(batches.read_all(root)).items()

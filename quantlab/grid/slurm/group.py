@@ -8,10 +8,10 @@ from quantlab.grid.slurm.batch import Planned
 
 
 def tasks(cells: Sequence[Planned], cells_per_job: int) -> list[list[str]]:
-    """Ids of cells, those of each job together.
+    """Cell ids grouped into jobs.
 
-    Cells of one job have one checkpoint, which the node then reads once; among them, those of one corpus are
-    neighbours. Beyond that the order of the grid is kept.
+    Cells of one job share a checkpoint, which the node then reads once; within a job, cells of one corpus are
+    adjacent. Otherwise the order of the grid is kept.
     """
     shared: dict[str, dict[str, list[str]]] = {}  # checkpoint → corpus → ids
     for cell in cells:

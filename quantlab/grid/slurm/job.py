@@ -1,7 +1,7 @@
 """Code that runs inside a SLURM job: one task of a batch.
 
-A job may be stopped at any moment and started again; what it has to know then is on disk, so that a start after
-preemption, requeue or the failure of a node does only what has no record.
+A job may be stopped at any moment and started again. Its state is on disk, so that a restart after
+preemption, requeue or a node failure runs only cells without a record.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from quantlab.grid.progress import Display
 from quantlab.grid.run import Grid
 from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm.batch import Batch, Planned
-from quantlab.grid.slurm.check import as_found_here
-from quantlab.grid.slurm.stop import Stoppable, note_limit, noted
+from quantlab.grid.slurm.check import plan_here
+from quantlab.grid.slurm.stop import Stoppable, limit_note, note_limit
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -35,7 +35,7 @@ REQUEUED = 75  # exit code: EX_TEMPFAIL of sysexits.h
 
 
 class Task:
-    """One task of a batch. submitit pickles the object, which is empty, and the arguments, which are three words."""
+    """One task of a batch, callable by submitit, which pickles this empty object and the three arguments."""
 
     def __init__(self) -> None:
         self._batch: Batch | None = None
@@ -52,12 +52,12 @@ class Task:
         """Measure the cells of the task that have no record of this batch yet.
 
         Returns:
-            How many it measured, or found measured when their turn came.
+            Number of cells measured now, or found measured at their turn.
 
         Raises:
-            ValueError: there is no such batch or task.
+            ValueError: the batch or task does not exist.
         """
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a node without internet would wait for it in vain
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # on a node without internet, requests to the hub would time out
         self._batch = batch = batches.read(root, batch_id)
         if not 0 <= task < len(batch.tasks):
             raise ValueError(f"batch {batch_id} has tasks 0 to {len(batch.tasks) - 1}, not {task}")
@@ -68,12 +68,12 @@ class Task:
         cells = _cells(root, batch, self._todo)
         with Reporting(len(cells), batches.stage_file(root, batch_id, task)) as display:
             self._grid = grid = Grid(Path(root), _in_job(cells[0].config), display)
-            assert grid.workers is not None  # `_in_job` sees to it
+            assert grid.workers is not None  # ensured by `_in_job`
             with Stoppable(grid.workers) as grid.workers:
-                return len(grid.run(cells, batch.sweep))
+                return len(grid.run(cells))
 
     def checkpoint(self, root: str, batch_id: str, task: int) -> DelayedSubmission:
-        """What submitit calls before the job's limit, or when it is preempted: the rest goes on in its next start."""
+        """Called by submitit before the time limit or on preemption: the remaining cells run in the next start."""
         from submitit.helpers import DelayedSubmission
 
         self.note_limit(root)
@@ -86,10 +86,10 @@ class Task:
 
 
 def run_task(root: str, batch_id: str, task: int) -> int:
-    """`Task` without submitit: the signal that SLURM sends before the limit puts the job back into the queue.
+    """Run a `Task` without submitit: SLURM's signal before the time limit requeues the job.
 
     Returns:
-        As `Task`. After the signal the process ends with the exit code REQUEUED.
+        As `Task`. After the signal, the process exits with the code REQUEUED.
     """
     work = Task()
 
@@ -104,7 +104,7 @@ def run_task(root: str, batch_id: str, task: int) -> int:
 
 
 class Reporting(Display):
-    """Keeps on disk which stage the cell in flight is in, for `quantlab.status`: a small file each time it changes."""
+    """Display that also writes the stage of the running cell to a file, for `quantlab status`."""
 
     def __init__(self, total: int, path: Path) -> None:
         super().__init__(total)
@@ -115,16 +115,16 @@ class Reporting(Display):
         super().update(stage, done, total)
         if stage != self._kept:
             self._kept = stage
-            with contextlib.suppress(OSError):  # a full disk; the cell is not to suffer from it
+            with contextlib.suppress(OSError):  # e.g. a full disk, which must not fail the cell
                 batches.write_json(self._path, {"stage": stage}, durable=False)
 
 
 def _cells(root: str, batch: Batch, todo: Sequence[Planned]) -> list[Cell]:
-    """What the grid is to run: what the limit has ended before is a row, and not tried again."""
-    limits = {cell.id: reason for cell in todo if (reason := noted(root, batch, cell.id))}
+    """Cells for the grid to run; a cell that the time limit ended earlier is refused, not retried."""
+    limits = {cell.id: reason for cell in todo if (reason := limit_note(root, batch, cell.id))}
     return [
         replace(cell, refusal=Refusal("timeout", limits[cell.id])) if cell.id in limits else cell
-        for cell in as_found_here(todo)
+        for cell in plan_here(todo)
     ]
 
 
@@ -140,6 +140,6 @@ def _remember_start(root: str, batch_id: str, task: int) -> None:
 
 
 def _in_job(config: RunConfig) -> RunConfig:
-    """How the grid behaves here: which cells are to be done is known, and SQLite has one writer, which is not a job."""
+    """Configuration within a job: no resume, as the cells are known, and no MLflow, as SQLite allows one writer."""
     tracking = TrackingConfig(name="off") if config.tracking.name == "local" else config.tracking
     return config.model_copy(update={"resume": False, "isolate": True, "tracking": tracking})

@@ -1,4 +1,4 @@
-"""Options of sbatch from a launcher's settings, for submitit and for scripts."""
+"""Options of sbatch, derived from a launcher's settings, for submitit and scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Option = bool | int | float | str
 
 
 def site(launcher: LauncherConfig) -> Site:
-    """What a job of this launcher will find: the node that submits it need not have a GPU."""
+    """The machine that a job of this launcher will find; the submitting node need not have a GPU."""
     return Site(
         device="cuda" if launcher.gpus_per_node else "cpu",
         threads=launcher.cpus_per_task,
@@ -22,13 +22,13 @@ def site(launcher: LauncherConfig) -> Site:
 def _why_no_device(name: str, launcher: LauncherConfig) -> str | None:
     if name == "cuda" and not launcher.gpus_per_node:
         return f"device=cuda: the jobs have no GPU; set hydra/launcher=slurm or {PREFIX}gpus_per_node=1, or device=cpu"
-    return "device=mps: only a Mac has it, and SLURM's nodes are none; use device=cpu" if name == "mps" else None
+    return "device=mps: SLURM nodes are not Macs; use device=cpu" if name == "mps" else None
 
 
 def sbatch_options(launcher: LauncherConfig, job_name: str) -> dict[str, Option]:
     """Options of sbatch by their long names, without array, signal and output.
 
-    `additional_parameters` wins over what the other keys set.
+    `additional_parameters` overrides the other keys.
     """
     found: dict[str, Option | None] = {
         "job-name": job_name,
@@ -58,7 +58,7 @@ def _gpus(launcher: LauncherConfig) -> str | None:
 
 
 def _check(given: dict[str, Option]) -> None:
-    """What quantlab itself relies on is not for users."""
+    """Refuse options that quantlab itself sets."""
     ours = {"array", "job-name", "output", "error", "signal", "open-mode", "time", "cpus-per-task"} & set(given)
     if ours:
         what = ", ".join(sorted(ours))
@@ -66,9 +66,9 @@ def _check(given: dict[str, Option]) -> None:
 
 
 def signal_delay_s(timeout_min: int) -> int:
-    """How long before the limit a job is told of it: a tenth of its time, 10 to 90 s.
+    """Seconds before the time limit at which a job is signalled: a tenth of its time, 10 to 90 s.
 
-    SLURM looks at limits twice a minute and may tell a minute early, so that a job of a few minutes with submitit's
-    90 s would be told when it starts.
+    SLURM checks limits twice a minute and may signal a minute early, so with submitit's 90 s a job of a few minutes
+    would be signalled at its start.
     """
     return min(90, max(10, 60 * timeout_min // 10))

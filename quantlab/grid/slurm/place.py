@@ -1,4 +1,4 @@
-"""State of the cells of a folder's batches: their jobs, and what SLURM says of those."""
+"""State of the cells of a folder's batches: their jobs, and SLURM's information on these."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Place:
 
 
 def places(found: Iterable[Batch]) -> dict[str, Place]:
-    """Where each cell is, by its id; the last batch wins."""
+    """Cell id → place; the last batch counts."""
     known: dict[str, Place] = {}
     for batch in found:
         cells = {cell.id: cell for cell in batch.cells}
@@ -33,22 +33,22 @@ def places(found: Iterable[Batch]) -> dict[str, Place]:
 
 @dataclass(frozen=True)
 class Look:
-    """What SLURM said, at one moment, of the jobs of some batches."""
+    """Snapshot of SLURM's information on the jobs of some batches."""
 
     answered: bool
-    jobs: Mapping[tuple[str, int], Job]  # batch, task → its job; none where it was never submitted
+    jobs: Mapping[tuple[str, int], Job]  # (batch, task) → job; missing if never submitted
 
     def job(self, place: Place) -> Job | None:
         return self.jobs.get((place.batch.id, place.task))
 
     def is_live(self, place: Place) -> bool:
-        """Whether the cell will be measured without anybody doing anything."""
+        """Whether the cell will be measured without any action."""
         job = self.job(place)
         return job is not None and not job.ended
 
 
 def look(root: str | Path, found: Sequence[Batch]) -> Look:
-    """Ask SLURM for the jobs of some batches; where it does not answer, ids are all that is known."""
+    """Query SLURM for the jobs of some batches; if it does not answer, only their ids are known."""
     ids = {batch.id: job_ids(root, batch) for batch in found}
     arrays = {id.partition("_")[0] for known in ids.values() for id in known.values()}
     queued = slurm.queue(arrays, {batch.job_name for batch in found if not known_at_submission(root, batch)})
@@ -62,18 +62,18 @@ def look(root: str | Path, found: Sequence[Batch]) -> Look:
             elif id is not None:
                 jobs[batch.id, task] = Job(id, slurm.UNKNOWN) if queued is None else queued.get(id, _gone(id))
     if queued is not None:
-        jobs = _remembered(jobs)
+        jobs = _with_history(jobs)
     return Look(queued is not None, jobs)
 
 
 def known_at_submission(root: str | Path, batch: Batch) -> list[str]:
-    """The ids that sbatch answered with, in the order of the tasks; empty for a script that a user submits."""
+    """Job ids returned by sbatch, in the order of tasks; empty for a script that a user submits."""
     found = batches.read_json(batches.folder(root, batch.id) / "submitted.json").get("jobs", [])
     return list(map(str, found)) if isinstance(found, list) and all(map(_is_job, found)) else []
 
 
 def job_ids(root: str | Path, batch: Batch) -> dict[int, str]:
-    """Task → id of its job, as far as it was submitted by quantlab or has started."""
+    """Task → job id, if the task was submitted by quantlab or has started."""
     submitted = known_at_submission(root, batch)
     if submitted:
         return dict(enumerate(submitted))
@@ -84,17 +84,17 @@ def job_ids(root: str | Path, batch: Batch) -> dict[int, str]:
 
 
 def _is_job(id: object) -> bool:
-    """It is asked for on the command line of squeue, and is part of a path."""
+    """Whether the id is valid; it is used in squeue's command line and in a path."""
     return bool(re.fullmatch(r"\d+(_\d+)?", str(id), re.ASCII))
 
 
 def log_of(root: str | Path, batch: Batch, job_id: str) -> Path:
-    """What the job of a task prints."""
+    """Path of a job's log."""
     return batches.slurm_dir(root, batch.id) / f"{job_id}_0_log.out"
 
 
 def _by_name(batch: Batch, queued: Mapping[str, Job]) -> dict[int, Job]:
-    """Task → job of a script that a user submitted: its array index is the task; submitted twice, the later counts."""
+    """Task → job for a script submitted by the user: the array index is the task, and the last submission counts."""
     found: dict[int, Job] = {}
     for job in queued.values():
         array, _, index = job.id.partition("_")
@@ -109,8 +109,8 @@ def _gone(id: str) -> Job:
     return Job(id, slurm.GONE, "SLURM no longer knows it")
 
 
-def _remembered(jobs: dict[tuple[str, int], Job]) -> dict[tuple[str, int], Job]:
-    """What accounting knows of the jobs that have left the queue, where there is accounting."""
+def _with_history(jobs: dict[tuple[str, int], Job]) -> dict[tuple[str, int], Job]:
+    """Add information from accounting, if there is any, on jobs that have left the queue."""
     gone = {job.id for job in jobs.values() if job.state == slurm.GONE}
     history = slurm.history({id.partition("_")[0] for id in gone})
     return {key: history.get(job.id, job) if job.id in gone else job for key, job in jobs.items()}

@@ -1,4 +1,4 @@
-"""Batch script for sbatch, for those who submit by hand."""
+"""Batch script for sbatch, to submit by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quantlab.util.errors import ConfigError
 
 
 def text(root: Path, batch: Batch) -> str:
-    """The whole script; every task of its array runs `python -m quantlab.work`.
+    """Text of the script; each task of its array runs `python -m quantlab.work`.
 
     Raises:
         ConfigError: more jobs than an array can hold.

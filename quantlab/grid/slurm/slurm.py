@@ -1,4 +1,4 @@
-"""Queries to SLURM's commands. An exit code is never evidence: only a record says that a cell is done."""
+"""Queries to SLURM's commands. Exit codes of jobs are not relied on: a cell is done only if it has a record."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
 
-PATIENCE_S = 30.0  # for an answer; a busy controller takes its time
-DEFAULT_ARRAY_SIZE = 1001  # of slurm.conf(5), MaxArraySize
-GONE, UNKNOWN = "GONE", "UNKNOWN"  # states of our own: SLURM has forgotten the job; SLURM does not answer
-ENDED = frozenset(  # squeue(1), JOB STATE CODES: a job in one of these does not run again by itself
+PATIENCE_S = 30.0  # time limit of a query; a busy controller is slow
+DEFAULT_ARRAY_SIZE = 1001  # default of MaxArraySize, slurm.conf(5)
+GONE, UNKNOWN = "GONE", "UNKNOWN"  # quantlab's own states: SLURM no longer knows the job; SLURM does not answer
+ENDED = frozenset(  # squeue(1), JOB STATE CODES: final unless someone requeues the job
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
 ) | {GONE}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of an array, as squeue or sacct tells of it."""
+    """One job of an array, as reported by squeue or sacct."""
 
     id: str  # 123_4
     state: str  # PENDING, RUNNING, …
-    reason: str = ""  # why it waits or why it ended, where SLURM tells
+    reason: str = ""  # why it waits or ended, if SLURM tells
     node: str = ""
     name: str = ""
 
@@ -32,19 +32,19 @@ class Job:
 
 
 def is_here() -> bool:
-    """Whether this machine can ask SLURM."""
+    """Whether SLURM's commands are available."""
     return shutil.which("squeue") is not None
 
 
 def queue(ids: Collection[str], names: Collection[str] = ()) -> dict[str, Job] | None:
-    """Jobs that the controller still knows: waiting, running, or ended a few minutes ago.
+    """Jobs that the controller knows: pending, running, or ended a few minutes ago.
 
     Args:
-        ids: of jobs, or of whole arrays.
-        names: of jobs whose ids are not known.
+        ids: ids of jobs or of whole arrays.
+        names: names of jobs whose ids are unknown.
 
     Returns:
-        Jobs by id. None if SLURM cannot be asked here, or does not answer now.
+        Jobs by id; None if SLURM is not available or does not answer.
     """
     found: dict[str, Job] = {}
     for option, wanted in (("--jobs", ids), ("--name", names)):
@@ -61,18 +61,18 @@ def _squeue(selection: str) -> list[Job] | None:
     done = _run(command)
     if done is None:
         return None
-    if done.returncode:  # it is an error to ask for one job that is long gone
+    if done.returncode:  # a query for a single job that is long gone is an error
         return [] if "Invalid job id" in done.stderr else None
     lines = [line.split("|") for line in done.stdout.splitlines()]
-    return [Job(id, state, _said(reason), node, name) for id, state, reason, node, name in lines]
+    return [Job(id, state, _reason(reason), node, name) for id, state, reason, node, name in lines]
 
 
-def _said(reason: str) -> str:
+def _reason(reason: str) -> str:
     return "" if reason == "None" else reason
 
 
 def history(ids: Collection[str]) -> dict[str, Job]:
-    """Jobs that accounting remembers; empty on a cluster that keeps none."""
+    """Jobs known to accounting; empty on a cluster without accounting."""
     if not ids or shutil.which("sacct") is None:
         return {}
     options = ["--noheader", "--parsable2", "--allocations", "--format=JobID,State"]
@@ -90,14 +90,14 @@ def history(ids: Collection[str]) -> dict[str, Job]:
 
 @dataclass(frozen=True)
 class Limit:
-    """The time limit of a running job, which may have been changed since it was submitted."""
+    """Time limit of a running job, which may have been changed since submission."""
 
-    text: str  # as squeue writes it, 1-02:00:00
+    text: str  # as squeue prints it, 1-02:00:00
     left_s: float
 
 
 def limit_of(job_id: str) -> Limit | None:
-    """The limit of a job; None if it has none, or SLURM does not answer."""
+    """Time limit of a job; None if it has none, or SLURM does not answer."""
     done = _run(["squeue", "--noheader", "--format=%l|%L", f"--jobs={job_id}"])
     text, _, left = (done.stdout if done and not done.returncode else "").strip().partition("|")
     left_s = _seconds(left)
@@ -105,7 +105,7 @@ def limit_of(job_id: str) -> Limit | None:
 
 
 def _seconds(text: str) -> float | None:
-    """Seconds of days-hours:minutes:seconds; None of what is no time (INVALID, UNLIMITED, NOT_SET)."""
+    """Convert days-hours:minutes:seconds to seconds; None for other values (INVALID, UNLIMITED, NOT_SET)."""
     found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
     if not found:
         return None
@@ -114,7 +114,7 @@ def _seconds(text: str) -> float | None:
 
 
 def max_array_size() -> int:
-    """Jobs that one array can hold."""
+    """Maximum number of jobs in an array."""
     done = _run(["scontrol", "show", "config"])
     size = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout if done else "", re.MULTILINE)
     return max(1, (int(size[1]) if size else DEFAULT_ARRAY_SIZE) - 1)

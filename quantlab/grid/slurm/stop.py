@@ -1,4 +1,4 @@
-"""Signals of SLURM inside a job: SIGTERM, and the warning before the time limit."""
+"""Handling of SLURM's signals inside a job: SIGTERM, and the signal before the time limit."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from quantlab.recogniser.fingerprints import Identity
 
 STARTED_S = time.time()
-EARLY_S = 90  # how much earlier than asked for SLURM may tell of the limit: its own minute, and its timer
+EARLY_S = 90  # the signal may come up to a minute early, plus the interval of SLURM's timer
 
 
 class Stoppable:
-    """Workers whose cell fails for nothing that it did, once SLURM has told the job to stop: that is no result.
+    """Workers that exit instead of recording a failure after SLURM's SIGTERM, as the cell is not at fault.
 
-    The job does not end by itself at SIGTERM: one that is preempted with a time of grace would not be queued again, and
-    the cell in flight may still be done in it.
+    The job does not exit at SIGTERM: a job that is preempted with a grace period would then not be requeued, and the
+    running cell may finish within that period.
     """
 
     def __init__(self, workers: Runner) -> None:
@@ -43,7 +43,7 @@ class Stoppable:
         self._stopping = False
 
     def __enter__(self) -> Stoppable:
-        self._before = signal.signal(signal.SIGTERM, self._told)
+        self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         return self
 
     def __exit__(
@@ -51,7 +51,7 @@ class Stoppable:
     ) -> None:
         signal.signal(signal.SIGTERM, self._before)
 
-    def _told(self, signum: int, frame: object) -> None:
+    def _on_sigterm(self, signum: int, frame: object) -> None:
         self._stopping = True
 
     def start(self) -> None:
@@ -64,21 +64,21 @@ class Stoppable:
         """See `Workers.run`."""
         outcome = self._workers.run(config, log, progress, known)
         if self._stopping and isinstance(outcome, Failure):
-            raise SystemExit("stopped by SLURM: the cell in flight has no record, so that it is measured again")
+            raise SystemExit("stopped by SLURM: the cell in progress has no record, so it is measured again")
         return outcome
 
 
 def note_limit(root: str, batch: Batch, todo: Sequence[Planned], measuring: Cell | None) -> None:
-    """If the limit is near, so that the signal is not one of preemption, and no cell was done since the start: note it.
+    """Note a cell that exceeds the job's time limit: no cell was finished since the start, and the limit is near.
 
-    Its record is written at the next start: a signal handler must not wait for the lock of the records, which the code
-    that it interrupts may hold.
+    If the limit is not near, the signal means preemption. The cell's record is written at the next start, since a
+    signal handler must not wait for the records' lock, which the interrupted code may hold.
 
     Args:
         root: the folder of records.
-        batch: what the job runs.
-        todo: the cells that had no record when it started.
-        measuring: the one in flight; where there is none yet, the first one is to blame.
+        batch: batch of the job.
+        todo: cells without a record at the job's start.
+        measuring: the running cell; if None, the first of `todo` is noted.
     """
     job = slurm_job() or ""
     limit = slurm.limit_of(job) or _as_submitted(batch)
@@ -91,8 +91,8 @@ def note_limit(root: str, batch: Batch, todo: Sequence[Planned], measuring: Cell
     batches.write_json(_path(root, batch, cell_id), {"reason": reason, "job": job})
 
 
-def noted(root: str | Path, batch: Batch, cell_id: str) -> str | None:
-    """What `note_limit` remembers of a cell."""
+def limit_note(root: str | Path, batch: Batch, cell_id: str) -> str | None:
+    """Note of `note_limit` on a cell."""
     reason = batches.read_json(_path(root, batch, cell_id)).get("reason")
     return str(reason) if reason else None
 
@@ -102,6 +102,6 @@ def _path(root: str | Path, batch: Batch, cell_id: str) -> Path:
 
 
 def _as_submitted(batch: Batch) -> Limit:
-    """Where SLURM does not answer."""
+    """Time limit as submitted, used if SLURM does not answer."""
     limit_min = batch.launcher.timeout_min
     return Limit(f"{limit_min} min", STARTED_S + 60 * limit_min - time.time())

@@ -1,4 +1,4 @@
-"""Submission of a grid: plan for the nodes, write the batch, submit an array, wait."""
+"""Submission of a grid: plan cells for the nodes, write the batch, submit an array, wait."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from quantlab.grid.slurm.options import site
 from quantlab.grid.slurm.place import places
 from quantlab.grid.slurm.watch import JobWatch
 from quantlab.records.schema import Record
-from quantlab.util.address import VARIABLE, Address, hand_over
+from quantlab.util.address import VARIABLE, Address, export_address
 from quantlab.util.errors import ConfigError
 
 
 def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
-    """Submit every cell that has no good record and is in no other job; then wait for all, if asked to.
+    """Submit every cell that has no settled record and is in no other job; then wait for all if configured.
 
     Returns:
-        The exit code: 0, also where nobody waits; 1 if a cell failed; 130 if the waiting was interrupted.
+        The exit code: 0, also without waiting; 1 if a cell failed; 130 if the waiting was interrupted.
 
     Raises:
-        ConfigError: the launcher's settings, or what sbatch says of them.
+        ConfigError: the launcher's settings are invalid, or sbatch refuses them.
     """
     _check_slurm()
-    hand_over(configs[0].tracking.uri)
+    export_address(configs[0].tracking.uri)
     root = Path(configs[0].output_dir)
     cells = plan(configs, site(launcher))
     open_root(root, configs[0].export.dir)
     sweep = sweep_id(cells)
     with Display(len(cells)) as display:
         grid = Grid(root, configs[0], display)
-        grid.outbox.begin(sweep, [cell.id for cell in cells])
+        grid.background.begin(sweep, [cell.id for cell in cells])
         try:
             with submission_lock(root):
                 split = divide(cells, grid)
@@ -53,52 +53,55 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
                     display.say(submit(root, batch))
             if split.elsewhere:
                 display.say(
-                    f"in jobs of an earlier command, not submitted again: {counted(len(split.elsewhere), 'cell')}"
+                    f"not submitted again, as in jobs of an earlier command: {counted(len(split.elsewhere), 'cell')}"
                 )
-            found = _by_id(grid.run(split.here, sweep))
+            found = _by_id(grid.run(split.here))
             if not launcher.wait:
-                display.say(_how_to_look(root))
+                grid.background.log(*found)
+                display.say(_status_hint(root))
                 return OK
             waiting = {cell.id: cell for cell in [*split.elsewhere, *split.new]}
             spots = split.places | (places([batch]) if batch else {})
-            found |= JobWatch(grid, sweep, waiting, spots).wait()
+            found |= JobWatch(grid, waiting, spots).wait()
             records = [found[cell.id] for cell in cells]
-            rows = grid.summarise(records, sweep)
+            rows = grid.summarise(records)
         except KeyboardInterrupt:
-            display.say(f"interrupted: jobs that were submitted go on; scancel ends them. {_how_to_look(root)}")
+            display.say(f"interrupted: submitted jobs continue; scancel ends them. {_status_hint(root)}")
             return INTERRUPTED
     return conclude(rows, grid)
 
 
 def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None:
-    """Write the batch of what is left of a grid, and the script that runs it; None if nothing is.
+    """Write the batch of a grid's remaining cells, and the script that runs it; None if there are none.
 
     Raises:
-        ConfigError: the launcher's settings.
+        ConfigError: the launcher's settings are invalid.
     """
     root = Path(configs[0].output_dir)
     cells = plan(configs, site(launcher))
     sweep = sweep_id(cells)
     with Display(len(cells)) as display, submission_lock(root):
         grid = Grid(root, configs[0], display)
-        grid.outbox.begin(sweep, [cell.id for cell in cells])
+        grid.background.begin(sweep, [cell.id for cell in cells])
         split = divide(cells, grid)
         batch = split.batch(launcher, sweep)
         text = scripts.text(root, batch) if batch else None
         if batch:
             batches.write(root, batch)
-        grid.run(split.here, sweep)
+        grid.background.log(*_by_id(grid.run(split.here)))
         if isinstance(uri := configs[0].tracking.uri, Address) and uri.hides:
-            display.say(f"no file holds all of tracking.uri: set {VARIABLE} to it where you call sbatch")
-        told = f"{len(split.new)} of {counted(len(cells), 'cell')} in the script"
-        display.say(f"{told}; the others are recorded, or in jobs already")
-        display.say(_how_to_look(root))
+            display.say(
+                f"tracking.uri is stored without its secrets: set {VARIABLE} to all of it where you call sbatch"
+            )
+        count = f"{len(split.new)} of {counted(len(cells), 'cell')} in the script"
+        display.say(f"{count}; the others are recorded or already in jobs")
+        display.say(_status_hint(root))
     return text
 
 
 @contextlib.contextmanager
 def submission_lock(root: Path) -> Iterator[None]:
-    """Two commands that divide their cells at the same moment submit each once."""
+    """Lock for dividing and submitting cells, so that concurrent commands submit each cell only once."""
     batches.jobs_dir(root).mkdir(parents=True, exist_ok=True)
     with FileLock(batches.jobs_dir(root) / ".lock"):
         yield
@@ -112,8 +115,8 @@ def _check_slurm() -> None:
         )
 
 
-def _how_to_look(root: Path) -> str:
-    return f"look with: quantlab status --root {shlex.quote(str(root))}"
+def _status_hint(root: Path) -> str:
+    return f"to see their state: quantlab status --root {shlex.quote(str(root))}"
 
 
 def _by_id(records: Sequence[Record]) -> dict[str, Record]:

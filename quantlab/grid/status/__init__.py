@@ -1,1 +1,1 @@
-"""State of every cell of a folder: recorded, running, queued by SLURM, or lost."""
+"""State of every cell of a folder: recorded, running, queued in SLURM, or lost."""

@@ -1,4 +1,4 @@
-"""One status line per cell, from records, claims, batches and SLURM's queue."""
+"""Status of each cell, from records, claims, batches and SLURM's queue."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from quantlab.grid.slurm.place import Look, Place, job_ids, log_of, look, places
 from quantlab.grid.slurm.slurm import UNKNOWN, Job
 from quantlab.grid.status.heads import Head, heads
 
-SETTLED = ("ok", "unsupported")  # states after which nothing is left to do
+SETTLED = ("ok", "unsupported")  # states that need no further run
 ORDER = (*SETTLED, "running", "pending", "not submitted", "timeout", "oom", "failed", "lost")
 
 
 @dataclass(frozen=True)
 class Line:
-    """Where one cell is."""
+    """Status of one cell."""
 
     cell_id: str
     label: str
-    state: str  # a record's status, or one of pending, running, lost, not submitted
-    detail: str = ""  # stage of a running cell; reason of one that waits, failed or is lost
-    job: str | None = None  # of SLURM, 123_4
-    host: str | None = None  # that measures it now
-    since: str | None = None  # UTC, ISO 8601: when that began
+    state: str  # status of the record, or pending, running, lost, not submitted
+    detail: str = ""  # stage of a running cell; reason of a pending, failed or lost one
+    job: str | None = None  # SLURM job, 123_4
+    host: str | None = None  # machine that is measuring it
+    since: str | None = None  # start of the measurement, UTC, ISO 8601
     batch: str | None = None
     log: str | None = None
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What there is to know of all cells; each by cell id."""
+    """All data on cells, by cell id."""
 
     root: Path
     heads: Mapping[str, Head]
-    owners: Mapping[str, Mapping[str, str]]  # of cells that are being measured
+    owners: Mapping[str, Mapping[str, str]]  # of the cells that are being measured
     places: Mapping[str, Place]
-    jobs: Mapping[str, Mapping[int, str]]  # batch → task → job, as the folder knows them
+    jobs: Mapping[str, Mapping[int, str]]  # batch → task → job, from the folder's files
     look: Look
 
     def is_open(self, place: Place) -> bool:
@@ -47,7 +47,7 @@ class _Seen:
 
 
 def collect(root: str | Path) -> list[Line]:
-    """Every cell of the batches below a root, in their order, then the others that are recorded or being measured."""
+    """Status of all cells below a root: those of batches in their order, then others recorded or being measured."""
     known, busy = heads(root), owners(root)
     found = list(batches.read_all(root))
     spots = places(found)
@@ -58,14 +58,14 @@ def collect(root: str | Path) -> list[Line]:
 
 
 def counts(lines: Sequence[Line]) -> dict[str, int]:
-    """Cells per state, the ones that are done first."""
+    """Number of cells per state, finished ones first."""
     states = [line.state for line in lines]
     present = [state for state in ORDER if state in states]
     return {state: states.count(state) for state in [*present, *sorted(set(states) - set(ORDER))]}
 
 
 def _is_open(place: Place, head: Head | None) -> bool:
-    """Whether the batch has not made a record of the cell yet."""
+    """Whether the batch has not recorded the cell yet."""
     return head is None or head.created_at == place.cell.before
 
 
@@ -77,7 +77,7 @@ def _line(id: str, seen: _Seen) -> Line:
         job = seen.look.job(place)
         if job or head is None:
             return _open(place, job, seen.root)
-    assert head is not None  # what is neither open nor running is recorded
+    assert head is not None  # a cell that is neither open nor running is recorded
     return _recorded(id, head, seen)
 
 
@@ -101,7 +101,7 @@ def _running(id: str, seen: _Seen) -> Line:
 
 
 def _open(place: Place, job: Job | None, root: Path) -> Line:
-    """A cell that its batch is to measure, or should have measured."""
+    """Status of a cell that its batch will measure, or should have measured."""
     id, (state, detail) = place.cell.id, _state(job)
     log = log_of(root, place.batch, job.id) if job else None
     return Line(
@@ -119,7 +119,7 @@ def _state(job: Job | None) -> tuple[str, str]:
     if job is None:
         return "not submitted", ""
     if job.state == UNKNOWN:
-        return "pending", "SLURM cannot be asked from here"
+        return "pending", "SLURM cannot be queried from here"
     if job.ended:
         return "lost", f"its job ended ({job.state} {job.reason}".strip() + ") without a record"
     if job.state == "RUNNING":
@@ -144,5 +144,5 @@ def _recorded(id: str, head: Head, seen: _Seen) -> Line:
 
 
 def _log(id: str, root: Path, place: Place | None, job: str | None) -> Path:
-    """What its job printed; without one, what the cell itself did."""
+    """Log of the cell's job, or the cell's own log without a job."""
     return log_of(root, place.batch, job) if place and job else root / "logs" / f"{id}.log"

@@ -1,4 +1,4 @@
-"""Heads of records: status and settings without the rest, which takes most of the reading time."""
+"""Heads of records: status and settings only, since reading the rest takes most of the time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, get_args
 
 from quantlab.records import storage
 from quantlab.records.labels import Cell, names
-from quantlab.records.schema import Status, see_that_it_is_a_config
+from quantlab.records.schema import Status, check_config_types
 from quantlab.util.files import read_bytes
 
-_END = '\n "environment":'  # the key after the last one wanted; no string of JSON holds a line end
+_END = '\n "environment":'  # the key after the head; JSON strings contain no line breaks
 
 
 @dataclass(frozen=True)
 class Head:
-    """One record, in short."""
+    """Head of a record."""
 
     status: str
     reason: str | None
@@ -28,7 +28,7 @@ class Head:
 
 
 def heads(root: str | Path) -> dict[str, Head]:
-    """Every record below a root, by cell id; one that cannot be read has the status `unreadable`."""
+    """Heads of all records below a root, by cell id; an unreadable record has the status `unreadable`."""
     found, cells = {}, []
     for cell_id in storage.recorded(root):
         head, cell = _head(root, cell_id)
@@ -48,20 +48,20 @@ def _head(root: str | Path, cell_id: str) -> tuple[Head, Cell | None]:
         cell = Cell(
             found["cell_id"], found["config"], found["fingerprints"], measured_on=rest, created_at=head.created_at
         )
-        see_that_it_is_a_config(cell.config)
+        check_config_types(cell.config)
         if not all(isinstance(mark, str) for mark in cell.fingerprints.values()):
-            raise TypeError("a fingerprint is a text")
+            raise TypeError("a fingerprint must be text")
         if cell.id != cell_id or head.status not in get_args(Status):
-            raise ValueError("another cell's, or of no status that there is")
+            raise ValueError("it belongs to another cell, or its status is unknown")
         if not isinstance(head.reason, str | None) or not isinstance(head.created_at, str):
-            raise TypeError("reason and created_at are texts")
+            raise TypeError("reason and created_at must be text")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return Head("unreadable", f"{path} is no record of quantlab ({error})", ""), None
+        return Head("unreadable", f"{path} is not a quantlab record ({error})", ""), None
     return head, cell
 
 
 def _environment(root: str | Path, cell_id: str) -> Mapping[str, Any]:
-    """What the head leaves out, of a cell that its settings do not tell from another."""
+    """Environment of a record, read only if settings do not distinguish its cell from another."""
     try:
         record = storage.read(root, cell_id)
     except (ValueError, OSError):

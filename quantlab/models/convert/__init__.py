@@ -73,7 +73,7 @@ def original(path: Path) -> Original | None:
     format = _format(path)
     if format is None:
         return None
-    with _told(path, format), Digests() as digests:
+    with _one_line_errors(path, format), Digests() as digests:
         return Original(path, format, digests.of(_weights(path)), FORMATS[format].quantized_as(path))
 
 
@@ -141,7 +141,7 @@ def _make(found: Original, words: from_openai.Words | None, folder: Path) -> Non
     fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     fresh.mkdir()
     try:
-        with _told(found.path, found.format, fresh):
+        with _one_line_errors(found.path, found.format, fresh):
             if words is None:
                 FORMATS[found.format].write(found.path, fresh)
             else:
@@ -156,7 +156,7 @@ def _make(found: Original, words: from_openai.Words | None, folder: Path) -> Non
 
 
 @contextlib.contextmanager
-def _told(path: Path, format: Format, made: Path | None = None) -> Iterator[None]:
+def _one_line_errors(path: Path, format: Format, made: Path | None = None) -> Iterator[None]:
     """Within the block, errors about an original become one-line messages that name it."""
     try:
         yield

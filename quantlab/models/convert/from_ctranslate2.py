@@ -200,13 +200,13 @@ def vocabulary(source: Path) -> list[str]:
         check_regular(path, MOST_BYTES)
         found = path.read_text("utf-8").removesuffix("\n").split("\n")
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ValueError("it has no tokenizer.json, and no vocabulary.json or vocabulary.txt that lists its tokens")
+        raise ValueError("it has no tokenizer.json, and no vocabulary.json or vocabulary.txt with its tokens")
     return found
 
 
 def _write_generation(source: Path, folder: Path) -> None:
     """Write the suppressed tokens, which the engine reads from the folder's config.json."""
-    said: Mapping[str, Any] = read_json(source / "config.json") if is_there(source / "config.json") else {}
+    stated: Mapping[str, Any] = read_json(source / "config.json") if is_there(source / "config.json") else {}
     keys = {"suppress_ids": "suppress_tokens", "suppress_ids_begin": "begin_suppress_tokens",
             "alignment_heads": "alignment_heads"}  # fmt: skip
-    write_json(folder / tokens.GENERATION, {name: said[key] for key, name in keys.items() if key in said})
+    write_json(folder / tokens.GENERATION, {name: stated[key] for key, name in keys.items() if key in stated})

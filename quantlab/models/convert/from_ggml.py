@@ -53,7 +53,7 @@ def write(path: Path, folder: Path) -> None:
     write_json(
         folder / tokens.GENERATION,
         {
-            "suppress_tokens": sorted(_never(contents, texts, marks)),
+            "suppress_tokens": sorted(_suppressed_tokens(contents, texts, marks)),
             "begin_suppress_tokens": [*blank, min(marks)],
         },
     )
@@ -65,20 +65,20 @@ def write(path: Path, folder: Path) -> None:
 
 
 def _shape(contents: Contents) -> Shape:
-    told = contents.numbers
-    if told["n_audio_state"] != told["n_text_state"]:
+    numbers = contents.numbers
+    if numbers["n_audio_state"] != numbers["n_text_state"]:
         raise ValueError("its encoder and decoder differ in width")
     return Shape(
-        d_model=told["n_text_state"],
-        encoder_layers=told["n_audio_layer"],
-        decoder_layers=told["n_text_layer"],
-        encoder_heads=told["n_audio_head"],
-        decoder_heads=told["n_text_head"],
-        ffn_dim=4 * told["n_text_state"],
-        num_mel_bins=told["n_mels"],
-        vocab_size=told["n_vocab"],
-        max_source_positions=told["n_audio_ctx"],
-        max_target_positions=told["n_text_ctx"],
+        d_model=numbers["n_text_state"],
+        encoder_layers=numbers["n_audio_layer"],
+        decoder_layers=numbers["n_text_layer"],
+        encoder_heads=numbers["n_audio_head"],
+        decoder_heads=numbers["n_text_head"],
+        ffn_dim=4 * numbers["n_text_state"],
+        num_mel_bins=numbers["n_mels"],
+        vocab_size=numbers["n_vocab"],
+        max_source_positions=numbers["n_audio_ctx"],
+        max_target_positions=numbers["n_text_ctx"],
     )
 
 
@@ -94,11 +94,11 @@ def _texts(contents: Contents, end: int) -> dict[int, str]:
     texts = {id: letters(word) for id, word in enumerate(contents.words[:end])}
     numbered = sum(text == f"<{id}>" for id, text in texts.items())
     if numbered == end or 1 < numbered < FILLERS:
-        raise ValueError(f"its vocabulary has numbers in place of {numbered} words")
+        raise ValueError(f"{numbered} tokens of its vocabulary have numbers instead of text")
     return texts
 
 
-def _never(contents: Contents, texts: dict[int, str], marks: dict[int, str]) -> set[int]:
+def _suppressed_tokens(contents: Contents, texts: dict[int, str], marks: dict[int, str]) -> set[int]:
     """Tokens that OpenAI's decoding suppresses, by the words of the file; see `tokens.generation_config`.
 
     A file written by quantlab has these words at the suppressed tokens, whatever their real text is.

@@ -75,7 +75,7 @@ def words(path: Path, repo: str | None, revision: str | None) -> Words:
     Raises:
         Unavailable: neither is present.
     """
-    found = _of_package() or _of_repository(repo, revision)
+    found = _package_words() or _repository_words(repo, revision)
     if not found:
         other = f"fetch {repo}" if repo else "name the model, e.g. model=base, and fetch it"
         raise Unavailable(
@@ -86,7 +86,7 @@ def words(path: Path, repo: str | None, revision: str | None) -> Words:
                                                 sorted(found.items())]).encode()).hexdigest())  # fmt: skip
 
 
-def _of_package() -> dict[int, dict[int, str]]:
+def _package_words() -> dict[int, dict[int, str]]:
     spec = importlib.util.find_spec("whisper")
     found = {}
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -103,7 +103,7 @@ def _ranks(path: Path) -> dict[int, str]:
     return {int(pair[-1]): letters(base64.b64decode(pair[0]) if len(pair) > 1 else b"") for pair in pairs}
 
 
-def _of_repository(repo: str | None, revision: str | None) -> dict[int, dict[int, str]]:
+def _repository_words(repo: str | None, revision: str | None) -> dict[int, dict[int, str]]:
     if repo is None:
         return {}
     try:

@@ -56,7 +56,7 @@ class Shape:
         for name, size in vars(self).items():
             least, most = bounds(Architecture, "attention_heads" if name.endswith("_heads") else name)
             if type(size) is not int or not least <= size <= most:
-                raise ValueError(f"it says {name}={shortened(size)}: expected {least} to {most:,}")
+                raise ValueError(f"it has {name}={shortened(size)}: expected {least} to {most:,}")
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter by its name in transformers, except the tied `proj_out`."""
@@ -120,7 +120,7 @@ class Shape:
         """
         window_s, rest = divmod(self.max_source_positions, FRAME_RATE)
         if rest:
-            raise ValueError(f"it takes {self.max_source_positions} frames, which are no whole number of seconds")
+            raise ValueError(f"it takes {self.max_source_positions} frames, which is not a whole number of seconds")
         return {
             "feature_extractor_type": "WhisperFeatureExtractor",
             "feature_size": self.num_mel_bins,

@@ -45,16 +45,18 @@ def read_off(config: RunConfig) -> RunConfig:
     quant = config.quant
     if quant.library != AS_SHIPPED:
         return config
-    original = of_model(config.model)
+    original = shipped_original(config.model)
     found: dict[str, Any] = ENGINES[original.format].described(original.path)
     for key, value in found.items():
-        said = getattr(quant, key)
-        if said not in (value, QuantConfig.model_fields[key].default):
-            raise ConfigError(f"quant.{key}={said}: {original.path} has {value}, which is read from it: leave it out")
+        given = getattr(quant, key)
+        if given not in (value, QuantConfig.model_fields[key].default):
+            raise ConfigError(
+                f"quant.{key}={given}: {original.path} has {value}, read from the file: leave the key out"
+            )
     return config.model_copy(update={"quant": quant.model_copy(update=found)})
 
 
-def why_not_so(config: RunConfig) -> str | None:
+def why_not_applicable(config: RunConfig) -> str | None:
     """Why a setting does not apply to a shipped file; None for other quantizers."""
     if config.quant.library != AS_SHIPPED:
         return None
@@ -81,7 +83,7 @@ def _why_other_model(config: RunConfig) -> str | None:
     return None
 
 
-def of_model(model: ModelConfig) -> Original:
+def shipped_original(model: ModelConfig) -> Original:
     """The file of a checkpoint of another engine.
 
     Raises:

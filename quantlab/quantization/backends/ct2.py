@@ -136,7 +136,7 @@ def convert(
     _check_prompt(model, decoding)
     with folder_for(keep) as folder:
         _write(model, folder, asked)
-        return _look_at(folder, asked, asked, device, decoding, threads)
+        return _load_and_read(folder, asked, asked, device, decoding, threads)
 
 
 def load(
@@ -152,10 +152,10 @@ def load(
     _check_prompt(model, decoding)
     _check_tokens(folder, decoding)
     computed = WIDENED.get(stored, stored) if device.type == "cpu" else stored
-    return _look_at(folder, stored, computed, device, decoding, threads)
+    return _load_and_read(folder, stored, computed, device, decoding, threads)
 
 
-def _look_at(
+def _load_and_read(
     folder: Path, stored: str, computed: str, device: torch.device, decoding: Decoding, threads: int
 ) -> Converted:
     """Load a folder, and read its file's tensors for the receipt."""
@@ -164,14 +164,14 @@ def _look_at(
     from quantlab.quantization.base import Converted
 
     loaded = _load(folder, computed, device, threads)
-    linears, others = _sorted_out(variables(folder / MODEL))
-    told = f" (asked for {computed})" if loaded.compute_type != computed else ""
-    told += f" (stored in {stored})" if stored != computed else ""
+    linears, others = _sort_tensors(variables(folder / MODEL))
+    note = f" (asked for {computed})" if loaded.compute_type != computed else ""
+    note += f" (stored in {stored})" if stored != computed else ""
     return Converted(
         engine=CTranslate2(loaded, device, decoding),
         linears=linears,
         others=others,
-        kernel=f"CTranslate2 {loaded.compute_type}{told}",
+        kernel=f"CTranslate2 {loaded.compute_type}{note}",
     )
 
 
@@ -266,7 +266,7 @@ def _load(folder: Path, asked: str, device: torch.device, threads: int) -> Any:
     return loaded
 
 
-def _sorted_out(found: list[Variable]) -> tuple[dict[str, Held], tuple[Stored, ...]]:
+def _sort_tensors(found: list[Variable]) -> tuple[dict[str, Held], tuple[Stored, ...]]:
     """Sort tensors into Linear modules by their names in transformers, and all others."""
     from quantlab.quantization.tensors import Held
 

@@ -71,12 +71,12 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         why_not_installed("_pywhispercpp", "pywhispercpp")
         or (None if quant.format else f"whisper.cpp needs quant.format, one of {', '.join(FORMATS)}")
         or why_not_among("format", quant.format, FORMATS, "whisper.cpp")
-        or _why_not_as_described(quant, FORMATS[str(quant.format)])
+        or _why_contradictory(quant, FORMATS[str(quant.format)])
         or _why_not_in_part(quant)
     )
 
 
-def _why_not_as_described(quant: QuantConfig, format: Format) -> str | None:
+def _why_contradictory(quant: QuantConfig, format: Format) -> str | None:
     """Why the other keys contradict the format, which fixes them."""
     blocks, who = format.group_size is not None, f"whisper.cpp's {quant.format}"
     return (
@@ -152,7 +152,7 @@ def convert(
         path = folder / FILE
         laid_out = with_words(laid_out, words(folder))
         write(path, model, str(quant.format), laid_out, decoding.max_new_tokens)
-        return _look_at(path, model, quant, laid_out, decoding, threads)
+        return _load_and_read(path, model, quant, laid_out, decoding, threads)
 
 
 def load(
@@ -176,10 +176,10 @@ def load(
     most = contents.numbers["n_text_ctx"] // 2 - PROMPT_TOKENS
     decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, most))
     laid_out = of_file(contents.numbers["n_vocab"], contents.words, decoding)
-    return _look_at(path, model, quant, laid_out, decoding, threads)
+    return _load_and_read(path, model, quant, laid_out, decoding, threads)
 
 
-def _look_at(
+def _load_and_read(
     path: Path,
     model: WhisperForConditionalGeneration,
     quant: QuantConfig,
@@ -194,7 +194,7 @@ def _look_at(
 
     engine = whispercpp.load(path, laid_out, decoding, threads)
     contents = read(path)
-    linears, others = _sorted_out(contents.tensors, model)
+    linears, others = _sort_tensors(contents.tensors, model)
     problems = tuple(engine.differences(contents.numbers))
     return Converted(engine, linears, others, _kernel(str(quant.format)), problems)
 
@@ -219,7 +219,7 @@ def _check(decoding: Decoding) -> None:
         )
 
 
-def _sorted_out(
+def _sort_tensors(
     tensors: Iterable[Tensor], model: WhisperForConditionalGeneration
 ) -> tuple[dict[str, Held], tuple[Stored, ...]]:
     """Sort tensors into Linear modules by their names in transformers, and all others.

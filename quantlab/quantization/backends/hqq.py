@@ -50,7 +50,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     if quant.bits is None or quant.group_size is None:
         return "HQQ needs quant.bits and quant.group_size"
     if quant.group_size % GROUP_MULTIPLE:
-        return f"HQQ's group size is a multiple of {GROUP_MULTIPLE}, quant.group_size={quant.group_size} is not"
+        return f"HQQ's group size is a multiple of {GROUP_MULTIPLE}, but quant.group_size={quant.group_size} is not"
     if quant.embedding and (_axis(quant) != 1 or quant.backend in COMPUTES_IN):
         return "HQQ's embedding is looked up in groups along the inputs: set quant.axis=1 and quant.backend=null"
     return (

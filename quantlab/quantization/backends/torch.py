@@ -39,11 +39,11 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         or why_not_among("bits", quant.bits, [8], "torch")
         or why_not_among("scheme", quant.scheme, ["dynamic"], "torch")
         or why_not_among("granularity", quant.granularity, ["per-tensor", "per-channel"], "torch")
-        or _why_gone()
+        or _why_removed()
     )
 
 
-def _why_gone() -> str | None:
+def _why_removed() -> str | None:
     found = importlib.util.find_spec("torch")
     roots = found.submodule_search_locations if found else None
     if roots and any((Path(root) / "ao" / "quantization" / "quantize.py").exists() for root in roots):

@@ -87,7 +87,7 @@ def setup(
         model = model.to(device)
         if quant.format == "int4" and device.type == "cuda":
             _to_bfloat16(model, names)
-        quantize_(model, _how(quant, device), filter_fn=lambda module, name: name in wanted)
+        quantize_(model, _torchao_config(quant, device), filter_fn=lambda module, name: name in wanted)
     return model
 
 
@@ -126,7 +126,7 @@ def _check(model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device:
             )
 
 
-def _how(quant: QuantConfig, device: torch.device) -> Any:
+def _torchao_config(quant: QuantConfig, device: torch.device) -> Any:
     """The configuration object, without torchao's compiler options, which would apply to the whole process."""
     from torchao import quantization
 

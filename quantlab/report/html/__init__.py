@@ -1,4 +1,4 @@
-"""The report as a page: one HTML file that opens anywhere, from a folder or a mail, without a network."""
+"""The report as an HTML page: one self-contained file that opens offline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantlab.report.html.payload import asset, data_block, packed, plotly, poli
 from quantlab.report.html.templates import render
 from quantlab.report.wording import rate_name, reference
 
-PAGE_BYTES = 7_800_000  # of the whole page, so that it can be mailed and opens at once
+PAGE_BYTES = 7_800_000  # limit of the page, so that it can be mailed and opens quickly
 EMPTY = "No records: measure something first, e.g. quantlab -m quant=none,torch_int8"
 
 
@@ -23,32 +23,32 @@ def page(
     audio: tuple[Path, ...] = (),
     unread: Sequence[str] = (),
 ) -> str:
-    """The whole page.
+    """Render the page.
 
     Args:
         rows: see `quantlab.report.summaries`; raw texts and timings are read from their roots.
-        most_bytes: what the page may weigh; of corpora that are too large for it, the worst utterances of each cell
-            are shown, and the page says how many those are.
-        audio: folders whose audio it may play. Records name files too, but not every record is one's own.
-        unread: lines about what could not be read.
+        most_bytes: maximum size of the page. For corpora too large for it, only the worst utterances of each cell
+            are shown, and the page states their number.
+        audio: folders whose audio the page may play, since records from others could name any file.
+        unread: messages about files that could not be read.
     """
     if not rows:
         return f"<p>{EMPTY}</p>"
     without_texts = _filled(rows, unread, _blocks(rows))
     left = most_bytes - len(without_texts.encode("utf-8", "replace"))
-    heard = texts.fitted([row for row in rows if row.ok], left, audio)
-    blocks = [data_block("utterances", heard.utterances)]
-    blocks += [data_block(f"heard-{cell}", text) for cell, text in heard.cells.items()]
+    shown = texts.fitted([row for row in rows if row.ok], left, audio)
+    blocks = [data_block("utterances", shown.utterances)]
+    blocks += [data_block(f"hypotheses-{cell}", text) for cell, text in shown.cells.items()]
     return without_texts.replace("<!--texts-->", "".join(blocks))
 
 
 def _blocks(rows: Sequence[CellSummary]) -> Markup:
-    kinds, of_cell = sections.environments(rows)
+    kinds, cell_details = sections.environments(rows)
     state = summary.state(rows) | {"environments": kinds}
-    for cell, number in of_cell.items():
+    for cell, number in cell_details.items():
         state["cells"][cell]["environment"] = number
     blocks = [data_block("state", packed(state))]
-    blocks += [data_block(f"cell-{row.cell_id}", packed(details.of_cell(row))) for row in rows]
+    blocks += [data_block(f"cell-{row.cell_id}", packed(details.cell_details(row))) for row in rows]
     return Markup("").join(blocks)
 
 

@@ -1,4 +1,4 @@
-"""Word by word, what a hypothesis got wrong, in a form that a page can carry thousands of."""
+"""Word alignment of hypotheses with references, encoded compactly so that a page can hold thousands."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _LETTERS = {"equal": "e", "substitute": "s", "delete": "d", "insert": "i"}
 
 
 def alignments(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Runs of equal, substituted, deleted and inserted words, e.g. `e5s1d2`.
+    """Alignments as runs of equal, substituted, deleted and inserted words, e.g. `e5s1d2`.
 
     Args:
-        pairs: reference and hypothesis, both normalised, as they were scored.
+        pairs: reference and hypothesis, both normalised as for scoring.
     """
-    said = [pair for pair in pairs if pair[0]]  # jiwer aligns with nothing only where there was something
-    found = iter(jiwer.process_words([a for a, _ in said], [b for _, b in said]).alignments if said else ())
+    spoken = [pair for pair in pairs if pair[0]]  # jiwer rejects empty references
+    found = iter(jiwer.process_words([a for a, _ in spoken], [b for _, b in spoken]).alignments if spoken else ())
     return [_runs(next(found)) if reference else _inserted(hypothesis) for reference, hypothesis in pairs]
 
 

@@ -1,4 +1,4 @@
-"""Where the audio of a corpus lies on this machine, for the players of the page."""
+"""URIs of a corpus's audio files on this machine, for the audio players of the page."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from quantlab.util.resources import ASSETS
 if TYPE_CHECKING:
     from quantlab.data import Utterance
 
-# Sources with a file per utterance. The hub's audio is in Parquet files, which a browser cannot play.
+# Sources with one file per utterance. The hub's audio is in Parquet files, which a browser cannot play.
 _OF_FILES = ("shipped", "manifest", "librispeech_dir")
 
 
 def uris(dataset: Mapping[str, Any], fingerprint: str | None, folders: tuple[Path, ...] = ()) -> dict[str, str]:
     """Utterance id → `file:` URI of its clip.
 
-    A record can name any file of this machine: of what it names only what lies in `folders` is opened, and played.
+    A record could name any file of this machine, so only files within `folders` are opened and played.
 
     Args:
-        dataset: the part `dataset` of a record's configuration.
-        fingerprint: of the corpus that was measured; where another one lies at that place now, or none, there is
-            nothing to play.
-        folders: where the user says that audio is; what ships is where it is.
+        dataset: the `dataset` section of a record's configuration.
+        fingerprint: fingerprint of the measured corpus; if its path now holds another corpus, or none, the result
+            is empty.
+        folders: folders that the user allows; shipped corpora are always allowed.
     """
     if dataset.get("source") not in _OF_FILES or fingerprint is None:
         return {}
@@ -53,12 +53,12 @@ def _listed(config: str, fingerprint: str, folders: tuple[Path, ...]) -> dict[st
 
 
 def _is_within(path: Path, folders: Sequence[Path]) -> bool:
-    """Wherever its links lead."""
+    """Whether the path, with links resolved, is within one of the folders."""
     return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
 def _uri(item: Utterance, folders: Sequence[Path]) -> str | None:
-    """None where it is no file in `folders`, or where a player would play more than was heard."""
+    """URI of an utterance; None if its file is not in `folders`, or if a player would play more than was decoded."""
     from quantlab.data.utterance import File
 
     if not isinstance(item.audio, File) or item.part.channel is not None:

@@ -1,4 +1,4 @@
-"""What a cell's own sheet shows beside its texts: timing, receipt, configuration."""
+"""Details of one cell on the page besides its texts: timing, quantization receipt, configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantlab.records.schema import Batch, Receipt
 from quantlab.report.cell_summary import CellSummary
 
 _BINS = 24
-_STAGES = (  # in the order in which they run
+_STAGES = (  # in execution order
     ("load_s", "load"),
     ("quantize_s", "quantize"),
     ("calibrate_s", "calibrate"),
@@ -25,8 +25,8 @@ _STAGES = (  # in the order in which they run
 )
 
 
-def of_cell(row: CellSummary) -> dict[str, Any]:
-    """Everything of a record but its environment and its texts, as JSON."""
+def cell_details(row: CellSummary) -> dict[str, Any]:
+    """A record without its environment and texts, as JSON."""
     record = row.record
     return {
         "created": record.created_at,
@@ -74,11 +74,11 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 
 
 def _latencies(root: Path, cell_id: str) -> dict[str, Any] | None:
-    """A histogram of the seconds that each timed batch took, and those of the baseline that took turns with it."""
+    """Histogram of the batch latencies, and of those of the baseline that was timed in turns with the cell."""
     try:
         batches = [batch for batch in storage.read_batches(root, cell_id) if batch.work == "natural"]
         edges = np.histogram_bin_edges([batch.elapsed_s for batch in batches], bins=_BINS)
-    except (OSError, ValueError):  # also of times that differ by less than a float can tell
+    except (OSError, ValueError):  # ValueError also for times whose difference is below float precision
         return None
     if not batches:
         return None

@@ -1,4 +1,4 @@
-"""The table of all cells: complete without a script, which then makes it sortable and filters it."""
+"""The HTML table of all cells: complete without JavaScript, which adds sorting and filtering."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from quantlab.report.ranking import Figure, Metric
 from quantlab.report.wording import (
     ABSENT,
     MB,
-    apart,
     megabytes,
     percent,
     points,
+    rate_columns,
     rate_name,
     ratio,
     reference,
@@ -35,7 +35,7 @@ VERDICTS: tuple[Verdict | Literal["baseline"], ...] = (
     "tied",
     "underpowered",
     "worse",
-)  # in the order in which they are sorted
+)  # in sort order
 Kind = Literal["figure", "words", "verdict", "status"]
 
 
@@ -45,22 +45,24 @@ class Column:
 
     title: str
     unit: str
-    sort: Callable[[CellSummary], float | str | None]  # what it is sorted by; None comes last
-    show: Callable[[CellSummary], tuple[str, str]]  # text and small print, where there is something to sort by
-    metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None  # what is best in it
+    sort: Callable[[CellSummary], float | str | None]  # sort key; None comes last
+    show: Callable[[CellSummary], tuple[str, str]]  # text and small print; called only if the sort key is not None
+    metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None  # ranks its cells, to mark the best
     kind: Kind = "figure"
 
     @property
     def words(self) -> bool:
-        """It is sorted by letters, and begins at the left."""
+        """Whether the column is text: sorted alphabetically and left-aligned."""
         return self.kind != "figure"
 
 
 def table(rows: Sequence[CellSummary]) -> Markup:
-    """All cells in the order of the rows."""
+    """Render the table of all cells, in the order of the rows."""
     made = groups(rows)
     columns = [
-        column for column in (*_of_group(made), *_columns(rows)) if any(column.sort(row) is not None for row in rows)
+        column
+        for column in (*_group_columns(made), *_columns(rows))
+        if any(column.sort(row) is not None for row in rows)
     ]
     return render(
         "cells",
@@ -73,15 +75,15 @@ def table(rows: Sequence[CellSummary]) -> Markup:
 
 
 def _marks(column: Column, made: Sequence[Group]) -> dict[str, Mark]:
-    """Cell id → `best` or `level`, within each group: figures of different corpora or devices do not compete."""
+    """Cell id → `best` or `level` within its group, as figures of different corpora or devices are not comparable."""
     found: dict[str, Mark] = {}
     for group in made:
         found |= ranking.marks(group.measured, column.metric(group.measured))
     return found
 
 
-def _of_group(made: Sequence[Group]) -> Iterator[Column]:
-    """Which corpus and device, where there are several: cells are named within theirs."""
+def _group_columns(made: Sequence[Group]) -> Iterator[Column]:
+    """Columns of corpus and device, if there are several: labels are unique only within a group."""
     if len(made) > 1:
         label = {row.cell_id: group.label for group in made for row in group.rows}
         yield _words("on", lambda row: label[row.cell_id])
@@ -90,9 +92,9 @@ def _of_group(made: Sequence[Group]) -> Iterator[Column]:
 def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
     splits = tuple(dict.fromkeys(split for row in rows for split in row.splits))
     rate, against = rate_name(rows), reference(rows)
-    for way in apart(rows, "wer"):
-        yield _apart(_rate(rate, "wer"), way)
-        yield _apart(_figure(f"against {against}", "points", CellSummary.difference, points), way)
+    for way in rate_columns(rows, "wer"):
+        yield _restricted(_rate(rate, "wer"), way)
+        yield _restricted(_figure(f"against {against}", "points", CellSummary.difference, points), way)
     yield replace(_words("verdict", lambda row: row.verdict or ""), sort=_rank, kind="verdict")
     yield _figure("RTF", "", ranking.rtf, three_digits, ranking.speed_by(ranking.rtf))
     if any(row.record.speed is not None for row in rows):
@@ -100,11 +102,11 @@ def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
         yield Column(f"time / {against}", "", _value(time), _ratio, ranking.speed_by(time))
     yield Column("size", "MB", lambda row: row.size_bytes, _size, lambda rows: ranking.size())
     for split in splits if len(splits) > 1 else ():
-        yield from (_apart(_rate(f"{rate} {split}", "wer", split), way) for way in apart(rows, "wer"))
+        yield from (_restricted(_rate(f"{rate} {split}", "wer", split), way) for way in rate_columns(rows, "wer"))
     if any(row.nonspeech_words_per_min is not None for row in rows):
         yield _number("non-speech", "words/min", lambda row: row.nonspeech_words_per_min, three_digits)
     if rate != "CER":
-        yield from (_apart(_rate("CER", "cer"), way) for way in apart(rows, "cer"))
+        yield from (_restricted(_rate("CER", "cer"), way) for way in rate_columns(rows, "cer"))
     yield _number("cold start", "s", lambda row: row.record.cold_start_s, "{:.2f}".format)
     yield _number("peak memory", "MB", lambda row: row.record.peak_memory_bytes, lambda size: f"{size / MB:,.0f}")
     yield _words("library", lambda row: row.settings.library)
@@ -117,12 +119,12 @@ def _words(title: str, find: Callable[[CellSummary], str]) -> Column:
     return Column(title, "", find, lambda row: (find(row), ""), kind="words")
 
 
-def _apart(column: Column, way: tuple[tuple[str, ...], Callable[[CellSummary], bool]]) -> Column:
-    """The column of one normaliser and scorer."""
-    told, stands_in = way
+def _restricted(column: Column, way: tuple[tuple[str, ...], Callable[[CellSummary], bool]]) -> Column:
+    """The column restricted to one normaliser and scorer."""
+    words, stands_in = way
     return replace(
         column,
-        title=", ".join((column.title, *told)),
+        title=", ".join((column.title, *words)),
         sort=lambda row: column.sort(row) if stands_in(row) else None,
         metric=lambda rows: column.metric(rows) if any(map(stands_in, rows)) else None,
     )
@@ -140,12 +142,12 @@ def _figure(
     show: Callable[[float], str],
     metric: Callable[[Sequence[CellSummary]], Metric | None] = lambda rows: None,
 ) -> Column:
-    """A column of figures with their intervals."""
+    """A column of figures with intervals."""
     return Column(title, unit, _value(find), lambda row: _with_interval(find(row), show), metric)
 
 
 def _number(title: str, unit: str, find: Callable[[CellSummary], float | None], show: Callable[[float], str]) -> Column:
-    """A column of figures without any."""
+    """A column of figures without intervals."""
     return Column(title, unit, find, lambda row: ("" if (found := find(row)) is None else show(found), ""))
 
 

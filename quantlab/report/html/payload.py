@@ -1,4 +1,4 @@
-"""What the page carries besides its markup: compressed, and in letters that no HTML parser takes for markup."""
+"""Data and scripts embedded in the page, compressed and base64-encoded so that no HTML parser takes them for markup."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _SCRIPTS = ("base.js", "labels.js", "scatter.js", "forest.js", "table.js", "word
 
 
 def packed(value: object) -> str:
-    """JSON, gzip, base64: a `</script>` or U+2028 in a hypothesis cannot get out of it. No NaN: it would raise.
+    """Encode a value as JSON, gzip, base64, so that a `</script>` or U+2028 in a hypothesis is harmless.
 
-    Every text in it is printable; line breaks stay, which part what was said into words and a traceback into lines.
+    Raises ValueError for NaN. Unprintable characters are replaced in all strings, except line breaks, which separate
+    the words of texts and the lines of tracebacks.
     """
     text = json.dumps(printable_parts(value, keep="\n\t"), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return _compressed(text.encode("utf-8", "replace"))  # replace: a lone surrogate
+    return _compressed(text.encode("utf-8", "replace"))  # replace: for lone surrogates
 
 
 def _compressed(data: bytes) -> str:
@@ -30,15 +31,15 @@ def _compressed(data: bytes) -> str:
 
 
 def data_block(name: str, text: str) -> Markup:
-    """A block that the browser keeps and never runs; `text` is `packed`."""
+    """A data block, which the browser never runs; `text` is `packed`."""
     return Markup('<script type="application/octet-stream" id="{}">{}</script>').format(printable(name), text)
 
 
 @cache
 def plotly() -> tuple[str, str]:
-    """plotly.js, compressed (a third of its size), and the source expression that lets it run.
+    """plotly.js, compressed to a third, and the CSP source expression that allows it to run.
 
-    Its basic bundle, with lines and bars only, is a quarter of the whole, and no package of Python brings it.
+    The basic bundle (lines and bars only) is a quarter of the full one. It is in assets/, as no Python package has it.
     """
     source = asset("plotly-basic.min.js").encode()
     return _compressed(source), _allowed(source)
@@ -46,20 +47,20 @@ def plotly() -> tuple[str, str]:
 
 @cache
 def script() -> str:
-    """The page's own script: one closure, so that nothing of it is global."""
+    """The page's own script, wrapped in one closure so that nothing is global."""
     parts = "\n".join(asset(name) for name in _SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}}})();\n'
 
 
 def asset(name: str) -> str:
-    """A file that ships beside this module."""
+    """Contents of a file in assets/."""
     return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
 
 
 def policy() -> str:
-    """The page's Content-Security-Policy: two scripts by their hash, and no network.
+    """The page's Content-Security-Policy: allows two scripts, by hash, and no network.
 
-    Should a hypothesis ever get into the markup, the browser refuses to run it.
+    Even if a hypothesis got into the markup, the browser would refuse to run it.
     """
     own = _allowed(script().encode())
     return (

@@ -1,4 +1,4 @@
-"""The parts of the page that stand still: what was measured, in short, what disturbed it, tables, environment."""
+"""Static parts of the page: what was measured, summary, interference, tables, environment."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from quantlab.report.wording import (
     utterances,
 )
 
-_MOST = 5  # names in a sentence
+_MOST = 5  # names per sentence
 
 
 def title(rows: Sequence[CellSummary]) -> str:
-    """What the page is about, e.g. `18 ways to run nano on demo, cpu`."""
+    """Title of the page, e.g. `18 ways to run nano on demo, cpu`."""
     of = sorted(set(corpora(rows).values()))
-    heard = of[0] if len(of) == 1 else f"{len(of)} corpora"
+    corpus = of[0] if len(of) == 1 else f"{len(of)} corpora"
     devices = _distinct(row.settings.device for row in rows)
-    return f"Quantized {_some(sorted(set(models(rows).values())))} on {heard}, {devices}"
+    return f"Quantized {_some(sorted(set(models(rows).values())))} on {corpus}, {devices}"
 
 
 def _distinct(values: Iterable[str]) -> str:
@@ -47,14 +47,14 @@ def _distinct(values: Iterable[str]) -> str:
 
 
 def measured(rows: Sequence[CellSummary]) -> str:
-    """One line: how much was measured, how, when, on what; of several corpora how many there are."""
+    """One line on the amount of data, protocol, date and machine; several corpora are only counted."""
     first, last = min(row.record.created_at[:10] for row in rows), max(row.record.created_at[:10] for row in rows)
     when = first if first == last else f"{first} to {last}"
     audio_s, count = max(row.audio_s for row in rows), max(row.utterances for row in rows)
-    heard = len(set(corpora([row for row in rows if row.splits]).values()))
+    corpora_count = len(set(corpora([row for row in rows if row.splits]).values()))
     parts = [
-        f"{heard} corpora"
-        if heard > 1
+        f"{corpora_count} corpora"
+        if corpora_count > 1
         else f"{utterances(count)}, {audio_s / 60:,.1f} min of speech"
         if count
         else None,
@@ -66,7 +66,7 @@ def measured(rows: Sequence[CellSummary]) -> str:
 
 
 def environment_words(rows: Sequence[CellSummary]) -> Iterator[str]:
-    """Processor and threads, in short."""
+    """Processor and threads in a few words."""
     found = Counter(
         str(row.record.environment.get("gpu") or row.record.environment.get("processor") or "")
         for row in rows
@@ -81,13 +81,13 @@ def environment_words(rows: Sequence[CellSummary]) -> Iterator[str]:
 
 
 def chips(rows: Sequence[CellSummary]) -> list[tuple[str, int]]:
-    """How many cells ended how."""
+    """Number of cells per outcome."""
     counts = Counter(row.status for row in rows)
     return sorted(counts.items(), key=lambda item: (item[0] != "ok", item[0]))
 
 
 def in_short(rows: Sequence[CellSummary]) -> Markup:
-    """The answer for each corpus and device in a sentence, and three cells to start from."""
+    """Summary per corpus and device: one sentence, and up to three suggested cells."""
     named, called = labels(rows), names(rows)
     return render(
         "short",
@@ -99,7 +99,7 @@ def in_short(rows: Sequence[CellSummary]) -> Markup:
 
 
 def _answer(group: Group) -> dict[str, Any]:
-    """How many cells have which verdict."""
+    """Number of cells per verdict."""
     counts = Counter(row.verdict for row in group.measured if row.verdict not in (None, "baseline"))
     shared = next((row.comparison for row in group.measured if row.comparison is not None), None)
     return {
@@ -113,7 +113,7 @@ def _answer(group: Group) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Card:
-    """A cell to start from, or that there is none."""
+    """A suggested cell, or the statement that there is none."""
 
     heading: str
     lines: tuple[str, ...]
@@ -126,13 +126,13 @@ def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Card | None]:
     harmless = [row for row in rows if row.verdict in ("better", "tied")]
     if harmless:
         yield _card("Smallest without loss of accuracy", harmless, ranking.size(), "smallest", named)
-        harmless += [row for row in rows if row.verdict == "baseline"]  # it may well be the fastest
+        harmless += [row for row in rows if row.verdict == "baseline"]  # the baseline may be the fastest
         yield _card("Fastest without loss of accuracy", harmless, ranking.speed(harmless), "fastest", named)
     elif len(rows) > 1:
-        none = f"None is shown to hear as well as {reference(rows)}: none is better or tied."
+        none = f"None is shown to be as accurate as {reference(rows)}: none is better or tied."
         yield Card("Without loss of accuracy", (none,))
     if any(map(ranking.few, rows)):
-        return  # a lowest WER of a few utterances is luck
+        return  # with few utterances, the lowest WER is chance
     yield _card(f"Lowest {rate_name(rows)}", rows, ranking.accuracy(), "most accurate", named)
 
 
@@ -154,7 +154,7 @@ def _card(
 
 
 def noise(rows: Sequence[CellSummary]) -> list[tuple[str, str]]:
-    """What disturbed the machine while cells were timed, and which cells those are."""
+    """What disturbed the timing of cells, and the cells concerned."""
     flagged = together(((row, flag) for row in rows for flag in row.flags), names(rows))
     return [(what, _some(list(dict.fromkeys(cells)))) for cells, what in flagged]
 
@@ -165,7 +165,7 @@ def _some(cells: Sequence[str]) -> str:
 
 
 def not_measured(rows: Sequence[CellSummary]) -> list[tuple[str, list[tuple[str, str]], str]]:
-    """Cells that did not end well: status, ids and names, reason."""
+    """Cells that were not measured: status, ids and names, reason."""
     named = names(rows)
     return [
         (what, [(row.cell_id, named[row.cell_id]) for row in some], reason or "no reason recorded")
@@ -174,16 +174,16 @@ def not_measured(rows: Sequence[CellSummary]) -> list[tuple[str, list[tuple[str,
 
 
 def study(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> Markup:
-    """The study's tables, and published figures beside measured ones."""
+    """The tables of the study, and published figures beside measured ones."""
     found = [section for section in document.sections(rows, unread) if section.heading != "Not measured"]
     return render("study", sections=found)
 
 
-Choice = tuple[str, str, list[tuple[str, str]]]  # name of the field, label, value and text of each option
+Choice = tuple[str, str, list[tuple[str, str]]]  # field name, label, (value, text) of each option
 
 
 def choices(rows: Sequence[CellSummary]) -> Iterator[Choice]:
-    """The fields that choose cells, for the charts and the table alike."""
+    """The selection fields, shared by the charts and the table."""
     made = groups(rows)
     if len(made) > 1:
         yield "group", "Corpus and device", [(str(index), group.label) for index, group in enumerate(made)]
@@ -199,7 +199,7 @@ def _values(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def environments(rows: Sequence[CellSummary]) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Every environment once, and which one each cell was measured in."""
+    """The distinct environments, and the index of each cell's environment."""
     found: list[dict[str, Any]] = []
     index = {}
     for row in rows:

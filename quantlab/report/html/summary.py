@@ -1,4 +1,4 @@
-"""What the charts need of every cell: figures with intervals, words for them, and the fronts."""
+"""Data for the charts: figures of every cell with intervals and descriptions, and the Pareto fronts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from quantlab.report.ranking import Figure
 from quantlab.report.wording import between, estimate, megabytes, percent, points, three_digits
 from quantlab.stats.estimate import Estimate
 
-POOLED = "all"  # name of "all splits together" among the splits
-COSTS: dict[str, Figure] = {  # what the scatter may have as its x
+POOLED = "all"  # name of the pooled figures among the splits
+COSTS: dict[str, Figure] = {  # possible x axes of the scatter plot
     "rtf": ranking.rtf,
     "ratio": ranking.time_ratio,
     "size": lambda row: None if row.size_bytes is None else Estimate(row.size_bytes),
@@ -23,7 +23,7 @@ COSTS: dict[str, Figure] = {  # what the scatter may have as its x
 
 @dataclass(frozen=True)
 class Group:
-    """Cells whose WER and time may be compared: the same corpus, the same device."""
+    """Cells with comparable WER and time: same corpus, same device."""
 
     label: str
     rows: tuple[CellSummary, ...]
@@ -34,7 +34,7 @@ class Group:
 
     @property
     def baseline(self) -> str | None:
-        """The one that all of them share; with it, the luck of the corpus is the same for all and drops out."""
+        """The baseline that all cells share, if any; sampling error of the corpus cancels in differences to it."""
         found = {row.baseline for row in self.measured}
         return found.pop() if len(found) == 1 else None
 
@@ -44,15 +44,15 @@ class Group:
 
 
 def groups(rows: Sequence[CellSummary]) -> list[Group]:
-    """The groups, the one with most good cells first.
+    """Groups of comparable cells, the one with most measured cells first.
 
-    Corpora of one name that differ (`dataset.limit=40`, an edited manifest) are told apart by their fingerprint.
+    Different corpora of one name (`dataset.limit=40`, an edited manifest) are distinguished by their fingerprint.
     """
     found: dict[tuple[str, Hashable], list[CellSummary]] = {}
     for row in sorted(rows, key=lambda row: row.corpus.fingerprint is None):
         key = (str(row.settings.device), row.named.corpus_key)
         alike = [other for other in found if (other[0], found[other][0].dataset) == (key[0], row.dataset)]
-        # a cell that failed before its corpus was read belongs to any of that name
+        # a cell that failed before its corpus was read fits any corpus of that name
         lost = row.corpus.fingerprint is None and alike
         found.setdefault(alike[0] if lost else key, []).append(row)
     named = wording.corpora([row for row in rows if row.splits] or rows)
@@ -68,7 +68,7 @@ def _group_label(rows: Sequence[CellSummary], named: Mapping[str, str]) -> str:
 
 
 def labels(rows: Sequence[CellSummary]) -> dict[str, str]:
-    """Cell id → the shortest name that tells the cell from the others of its group."""
+    """Cell id → shortest name that is unique within the cell's group."""
     models = wording.models(rows)
     several = len({(models[row.cell_id], row.settings.weights) for row in rows}) > 1
     found: dict[str, str] = {}
@@ -81,13 +81,13 @@ def labels(rows: Sequence[CellSummary]) -> dict[str, str]:
 
 
 def _label_of(model: str, method: str, row: CellSummary) -> str:
-    """`none` says little beside the names of quantizers."""
+    """Label of a cell; baselines get a clearer word than `none`."""
     text = method.replace("none", wording.unquantized(row), 1) if method.split(" ")[0] == "none" else method
     return f"{model} {text}".strip()
 
 
 def state(rows: Sequence[CellSummary]) -> dict[str, Any]:
-    """Everything the charts show, as JSON."""
+    """All data of the charts, as JSON."""
     by_id = {row.cell_id: row for row in rows}
     named, full = labels(rows), wording.names(rows)
     made = groups(rows)
@@ -125,34 +125,34 @@ def _cell(row: CellSummary, label: str, name: str) -> dict[str, Any]:
         "baseline": row.baseline,
         "size": row.size_bytes,
         "speed": None if row.record.speed is None else row.record.speed.verdict,
-        "cost": {name: _triple(find(row)) for name, find in COSTS.items()} if row.ok else {},
-        "wer": {split: _triple(wer(row, split)) for split in (POOLED, *row.splits)},
-        "difference": {split: _triple(difference(row, split)) for split in (POOLED, *row.splits)},
+        "cost": {name: _value_and_interval(find(row)) for name, find in COSTS.items()} if row.ok else {},
+        "wer": {split: _value_and_interval(wer(row, split)) for split in (POOLED, *row.splits)},
+        "difference": {split: _value_and_interval(difference(row, split)) for split in (POOLED, *row.splits)},
         "facts": list(facts(row)),
     }
 
 
-def _triple(found: Estimate | None) -> list[float | None] | None:
+def _value_and_interval(found: Estimate | None) -> list[float | None] | None:
     return None if found is None else [found.value, *(found.ci95 or (None, None))]
 
 
 def wer(row: CellSummary, split: str) -> Estimate | None:
-    """WER of a split or of all (`POOLED`)."""
+    """WER of a split, or pooled over all (`POOLED`)."""
     return row.rate("wer", None if split == POOLED else split)
 
 
 def difference(row: CellSummary, split: str) -> Estimate | None:
-    """WER − the baseline's, of a split or of all; None for a baseline and where there is none."""
+    """WER minus the baseline's, of a split or pooled; None for a baseline, or without one."""
     return row.difference("wer", None if split == POOLED else split)
 
 
 def _bars(row: CellSummary, group: Group, by_id: dict[str, CellSummary]) -> dict[str, list[float | None] | None]:
-    """WER as the scatter shows it: with the interval of the comparison where all cells share a baseline."""
+    """WER for the scatter plot, with the interval of the paired difference if all cells share a baseline."""
     found: dict[str, list[float | None] | None] = {}
     for split in (POOLED, *row.splits):
         pairing, change = _pairing(row, split, by_id)
         if group.baseline is None or pairing is None:
-            found[split] = _triple(wer(row, split))
+            found[split] = _value_and_interval(wer(row, split))
         elif change is None or change.ci95 is None:
             found[split] = [pairing[1].value if change is None else pairing[1].value + change.value, None, None]
         else:
@@ -161,7 +161,7 @@ def _bars(row: CellSummary, group: Group, by_id: dict[str, CellSummary]) -> dict
 
 
 def facts(row: CellSummary) -> Iterator[tuple[str, str]]:
-    """What is to be read of a cell at a glance: name, figure in words."""
+    """Key facts of a cell: name, formatted figure."""
     if not row.ok:
         yield row.status, row.record.reason or "no reason recorded"
     if row.wer is not None:
@@ -175,8 +175,8 @@ def facts(row: CellSummary) -> Iterator[tuple[str, str]]:
     if row.rtf is not None:
         yield "RTF", estimate(row.rtf, three_digits)
     if (speed := row.record.speed) is not None:
-        told = f"{wording.ratio(speed.ratio)}{between(speed.ci95, wording.ratio)}, {speed.verdict}"
-        yield f"time / {wording.unquantized(row)}", told
+        text = f"{wording.ratio(speed.ratio)}{between(speed.ci95, wording.ratio)}, {speed.verdict}"
+        yield f"time / {wording.unquantized(row)}", text
     if row.size_bytes is not None:
         smaller = f", {percent(row.record.size_reduction, 0)} % smaller" if row.record.size_reduction else ""
         yield "size", f"{megabytes(row.size_bytes)} MB{smaller}"
@@ -196,7 +196,7 @@ def _front(group: Group, cost: str, split: str, by_id: dict[str, CellSummary]) -
     candidates = []
     for row in group.measured:
         if ranking.few(row):
-            return None  # nothing would be drawn again, and what is measured once looks certain
+            return None  # without intervals nothing can be resampled, and single measurements would look certain
         x, y = COSTS[cost](row), wer(row, split)
         if x is not None and y is not None:
             pairing, change = _pairing(row, split, by_id)
@@ -209,7 +209,7 @@ def _front(group: Group, cost: str, split: str, by_id: dict[str, CellSummary]) -
 def _pairing(
     row: CellSummary, split: str, by_id: dict[str, CellSummary]
 ) -> tuple[tuple[str, Estimate] | None, Estimate | None]:
-    """The cell of the baseline and its WER, and the difference; None and None where there is no comparison."""
+    """Baseline (cell id, WER) and difference to it; (None, None) without a comparison."""
     baseline = by_id.get(row.baseline or "")
     base, change = None if baseline is None else wer(baseline, split), difference(row, split)
     if baseline is None or base is None or (change is None and baseline is not row):

@@ -1,4 +1,4 @@
-"""The page's templates: Jinja's, which escape what is not markup of their own."""
+"""Jinja templates of the page, with autoescape."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from quantlab.util.printable import printable
 
 
 def render(name: str, **values: object) -> Markup:
-    """A template of assets/, filled in."""
+    """Render a template of assets/."""
     return Markup(environment().get_template(f"{name}.html.j2").render(values))
 
 
 @cache
 def environment() -> Environment:
-    """Escapes, shows None as nothing, and raises at a name that it is not given."""
+    """Jinja environment that escapes, renders None as nothing, and raises on undefined names."""
     return Environment(
         loader=PackageLoader(__package__, "assets"),
         autoescape=True,
@@ -30,7 +30,7 @@ def environment() -> Environment:
 
 
 def _shown(value: object) -> object:
-    """Every value that a template shows, before it is escaped: printable; nothing where there is none."""
+    """Prepare a value for a template, before escaping: unprintable characters replaced, None as nothing."""
     if value is None:
         return ""
     return value if hasattr(value, "__html__") else printable(str(value))

@@ -1,6 +1,6 @@
-"""As much of what was heard as a page can hold, word by word.
+"""Texts of the page, word by word, as many as fit into its size limit.
 
-A reference is stored once, however many cells were measured on it; a hypothesis only where the baseline's differs.
+A reference is stored once for all cells, a hypothesis only if it differs from the baseline's.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from typing import Any
 
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html.align import alignments
-from quantlab.report.html.heard import Cell, Corpus, Heard, Key, heard
+from quantlab.report.html.hypotheses import Cell, Corpus, Hypothesis, Key, compared_cells
 from quantlab.report.html.payload import packed
 from quantlab.scoring.score import Scoring
 
-# Hypotheses per cell, tried in this order; "the worst 500" is easier to read on the page than an exact limit.
+# Hypotheses per cell, tried in this order; round numbers, as "the worst 500" reads better than an exact limit.
 STEPS = (1_000_000, 5000, 3000, 2000, 1500, 1000, 700, 500, 200, 100, 50, 20, 10, 5, 2, 1, 0)
-# A first guess, so that what is far too much is not aligned; then it is measured.
-_PER_LETTER = 0.4  # letters of page for a letter of English, compressed and in base64
+# First estimate, so that no time is spent on aligning far too many texts; the final size is measured.
+_PER_LETTER = 0.4  # characters of page per character of English, compressed and base64-encoded
 _PER_ENTRY = 12
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The blocks of a page: utterances once for all cells, and the hypotheses of every cell."""
+    """The text blocks of a page: utterances, shared by all cells, and the hypotheses of each cell."""
 
     utterances: str
     cells: dict[str, str]
 
     @property
     def size(self) -> int:
-        """Letters that the page carries."""
+        """Characters of the page that the blocks take."""
         return len(self.utterances) + sum(map(len, self.cells.values()))
 
 
 def fitted(found: Sequence[CellSummary], budget: int, audio: tuple[Path, ...] = ()) -> Texts:
-    """The texts of some cells, in at most `budget` letters of page: the worst utterances of each, as many as fit.
+    """Select the worst utterances of each cell, as many as fit into `budget` characters of page.
 
     Args:
-        found: cells that ended well.
-        budget: letters of the page that texts may take.
+        found: measured cells.
+        budget: characters of the page available for texts.
         audio: see `page`.
     """
     corpus = Corpus(folders=audio)
-    cells = list(heard(found, corpus))
+    cells = list(compared_cells(found, corpus))
     scored = _Scored()
     for most in STEPS:
         if _guess(cells, most) <= budget:
@@ -56,7 +56,7 @@ def fitted(found: Sequence[CellSummary], budget: int, audio: tuple[Path, ...] = 
 
 
 def _guess(cells: Sequence[Cell], most: int) -> float:
-    shown = [item.text for cell in cells if cell.baseline for item in cell.heard[:most]]
+    shown = [item.text for cell in cells if cell.baseline for item in cell.hypotheses[:most]]
     return sum(map(len, shown)) * _PER_LETTER + len(shown) * _PER_ENTRY
 
 
@@ -70,9 +70,9 @@ def _build(cells: Sequence[Cell], corpus: Corpus, most: int, scored: _Scored) ->
     )
 
 
-def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Heard, ...]]:
-    """The worst of each cell; of a baseline, also what others are to be compared with."""
-    shown = {cell.id: cell.heard[:most] for cell in cells}
+def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Hypothesis, ...]]:
+    """The worst hypotheses of each cell; for a baseline, also those that shown cells are compared with."""
+    shown = {cell.id: cell.hypotheses[:most] for cell in cells}
     needed: dict[str, set[Key]] = {}
     for cell in cells:
         if cell.baseline is not None:
@@ -80,20 +80,20 @@ def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Heard, ...]]:
     for cell in cells:
         if cell.id in needed:
             wanted = needed[cell.id] | {item.key for item in shown[cell.id]}
-            shown[cell.id] = tuple(item for item in cell.heard if item.key in wanted)
+            shown[cell.id] = tuple(item for item in cell.hypotheses if item.key in wanted)
     return shown
 
 
-def _cell(cell: Cell, shown: Sequence[Heard], index: dict[Key, int], scored: _Scored) -> dict[str, Any]:
+def _cell(cell: Cell, shown: Sequence[Hypothesis], index: dict[Key, int], scored: _Scored) -> dict[str, Any]:
     marks = scored.alignments(shown)
     return {
         "baseline": cell.baseline,
         "utterances": cell.utterances,
-        "differing": sum(cell.baseline is not None or item.errors > 0 for item in cell.heard),
+        "differing": sum(cell.baseline is not None or item.errors > 0 for item in cell.hypotheses),
         "worse": cell.worse,
         "better": cell.better,
-        # utterance, words as they were scored, as they were written where that differs, alignment
-        "heard": [
+        # utterance, text as scored, raw text if it differs, alignment
+        "hypotheses": [
             [index[item.key], *_scored_and_written(scored.text(item.key, item.text), item.text), mark]
             for item, mark in zip(shown, marks, strict=True)
         ],
@@ -117,20 +117,20 @@ def _scored_and_written(scored: str, written: str) -> tuple[str, str | None]:
 
 
 class _Scored:
-    """Texts and alignments as they were scored, each computed once: cells of a grid hear much the same."""
+    """Cache of scored texts and alignments, as many hypotheses of a grid are equal."""
 
     def __init__(self) -> None:
         self._texts: dict[tuple[Scoring, str], str] = {}
         self._marks: dict[tuple[str, str], str] = {}
 
     def text(self, key: Key, text: str) -> str:
-        """The units that were compared when the utterance was scored, with a space between them."""
+        """The scored units (words or characters) of a text, joined by spaces."""
         found = (key.scoring, text)
         if found not in self._texts:
             self._texts[found] = " ".join(key.scoring.units(text))
         return self._texts[found]
 
-    def alignments(self, items: Sequence[Heard]) -> list[str]:
+    def alignments(self, items: Sequence[Hypothesis]) -> list[str]:
         """See `align.alignments`."""
         pairs = [(self.text(item.key, item.key.reference), self.text(item.key, item.text)) for item in items]
         missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._marks]

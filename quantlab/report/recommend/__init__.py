@@ -1,4 +1,4 @@
-"""Which of the measured cells to deploy, within limits, as far as the data show it: `quantlab recommend`."""
+"""Recommendation of a measured cell to deploy within limits: `quantlab recommend`."""
 
 from quantlab.report.recommend.choose import NotRecordedError, Recommendation, SeveralCorporaError, recommend
 from quantlab.report.recommend.judge import Candidate, Finding, Limits

@@ -1,4 +1,4 @@
-"""From the findings on all cells to the one to deploy, and never on a difference that the data do not show."""
+"""Choice of the cell to deploy from the findings on all cells, based only on differences that the data show."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from quantlab.util.console import warn
 
 
 class NotRecordedError(LookupError):
-    """No cell that was asked for is recorded."""
+    """No requested cell is recorded."""
 
 
 class SeveralCorporaError(ValueError):
-    """Cells of several corpora, whose error rates and speeds do not compare."""
+    """Cells of several corpora, whose error rates and speeds are not comparable."""
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to deploy, why, and what became of every other cell."""
+    """The cell to deploy, the reason, and the finding on every other cell."""
 
     limits: Limits
     best: Candidate | None
-    because: str  # one sentence; where nothing qualifies, what comes nearest
-    claim: str | None  # the word that the data show: fastest, smallest; None if nothing qualifies
+    because: str  # one sentence; if nothing qualifies, the nearest miss
+    claim: str | None  # the property that the data show: fastest, smallest; None if nothing qualifies
     qualifying: tuple[Candidate, ...]  # fastest first, as measured
-    rejected: tuple[Finding, ...]  # those nearest to the limits first
+    rejected: tuple[Finding, ...]  # nearest to the limits first
     underpowered: tuple[Finding, ...]
     undecided: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
@@ -47,28 +47,27 @@ class Recommendation:
 def recommend(
     source: Roots | Sequence[CellSummary], limits: Limits | None = None, output_dir: str | None = None
 ) -> Recommendation:
-    """The cell to deploy within limits.
+    """Choose the cell to deploy within limits.
 
     Args:
-        source: the folder that holds the records (`output_dir` of the grid), several of them, or cells with their
-            evidence.
-        limits: None asks for an increase of at most 0.5 points of WER and nothing else.
-        output_dir: of the commands that would settle what is open; None is where each cell lies.
+        source: one or several folders of records (`output_dir` of a grid), or cells with their evidence.
+        limits: None limits only the WER increase, to 0.5 points.
+        output_dir: output folder in suggested commands; None uses each cell's own folder.
 
     Raises:
-        NotRecordedError: no cell of that device, model, dataset or split is there.
-        SeveralCorporaError: `limits.dataset` names none of those that are there.
+        NotRecordedError: no cell of that device, model, dataset or split is recorded.
+        SeveralCorporaError: the cells are of several corpora, and `limits.dataset` chooses none of them.
         ConfigError: two folders hold different records of one cell.
     """
     limits = limits or Limits()
     cells = [] if isinstance(source, str | Path) else [item for item in source if isinstance(item, CellSummary)]
     roots = source if isinstance(source, str | Path) else [item for item in source if isinstance(item, str | Path)]
-    return _recommend(_asked_for(cells, limits) if cells else _compared(roots, limits), limits, output_dir)
+    return _recommend(_selected(cells, limits) if cells else _compared(roots, limits), limits, output_dir)
 
 
 def _compared(roots: Roots, limits: Limits) -> list[CellSummary]:
-    """The cells asked for, with evidence only where it can decide: that takes far longer than reading."""
-    plain = _asked_for([CellSummary(record, root=root) for root, record in stored(roots, None, warn)], limits)
+    """The requested cells, with evidence only if it can matter, since computing it takes far longer than reading."""
+    plain = _selected([CellSummary(record, root=root) for root, record in stored(roots, None, warn)], limits)
     wanted = [
         Stored(item.root, item.record)
         for item in plain
@@ -78,13 +77,13 @@ def _compared(roots: Roots, limits: Limits) -> list[CellSummary]:
     return [known.get(item.cell_id, item) for item in plain]
 
 
-def _asked_for(found: Sequence[CellSummary], limits: Limits) -> list[CellSummary]:
+def _selected(found: Sequence[CellSummary], limits: Limits) -> list[CellSummary]:
     found = _chosen_by(found, "device", limits.device, lambda item: (item.settings.device,))
     named = models(found)
     found = _chosen_by(found, "model", limits.model, lambda item: _called(item, "checkpoint", named))
     if not found:
         raise NotRecordedError("no cells are recorded")
-    found = _of_one_corpus(found, limits.dataset)
+    found = _one_corpus(found, limits.dataset)
     splits = sorted({split for item in found for split in item.splits})
     if limits.split is not None and limits.split not in splits:
         raise NotRecordedError(f"no cell with split {limits.split!r} is recorded{_hint(splits)}")
@@ -94,7 +93,7 @@ def _asked_for(found: Sequence[CellSummary], limits: Limits) -> list[CellSummary
 def _chosen_by(
     found: Sequence[CellSummary], axis: str, wanted: str | None, called: Callable[[CellSummary], Sequence[str]]
 ) -> Sequence[CellSummary]:
-    """The cells that are called so; all if nothing is wanted."""
+    """Cells of the wanted name; all if None."""
     chosen = [item for item in found if wanted is None or wanted in called(item)]
     if not chosen and wanted is not None:
         there = sorted({str(called(item)[0]) for item in found})
@@ -103,27 +102,27 @@ def _chosen_by(
 
 
 def _called(item: CellSummary, part: Literal["checkpoint", "corpus"], named: Mapping[str, str]) -> tuple[str, ...]:
-    """What a person may call it: with what tells it apart, by its name or its file's, by its fingerprint."""
+    """Accepted names of a checkpoint or corpus: unique name, name, file name, fingerprint."""
     of = item.checkpoint if part == "checkpoint" else item.corpus
     plain = item.model if part == "checkpoint" else item.dataset
     return named[item.cell_id], plain, of.name, str(of.fingerprint), short(of.fingerprint)
 
 
-def _of_one_corpus(found: Sequence[CellSummary], wanted: str | None) -> Sequence[CellSummary]:
-    """The cells of one corpus, whatever its name; those that failed before theirs was read stay with their name."""
+def _one_corpus(found: Sequence[CellSummary], wanted: str | None) -> Sequence[CellSummary]:
+    """Cells of one corpus; a cell that failed before its corpus was read is matched by the corpus name."""
     named = corpora(found)
     found = _chosen_by(found, "dataset", wanted, lambda item: _called(item, "corpus", named))
     keys = {item.cell_id: item.named.corpus_key for item in found}
-    heard = {keys[item.cell_id]: item for item in found if item.ok}
-    if len(heard) > 1:
-        told = "; ".join(sorted(_told(item, named) for item in heard.values()))
-        raise SeveralCorporaError(f"the cells are of several corpora ({told}): choose one with --dataset")
-    one = next(iter(heard), None)
+    by_corpus = {keys[item.cell_id]: item for item in found if item.ok}
+    if len(by_corpus) > 1:
+        listed = "; ".join(sorted(_corpus_name(item, named) for item in by_corpus.values()))
+        raise SeveralCorporaError(f"the cells are of several corpora ({listed}): choose one with --dataset")
+    one = next(iter(by_corpus), None)
     return [item for item in found if one in (None, keys[item.cell_id]) or item.corpus.fingerprint is None]
 
 
-def _told(item: CellSummary, named: Mapping[str, str]) -> str:
-    """A corpus, with its fingerprint where its name alone does not choose it."""
+def _corpus_name(item: CellSummary, named: Mapping[str, str]) -> str:
+    """Name of a corpus, with its fingerprint if the name is ambiguous."""
     text, mark = named[item.cell_id], short(item.corpus.fingerprint)
     return text if text == item.dataset or mark in text else f"{text}, {mark}"
 
@@ -150,7 +149,7 @@ def _recommend(found: Sequence[CellSummary], limits: Limits, output_dir: str | N
 
 
 def _best_timed(found: Sequence[CellSummary]) -> tuple[list[CellSummary], tuple[str, ...]]:
-    """Of a cell measured under several protocols only what was timed against its baseline in turns."""
+    """Of a cell measured under several protocols, keep only records that were timed in turns with the baseline."""
     careful = {item.settings.protocol for item in found if item.record.speed is not None}
     timed = {_same(item) for item in found if item.settings.protocol in careful and item.ok}
     kept = [item for item in found if item.settings.protocol in careful or _same(item) not in timed]
@@ -160,7 +159,7 @@ def _best_timed(found: Sequence[CellSummary]) -> tuple[list[CellSummary], tuple[
 
 
 def _same(item: CellSummary) -> str:
-    """Equal for cells that differ in their protocol at the most."""
+    """Key that is equal for cells that differ at most in their protocol."""
     config = {key: value for key, value in identity(item.record.config).items() if key != "protocol"}
     return to_json([config, item.record.fingerprints])
 
@@ -170,7 +169,7 @@ def _nearness(finding: Finding) -> tuple[bool, int, float]:
 
 
 def _nearest_miss(of: dict[Standing, tuple[Finding, ...]]) -> str:
-    """A cell that breaks no limit, as far as is known, before those that do."""
+    """The nearest cell that does not qualify; those that break no known limit come first."""
     for nearest in (*of["underpowered"], *of["undecided"], *of["falls out"]):
         return f"nothing qualifies; nearest is {nearest.cell.name}: {'; '.join(nearest.reasons)}"
     return "nothing qualifies"
@@ -181,18 +180,18 @@ def _chosen(blank: Recommendation, good: Sequence[CellSummary], cells: dict[str,
     if found is None:
         return blank
     group = [found.leader, *found.level, *found.unknown]
-    best = min(group, key=lambda item: item.size_bytes or 0)  # of equal ones the faster
+    best = min(group, key=lambda item: item.size_bytes or 0)  # of equal sizes, the faster
     claim = "only" if len(good) == 1 else "fastest" if found.shown else "smallest"
     return replace(
         blank,
         best=cells[best.cell_id],
         claim=claim,
-        because=_because(found, cells, claim, len(good)),
+        because=_reason(found, cells, claim, len(good)),
         qualifying=tuple(cells[item.cell_id] for item in found.order),
     )
 
 
-def _because(found: Ranking, cells: dict[str, Candidate], claim: str, count: int) -> str:
+def _reason(found: Ranking, cells: dict[str, Candidate], claim: str, count: int) -> str:
     if claim == "only":
         if found.leader.is_baseline:
             return "no quantized cell is shown to stay within the limits"
@@ -205,9 +204,9 @@ def _because(found: Ranking, cells: dict[str, Candidate], claim: str, count: int
             "fastest is not shown; protocol=careful would show it"
         )
     group = [cells[item.cell_id] for item in (found.leader, *found.level, *found.unknown)]
-    told = ", ".join(f"{cell.name}{_speed(cell)}" for cell in group[:4])
+    listed = ", ".join(f"{cell.name}{_speed(cell)}" for cell in group[:4])
     more = f" and {len(group) - 4} more" if len(group) > 4 else ""
-    return f"the smallest of {len(group)} that cannot be told apart in speed: {told}{more}"
+    return f"the smallest of {len(group)} that cannot be told apart in speed: {listed}{more}"
 
 
 def _speed(cell: Candidate) -> str:

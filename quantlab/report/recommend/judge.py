@@ -1,4 +1,4 @@
-"""One cell against the limits: it qualifies, falls out, or the data do not say."""
+"""Check of one cell against the limits: it qualifies, falls out, or the data are insufficient."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from quantlab.util.languages import ErrorUnit
 
 DEVICES = ("cpu", "cuda", "mps")
 Standing = Literal["qualifies", "falls out", "underpowered", "undecided"]
-STANDINGS: tuple[Standing, ...] = ("falls out", "undecided", "underpowered", "qualifies")  # what decides first
+STANDINGS: tuple[Standing, ...] = ("falls out", "undecided", "underpowered", "qualifies")  # in order of precedence
 _HALF_WIDTH_TO_MDE = (1.959964 + 0.841621) / 1.959964  # 80 % power / half of a 95 % interval, in standard deviations
-_HUNDREDTH = 0.0001  # of a percentage point
-_HOPELESS = 100  # times as many utterances
+_HUNDREDTH = 0.0001  # 0.01 percentage points, as a fraction
+_HOPELESS = 100  # factor of utterances beyond which no advice is given
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is asked for; None is no limit."""
+    """Limits of a recommendation; None means no limit."""
 
     max_size_mb: float | None = None  # 10^6 bytes
     max_wer_increase: float = 0.5  # percentage points against the fp32 baseline
@@ -50,15 +50,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell by what a choice depends on; fractions, seconds, bytes, None where there is no figure."""
+    """The figures of a cell that a choice depends on, in fractions, seconds, bytes; None if missing."""
 
     cell_id: str
     name: str
-    error_unit: ErrorUnit  # what WER counts
+    error_unit: ErrorUnit  # unit that WER counts
     size_bytes: int | None
     rtf: Estimate | None
     speed: Estimate | None  # time / time of the baseline
-    speed_converged: bool | None  # the interval is as narrow as the protocol asks
+    speed_converged: bool | None  # whether the interval is as narrow as the protocol requires
     wer_increase: Estimate | None
     peak_memory_bytes: int | None
 
@@ -80,14 +80,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Finding:
-    """Where a cell stands, and why."""
+    """Standing of a cell, with reasons."""
 
     cell: Candidate
     standing: Standing
     reasons: tuple[str, ...] = ()
-    advice: str | None = None  # how much more data would settle it
-    command: str | None = None  # what would settle it
-    over: float = 0.0  # how far beyond the limit it is furthest from, relative to that limit
+    advice: str | None = None  # how many more utterances would decide
+    command: str | None = None  # command that would decide
+    over: float = 0.0  # largest excess over a limit, relative to that limit
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _Check:
 
 
 def candidate(row: CellSummary, name: str, split: str | None = None) -> Candidate:
-    """The cell as a person chooses among cells."""
+    """The figures of a cell that a choice depends on."""
     return Candidate(
         cell_id=row.cell_id,
         name=name,
@@ -115,16 +115,16 @@ def candidate(row: CellSummary, name: str, split: str | None = None) -> Candidat
 
 
 def judge(row: CellSummary, name: str, limits: Limits, output_dir: str) -> Finding:
-    """The finding on one cell; WER is looked at only if everything that is simply counted is within its limit."""
+    """Judge a cell against all limits; WER is tested only if size, memory and RTF are within theirs."""
     return judge_counted(row, name, limits) or _combined(
         candidate(row, name, limits.split), [*_counted(row, limits), _wer(row, limits, output_dir)]
     )
 
 
 def judge_counted(row: CellSummary, name: str, limits: Limits) -> Finding | None:
-    """The finding on a cell that falls out by its status, size, memory or RTF; None if it does not.
+    """The finding on a cell that falls out by its status, size, memory or RTF; None otherwise.
 
-    It asks for no statistics, so that they need not be computed for such a cell.
+    Needs no statistics, which therefore need not be computed for such a cell.
     """
     found = _combined(candidate(row, name, limits.split), list(_counted(row, limits)))
     return found if found.standing == "falls out" else None
@@ -180,19 +180,19 @@ def _wer(row: CellSummary, limits: Limits, output_dir: str) -> _Check:
     low, high = change.ci95
     where = "" if limits.split is None else f" in {limits.split}"
     close = any(0 < abs(end - allowed) < _HUNDREDTH for end in change.ci95)
-    show = functools.partial(points, digits=3 if close else 2)  # not "0.50, allowed 0.5" of what is a hair above
+    show = functools.partial(points, digits=3 if close else 2)  # avoids "0.50, allowed 0.5" just above a limit
     found = f"{rate_name([row])} {estimate(change, show, ' points')}{where}"
     reason = f"{found}, allowed +{limits.max_wer_increase:g}"
     if high <= allowed:
         return _Check("qualifies", reason)
-    over = (change.value - allowed) / max(allowed, 0.001)  # of a limit of 0, in tenths of a point
+    over = (change.value - allowed) / max(allowed, 0.001)  # for a limit of 0, relative to 0.1 points
     if low > allowed:
         return _Check("falls out", reason, over=over)
     return _Check("underpowered", reason, _more(row, limits.split, change, allowed), over=max(over, 0.0))
 
 
 def _incomparable(row: CellSummary, split: str | None, output_dir: str) -> _Check:
-    """Why the WER of a cell cannot be held against its baseline's, and the command that would change it."""
+    """Why the WER of a cell cannot be compared with its baseline's, and the command that would make it possible."""
     command = functools.partial(overrides.command, row.record.config, output_dir)
     if row.settings.weights != "pretrained":
         return _Check("undecided", f"{row.settings.weights} weights have no WER", command=command(("model.weights",)))
@@ -203,14 +203,14 @@ def _incomparable(row: CellSummary, split: str | None, output_dir: str) -> _Chec
     if row.wer is None:
         return _Check("undecided", "it has no scored text", command=command())
     if row.comparison is None:
-        return _Check("undecided", "its baseline has no scored text in common with it", command=command())
+        return _Check("undecided", "it has no scored text in common with its baseline", command=command())
     return _too_few(row, row.comparison, split, command)
 
 
 def _too_few(
     row: CellSummary, compared: Comparison, split: str | None, command: Callable[[tuple[str, ...]], str]
 ) -> _Check:
-    """Of fewer utterances (or speakers) than an interval needs."""
+    """The check of a cell with fewer utterances (or speakers) than an interval needs."""
     count = compared.units if split is None else row.splits[split].result.utterances
     where = "" if split is None else f" in {split}"
     reason = f"an interval needs {MIN_UNITS} {compared.unit}s, there {'is' if count == 1 else 'are'} {count}{where}"
@@ -220,9 +220,9 @@ def _too_few(
 
 
 def _more(row: CellSummary, split: str | None, change: Estimate, allowed: float) -> str:
-    """How many utterances it would take to settle it with a chance of 80 %, if the difference stays what it is.
+    """Number of utterances needed to decide with 80 % power if the difference stays the same.
 
-    The minimum detectable difference shrinks with the square root of their number.
+    The minimum detectable difference is inversely proportional to the square root of that number.
     """
     assert change.ci95 is not None
     pooled = row.comparison if split is None else None
@@ -232,9 +232,9 @@ def _more(row: CellSummary, split: str | None, change: Estimate, allowed: float)
         detectable = pooled.mde
     distance = abs(allowed - change.value)
     if distance == 0 or (detectable / distance) ** 2 > _HOPELESS:
-        return f"at the limit: more than {_HOPELESS} times the {count:,} utterances would hardly settle it"
+        return f"too close to the limit: even {_HOPELESS} times the {count:,} utterances would hardly decide it"
     more = max(count * ((detectable / distance) ** 2 - 1), 0.0)
-    return f"about {_two_digits(more)} utterances more than the {count:,} would settle it, if it stays so"
+    return f"about {_two_digits(more)} more utterances than the {count:,} would decide it, if the difference stays"
 
 
 def _two_digits(count: float) -> str:

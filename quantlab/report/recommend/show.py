@@ -1,4 +1,4 @@
-"""A recommendation as a person reads it, or as JSON."""
+"""Output of a recommendation as text or JSON."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from quantlab.util.console import console as plain_console
 from quantlab.util.languages import RATES
 from quantlab.util.printable import printable
 
-_PLAIN_WIDTH = 100  # columns of a file or a pipe
-_GAP = 3  # characters between two columns
-_SHORTEST = 8  # characters that a name is folded to
-_FEW = 12  # lines of a list; the rest is counted
+_PLAIN_WIDTH = 100  # characters per line in a file or pipe
+_GAP = 3  # characters between columns
+_SHORTEST = 8  # smallest width that a name is folded to
+_FEW = 12  # lines shown of a list; the rest is counted
 
 
 def show(found: Recommendation, console: Console | None = None, everything: bool = False) -> None:
-    """Print it: in colour and fitted to a terminal, plain in a file or a pipe."""
+    """Print a recommendation: in colour and fitted to the width on a terminal, plain in a file or pipe."""
     console = console or plain_console()
     if console.is_terminal:
         console.print(_render(found, everything, console.width), crop=False)
@@ -38,7 +38,7 @@ def show(found: Recommendation, console: Console | None = None, everything: bool
 
 
 def text(found: Recommendation, width: int = _PLAIN_WIDTH, everything: bool = False) -> str:
-    """The same without colours, in lines of `width` characters."""
+    """A recommendation as plain text, in lines of `width` characters."""
     console = plain_console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
         console.print(_render(found, everything, width), crop=False)
@@ -46,12 +46,12 @@ def text(found: Recommendation, width: int = _PLAIN_WIDTH, everything: bool = Fa
 
 
 def to_json(found: Recommendation) -> str:
-    """One JSON object: fractions, seconds, bytes, as in the report; null where there is no figure."""
+    """A recommendation as one JSON object, with the units of the report; missing figures are null."""
     return json.dumps(_plain(found), indent=1, allow_nan=False)
 
 
 def _plain(value: object) -> object:
-    """As JSON can say it: a cell that failed is infinitely far from qualifying, which it cannot."""
+    """A value for JSON; infinity becomes null (a failed cell is infinitely far from qualifying)."""
     if isinstance(value, Candidate):
         return value.to_dict()
     if isinstance(value, Recommendation | Finding | Limits):
@@ -82,7 +82,7 @@ def _parts(found: Recommendation, few: int | None, width: int) -> Iterator[Rende
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Names and reasons are those of records."""
+    """Text from a record, made printable."""
     return Text(printable(text), style=style)
 
 
@@ -101,7 +101,7 @@ def _figures(cell: Candidate) -> str:
 
 
 def _was_timed(cell: Candidate) -> bool:
-    """The baseline was not timed against itself: its ratio is 1."""
+    """Whether the cell's ratio was measured; the baseline's is 1 by definition."""
     return cell.speed not in (None, EXACTLY_1)
 
 
@@ -116,7 +116,7 @@ def _heading(title: str, items: Sequence[object]) -> Text:
 
 
 def _table(cells: Sequence[Candidate], best: Candidate | None, width: int) -> Iterator[RenderableType]:
-    """Figures in whole columns, as many as there is room for; a name is folded."""
+    """Table with as many columns of figures as fit; names are folded."""
     timed = any(map(_was_timed, cells))
     rate = RATES[cells[0].error_unit] if cells else RATES["word"]
     titles = ["cell", f"{rate} points", "RTF", *(["time ×base"] if timed else []), "MB"]
@@ -131,8 +131,8 @@ def _table(cells: Sequence[Candidate], best: Candidate | None, width: int) -> It
         table.add_row(*line[:count], style="bold" if cell is best else "")
     yield table
     if left_out := titles[count:]:
-        told = f"Left out, the terminal is too narrow: {', '.join(left_out)}"
-        yield Text(f"{told}. All columns: a wider terminal, or --format json", style="dim")
+        note = f"Left out, the terminal is too narrow: {', '.join(left_out)}"
+        yield Text(f"{note}. All columns: a wider terminal, or --format json", style="dim")
 
 
 def _fields(cell: Candidate, timed: bool) -> Iterator[str]:
@@ -159,7 +159,7 @@ def _list(title: str, findings: Sequence[Finding], few: int | None, style: str) 
     yield from _rest(findings, few)
     for command in dict.fromkeys(finding.command for finding in findings[:few] if finding.command):
         shown = f"    {printable(command)}"
-        yield Text(shown, style="cyan", no_wrap=True, overflow="ignore")  # to be copied: never folded
+        yield Text(shown, style="cyan", no_wrap=True, overflow="ignore")  # never folded, so that it can be copied
 
 
 def _rest(items: Sequence[object], few: int | None) -> Iterator[Text]:

@@ -91,11 +91,11 @@ def of_file(size: int, words: Sequence[bytes], decoding: Decoding) -> Vocabulary
     """
     if size not in (ENGLISH, MULTILINGUAL, WITH_CANTONESE):
         raise ConfigError(
-            f"whisper.cpp cannot tell the special tokens of a vocabulary of {size}: it knows those of {ENGLISH}, "
+            f"whisper.cpp does not know the special tokens of a vocabulary of {size}: it knows those of {ENGLISH}, "
             f"{MULTILINGUAL} and {WITH_CANTONESE} tokens"
         )
     if decoding.suppressed_first and BLANK.encode() not in words:
-        raise ConfigError(f"whisper.cpp looks for the word {BLANK!r} in a vocabulary, and ends where there is none")
+        raise ConfigError(f"whisper.cpp needs the token {BLANK!r} in the vocabulary, and aborts without it")
     one_to_one = tuple(range(size))
     return Vocabulary(
         to_file=one_to_one,
@@ -151,8 +151,8 @@ def _rows(size: int, decoding: Decoding) -> tuple[tuple[int, ...], int]:
         return tuple(range(size)), size
     if size > END_OF_ENGLISH:
         raise ConfigError(
-            f"whisper.cpp cannot tell the special tokens of a vocabulary of {size}: it knows those of "
-            f"{ENGLISH}, {MULTILINGUAL} and {WITH_CANTONESE} tokens, and up to {END_OF_ENGLISH} can be laid into them"
+            f"whisper.cpp does not know the special tokens of a vocabulary of {size}: it knows those of {ENGLISH}, "
+            f"{MULTILINGUAL} and {WITH_CANTONESE} tokens; up to {END_OF_ENGLISH} tokens can be extended to these"
         )
     rows = ENGLISH if decoding.language is None else MULTILINGUAL
     special = (*decoding.prompt, decoding.end)
@@ -185,7 +185,7 @@ def _language_index(language: str | None) -> int:
 def _words(rows: int, end: int, never: list[int], first: list[int]) -> tuple[str, ...]:
     """A unique word for each row; BLANK and words of NEVER for rows to suppress."""
     if len(never) > len(NEVER):
-        raise ConfigError(f"whisper.cpp suppresses {len(NEVER)} tokens, this checkpoint asks for {len(never)}")
+        raise ConfigError(f"whisper.cpp suppresses {len(NEVER)} tokens, but this checkpoint suppresses {len(never)}")
     words = [f"<{row}>" for row in range(rows)]
     for row, word in zip(never, NEVER, strict=False):
         words[row] = word
@@ -198,7 +198,7 @@ def _suppresses_blank(decoding: Decoding, first: list[int]) -> bool:
         return False
     if decoding.end not in decoding.suppressed_first or len(first) > 1:
         raise ConfigError(
-            "whisper.cpp keeps the end token and one more from coming first, "
+            "whisper.cpp suppresses the end token and one other at the start; "
             f"begin_suppress_tokens of this checkpoint is {list(decoding.suppressed_first)}"
         )
     return True

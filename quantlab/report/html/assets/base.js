@@ -1,8 +1,8 @@
-// What every part of the page uses: data, elements, colours, the choice of cells.
+// Shared by all parts of the page: data, elements, colours, selection of cells.
 
 const $ = (id) => document.getElementById(id);
 
-// An element; its children are nodes or text, never markup.
+// Create an element; children are nodes or text, never markup.
 function el(name, attributes, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) {
@@ -14,7 +14,7 @@ function el(name, attributes, ...children) {
   return made;
 }
 
-// A block of the page: base64 of gzip.
+// Decode a data block of the page (base64 of gzip).
 async function inflated(id) {
   const block = $(id);
   if (!block) return null;
@@ -34,7 +34,7 @@ async function data(id) {
 let page; // the block "state"
 const chosen = { text: "", group: "", library: "", verdict: "", status: "" };
 
-// The cells of the charts: one corpus, one device.
+// The cells of the charts, of one corpus and device.
 const group = () => page.groups[Number(chosen.group) || 0];
 
 function passes(id) {
@@ -47,7 +47,7 @@ function passes(id) {
   );
 }
 
-// Plotly reads a little markup in its texts; ours has none.
+// Escape a text, as Plotly interprets some markup in its texts.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
@@ -55,7 +55,7 @@ const percent = (fraction, digits = 2) => (100 * fraction).toFixed(digits);
 const signed = (points) => `${points < 0 ? "−" : points > 0 ? "+" : ""}${Math.abs(points).toFixed(2)}`;
 const bytes = (count) => (count >= 1e5 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e3).toFixed(1)} kB`);
 
-// Colours are the style sheet's; the browser resolves them for the present theme.
+// Colours come from the style sheet; the browser resolves them for the current theme.
 const probe = el("span", { hidden: true });
 function colour(name) {
   if (!probe.isConnected) document.body.append(probe);
@@ -88,7 +88,7 @@ function hoverText(id, more = []) {
   return [`<b>${plain(cell.label)}</b>${verdict}`, ...lines].join("<br>");
 }
 
-// What all charts share.
+// Options shared by all charts.
 function layout(more) {
   const axis = { gridcolor: colour("line"), zeroline: false, linecolor: colour("line"), automargin: true };
   return {
@@ -126,7 +126,7 @@ async function draw(id, traces, more) {
   }
 }
 
-// Radio buttons; returns nothing where there is nothing to choose.
+// Radio buttons; nothing if there is only one choice.
 function radios(box, name, options, value, onchange) {
   for (const [key, text] of options) {
     const input = el("input", { type: "radio", name, value: key, checked: key === value });

@@ -1,4 +1,4 @@
-// The sheet of one cell: what it heard, worst regressions first; timing, receipt, configuration, environment.
+// Details of one cell: texts (worst regressions first), timing, receipt, configuration, environment.
 
 const AT_ONCE = 40; // utterances
 let opened = null;
@@ -30,13 +30,13 @@ function facts(cell) {
 }
 
 async function textsOf(id) {
-  const own = await data(`heard-${id}`);
+  const own = await data(`hypotheses-${id}`);
   if (!own) return null;
   const known = await data("utterances");
-  const base = own.baseline ? await data(`heard-${own.baseline}`) : null;
-  const before = base && new Map(base.heard.map((item) => [item[0], entry(item)]));
-  const all = own.heard.map(entry).map((item) => ({ item, before: before ? before.get(item.utterance) : null, known: known[item.utterance] }));
-  return heardPart(own, before ? all : all.filter(({ item }) => item.errors));
+  const base = own.baseline ? await data(`hypotheses-${own.baseline}`) : null;
+  const before = base && new Map(base.hypotheses.map((item) => [item[0], entry(item)]));
+  const all = own.hypotheses.map(entry).map((item) => ({ item, before: before ? before.get(item.utterance) : null, known: known[item.utterance] }));
+  return hypothesesPart(own, before ? all : all.filter(({ item }) => item.errors));
 }
 
 const ORDERS = {
@@ -47,10 +47,10 @@ const ORDERS = {
 };
 const change = ({ item, before }) => (before ? item.errors - before.errors : 0);
 
-function heardPart(own, all) {
+function hypothesesPart(own, all) {
   const list = el("div");
-  const find = el("input", { type: "search", id: "heard-find", placeholder: "a word, an id, a speaker" });
-  const order = el("select", { id: "heard-order" });
+  const find = el("input", { type: "search", id: "hypotheses-find", placeholder: "a word, an id, a speaker" });
+  const order = el("select", { id: "hypotheses-order" });
   for (const [key, [text]] of Object.entries(ORDERS)) if (own.baseline || !/regr|impr/.test(key)) order.append(el("option", { value: key }, text));
   const show = () => {
     const words = find.value.toLowerCase();
@@ -62,13 +62,13 @@ function heardPart(own, all) {
   find.addEventListener("input", show);
   order.addEventListener("change", show);
   show();
-  return el("section", { id: "heard" },
-    el("h3", {}, own.baseline ? `Where it heard something else than ${page.reference}` : "What it got wrong"),
+  return el("section", { id: "hypotheses" },
+    el("h3", {}, own.baseline ? `Texts that differ from those of ${page.reference}` : "Texts with errors"),
     el("p", { class: "note" }, counted(own, all.length)),
-    el("p", { class: "note legend" }, el("span", { class: "s" }, "wrong word"), el("span", {}, el("del", {}, "missing word")), el("span", {}, el("ins", {}, "word that was not said"))),
+    el("p", { class: "note legend" }, el("span", { class: "s" }, "wrong word"), el("span", {}, el("del", {}, "missing word")), el("span", {}, el("ins", {}, "extra word"))),
     el("div", { class: "controls" },
-      el("div", { class: "field" }, el("label", { for: "heard-find" }, "Find"), find),
-      el("div", { class: "field" }, el("label", { for: "heard-order" }, "Order"), order)),
+      el("div", { class: "field" }, el("label", { for: "hypotheses-find" }, "Find"), find),
+      el("div", { class: "field" }, el("label", { for: "hypotheses-order" }, "Order"), order)),
     list);
 }
 
@@ -140,8 +140,8 @@ async function histogram(latency) {
 function receipt(known) {
   if (!known) return null;
   const sizes = Object.entries(known.bytes).map(([dtype, count]) => `${dtype} ${bytes(count)}`).join(", ");
-  const proof = known.verified ? "Verified: read off the model itself" : `Not verified: ${known.problems.join("; ")}`;
+  const proof = known.verified ? "Verified: read from the model itself" : `Not verified: ${known.problems.join("; ")}`;
   return part(`Receipt: ${known.quantized} of ${known.total} linear layers quantized`, false,
     el("p", {}, `${proof}. Stored as ${sizes}.`),
-    lines(["module", "class before", "after", "bytes before", "after", "kernel", "left alone because", "stored as"], known.modules, "box modules"));
+    lines(["module", "class before", "after", "bytes before", "after", "kernel", "not quantized because", "stored as"], known.modules, "box modules"));
 }

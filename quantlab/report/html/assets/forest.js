@@ -1,4 +1,4 @@
-// Every cell against its baseline, and each cell's WER by split.
+// Charts of every cell against its baseline, and of WER by split.
 
 const ROW = 27; // px
 const MOST_ROWS = 60; // more would be a wall; the table has them all
@@ -45,7 +45,7 @@ async function forest() {
 const name = (id) => plain(page.cells[id].label);
 const lowest = (triples) => 100 * Math.min(0, ...triples.map(([value, low]) => low ?? value));
 
-// One broken cell must not squeeze all others: the axis ends where most do.
+// The axis covers most cells, so that one failed cell does not compress all others.
 function edge(triples) {
   const ends = triples.map(([value, low, high]) => 100 * Math.max(Math.abs(low ?? value), Math.abs(high ?? value))).sort((a, b) => a - b);
   const margin = page.margin === null ? 0.5 : 100 * page.margin;
@@ -79,7 +79,7 @@ function verdictWords(id, found, narrow) {
   };
 }
 
-// WER of each split, joined: how much harder the hard one is.
+// WER of each split, connected by lines that show the robustness gap.
 async function splits() {
   const names = group().splits;
   const ids = group().cells.filter((id) => passes(id) && names.some((split) => page.cells[id].wer[split]));

@@ -1,10 +1,10 @@
-// Names beside points, only where there is room: a label never covers another one or a point.
+// Placement of labels beside points, only where they cover no other label or point.
 
 const LETTER = 6.6; // px, of a 12 px label
 const LINE = 15;
 const FAR = 28; // from its point, with a line to it, where there is no room beside it
 
-// Annotations for points {text, x, y (axis values), px, py (pixels), r (pixels)}, the most important first.
+// Annotations for points {text, x, y (axis values), px, py (pixels), r (pixels)}, in order of importance.
 function placed(points, width, height) {
   const taken = points.map(({ px, py, r }) => [px - r, py - r, px + r, py + r]);
   const found = [];
@@ -27,7 +27,7 @@ function placed(points, width, height) {
   return found;
 }
 
-// Boxes where the label of a point may stand: right, left, above, below, then the corners; `away` px further out.
+// Candidate boxes for a label: right, left, above, below, then the corners, at a distance of `away` px.
 function spots({ px, py, r }, w, away) {
   const [far, up] = [r + 3 + w / 2 + away, r + 2 + LINE / 2 + away];
   const centres = [[far, 0], [-far, 0], [0, -up], [0, up], [far * 0.8, -up * 0.8], [far * 0.8, up * 0.8],
@@ -35,7 +35,7 @@ function spots({ px, py, r }, w, away) {
   return centres.map(([dx, dy]) => [px + dx - w / 2, py + dy - LINE / 2, px + dx + w / 2, py + dy + LINE / 2]);
 }
 
-// A line from a point to its label that crosses another point would seem to name that one.
+// A line to a label must not cross another point, which it would seem to name.
 function reaches(point, box, points) {
   const [dx, dy] = [(box[0] + box[2]) / 2 - point.px, (box[1] + box[3]) / 2 - point.py];
   const on = ({ px, py, r }, x, y) => Math.hypot(x - px, y - py) < r + 2;
@@ -46,7 +46,7 @@ function reaches(point, box, points) {
 const overlap = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
 const inside = (box, width, height) => box[0] > 0 && box[1] > 0 && box[2] < width && box[3] < height;
 
-// Ticks of a logarithmic axis that read well: 1, 2, 5, and more where few decades are shown.
+// Readable ticks of a logarithmic axis: 1, 2, 5, and more if few decades are shown.
 function logTicks(low, high, show) {
   for (const digits of [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]]) {
     const values = [];

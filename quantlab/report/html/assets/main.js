@@ -1,4 +1,4 @@
-// Start: the data, the table, then the charts, the first one first.
+// Start-up: data, table, then the charts in order.
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
@@ -47,7 +47,7 @@ function readyChoices() {
   const { splits: names, cells } = group();
   const some = (cost) => cells.some((id) => page.cells[id].verdict !== "baseline" && page.cells[id].cost[cost]);
   const costs = Object.keys(COSTS).filter(some);
-  // A ratio is steadier than two times on a machine that is never quite idle; but it has one baseline, not several.
+  // On a busy machine a ratio is more stable than times, but it needs a common baseline.
   const timed = cells.filter((id) => page.cells[id].cost.rtf);
   const ratios = group().paired && timed.length > 1 && timed.every((id) => page.cells[id].cost.ratio);
   view.x = ratios ? "ratio" : costs[0] || "rtf";
@@ -67,7 +67,7 @@ async function drawAll() {
   await splits();
 }
 
-// How far the page is, for whoever waits for it or times it.
+// Loading state of the page, for tests and timing.
 function reached(stage) {
   performance.mark(stage);
   document.documentElement.dataset.drawn = stage;

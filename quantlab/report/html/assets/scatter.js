@@ -1,4 +1,4 @@
-// WER against what it costs: time or size. Bubble area = model size; the front with its band.
+// Scatter plot of WER against cost (time or size); bubble area = model size, with the Pareto front and its band.
 
 const COSTS = {
   rtf: { name: "real-time factor", title: "RTF (generation time / audio time)", of: (v) => v, show: short },
@@ -27,7 +27,7 @@ function span(values) {
 
 const wide = ([low, high]) => low > 0 && high / low > 8;
 
-// A model that talks nonsense must not squeeze the others into a line: what lies far above is pinned to the edge.
+// Outliers far above are pinned to the edge, so that a failed model does not compress the others.
 function ceiling(values) {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted[Math.floor((sorted.length - 1) / 2)];
@@ -57,7 +57,7 @@ async function scatter() {
   $("whole").parentElement.hidden = !above && !view.whole;
 }
 
-// Where a cell stands: [value, low, high] on both axes, and whether it is pinned to the upper edge.
+// Position of a cell: [value, low, high] on both axes, and whether it is pinned to the upper edge.
 function spot(id, cost, top, edge) {
   const cell = page.cells[id];
   const scaled = (triple, of) => triple.map((v) => (v === null ? null : of(v)));
@@ -65,7 +65,7 @@ function spot(id, cost, top, edge) {
   return y[0] > top ? { x, y: [edge, null, null], pinned: true, wer: y[0] } : { x, y, pinned: false };
 }
 
-// Room for the bubbles and for the names beside them.
+// Axis range with room for bubbles and labels.
 function axis(title, [low, high], log, show) {
   const shared = { title: { text: title, standoff: 8 } };
   if (log) {
@@ -129,7 +129,7 @@ function libraryTraces(spots, front) {
 const share = (front, id) =>
   front && id in front.share ? [["on the Pareto front", `in ${percent(front.share[id], 0)} % of draws`]] : [];
 
-// What the filters leave out stays as a shadow: the front is that of all cells.
+// Filtered cells stay visible as shadows, as the front is that of all cells.
 function dimmedTrace(spots) {
   const rest = [...spots].filter(([id]) => !passes(id));
   if (!rest.length) return [];
@@ -140,7 +140,7 @@ function dimmedTrace(spots) {
   }];
 }
 
-// Names of the points that are in view, those on the front first.
+// Labels of the visible points, those on the front first.
 async function nameThem() {
   const chart = $("scatter");
   const { xaxis, yaxis } = chart._fullLayout;

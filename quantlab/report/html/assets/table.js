@@ -1,11 +1,11 @@
-// The table of all cells: sorted by a click on a heading, filtered with the charts.
+// The table of all cells: sorting by a click on a heading, and the filter shared with the charts.
 
 function readyTable() {
   const heads = [...$("cells").tHead.rows[0].cells];
   heads.forEach((head, index) => head.querySelector("button").addEventListener("click", () => sortBy(heads, index)));
 }
 
-// Lowest first, then highest first; what is absent stays last.
+// Ascending, then descending; missing values stay last.
 function sortBy(heads, index) {
   const down = heads[index].getAttribute("aria-sort") === "ascending";
   heads.forEach((head, other) => head.setAttribute("aria-sort", other !== index ? "none" : down ? "descending" : "ascending"));
@@ -32,7 +32,7 @@ function filterTable() {
   $("f-clear").hidden = left === rows.length;
 }
 
-// `changed` is called after each choice.
+// `changed` is called after each selection.
 function readyFilters(changed) {
   for (const name of Object.keys(chosen)) {
     const field = $(`f-${name}`);

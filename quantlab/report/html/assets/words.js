@@ -1,27 +1,27 @@
-// One utterance: what was said, what the baseline heard, what the quantized model heard, word by word.
+// One utterance: reference, hypothesis of the baseline and of the quantized model, word by word.
 
 // Runs of an alignment: "e5s1d2" → [["e", 5], ["s", 1], ["d", 2]].
 const runs = (marks) => [...marks.matchAll(/([esdi])(\d+)/g)].map(([, kind, count]) => [kind, Number(count)]);
 
 const errorCount = (marks) => runs(marks).reduce((sum, [kind, count]) => sum + (kind === "e" ? 0 : count), 0);
 
-// The words of a hypothesis, its errors marked; a word that is missing is struck through in its place.
+// The words of a hypothesis with errors marked; a deleted word is struck through in its place.
 function marked(reference, hypothesis, marks) {
-  const said = reference.split(/\s+/);
-  const heard = hypothesis.split(/\s+/);
+  const spoken = reference.split(/\s+/);
+  const words = hypothesis.split(/\s+/);
   const line = el("p");
   let [at, on] = [0, 0];
   for (const [kind, count] of runs(marks))
     for (let i = 0; i < count; i++) {
-      if (kind === "e") line.append(heard[on]);
-      if (kind === "s") line.append(el("span", { class: "s", title: `said: ${said[at]}` }, heard[on]));
-      if (kind === "d") line.append(el("del", { title: "missing" }, said[at]));
-      if (kind === "i") line.append(el("ins", { title: "not said" }, heard[on]));
+      if (kind === "e") line.append(words[on]);
+      if (kind === "s") line.append(el("span", { class: "s", title: `reference: ${spoken[at]}` }, words[on]));
+      if (kind === "d") line.append(el("del", { title: "missing" }, spoken[at]));
+      if (kind === "i") line.append(el("ins", { title: "not in the reference" }, words[on]));
       line.append(" ");
       if (kind !== "i") at++;
       if (kind !== "d") on++;
     }
-  if (!hypothesis) line.append(el("i", {}, marks ? "(nothing)" : ""));
+  if (!hypothesis) line.append(el("i", {}, marks ? "(empty)" : ""));
   return line;
 }
 
@@ -29,7 +29,7 @@ function marked(reference, hypothesis, marks) {
 const entry = ([utterance, scored, written, marks]) => ({ utterance, scored, written, marks, errors: errorCount(marks) });
 
 function utteranceCard(known, own, before) {
-  const [id, split, speaker, seconds, audio, said, written] = known;
+  const [id, split, speaker, seconds, audio, reference, written] = known;
   const change = before ? own.errors - before.errors : null;
   const count = before ? `${before.errors} → ${own.errors} word errors` : `${own.errors} word errors`;
   return el("article", { class: "utterance" },
@@ -38,21 +38,21 @@ function utteranceCard(known, own, before) {
       el("span", {}, count),
       el("span", {}, [id, split, speaker, `${seconds} s`].filter((part) => part !== null).join(" · ")),
       audio ? player(audio, id) : null),
-    el("div", { class: "heard" },
-      el("div", {}, el("b", {}, "said"), el("p", {}, said || "(nothing, once normalised)")),
-      before ? el("div", {}, el("b", {}, `${page.reference} heard`), marked(said, before.scored, before.marks)) : null,
-      el("div", { class: before ? null : "one" }, el("b", {}, before ? "quantized heard" : "heard"), marked(said, own.scored, own.marks))),
+    el("div", { class: "hypotheses" },
+      el("div", {}, el("b", {}, "reference"), el("p", {}, reference || "(empty after normalisation)")),
+      before ? el("div", {}, el("b", {}, page.reference), marked(reference, before.scored, before.marks)) : null,
+      el("div", { class: before ? null : "one" }, el("b", {}, before ? "quantized" : "hypothesis"), marked(reference, own.scored, own.marks))),
     asWritten(written, own, before));
 }
 
-// Scoring ignores case and punctuation; whoever wants to see them finds them here.
-function asWritten(said, own, before) {
-  const lines = [["said", said], [page.reference, before && before.written], ["heard", own.written]].filter(([, text]) => text);
+// The raw text, with the case and punctuation that scoring ignores.
+function asWritten(reference, own, before) {
+  const lines = [["reference", reference], [page.reference, before && before.written], [before ? "quantized" : "hypothesis", own.written]].filter(([, text]) => text);
   if (!lines.length) return null;
   return el("details", {}, el("summary", {}, "as written"), lines.map(([who, text]) => el("p", { class: "note" }, `${who}: ${text}`)));
 }
 
-// Where the audio is not at hand (the page was sent elsewhere), the player goes.
+// Remove the player if the audio is not available, e.g. on another machine.
 function player(source, id) {
   const made = el("audio", { controls: true, preload: "none", src: source, "aria-label": `audio of ${id}` });
   made.addEventListener("error", () => made.remove());

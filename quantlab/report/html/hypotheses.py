@@ -1,4 +1,4 @@
-"""What every cell heard, against what its baseline heard, the worst regressions first."""
+"""Hypotheses of every cell against those of its baseline, worst regressions first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantlab.scoring.score import Scoring
 
 
 class Key(NamedTuple):
-    """An utterance as it was scored: the same for every cell that was measured on it."""
+    """Identity of an utterance as scored; the same for all cells measured on it."""
 
     split: str
     id: str
@@ -24,22 +24,22 @@ class Key(NamedTuple):
     scoring: Scoring
 
 
-class Heard(NamedTuple):
-    """One hypothesis of one cell."""
+class Hypothesis(NamedTuple):
+    """One hypothesis of one cell, with its errors."""
 
     key: Key
     text: str
     errors: int  # words
-    more: int  # errors − the baseline's; 0 where there is none
+    extra_errors: int  # errors minus the baseline's; 0 without a baseline
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell heard that is worth showing: what the baseline heard otherwise, or has errors if there is none."""
+    """Hypotheses of a cell to show: those that differ from the baseline's or, without a baseline, have errors."""
 
     id: str
-    baseline: str | None  # None for a baseline itself, too
-    heard: tuple[Heard, ...]  # the worst first
+    baseline: str | None  # None also for a baseline itself
+    hypotheses: tuple[Hypothesis, ...]  # worst first
     utterances: int
     worse: int  # utterances with more errors than the baseline's
     better: int
@@ -47,30 +47,30 @@ class Cell:
 
 @dataclass
 class Corpus:
-    """Every utterance that any cell was measured on, without what it was heard as."""
+    """All utterances that any cell was measured on, without hypotheses."""
 
     known: dict[Key, Utterance] = field(default_factory=dict)
     audio: dict[Key, str] = field(default_factory=dict)  # file: URI
-    folders: tuple[Path, ...] = ()  # where audio may be
+    folders: tuple[Path, ...] = ()  # folders whose audio may be played
 
     def add(self, key: Key, utterance: Utterance, places: dict[str, str]) -> None:
-        """Remember an utterance, and where its audio lies, if it is the first of its kind."""
+        """Add an utterance and the URI of its audio, unless it is already known."""
         if key not in self.known:
             self.known[key] = utterance.model_copy(update={"hypothesis": None})
             if utterance.id in places:
                 self.audio[key] = places[utterance.id]
 
 
-def heard(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
-    """What each cell heard; `corpus` is filled on the way.
+def compared_cells(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
+    """The hypotheses to show of each cell; fills `corpus` in place.
 
-    Baselines come first and stay in memory; of the other cells only what differs from them does.
+    Baselines are read first and stay in memory; of other cells, only the hypotheses that differ do.
 
     Args:
-        found: cells that ended well.
-        corpus: is changed in place.
+        found: measured cells.
+        corpus: changed in place.
     """
-    baselines: dict[str, dict[Key, Heard]] = {}
+    baselines: dict[str, dict[Key, Hypothesis]] = {}
     for row in sorted(found, key=lambda row: not row.is_baseline):
         record, baseline = row.record, row.baseline
         own = _read(row.root, record, corpus)
@@ -78,16 +78,16 @@ def heard(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
             continue
         if record.cell_id == baseline:
             baselines[baseline] = own
-            yield _alone(record, own.values(), len(own))
+            yield _without_baseline(record, own.values(), len(own))
         elif baseline in baselines:
             yield _compared(record, baseline, own, baselines[baseline])
         else:
-            yield _alone(record, (item for item in own.values() if item.errors), len(own))
+            yield _without_baseline(record, (item for item in own.values() if item.errors), len(own))
 
 
-def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None:
-    """None where there is no text: random weights, or a file that cannot be read."""
-    if record.normaliser not in NORMALISERS:  # of another version
+def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Hypothesis] | None:
+    """The hypotheses of a record; None without text: random weights, or an unreadable file."""
+    if record.normaliser not in NORMALISERS:  # written by another version
         return None
     try:
         utterances = storage.read_utterances(root, record.cell_id)
@@ -101,26 +101,26 @@ def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Heard] | None
             return None
         key = Key(item.split, item.id, item.reference, scoring)
         corpus.add(key, item, places)
-        own[key] = Heard(key, item.hypothesis, item.errors or 0, 0)
+        own[key] = Hypothesis(key, item.hypothesis, item.errors or 0, 0)
     return own
 
 
-def _alone(record: Record, shown: Iterable[Heard], utterances: int) -> Cell:
+def _without_baseline(record: Record, shown: Iterable[Hypothesis], utterances: int) -> Cell:
     ordered = sorted(shown, key=lambda item: -item.errors)
     return Cell(record.cell_id, None, tuple(ordered), utterances, worse=0, better=0)
 
 
-def _compared(record: Record, baseline: str, own: dict[Key, Heard], base: dict[Key, Heard]) -> Cell:
+def _compared(record: Record, baseline: str, own: dict[Key, Hypothesis], base: dict[Key, Hypothesis]) -> Cell:
     shown = [
-        item._replace(more=item.errors - base[key].errors)
+        item._replace(extra_errors=item.errors - base[key].errors)
         for key, item in own.items()
         if key in base and base[key].text != item.text
     ]
     return Cell(
         record.cell_id,
         baseline,
-        tuple(sorted(shown, key=lambda item: (-item.more, -item.errors))),
+        tuple(sorted(shown, key=lambda item: (-item.extra_errors, -item.errors))),
         len(own),
-        worse=sum(item.more > 0 for item in shown),
-        better=sum(item.more < 0 for item in shown),
+        worse=sum(item.extra_errors > 0 for item in shown),
+        better=sum(item.extra_errors < 0 for item in shown),
     )
