@@ -1,14 +1,20 @@
-"""Every grid that a page of the documents shows can be composed."""
+"""The Markdown of the documents: lists render as lists, and every grid that a page shows can be composed."""
 
 import re
 import shlex
 
 import pytest
+from markdown_it import MarkdownIt
 
 from helpers.documents import ROOT
 from quantlab.config.compose import read
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*/*.md"))
+ALL = sorted(
+    str(path.relative_to(ROOT)) for part in ("*.md", "docs/**/*.md", "quantlab/**/*.md") for path in ROOT.glob(part)
+)
+MARKDOWN = MarkdownIt("commonmark").enable("table")
+ITEM = re.compile(r" *(?:[-*+]|\d+[.)]) +")
 GRID = re.compile(r"^(?: {4})?(?:python -m )?quantlab ((?:-m|[\w/.]+=|'[\w/.]+=)(?:.*\\\n)*.*)$", re.MULTILINE)
 NOT_COMPOSED = ("--config-dir", "--cfg")  # options of one's own have a test of theirs; prints and ends
 PLACEHOLDERS = ("…", "=FILE", "KIND")
@@ -23,3 +29,46 @@ def _grids(page):
 def test_its_grids_compose(page):
     for line in _grids(page):
         assert read(shlex.split(line.replace("\\\n", " "), comments=True)).configs, line
+
+
+def _misplaced(text):
+    """Lines of lists that are not where they were meant: the documents' lists are flat, their items indented.
+
+    Markdown accepts such lines: an indented item becomes a list within the item above it, or its text.
+    """
+    lines, columns, found = text.splitlines(), [], []
+    for token in MARKDOWN.parse(text):
+        if token.type == "list_item_open":
+            columns.append(len(ITEM.match(lines[token.map[0]])[0]))
+            found += [lines[token.map[0]]] * (len(columns) > 1)
+        elif token.type == "list_item_close":
+            columns.pop()
+        elif token.type == "inline" and columns:
+            below = lines[token.map[0] + 1 : token.map[1]]
+            found += [
+                line for line in below if ITEM.match(line) or line[: columns[-1]].strip() or line[columns[-1]] == " "
+            ]
+        elif token.type == "inline":
+            found += [line for line in lines[token.map[0] : token.map[1]] if line.startswith(" ") or ITEM.match(line)]
+    return found
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_its_lists_render_as_lists(page):
+    assert _misplaced((ROOT / page).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("- One\n  goes on.\n- Two\n\n1. Three\n   goes on.\n2. Four", []),
+        ("- One\ngoes on.", ["goes on."]),
+        ("- One\n   goes on.", ["   goes on."]),
+        ("- One\n  - Two", ["  - Two"]),
+        ("1. One\n   goes on.\n   2. Two", ["   2. Two"]),
+        ("Text\n  goes on.", ["  goes on."]),
+        ("Text\n2. Two", ["2. Two"]),
+    ],
+)
+def test_a_misplaced_line_is_found(text, lines):
+    assert _misplaced(text) == lines
