@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from quantlab import models
-from quantlab.config.options import option
+from quantlab.config.options import names, option
 from quantlab.config.schema import Architecture, DatasetConfig, ModelConfig
 from quantlab.models import random_weights
 from quantlab.util.errors import ConfigError
@@ -311,6 +311,35 @@ def test_exactly_the_tokens_asked_for(vocab, options):
     known = 50_257 if vocab > 51_000 else 375
     assert config.eos_token_id == known
     assert config.no_timestamps_token_id == {51_865: 50_363, 51_866: 50_364, 384: 383}[vocab]  # of the real ones
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+@pytest.mark.parametrize("name", [name for name in names("model") if name != "nano"])
+def test_a_folder_under_the_name_of_another_model_is_refused(name, weights, folder):
+    """nano has the shape of no published model."""
+    config = model_yaml(name).model_copy(update={"path": str(folder), "weights": weights})
+    with pytest.raises(ConfigError, match=f"is not {name}: its d_model is 192, that of {name} .*model.name=NAME"):
+        models.fingerprint(config, 0)
+    assert models.fingerprint(config.model_copy(update={"name": "mine"}), 0)
+
+
+def test_the_name_of_a_checkpoint_by_its_shape_is_said(folder):
+    tiny_en = {**model_yaml("tiny_en").architecture.model_dump(), "vocab_size": 51_864}
+    heads, ffn = tiny_en.pop("attention_heads"), tiny_en.pop("ffn_dim")
+    both = {f"{part}_{key}": value for part in ("encoder", "decoder")
+            for key, value in (("attention_heads", heads), ("ffn_dim", ffn))}  # fmt: skip
+    edit_json(folder / "config.json", **tiny_en, **both)
+    config = model_yaml("tiny").model_copy(update={"path": str(folder), "weights": "random"})
+    with pytest.raises(ConfigError, match="its vocab_size is 51864, that of tiny 51865; set model=tiny_en or a name"):
+        models.fingerprint(config, 0)
+    assert models.fingerprint(model_yaml("tiny_en").model_copy(update={"path": str(folder), "weights": "random"}), 0)
+
+
+def test_another_repository_under_the_name_of_a_published_model_is_looked_at(folder, monkeypatch):
+    monkeypatch.setattr(models.hub, "snapshot", lambda *args: folder)
+    ours = model_yaml("base").model_copy(update={"repo": "somebody/whisper-fine", "revision": None})
+    with pytest.raises(ConfigError, match="somebody/whisper-fine is not base: its d_model is 192"):
+        models.locate(ours)
 
 
 def test_random_weights_in_the_shape_of_a_folder(folder):

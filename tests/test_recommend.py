@@ -15,6 +15,7 @@ from quantlab.cli.recommend import main
 from quantlab.records import storage
 from quantlab.report.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.report.summaries import summary
+from quantlab.stats.estimate import Estimate
 
 UNSUPPORTED = summary(bad_result("unsupported", "no CUDA kernels", cell_id="u", model="tiny").record)
 
@@ -122,6 +123,17 @@ def test_how_many_more_utterances_it_would_take():
     assert finding.advice.startswith(f"about {math.ceil(more / 10) * 10} more utterances than the 320")
     by_split = recommend(careful_grid(), Limits(max_wer_increase=0.3, split="clean")).underpowered
     assert {finding.advice[:5] for finding in by_split} == {"about"}
+
+
+def test_a_skewed_interval_of_few_utterances_promises_no_number_of_them():
+    """The interval reaches the limit although the minimum detectable difference would not: formerly "0 more"."""
+    rows = careful_grid()
+    known = rows[6].comparison
+    change = Estimate(0.001, (0.0, 0.02))
+    evidence = replace(rows[6].evidence, comparison=replace(known, wer_difference=change, mde=0.003, utterances=12))
+    rows[6] = replace(rows[6], evidence=evidence)
+    advice = _cells(recommend(rows, Limits()).underpowered)["bnb_nf4"].advice
+    assert advice == "more utterances are needed than the 12, but too few are known to say how many"
 
 
 def test_a_difference_at_the_limit_cannot_be_settled():

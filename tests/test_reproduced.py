@@ -7,6 +7,7 @@ import pytest
 
 from helpers.compared import changed, compared, split_changed, uncompared
 from helpers.synthetic import result
+from quantlab.config.options import option
 from quantlab.records import storage
 from quantlab.report import html, latex, markdown, published, reproduced, table
 from quantlab.report.published import Published
@@ -181,6 +182,13 @@ def test_sizes_follow_from_the_architecture():
     assert judged(row, wer={}, other={"size_reduction": 57}) == ("not comparable", what)
 
 
+def test_random_weights_of_another_shape_have_no_published_size():
+    shape = dict(option("model", "small")["architecture"])
+    for architecture, expected in ((shape, "reproduced"), (shape | {"d_model": 64}, "not comparable")):
+        row = smaller(cell(model__weights="random", model__architecture=architecture), 0.57)
+        assert judged(row, wer={}, other={"size_reduction": 57})[0] == expected
+
+
 @pytest.mark.parametrize("metric", ["rtf", "rtfx"])
 @pytest.mark.parametrize(
     ("device", "reason"),
@@ -267,7 +275,8 @@ def test_people_read_the_verdict_and_the_reason(root):
     text = table.text(found)
     low, high = (f"{100 * end:.2f}" for end in found[0].rate("wer", "clean").ci95)
     assert f"reproduced: {found[0].model}-{found[0].settings.quant}-cpu, soehler2025: " in text
-    assert f"WER % test-clean 3.48 [{low}, {high}]" in text
+    wer = 100 * found[0].rate("wer", "clean").value
+    assert f"WER % test-clean 3.48 published and {wer:.2f} [{low}, {high}] here" in text
     assert "published figures: --format markdown, html or json gives the reason" in text
     for written in (markdown.render(found), html.page(found), latex.render(found)):
         assert "Published against measured" in written

@@ -18,6 +18,7 @@ from quantlab.models import caches, convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original
 from quantlab.models.foreign import EXPECTED, why_not_a_checkpoint
+from quantlab.models.named import check_name
 from quantlab.models.tokens import Tokens
 from quantlab.records.schema import OriginalFile, to_json
 from quantlab.util import hub
@@ -99,12 +100,17 @@ def locate(model: ModelConfig, quantized_too: bool = False) -> Path:
 
 
 def _find(model: ModelConfig, quantized_too: bool) -> Path:
-    """`locate`, unchecked."""
+    """`locate`, unchecked but for the model's name."""
     if model.path is not None:
-        return _from_path(model, Path(model.path).expanduser(), quantized_too)
-    if model.source == "shipped":
-        return shipped(model.name)
-    return hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, _fetch_advice(model))
+        folder = _from_path(model, Path(model.path).expanduser(), quantized_too)
+    elif model.source == "shipped":
+        folder = shipped(model.name)
+    else:
+        advice = _fetch_advice(model)
+        folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, advice)
+    if (folder / "config.json").is_file():
+        check_name(model, folder)
+    return folder
 
 
 def _from_path(model: ModelConfig, path: Path, quantized_too: bool) -> Path:

@@ -9,6 +9,7 @@ from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.models import convert
 from quantlab.models.convert.parts import FRAME_RATE
 from quantlab.models.folder import whisper_config
+from quantlab.models.named import check_name
 from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def shape(model: ModelConfig) -> dict[str, Any]:
         ConfigError: there is neither.
     """
     if model.path is not None:
-        return whisper_config(_folder(model, Path(model.path).expanduser()))
+        folder = _folder(model, Path(model.path).expanduser())
+        check_name(model, folder)
+        return whisper_config(folder)
     if model.architecture is None:
         raise ConfigError(f"model.weights=random: {model.name} has neither model.architecture nor model.path")
     return _whisper_shape(model.architecture)

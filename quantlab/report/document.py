@@ -55,8 +55,8 @@ def _comparisons(rows: Sequence[CellSummary]) -> Iterator[str]:
     compared = next((row.comparison for row in rows if row.comparison is not None), None)
     if compared is not None:
         yield (
-            f"{rate_name(rows)} against baseline: a paired bootstrap, Holm-corrected over all cells; tied where the "
-            f"interval stays below a margin of {percent(compared.margin, 1)} points, underpowered where it does not."
+            f"{rate_name(rows)} against baseline: a paired bootstrap, Holm-corrected over all cells; without a "
+            f"difference, tied if the interval stays below {percent(compared.margin, 1)} points, else underpowered."
         )
     if any(row.record.speed is not None for row in rows):
         yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."

@@ -91,11 +91,14 @@ def few(row: CellSummary) -> bool:
 
 
 def marks(rows: Sequence[CellSummary], metric: Metric | None) -> dict[str, Mark]:
-    """Cell id → mark, for comparable cells; empty if there is nothing to compare, or too few utterances."""
+    """Cell id → mark, for comparable cells.
+
+    Empty if there is nothing to compare, too few utterances, or a figure that was measured once, without an interval.
+    """
     ranked = None if metric is None else rank(rows, metric)
     if metric is None or ranked is None or not all(map(metric.counts, ranked.order)):
         return {}
-    if not (ranked.level or ranked.unknown or ranked.others):
+    if ranked.unknown or not (ranked.level or ranked.others):
         return {}
     level: dict[str, Mark] = {row.cell_id: "level" for row in ranked.level}
     return level | {ranked.leader.cell_id: "best"}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from quantlab.config.options import names, option
 from quantlab.report.cell_summary import CellSummary, Compared, Reproduced, SplitSummary
 from quantlab.report.published import Figure, Published, matching, measured_split
 from quantlab.stats.bootstrap import MIN_UNITS
@@ -59,6 +60,8 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
     model = cell.record.setting("model.name")
     if figure.of.model != model:
         yield f"other model: {figure.of.model} there, {model} here"
+    if cell.settings.weights != "pretrained" and not _has_shape_of_its_name(cell):
+        yield f"other architecture: model.architecture here is not that of {model}"
     if figure.of.mixed:
         yield f"mixed formats there ({figure.of.where}), one format here ({cell.settings.format})"
     if figure.metric in figure.source.apart:
@@ -73,6 +76,12 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
             yield f"what is not quantized is {there} there, {here} here"
     else:
         yield "not measured here"
+
+
+def _has_shape_of_its_name(cell: CellSummary) -> bool:
+    """Whether random weights have the architecture of the published model whose name they bear."""
+    name, architecture = cell.record.setting("model.name"), cell.record.setting("model.architecture")
+    return architecture is None or name not in names("model") or architecture == option("model", name)["architecture"]
 
 
 def _rate_obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:

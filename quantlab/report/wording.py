@@ -152,22 +152,22 @@ def figure_name(item: Compared) -> str:
 
 
 def published(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Verdict, cell and source, and figures with measured intervals; figures that are not comparable are counted."""
+    """Verdict, cell and source, and each figure with the measured one; those that are not comparable are counted."""
     figures_of: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for item in row.published:
             of = (item.verdict, f"{called[row.cell_id]}, {item.source}")
-            figures_of.setdefault(of, []).append(f"{figure_name(item)} {item.published}{_interval(item)}")
+            figures_of.setdefault(of, []).append(f"{figure_name(item)} {item.published} published{_here(item)}")
     yield from ((*of, ", ".join(figures)) for of, figures in figures_of.items() if of[0] != "not comparable")
     if other := [len(figures) for (verdict, _), figures in figures_of.items() if verdict == "not comparable"]:
         rest = f"{sum(other)} published figures"
         yield "not comparable", rest, "--format markdown, html or json gives the reason for each"
 
 
-def _interval(item: Compared) -> str:
-    """Interval of the measured value, with as many digits as the published one."""
+def _here(item: Compared) -> str:
+    """` and 3.4 [1.2, 7.5] here`: the measured value, with as many digits as the published one."""
     digits = len(item.published.partition(".")[2])
-    return between(item.measured and item.measured.ci95, lambda value: f"{value:.{digits}f}")
+    return "" if item.measured is None else f" and {estimate(item.measured, lambda value: f'{value:.{digits}f}')} here"
 
 
 def too_few(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str]]:
@@ -184,8 +184,10 @@ def underpowered(rows: Sequence[CellSummary]) -> Iterator[str]:
     """Explanation of the verdict, once per margin among the underpowered cells."""
     some = [row for row in rows if row.verdict == "underpowered"]
     for margin in sorted({row.comparison.margin for row in some if row.comparison is not None}):
-        worse = f"{100 * margin:g} points of {rate_name(some)} worse than its baseline"
-        yield f"too few utterances to show that the cell is {worse}, or that it is not"
+        yield (
+            "too few utterances to show either a difference from the baseline (Holm-corrected over all comparisons) or "
+            f"an increase of {rate_name(some)} below {100 * margin:g} points"
+        )
 
 
 def problems(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str, str]]:
@@ -224,8 +226,7 @@ def sizes(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tu
         if embedding_left(row):
             found.setdefault((row.model, row.embedding_bytes), []).append(row)
     for some in found.values():
-        smallest = min(some, key=lambda row: row.size_bytes or 0)
-        yield _some([called[row.cell_id] for row in some]), embedding_left(smallest) or ""
+        yield _some([called[row.cell_id] for row in some]), _joined([embedding_left(row) or "" for row in some])
 
 
 def no_baseline(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from quantlab.report import markdown, table
 from quantlab.report.html import grid, sections, summary
 from quantlab.report.recommend import Limits, recommend
 from quantlab.report.summaries import summary as summarised
+from quantlab.report.wording import megabytes
 
 FEW = [of_six_utterances(quant) for quant in ("none", "torch_int8", "hqq_int4")]
 NOTE = "6 utterances; an interval needs 10, so no cell is shown to be better or worse"
@@ -88,6 +89,14 @@ def test_a_size_that_looks_like_a_mistake_is_explained_where_it_is_shown():
     assert what in sections.in_short(rows)
     [finding] = [one for one in recommend(rows, Limits(max_size_mb=2)).rejected if "hqq" in one.cell.name]
     assert finding.advice.startswith(what)
+
+
+def test_a_note_on_the_sizes_of_several_cells_gives_the_range_not_one_of_them():
+    one, other = with_embedding(), with_embedding()
+    receipt = other.record.receipt.model_copy(update={"size_bytes": other.size_bytes + 2_000_000})
+    larger = changed(other, cell_id="larger", receipt=receipt)
+    [line] = [line for line in table.text([one, larger]).splitlines() if line.startswith("size: ")]
+    assert f"3.0 of {megabytes(one.size_bytes)} to {megabytes(larger.size_bytes)} MB are the token embedding" in line
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,14 @@ def test_all_charts_are_drawn(opened, large):
     assert page.locator("#scatter-note").inner_text().count("%") > 3
 
 
+def test_what_a_line_between_splits_shows_is_said_by_its_scale(opened, large):
+    page = opened(large)
+    note = page.locator("#splits-note").inner_text()
+    log = page.evaluate("document.getElementById('splits')._fullLayout.xaxis.type") == "log"
+    assert ("not by the length" in note) is log
+    assert ("The longer the line" in note) is not log
+
+
 def test_hover_names_the_cell(opened, large):
     page = opened(large)
     page.locator("#scatter").scroll_into_view_if_needed()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from helpers.compared import careful_grid, changed, compared, paper_grid, split_changed, uncompared
-from quantlab.report.ranking import accuracy, rank, size, speed
+from quantlab.report.ranking import Metric, accuracy, marks, rank, rtf, size, speed
 
 
 def _quants(rows):
@@ -38,6 +38,14 @@ def test_what_was_timed_once_is_ordered_and_not_claimed():
     assert found.leader.settings.quant == "torch_int8"
     assert len(found.unknown) == 6
     assert not found.shown
+
+
+def test_a_figure_measured_once_is_not_marked_as_the_best():
+    rows = paper_grid()
+    assert marks(rows, speed(rows)) == {}
+    assert set(marks(rows, size()).values()) == {"best"}  # sizes are exact
+    once = [*careful_grid(), uncompared("hqq_int3", cell_id="once")]
+    assert marks(once, Metric(rtf)) == {}
 
 
 def test_ratios_against_different_baselines_do_not_compare_so_rtf_does():

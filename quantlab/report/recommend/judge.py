@@ -233,7 +233,9 @@ def _more(row: CellSummary, split: str | None, change: Estimate, allowed: float)
     distance = abs(allowed - change.value)
     if distance == 0 or (detectable / distance) ** 2 > _HOPELESS:
         return f"too close to the limit: even {_HOPELESS} times the {count:,} utterances would hardly decide it"
-    more = max(count * ((detectable / distance) ** 2 - 1), 0.0)
+    more = count * ((detectable / distance) ** 2 - 1)
+    if more < 1:  # a skewed interval, as few utterances give
+        return f"more utterances are needed than the {count:,}, but too few are known to say how many"
     return f"about {_two_digits(more)} more utterances than the {count:,} would decide it, if the difference stays"
 
 

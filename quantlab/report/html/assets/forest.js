@@ -100,6 +100,7 @@ async function splits() {
     marker: { size: 11, color: colour(`library-${index}`), symbol: SYMBOLS[index % SYMBOLS.length], line: { color: colour("card"), width: 1 } },
     customdata: shown.map((id) => [id, hoverText(id)]), hovertemplate: "%{customdata[1]}<extra></extra>",
   }));
+  tellSplits(log);
   const gaps = names.length === 2 && $("splits").clientWidth > 560;
   await draw("splits", [...lines, ...dots], {
     height: 110 + ROW * shown.length, showlegend: true,
@@ -109,6 +110,11 @@ async function splits() {
     yaxis: { categoryorder: "array", categoryarray: shown.map(name).reverse(), range: [-0.6, shown.length - 0.4], tickfont: { size: 12 }, gridcolor: "rgba(0,0,0,0)" },
     annotations: gaps ? shown.map((id) => gapWords(id, wer(id, names[0])[0], wer(id, names[1])[0])) : [],
   });
+}
+
+function tellSplits(log) {
+  const scale = log ? "The axis is logarithmic, so compare the gaps by their figures, not by the length of the lines" : "The longer the line, the larger the gap between the splits";
+  $("splits-note").textContent = `${scale}; lowest ${page.rate} first. Thin bars are 95 % intervals.`;
 }
 
 function gapWords(id, easy, hard) {

@@ -1,0 +1,48 @@
+"""Whether a checkpoint of the user's has the shape of the published model whose name it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quantlab.config import options
+from quantlab.config.schema import ModelConfig
+from quantlab.models.folder import SHAPE, whisper_config
+from quantlab.util.errors import CheckpointError
+
+
+def check_name(model: ModelConfig, folder: Path) -> None:
+    """Refuse a checkpoint that is not the published model of its name, as its figures would be taken for that model's.
+
+    Args:
+        model: which; only names of `conf/model` with a repository on the hub are checked.
+        folder: the checkpoint, as a transformers folder.
+
+    Raises:
+        CheckpointError: the shape in its config.json is another.
+    """
+    expected = _shapes().get(model.name)
+    if expected is None or (model.path is None and model.repo == options.option("model", model.name)["repo"]):
+        return
+    found = _shape(whisper_config(folder))
+    if found == expected:
+        return
+    where = f"model.path={model.path}" if model.path is not None else f"model.repo={model.repo}"
+    key = next(key for key in found if found[key] != expected[key])
+    alike = [f"model={name}" for name, shape in _shapes().items() if shape == found]
+    raise CheckpointError(
+        f"{where} is not {model.name}: its {key} is {found[key]}, that of {model.name} {expected[key]}; "
+        f"set {' or '.join([*alike, 'a name of its own, model.name=NAME'])}"
+    )
+
+
+def _shapes() -> dict[str, dict[str, int]]:
+    """Name → shape of every published model."""
+    found = {name: options.option("model", name) for name in options.names("model")}
+    return {name: _shape(option["architecture"]) for name, option in found.items() if option["source"] == "hub"}
+
+
+def _shape(of: Mapping[str, Any]) -> dict[str, int]:
+    """The shape in a config.json or an `architecture`, under the keys of the former."""
+    return {key: of[key] if key in of else of[field] for key, field in SHAPE.items()}
