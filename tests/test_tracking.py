@@ -379,6 +379,7 @@ def test_the_experiment_explains_itself_and_offers_a_view_with_metrics(root, cli
     assert "viewStateShareKey=quantlab" in experiment.tags["mlflow.note.content"].splitlines()[0]
     view = json.loads(experiment.tags["mlflow.sharedViewState.quantlab"])
     assert "metrics.`quality/wer_clean`" in json.loads(view["state"])["selectedColumns"]
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`quality/wer_clean`", True)
     assert view["selectedColumns"] == json.loads(view["state"])["selectedColumns"]
 
 

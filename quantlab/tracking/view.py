@@ -89,8 +89,8 @@ def _table(splits: Sequence[str]) -> dict[str, Any]:
         "selectedColumns": columns,
         "columnOrder": columns,
         "columnWidths": {name: _WIDTHS_PX.get(name, _WIDTH_PX) for name in columns},
-        "orderByKey": "attributes.start_time",
-        "orderByAsc": False,
+        "orderByKey": f"metrics.`quality/wer_{splits[0]}`" if splits else "attributes.start_time",
+        "orderByAsc": bool(splits),
         "runsHiddenMode": "SHOW_ALL",
     }
 
