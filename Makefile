@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test soak lint docs format lock wheel clean
 .DEFAULT_GOAL := demo
 
-demo: $(READY) ## quantize the shipped recogniser seven ways, measure each, print the table
+demo: $(READY) ## measure the shipped model, unquantized and with six quantizers, and print the table
 	$(BIN)/python -m quantlab -m quant=none,torch_int8,quanto_int8,quanto_int8_static,hqq_int4,hqq_int3,bnb_nf4
 
 test: $(READY) ## the tests, offline, on the CPU: two files at a time, then those that measure time
@@ -25,18 +25,18 @@ lint: $(READY) ## linter, formatter and type checker, as CI runs them
 docs: $(READY) ## the site, build/site/index.html; a broken link is an error
 	$(BIN)/python -m sphinx -W --keep-going -n -E -q -b html docs build/site
 
-format: $(READY) ## let the linter mend what it can
+format: $(READY) ## fix what the linter can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(READY) ## take up newer versions of the dependencies
+lock: $(READY) ## update the dependencies to newer versions
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
 	  --group dev pyproject.toml -o requirements.lock
 
 wheel: $(READY) ## what PyPI gets: dist/*.whl
 	$(BIN)/uv build --wheel
 
-clean: ## remove the environment and what was built; measured records (mlruns/) stay
+clean: ## remove the environment and what was built, but not the measured records (mlruns/)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): requirements.lock pyproject.toml
