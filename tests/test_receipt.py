@@ -82,7 +82,7 @@ def test_a_layer_left_alone_is_named(case):
     replace(case.model, VICTIM, case.original.get_submodule(VICTIM))
     evidence = case.read()
     assert not evidence.verified
-    assert evidence.problems == (f"{VICTIM} was left alone: still Linear in float32",)
+    assert evidence.problems == (f"{VICTIM} is unchanged: Linear in float32",)
     assert evidence.modules_quantized == 15
 
 

@@ -247,7 +247,7 @@ def test_a_run_that_a_kill_left_half_logged_is_replaced(root, client):
 
 def test_a_run_that_somebody_gave_up_too_early_says_so_no_more(root, client):
     run_id = _log(root, result("none", "late"))
-    client.set_tag(run_id, "reason", "interrupted: process 1 on elsewhere began it 20 minutes before")
+    client.set_tag(run_id, "reason", "interrupted: not completed by process 1 on elsewhere in 20 minutes")
     sync(root, "late")
     assert "reason" not in client.get_run(run_id).data.tags
 

@@ -159,7 +159,7 @@ def test_what_a_killed_process_left_half_is_closed_with_the_reason_and_replaced(
     assert (kept.info.status, kept.data.tags["status"]) == ("FINISHED", "ok")
     [closed] = runs(root, view=2)
     assert (closed.info.run_id, closed.info.status) == (half.info.run_id, "KILLED")
-    assert "ended while it wrote this run" in closed.data.tags["reason"]
+    assert "ended while writing this run" in closed.data.tags["reason"]
 
 
 def test_a_summary_that_a_killed_process_left_half_is_replaced(root):
@@ -200,10 +200,13 @@ def test_who_may_be_alive_is_left_alone():
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [
-        ({}, "does not say which process"),
-        ({WRITER: "{"}, "does not say which process"),
+        ({}, "the process that wrote it is unknown"),
+        ({WRITER: "{"}, "the process that wrote it is unknown"),
         (_tags(started=1.0), f"process {os.getpid()} on {socket.gethostname()} ended"),  # its number was given again
-        (_tags(host="elsewhere", since=time.time() - 3600), "on elsewhere began it "),
+        (
+            _tags(host="elsewhere", since=time.time() - 3600),
+            f"not completed by process {os.getpid()} on elsewhere in 60 minutes",
+        ),
     ],
     ids=["no tag", "half a tag", "ended", "silent"],
 )

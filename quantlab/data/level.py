@@ -89,7 +89,7 @@ class Meter:
         if loudest >= SILENCE:
             return []
         detail = (
-            f"nothing above {20 * math.log10(loudest):.0f} dB of full scale" if loudest else "all samples are alike"
+            f"nothing above {20 * math.log10(loudest):.0f} dB of full scale" if loudest else "all samples are equal"
         )
         return [Doubt("silence", detail)]
 

@@ -117,7 +117,7 @@ def _babble(generator: np.random.Generator, count: int, id: str, split: Sequence
     speaker = next((item.speaker for item in split if item.id == id), None)
     others = [item for item in split if item.id != id and (item.speaker is None or item.speaker != speaker)]
     if not others:
-        raise UnreadableAudioError("no other speaker in its split to babble: raise dataset.limit")
+        raise UnreadableAudioError("no other speaker in its split for babble noise: raise dataset.limit")
     voices = (_voice(generator, count, others[index]) for index in generator.permutation(len(others)))
     return np.sum(list(itertools.islice((voice for voice in voices if voice is not None), VOICES)), axis=0)
 

@@ -197,7 +197,7 @@ def _problem(
     if not wanted:
         return f"{name} changed from {before} to {after} although it should not" if after.differs(before) else None
     if not after.differs(before):
-        return f"{name} was left alone: still {after}"
+        return f"{name} is unchanged: {after}"
     if not _quantized(modules[name], quantizer):
         return f"{name} is not quantized: {after}"
     if after.bytes >= before.bytes:

@@ -1,7 +1,7 @@
-"""MLflow tracking: a view of the records, which stay the truth. Nothing else imports MLflow.
+"""MLflow tracking: a view of the records, which are authoritative. No other package imports MLflow.
 
-MLflow is imported when a function needs it and never before: that costs about 4 s, which a grid with nothing
-left to do must not pay.
+MLflow is imported only by functions that need it: the import takes about 4 s, which a grid with nothing left to do
+must not spend.
 """
 
 from quantlab.tracking.background import BackgroundLogger

@@ -16,8 +16,8 @@ from quantlab.records import labels
 from quantlab.records.schema import Record
 from quantlab.util.printable import printable
 
-# Parameter → key of the resolved configuration: the grid's axes by the name of their group, then what else tells cells
-# apart.
+# Parameter → key of the resolved configuration: the grid's axes by the name of their group, then other keys that
+# distinguish cells.
 _AXES = ("model", "quant", "device", "runtime", "protocol")
 _OF_QUANT = (
     *("library", "bits", "format", "scheme", "activations", "granularity", "group_size", "symmetric", "double_quant"),
@@ -36,13 +36,13 @@ _QUALITY = ("wer", "cer", "empty_share", "loop_share", "nonspeech_words_per_min"
 _SPEED = ("rtf", "tokens_per_s", "latency_p50_s", "latency_p90_s", "latency_p99_s")
 STAGES = ("load_s", "quantize_s", "calibrate_s", "warmup_s", "measure_s", "total_s")
 _IN_LABEL = ("runtime.dtype", "dataset.noise.kind", "dataset.noise.snr_db")
-_NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]", re.ASCII)  # what MLflow forbids in the name of a metric or tag
+_NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]", re.ASCII)  # not allowed by MLflow in the name of a metric or tag
 _LONGEST_NAME = 250  # characters; MLflow's own limit
 _LONGEST_TAG = 500  # characters; enough for a reason, and a column of the run list stays readable
 
 
 def name(record: Record) -> str:
-    """What the run is called, whatever other runs there are: the cell, and every setting that is not a usual one."""
+    """Name of the run, independent of other runs: the cell, and its non-default settings."""
     cell = labels.of_record(record)
     usual = ("device.threads", "tracking.", "stats.", "timeout_s", "isolate", "model.path", "baseline.", "dataset.path")
     found = overrides(record.config)
@@ -75,7 +75,7 @@ def metrics(record: Record) -> dict[str, float]:
     """Figures that exist, in groups (the part before `/` is a section of MLflow's chart view).
 
     WER, CER, shares and reductions are fractions; `_s` seconds, `_bytes` bytes. A figure that is null in the
-    record is absent. Rounded to be read: the record, which is an artifact of the run, holds all digits.
+    record is absent. Figures are rounded; the record, an artifact of the run, has all digits.
     """
     found: dict[str, float | None] = {}
     for split, result in record.splits.items():
@@ -96,12 +96,12 @@ def metrics(record: Record) -> dict[str, float]:
 
 
 def _readable(value: float) -> float:
-    """Seven significant digits, as MLflow prints all there are; whole numbers, such as bytes, stay exact."""
+    """Rounded to seven significant digits, since MLflow prints all digits; whole numbers, such as bytes, stay exact."""
     return float(value) if float(value).is_integer() else float(f"{value:.7g}")
 
 
 def headline(cells: Sequence[Record]) -> dict[str, float]:
-    """The summary of a sweep: how many cells ended how, and the best figure of each kind."""
+    """Summary of a sweep: number of cells by status, and the best figure of each kind."""
     counts = Counter(cell.status for cell in cells)
     good = [cell for cell in cells if cell.status == "ok"]
     corpora = {labels.of_record(cell).corpus_key for cell in good}
@@ -109,20 +109,20 @@ def headline(cells: Sequence[Record]) -> dict[str, float]:
     best = {
         f"summary/best_{name.rpartition('/')[2]}": min(found[name] for found in figures if name in found)
         for name in sorted({name for found in figures for name in found})
-        if name.startswith("size/bytes")  # the lower the better, as is what compares on one corpus only
+        if name.startswith("size/bytes")  # lower is better; sizes can be compared across corpora
         or (len(corpora) == 1 and name.startswith(("quality/wer_", "speed/rtf_")))
     }
     return {"summary/cells": float(len(cells))} | {f"summary/cells_{k}": float(v) for k, v in counts.items()} | best
 
 
 def plain_name(name: str) -> str:
-    """The name with what MLflow does not allow replaced by `_`: it takes none for a path that leads elsewhere."""
+    """The name, with characters that MLflow does not allow replaced by `_`, and without `.` and `..` as path parts."""
     parts = _NOT_IN_A_NAME.sub("_", name)[:_LONGEST_NAME].split("/")
     return "/".join(part.strip(".") or "_" for part in parts)
 
 
 def tags(record: Record) -> dict[str, str]:
-    """What the run list is filtered by."""
+    """Tags by which the run list can be filtered."""
     found: dict[str, Any] = {
         "status": record.status,
         "reason": record.reason,
@@ -146,7 +146,7 @@ def tags(record: Record) -> dict[str, str]:
 
 
 def corpus(record: Record) -> dict[str, str] | None:
-    """Fields of an `mlflow.entities.Dataset`, or None where the corpus was never opened."""
+    """Fields of an `mlflow.entities.Dataset`, or None if the corpus was never opened."""
     digest = record.fingerprints.get("corpus")
     if digest is None:
         return None

@@ -1,4 +1,4 @@
-"""Logging of a record as one MLflow run, however often it is asked for."""
+"""Logging of a record as exactly one MLflow run, even if repeated or done by several processes."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from quantlab.tracking.runs import Identity
 from quantlab.tracking.store import Store, TrackingError, translated
 from quantlab.util.files import read_bytes
 
-# An unsupported cell is no failure (and MLflow draws KILLED with the same red cross as FAILED).
+# An unsupported cell is not a failure (MLflow shows KILLED with the same red cross as FAILED).
 _STATUS = {"ok": "FINISHED", "unsupported": "FINISHED"}
 
 
 def log_once(store: Store, identity: Identity, sweeps: Sequence[str]) -> str:
-    """The id of a record's run: of the one that is there, or of a new one.
+    """Log a record unless it has a complete run, and return the id of its run.
 
     Args:
-        store: where to.
-        identity: which record.
-        sweeps: those its cell belongs to; where there are none, the day of the record takes their place.
+        store: the store to write to.
+        identity: identifies the record.
+        sweeps: the sweeps of its cell; if there are none, the run is tagged with the day of the record instead.
 
     Raises:
         TrackingError: the store cannot be reached or written.
-        OSError: a file of the record cannot be read, or is no regular file.
+        OSError: a file of the record cannot be read, or is not a regular file.
         ValueError: the record cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="quantlab-") as folder:
         record = _stage(Path(folder), store.root, identity.cell_id)
         with translated(store.root, store.tracking), store.lock:
             kept = _settled(store, identity)
-            if kept is None:  # else another process was quicker
+            if kept is None:  # otherwise another process has logged it
                 tag = " ".join(sweeps) or record.created_at[:10]
                 _write(store, record, identity.tags() | {"quantlab.sweep": tag}, folder)
                 kept = _settled(store, identity)
     if kept is None:
-        raise TrackingError("MLflow: another process took its run away while it was written")
+        raise TrackingError("MLflow: its run was deleted by another process while it was being written")
     return kept.id
 
 
@@ -52,7 +52,7 @@ def _settled(store: Store, record: Identity) -> runs.Run | None:
 
 
 def _write(store: Store, record: Record, tags: dict[str, str], folder: str) -> None:
-    """A complete run: its status is set last."""
+    """Write a complete run; its status is set last."""
     from mlflow.entities import Metric, Param, RunTag
 
     end_ms = describe.milliseconds(record.created_at)
@@ -83,16 +83,16 @@ def _log_corpus(store: Store, run_id: str, record: Record) -> None:
     inputs: list[Any] = [DatasetInput(Dataset(**fields), [InputTag("mlflow.data.context", "evaluation")])]
     try:
         store.client.log_inputs(run_id, inputs)
-    except MlflowException:  # two runs that are the first of a corpus at the same time: one of them fails
+    except MlflowException:  # if two processes log the first run of a corpus at once, one of them fails
         store.client.log_inputs(run_id, inputs)
 
 
 def _stage(folder: Path, root: Path, cell_id: str) -> Record:
-    """The record; its files and its configuration are put into a folder that is copied in one go."""
+    """Read the record, and write its files and configuration to a folder, whose files become artifacts."""
     found = storage.read(root, cell_id)
     if found is None:
         raise FileNotFoundError("its record has just been deleted")
-    record = storage.public(found)  # an older version may have left something in it
+    record = storage.public(found)  # records of older versions may contain secrets
     for name in storage.RAW_FILES:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).write_bytes(read_bytes(storage.cells_dir(root) / cell_id / name, storage.RAW_BYTES))

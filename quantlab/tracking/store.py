@@ -1,4 +1,4 @@
-"""MLflow's store: where it is, whether it answers, its set-up, and its errors in one line each."""
+"""MLflow's store: its address, reachability and set-up, and its errors as one line each."""
 
 from __future__ import annotations
 
@@ -23,72 +23,70 @@ from quantlab.tracking import view
 from quantlab.util.address import VARIABLE, Address, opened
 from quantlab.util.redact import redact
 
-_PROBE_S = 1.5  # a live server answers in milliseconds
-_PATIENT_S = 5.0  # one that 64 processes write to may take longer than a grid would wait
+_PROBE_S = 1.5  # a reachable server answers in milliseconds
+_PATIENT_S = 5.0  # for `quantlab sync`: a server that 64 processes write to may take longer
 _LOCK_S = 300.0  # the longest wait for other processes that write to the same local store
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password of the address
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would include the password
     "GIT_PYTHON_REFRESH": "quiet",
 }
-# Seconds of one request, and how often it is sent again; MLflow's default blocks for minutes on a dead server.
+# Timeout of a request in seconds, and number of retries; MLflow's defaults block for minutes if the server is down.
 _PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 _HASTY = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-_GIVEN = {name: os.environ[name] for name in _HASTY if name in os.environ}  # what a user says of that comes first
-_BROKEN = (  # what SQLite says of a file that is none of theirs any more
+_GIVEN = {name: os.environ[name] for name in _HASTY if name in os.environ}  # settings of the user take precedence
+_BROKEN = (  # parts of SQLite's messages for a damaged file
     *("file is not a database", "disk image is malformed", "file is encrypted", "unsupported file format"),
     *("no such table", "no such column", "malformed database schema"),
 )
-_WHO = (
-    "it does not know who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-)
-_MEANING = {  # part of an error of the network or of MLflow, which wrap the cause several times → what to be told
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted; name it in MLFLOW_TRACKING_SERVER_CERT_PATH",
+_WHO = "authentication failed: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+_MEANING = {  # part of an error of the network or of MLflow, which wrap the cause several times → message
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: set MLFLOW_TRACKING_SERVER_CERT_PATH to its file",
     "timed out": "timed out",
     "Connection refused": "connection refused",
     "Connection reset": "connection reset",
     "Name or service not known": "no such host",
     "not authenticated": _WHO,
-    "Can't locate revision": "written by a newer version of MLflow; install that, or move the file away: sync makes "
-    "another one",
+    "Can't locate revision": "written by a newer version of MLflow: install that version, or move the file "
+    "away and run quantlab sync",
 }
 
 
 class TrackingError(RuntimeError):
-    """MLflow could not be reached or written; records are untouched. The message says what to do next."""
+    """MLflow could not be reached or written to; records are unaffected. The message says what to do next."""
 
-    passes = True  # whether trying again may help
+    passes = True  # whether retrying may help
 
 
 class Damaged(TrackingError):  # noqa: N818  as below
-    """The database itself is broken: only another one helps."""
+    """The database itself is damaged and has to be replaced."""
 
     passes = False
 
 
 class Unreachable(TrackingError):  # noqa: N818  a state of the world, as quantlab.util.errors.Unavailable is
-    """Nothing answers at all, or only to say that it is not well: what failed for one record would for the next."""
+    """The server does not answer, or only with server errors, so further records would fail too."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An experiment in a store, with the client that talks to it."""
+    """An experiment in a store, with its client."""
 
     root: Path  # the folder of records
     tracking: TrackingConfig
     client: Any  # mlflow.MlflowClient
     experiment_id: str
-    lock: contextlib.AbstractContextManager[Any]  # makes "look whether it is there, else create it" one step
+    lock: contextlib.AbstractContextManager[Any]  # makes search and creation one step
 
 
 def database(root: str | Path) -> Path:
-    """Of the local store."""
+    """Path of the local database."""
     return Path(root).resolve() / "mlflow.db"
 
 
 def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
-    """What a person types or opens to look at the runs; None where nothing is tracked."""
+    """Command or address that shows the runs; None with `tracking=off`."""
     if tracking.name == "off":
         return None
     if tracking.name == "server":
@@ -97,14 +95,14 @@ def ui_command(root: str | Path, tracking: TrackingConfig) -> str | None:
 
 
 def ui_links(tracking: TrackingConfig, experiment_id: str, sweep: str | None = None) -> dict[str, str]:
-    """Name → address of the pages that are ready, of one sweep or of all; of a local store while `mlflow ui` runs."""
+    """Name → address of the pages of one sweep or of all; for a local store they need a running `mlflow ui`."""
     place = "http://127.0.0.1:5000" if tracking.name == "local" else Address(str(tracking.uri)).link
     return {name: f"{place}/{link}" for name, link in view.links(experiment_id, sweep).items()}
 
 
 def sync_command(root: str | Path, tracking: TrackingConfig) -> str:
-    """What brings everything in, at another time."""
-    hides = isinstance(tracking.uri, Address) and tracking.uri.hides  # what is hidden is not for a terminal to show
+    """Command that logs everything later."""
+    hides = isinstance(tracking.uri, Address) and tracking.uri.hides  # secrets are not printed
     uri = f'"${VARIABLE}"' if hides else shlex.quote(str(tracking.uri))
     place = f" --uri {uri}" if tracking.name == "server" else ""
     experiment = f" --experiment {shlex.quote(tracking.experiment)}" if tracking.experiment != "quantlab" else ""
@@ -112,10 +110,10 @@ def sync_command(root: str | Path, tracking: TrackingConfig) -> str:
 
 
 def query(root: str | Path, sql: str, value: str) -> str | None:
-    """Ask SQLite itself for one value, since MLflow would take 4 s to answer.
+    """Query SQLite directly for one value, since importing MLflow takes 4 s.
 
-    The tables and columns asked for have kept their names since MLflow 1.0; should they change, the answer is
-    nothing, and MLflow is asked.
+    The queried tables and columns have kept their names since MLflow 1.0. If they change, the result is None, and
+    MLflow is used.
     """
     try:
         with contextlib.closing(sqlite3.connect(f"{database(root).as_uri()}?mode=ro", uri=True)) as connection:
@@ -126,9 +124,9 @@ def query(root: str | Path, sql: str, value: str) -> str | None:
 
 
 class _Limited:
-    """A client that begins no request after some seconds of waiting for answers; what was drawn between is none.
+    """A client that sends no further request after waiting for answers for some seconds in total.
 
-    What was begun is gone through again, as after a kill.
+    Only waiting counts, not the time between requests. Incomplete work is repeated, as after a kill.
     """
 
     def __init__(self, client: Any, limit_s: float) -> None:
@@ -149,20 +147,20 @@ class _Limited:
 
 @contextlib.contextmanager
 def connected(root: str | Path, tracking: TrackingConfig, limit_s: float | None = None) -> Iterator[Store]:
-    """The store, once it is known to answer.
+    """Open the store, after a check that it answers.
 
-    A local one is locked against every other process that writes below the same root, which also keeps SQLite from
-    running into its busy timeout however many processes log at once. A server has no lock; what two writers did at
-    once is settled by `quantlab.tracking.runs`.
+    A local one is locked against all other processes that write below the same root, so that SQLite does not reach its
+    busy timeout if many processes log at once. A server has no lock; duplicate runs of concurrent writers are resolved
+    by `quantlab.tracking.runs`.
 
     Args:
         root: the folder of records.
-        tracking: where to.
-        limit_s: of `quantlab.tracking.sync.sync`; the import of MLflow does not count.
+        tracking: the store to open.
+        limit_s: that of `quantlab.tracking.sync.sync`; importing MLflow does not count.
 
     Raises:
-        Unreachable: nothing answers.
-        TrackingError: the store cannot be written.
+        Unreachable: the server does not answer.
+        TrackingError: the store cannot be written to.
     """
     root = Path(root)
     if tracking.name == "server":
@@ -179,14 +177,14 @@ def connected(root: str | Path, tracking: TrackingConfig, limit_s: float | None 
         lock = FileLock(root / ".mlflow.lock", timeout=_LOCK_S, poll_interval=0.2)
         with lock:
             _make_database(database(root))
-        client = MlflowClient(_sqlite_uri(database(root)))  # takes longer than logging a cell, and needs no lock
+        client = MlflowClient(_sqlite_uri(database(root)))  # slower than logging a cell, and needs no lock
         with lock:
             experiment_id = _experiment(client, root, tracking)
         yield Store(root, tracking, client, experiment_id, lock)
 
 
 def _server_uri(tracking: TrackingConfig) -> str:
-    """The whole address of the server, with what is secret of it: for the connection alone."""
+    """Complete address of the server, including secrets; only for the connection."""
     assert tracking.uri is not None  # validated by TrackingConfig
     try:
         return opened(tracking.uri)
@@ -195,7 +193,7 @@ def _server_uri(tracking: TrackingConfig) -> str:
 
 
 def _probe(tracking: TrackingConfig, timeout_s: float) -> None:
-    """Ask the server whether it is well, without importing MLflow: whatever is no error of its own will do."""
+    """Check that the server is reachable, without importing MLflow; any status below 500 passes."""
     uri = _server_uri(tracking)
     if not uri.startswith(("http://", "https://")):
         return
@@ -210,25 +208,25 @@ def _probe(tracking: TrackingConfig, timeout_s: float) -> None:
         ) as answer:
             status = answer.status_code
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        raise Unreachable(f"MLflow: no server answers at {Address(uri)} ({_explain(error, uri)})") from None
+        raise Unreachable(f"MLflow: the server {Address(uri)} cannot be reached ({_explain(error, uri)})") from None
     if status >= 500:
-        raise Unreachable(f"MLflow: the server at {Address(uri)} is not well: it answers {status}")
+        raise Unreachable(f"MLflow: the server {Address(uri)} answers with HTTP status {status}")
 
 
 def _load(requests: dict[str, str]) -> None:
-    """Import MLflow, with the habits that a grid needs."""
+    """Import MLflow, with timeouts and logging set for a grid."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
     os.environ.update(requests | _GIVEN)
     import mlflow  # noqa: F401
 
-    for name in ("mlflow", "alembic"):  # "Creating initial MLflow database tables..." is nothing a user needs
+    for name in ("mlflow", "alembic"):  # hides "Creating initial MLflow database tables..."
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs of an error is raised as well
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it also raises the errors that it logs
 
 
 @contextlib.contextmanager
 def translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
-    """Whatever goes wrong with MLflow becomes one kind of error, in one line and without credentials."""
+    """Turn all errors of MLflow into TrackingError, with a message of one line and without credentials."""
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -249,24 +247,24 @@ def translated(root: str | Path, tracking: TrackingConfig) -> Iterator[None]:
 
 
 def _damaged(error: Exception, root: str | Path, tracking: TrackingConfig) -> Damaged | None:
-    """What to do about a local database that is broken; None where that is not the trouble."""
+    """The error for a damaged local database, with the command that rebuilds it; None for other errors."""
     sign = next((sign for sign in _BROKEN if sign in str(error)), None)
     if sign is None or tracking.name != "local":
         return None
     path = shlex.quote(str(Path(root) / database(root).name))
     return Damaged(
-        f"MLflow: {path} is damaged ({sign}); nothing that was measured is lost, as it is made from the records: "
+        f"MLflow: {path} is damaged ({sign}); the records are not affected, and it can be rebuilt from them: "
         f"mv {path} {path}.damaged && quantlab sync --root {shlex.quote(str(root))}"
     )
 
 
 def _explain(error: Exception, place: str) -> str:
-    """The cause alone, in one line."""
+    """The cause of an error in one line."""
     text = " ".join(str(error).split())
     if "out-of-date database schema" in text:
         return f"written by another version of MLflow; run `mlflow db upgrade {place}`, or delete the file"
     if busy := re.search(r"too many (\d+) error responses", text):
-        return f"it answers {busy[1]}"
+        return f"HTTP status {busy[1]}"
     if getattr(error, "get_http_status_code", lambda: None)() == 401:
         return _WHO
     meant = next((meaning for sign, meaning in _MEANING.items() if sign in text), None)
@@ -274,14 +272,14 @@ def _explain(error: Exception, place: str) -> str:
 
 
 def _sqlite_uri(path: Path) -> str:
-    """SQLAlchemy's form: the path as it is, but for the two characters that mean something in it."""
+    """Address of a database for SQLAlchemy, with its two special characters escaped."""
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def _make_database(path: Path) -> None:
-    """Unless there is one that can be written, which MLflow itself would try for minutes.
+    """Create the database if it is missing, and check that it can be written to, which MLflow would retry for minutes.
 
-    It is made under another name and then renamed, so that a kill leaves no half-migrated one.
+    It is created under another name and then renamed, so that a kill leaves no partly migrated one.
     """
     from mlflow import MlflowClient
 
@@ -296,7 +294,7 @@ def _make_database(path: Path) -> None:
 
 
 def _experiment(client: Any, root: str | Path, tracking: TrackingConfig) -> str:
-    """Id of the experiment, made or brought back to life if need be."""
+    """Id of the experiment, which is created or restored if necessary."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(tracking.experiment)
@@ -304,7 +302,7 @@ def _experiment(client: Any, root: str | Path, tracking: TrackingConfig) -> str:
         artifacts = None if tracking.name == "server" else (Path(root).resolve() / "artifacts").as_uri()
         try:
             made = str(client.create_experiment(tracking.experiment, artifacts))
-        except MlflowException:  # another process was quicker
+        except MlflowException:  # another process has created it
             found = client.get_experiment_by_name(tracking.experiment)
             if found is None:
                 raise

@@ -17,12 +17,12 @@ from quantlab.tracking.store import Store
 from quantlab.util.files import read_note
 from quantlab.util.redact import redact
 
-_VIEWS = 30  # of sweeps
+_VIEWS = 30  # number of sweeps whose views are kept
 Draw = Callable[[Sequence[str]], tuple[str, Mapping[str, bytes]]]  # cells → table, file name → PNG
 
 
 def note_sweep(root: str | Path, sweep: str, cell_ids: Sequence[str]) -> None:
-    """Note which cells a sweep has, in <root>/sweeps/<sweep>.json, for whoever logs them."""
+    """Store which cells a sweep has, in <root>/sweeps/<sweep>.json, so that it can be logged later."""
     path = Path(root) / "sweeps" / f"{sweep}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,14 +32,14 @@ def note_sweep(root: str | Path, sweep: str, cell_ids: Sequence[str]) -> None:
 
 
 def sweeps(root: str | Path) -> dict[str, list[str]]:
-    """Sweep → its cells."""
+    """The stored sweeps, each with its cells."""
     paths = sorted((Path(root) / "sweeps").glob("*.json"))
     found = {path.stem: read_note(path).get("cells") for path in paths if "." not in path.stem}
     return {sweep: list(map(str, cells)) for sweep, cells in found.items() if isinstance(cells, list)}
 
 
 def content(cells: Sequence[Record]) -> str:
-    """What a summary shows, as a hash; the order of the cells is that of the first command that had them."""
+    """Hash of the records that a summary shows, in any order."""
     text = to_json(sorted([cell.cell_id, cell.created_at] for cell in cells))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -47,24 +47,24 @@ def content(cells: Sequence[Record]) -> str:
 def summarise(
     store: Store, sweep: str, cell_ids: Sequence[str], draw: Draw, shown: Mapping[str, str], deleted: bool
 ) -> None:
-    """Write the summary run, or update it, unless there is one that shows the same records.
+    """Write or update the summary run, unless one already shows the same records.
 
     Args:
-        store: where to.
-        sweep: its id.
-        cell_ids: its cells.
-        draw: makes its table and its plots; only called if they are to be written.
-        shown: cell → run.
-        deleted: whether one that a person deleted counts.
+        store: the store to write to.
+        sweep: id of the sweep.
+        cell_ids: cells of the sweep.
+        draw: creates table and plots; only called if they are needed.
+        shown: cell id → run id.
+        deleted: whether a run that a person deleted counts as existing.
     """
-    cells = storage.readable(store.root, cell_ids, on_unreadable=lambda why: None)  # said by whoever logged them
+    cells = storage.readable(store.root, cell_ids, on_unreadable=lambda why: None)  # reported when they were logged
     if not cells:
         return
     with store.lock:
         found = runs.search(store, deleted, kind="summary", sweep=sweep)
     if any(run.complete and run.tags.get("quantlab.content") == content(cells) for run in found):
         return
-    table, plots = draw(cell_ids)  # takes seconds, in which others may write
+    table, plots = draw(cell_ids)  # takes seconds, so it is done without the lock
     table = redact(table)
     with store.lock:
         run_id = _one(store, sweep) or _create(store, sweep)
@@ -76,7 +76,7 @@ def summarise(
 
 
 def _one(store: Store, sweep: str) -> str | None:
-    """The summary run of the sweep, complete or not: the smallest id, as everybody else keeps it; the others go."""
+    """The summary run of the sweep, complete or not: that with the smallest id; others are deleted."""
     found = runs.search(store, kind="summary", sweep=sweep)
     kept = min((run.id for run in found if run.status != runs.CLOSED), default=None)
     for run in found:
@@ -101,7 +101,7 @@ def _log_files(store: Store, run_id: str, table: str, plots: Mapping[str, bytes]
 
 
 def _save_views(store: Store, sweep: str, splits: Sequence[str]) -> None:
-    """The view of all cells and that of the sweep; MLflow reads all of them at once, so that only some are kept."""
+    """Save the view of all cells and that of the sweep; few are kept, since MLflow always reads all of them."""
     if not splits:
         return
     client, experiment_id = store.client, store.experiment_id

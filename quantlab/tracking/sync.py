@@ -1,7 +1,7 @@
-"""Synchronisation of records with MLflow, once each, also from several machines.
+"""Synchronisation of records with MLflow: one run per record, also from several machines.
 
-The records on disk are the truth. What should be there is compared with what is there, by the tags of the runs; what is
-missing or differs is written. So it can be repeated, killed at any moment, and done by several processes at once.
+The records on disk are authoritative. They are compared with the runs in the store by tags, and those that are missing
+or differ are logged. This can be repeated, killed at any moment, and done by several processes at once.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from quantlab.tracking.runs import Identity, Run
 from quantlab.tracking.store import Store, TrackingError, Unreachable, connected
 from quantlab.tracking.summary import Draw
 
-_AT_ONCE = 8  # records on their way to a server, which is mostly waiting; a local store takes one at a time
+_AT_ONCE = 8  # records logged to a server in parallel; a local store takes one at a time
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What `sync` found and did."""
+    """Result of `sync`."""
 
-    experiment_id: str  # of MLflow
-    records: int  # that are in MLflow now
-    logged: int  # of them; the others were there
-    interrupted: int  # runs that were closed, as the process that wrote them is gone
-    problems: tuple[str, ...]  # records that cannot be read, or that MLflow refused
+    experiment_id: str  # MLflow's
+    records: int  # in MLflow now
+    logged: int  # by this call; the others were there before
+    interrupted: int  # runs that were closed, since their writer has ended
+    problems: tuple[str, ...]  # of records that cannot be read, or that MLflow refused
 
 
 def sync(
@@ -43,31 +43,31 @@ def sync(
     limit_s: float | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Synced:
-    """Make MLflow agree with the records: what is missing is logged.
+    """Log the records that are missing in MLflow.
 
-    Also closes the runs that killed processes left, deletes the second run of a record and, where every cell is
-    looked at, those of a local store whose record is gone; a server may show other folders' records. What is there is
-    asked for in one search, so that the cost grows with what is missing.
+    Also closes runs that killed processes left open and deletes duplicate runs. If all cells are compared, runs of a
+    local store whose record no longer exists are deleted too; a server may have records of other folders. Existing runs
+    are found by one search, so the cost depends on what is missing.
 
     Args:
         root: the folder of records.
-        tracking: where to.
-        draw: makes table and plots of a sweep, of the ids of its cells.
-        cells: the ids of the records to look at; None: every one.
-        sweeps: whose summary to bring; None: every one.
-        limit_s: seconds of waiting for a server in which requests are begun. None: a person waits for the end, so that
-            a busy server gets more time, and what was deleted in MLflow comes back.
-        on_progress: called with how many of how many missing records are done.
+        tracking: the store to write to.
+        draw: creates table and plots of a sweep from the ids of its cells.
+        cells: ids of the cells to compare; None: all.
+        sweeps: sweeps whose summary is logged; None: all.
+        limit_s: seconds of waiting for a server within which requests are sent. None, for a command that a person waits
+            for: a busy server gets more time, and runs deleted in MLflow are restored.
+        on_progress: called with the number of logged and of missing records.
 
     Raises:
-        Unreachable: the server does not answer (any more), or the time is over; call again to go on.
-        TrackingError: the store cannot be written.
+        Unreachable: the server does not answer, or the time limit is reached; call again to continue.
+        TrackingError: the store cannot be written to.
     """
     cell_ids = storage.recorded(root) if cells is None else cells
     records, problems = _identities(root, cell_ids)
     noted = summary.sweeps(root)
     tags = _sweeps_of_cells(noted)
-    deleted = limit_s is not None  # whether what was deleted counts as there
+    deleted = limit_s is not None  # whether deleted runs count as existing
     with connected(root, tracking, limit_s) as store:
         interrupted = runs.close_interrupted(store)
         with store.lock:
@@ -79,12 +79,12 @@ def sync(
         missing = [record for record in records if record.cell_id not in shown]
 
         def log(record: Identity) -> str:
-            """Why it was refused; empty if it is there now."""
+            """Log a record, and return the reason if that fails, otherwise an empty string."""
             try:
                 shown[record.cell_id] = log_once(store, record, tags[record.cell_id])
             except Unreachable:
                 raise
-            except (TrackingError, OSError, ValueError) as error:  # the last two: the record or its raw files are none
+            except (TrackingError, OSError, ValueError) as error:  # the last two: an invalid record or raw file
                 return f"cell {record.cell_id}: {error}"
             return ""
 
@@ -99,7 +99,7 @@ def sync(
 
 
 def _identities(root: str | Path, cells: Sequence[str]) -> tuple[list[Identity], list[str]]:
-    """Of the records, and why some cannot be read."""
+    """Identities of the records, and the reasons why some cannot be read."""
     found, problems = [], []
     for cell_id in cells:
         try:
@@ -118,7 +118,7 @@ def _sweeps_of_cells(noted: Mapping[str, Sequence[str]]) -> defaultdict[str, lis
 
 
 def _found(store: Store, cells: Sequence[str] | None, deleted: bool) -> defaultdict[str, list[Run]]:
-    """The runs of each cell."""
+    """Existing runs by cell."""
     found: defaultdict[str, list[Run]] = defaultdict(list)
     if cells is None or len(cells) > 1:
         there = runs.search(store, deleted, kind="cell")
@@ -132,13 +132,13 @@ def _found(store: Store, cells: Sequence[str] | None, deleted: bool) -> defaultd
 def _compare(
     store: Store, records: Sequence[Identity], found: defaultdict[str, list[Run]], tags: defaultdict[str, list[str]]
 ) -> dict[str, str]:
-    """Cell → run, of the records that are there; its tag names the sweeps of its cell then."""
+    """Cell id → run id of the records that are in MLflow; the sweeps of the cell are added to the run's tag."""
     shown = {}
     for record in records:
         there = found[record.cell_id]
         if kept := runs.settle(store, there, record):
             runs.join(store, kept, tags[record.cell_id])
-        kept = kept or next((run for run in there if record.is_shown(run)), None)  # a person deleted it
+        kept = kept or next((run for run in there if record.is_shown(run)), None)  # deleted by a person
         if kept is not None:
             shown[record.cell_id] = kept.id
     return shown

@@ -1,8 +1,8 @@
 """Notes, saved views and charts of a grid on MLflow's pages.
 
-MLflow shows no metrics in its run list by default, and its chart page begins with whatever comes first in the alphabet.
-A view saved with its Share button lives in a tag of the experiment and can be named in a link; `saved_view` writes such
-a tag, one for all cells and one for each sweep.
+By default, MLflow shows no metrics in its run list, and its chart page is in alphabetical order. A view saved with the
+Share button is stored in a tag of the experiment and can be opened by a link; `saved_view` creates such a tag, one for
+all cells and one for each sweep.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _ALL = "quantlab"
 _NOTE = """\
 **[Table]({table})** · **[Charts]({charts})** · one run per cell (model × quantizer × device × …), one more per sweep
 
-WER, CER and size/reduction are fractions; RTF is generation time / audio time, so that lower is faster; `_s` are
-seconds. Where the tag `error_unit` is `character`, wer counts characters. A figure that does not exist is absent,
-never 0. Filter, for example: `tags.status = 'failed'`,
+WER, CER and size/reduction are fractions; RTF is generation time / audio time, so lower is faster; `_s` means
+seconds. If the tag `error_unit` is `character`, wer counts characters. Missing figures are absent, never 0.
+Filter, for example: `tags.status = 'failed'`,
 `params.quant LIKE 'hqq%'`, ``tags.`quantlab.sweep` LIKE '%…%'``.
 """
 _WIDTHS_PX = {"params.`quant`": 160, "tags.`status`": 100, "tags.`reason`": 400}
-_WIDTH_PX = 130  # of a metric: the name is readable, and those that matter most fit a screen
-# Sections of the chart page. Ours come before those of the metrics, which MLflow fills; it adds those that are missing.
+_WIDTH_PX = 130  # of a metric: wide enough for its name
+# Sections of the chart page: two with our charts, then those of the metrics, which MLflow fills.
 _PARALLEL, _AGAINST = "all in one", "accuracy against speed and size"
 _SECTIONS = (_PARALLEL, _AGAINST, "quality", "speed", "size", "memory", "time", "energy", "summary")
 _COLUMNS = {_PARALLEL: 1, _AGAINST: 2}
@@ -33,13 +33,13 @@ _FOLDED = ("time", "energy", "summary")
 
 
 def link(experiment_id: str, charts: bool = False, sweep: str | None = None) -> str:
-    """Where a saved view opens, below the address of the server."""
+    """Address of a saved view, relative to that of the server."""
     mode = "&compareRunsMode=CHART" if charts else ""
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={sweep or _ALL}{mode}"
 
 
 def links(experiment_id: str, sweep: str | None = None) -> dict[str, str]:
-    """The pages that answer at first sight."""
+    """The two pages that a grid prints."""
     return {
         "table": link(experiment_id, sweep=sweep),
         "charts": link(experiment_id, charts=True, sweep=sweep),
@@ -54,7 +54,7 @@ def experiment_note(experiment_id: str) -> str:
 def saved_view(splits: Sequence[str], sweep: str | None = None, now_ms: int = 0) -> tuple[str, str]:
     """Tag and value of the view of one sweep, or of all cells.
 
-    The state is there twice: as MLflow 3.17 lists it under Views, and as versions before did.
+    The state is stored twice: in the form of MLflow 3.17, which lists it under Views, and in that of earlier versions.
     """
     name = sweep or _ALL
     state = _table(splits) | _charts(splits)
@@ -66,7 +66,7 @@ def saved_view(splits: Sequence[str], sweep: str | None = None, now_ms: int = 0)
 
 
 def sweep_views(tags: Mapping[str, str]) -> list[str]:
-    """The tags of an experiment that are views of sweeps, oldest first; those that people saved are not among them."""
+    """Tags of an experiment that are views of sweeps, oldest first, without views saved by people."""
     found = {tag: _created_ms(tag.removeprefix(_TAG), tags[tag]) for tag in tags if tag.startswith(_TAG)}
     return sorted((tag for tag, ms in found.items() if ms is not None), key=lambda tag: found[tag] or 0)
 
@@ -96,14 +96,14 @@ def _table(splits: Sequence[str]) -> dict[str, Any]:
 
 
 def _columns(splits: Sequence[str]) -> list[str]:
-    """Model and device are in the name of the run, which MLflow shows first."""
+    """Columns of the run list; model and device are in the name of the run, which MLflow shows first."""
     wer, rtf = ([f"metrics.`{group}_{split}`" for split in splits] for group in ("quality/wer", "speed/rtf"))
     rest = [f"metrics.`{name}`" for name in ("size/reduction", "size/bytes", "memory/peak_bytes")]
     return ["params.`quant`", "tags.`status`", *wer, *rtf[:1], *rest, *rtf[1:], "tags.`reason`"]
 
 
 def _charts(splits: Sequence[str]) -> dict[str, Any]:
-    """Accuracy against speed and against size, all of them in parallel coordinates; MLflow adds a bar per metric."""
+    """Accuracy against speed and size, and all in parallel coordinates; MLflow adds a bar chart per metric."""
     wer, rtf = ([f"{group}_{split}" for split in splits] for group in ("quality/wer", "speed/rtf"))
     charts = []
     if splits:
@@ -120,7 +120,7 @@ def _charts(splits: Sequence[str]) -> dict[str, Any]:
     return {
         "compareRunCharts": charts,
         "compareRunSections": [_section(name) for name in _SECTIONS],
-        "isAccordionReordered": True,  # else MLflow sorts the sections by name
+        "isAccordionReordered": True,  # otherwise MLflow sorts the sections by name
     }
 
 
@@ -141,5 +141,5 @@ def _axis(metric: str) -> dict[str, str]:
 def summary_note(table: str, runs: Sequence[str], experiment_id: str) -> str:
     """Markdown for the summary run: the table, and a link that opens its cells side by side."""
     query = f"runs={quote(json.dumps(list(runs)))}&experiments={quote(json.dumps([experiment_id]))}"
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", table)), default=0))  # a name cannot end the block
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", table)), default=0))  # a name cannot close it
     return f"{fence}\n{table.rstrip()}\n{fence}\n\n[Compare these cells](#/compare-runs?{query})\n"

@@ -114,7 +114,7 @@ class _Deaf:
 
 def _os_error_line(error: OSError) -> str:
     if error.filename is None:
-        return f"what it prints cannot be written: {error.strerror}"
+        return f"the output cannot be written: {error.strerror}"
     return f"{error.filename}: {error.strerror}"
 
 

@@ -108,7 +108,7 @@ def test_babble_leaves_out_what_cannot_be_read(split, tmp_path):
     speech = tone(2.0, hertz=3000)
     noise = noisy(speech, "babble", 0, split, id="0").astype(float) - speech
     assert loudest_hz(noise, 5) == {600, 700, 800, 900, 1000}
-    with pytest.raises(UnreadableAudioError, match="no other speaker in its split to babble"):
+    with pytest.raises(UnreadableAudioError, match="no other speaker in its split for babble noise"):
         noisy(speech, "babble", 0, split[:2], id="0")
 
 

@@ -262,9 +262,9 @@ def test_channels_with_different_voices_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "detail"),
     [
-        (np.zeros(RATE), "all samples are alike"),
-        (np.full(RATE, 0.25), "all samples are alike"),
-        (np.zeros((RATE, 2)), "all samples are alike"),
+        (np.zeros(RATE), "all samples are equal"),
+        (np.full(RATE, 0.25), "all samples are equal"),
+        (np.zeros((RATE, 2)), "all samples are equal"),
         (5e-5 * tone(1.0), "nothing above -96 dB of full scale"),
     ],
 )

@@ -324,7 +324,7 @@ def test_a_folder_of_something_else(make, says, tmp_path):
 
 
 GIVEN = {
-    b"lmgg\x00\x00": "cannot be read as a model of whisper.cpp: it is cut off",
+    b"lmgg\x00\x00": "cannot be read as a model of whisper.cpp: it is truncated",
     b"GGUF\x03": "is a GGUF file",
     b"PK\x03\x04": "cannot be read as a model of OpenAI: its archive is broken",
     b"\x80\x04": "a pickle can run any code when it is read: convert it where it is trusted",

@@ -69,7 +69,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(command, root):
     with open("/dev/full", "w") as full:
         done = ended(command, root, stdout=full)
     assert done.returncode == 1, done.stderr
-    assert done.stderr == "quantlab: what it prints cannot be written: No space left on device\n"
+    assert done.stderr == "quantlab: the output cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("command", ["quantlab.report", "quantlab seed=1"])

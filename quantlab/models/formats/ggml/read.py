@@ -110,11 +110,11 @@ def _bytes(file: BinaryIO, count: int) -> bytes:
         _skip(file, count)
         file.seek(start)
     if len(found := file.read(count)) < count:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
     return found
 
 
 def _skip(file: BinaryIO, count: int) -> None:
     """Skip bytes without reading or allocating; refuse to go past the end."""
     if file.seek(count, os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
