@@ -14,6 +14,7 @@ from quantlab.grid.status.collect import SETTLED, Line, collect, counts
 from quantlab.records.root_option import no_records, root_option
 from quantlab.util.command import HELP, OneOf, example, perform
 from quantlab.util.console import NO, to_stdout, warn
+from quantlab.util.counted import counted
 from quantlab.util.entry import enter
 from quantlab.util.memory import without_gc
 from quantlab.util.printable import printable
@@ -24,6 +25,7 @@ SHOWN = {  # field → title
     **{"state": "state", "label": "cell", "cell_id": "id", "job": "job", "host": "host", "since": "since"},
     **{"detail": "", "log": "log"},
 }
+AGAIN = "lost: started, but neither recorded nor running any more; run the same command again, it measures the rest"
 
 
 @click.command("status", context_settings=HELP, epilog=example("quantlab status --root mlruns"))
@@ -33,8 +35,8 @@ SHOWN = {  # field → title
 def command(root: Path, format: str) -> int:
     """Show the state of every cell.
 
-    Recorded (ok, unsupported, failed, timeout, oom), running, pending in a SLURM queue, not submitted yet, or lost: its
-    job ended without a record. Reads the folder, and asks squeue if available.
+    Recorded (ok, unsupported, failed, timeout, oom), running, pending in a SLURM queue, not submitted yet, or lost: it
+    was started, and its process or job ended without a record. Reads the folder, and asks squeue if available.
 
     Exit code: 0 if every cell is settled (ok or unsupported); 1 if one failed, is lost or not done yet, or if there is
     none; 2 for a wrong option.
@@ -52,12 +54,13 @@ def command(root: Path, format: str) -> int:
 
 def _table(lines: Sequence[Line]) -> str:
     totals = ", ".join(f"{count} {state}" for state, count in counts(lines).items())
-    head = f"{len(lines)} cells: {totals}"
+    head = f"{counted(len(lines), 'cell')}: {totals}"
     names = [name for name in SHOWN if any(_shown(line, name) for line in lines)]
     rows = [[SHOWN[name] for name in names], *([_shown(line, name) for name in names] for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
     text = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([head, "", text[0], "─" * max(map(len, text)), *text[1:]])
+    again = ["", AGAIN] if any(line.state == "lost" for line in lines) else []
+    return "\n".join([head, "", text[0], "─" * max(map(len, text)), *text[1:], *again])
 
 
 def _shown(line: Line, name: str) -> str:

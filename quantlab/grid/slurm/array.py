@@ -13,6 +13,7 @@ from quantlab.grid.slurm import slurm
 from quantlab.grid.slurm.batch import Batch
 from quantlab.grid.slurm.job import Task
 from quantlab.grid.slurm.options import sbatch_options, signal_delay_s
+from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,11 +52,6 @@ def submit(root: Path, batch: Batch) -> str:
     arrays = ", ".join(dict.fromkeys(id.partition("_")[0] for id in ids))
     what = f"{counted(len(batch.cells), 'cell')} in {counted(len(ids), 'job')}"
     return f"submitted {what} of SLURM: {arrays}  (batch {batch.id})"
-
-
-def counted(number: int, what: str) -> str:
-    """`1 cell`, `2 cells`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _executor(root: Path, batch: Batch) -> SlurmExecutor:

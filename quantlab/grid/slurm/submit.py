@@ -17,13 +17,14 @@ from quantlab.grid.progress import Display
 from quantlab.grid.run import INTERRUPTED, OK, Grid, conclude, open_root, sweep_id
 from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm import script as scripts
-from quantlab.grid.slurm.array import counted, submit
+from quantlab.grid.slurm.array import submit
 from quantlab.grid.slurm.divide import divide
 from quantlab.grid.slurm.options import site
 from quantlab.grid.slurm.place import places
 from quantlab.grid.slurm.watch import JobWatch
 from quantlab.records.schema import Record
 from quantlab.util.address import VARIABLE, Address, export_address
+from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 
 

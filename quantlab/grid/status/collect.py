@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantlab.grid.claims import owners
+from quantlab.grid.claims import abandoned, owners
 from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm.place import Look, Place, job_ids, log_of, look, places
 from quantlab.grid.slurm.slurm import UNKNOWN, Job
@@ -38,6 +38,7 @@ class _Seen:
     root: Path
     heads: Mapping[str, Head]
     owners: Mapping[str, Mapping[str, str]]  # of the cells that are being measured
+    gone: Mapping[str, Mapping[str, str]]  # owners that ended before their cell did
     places: Mapping[str, Place]
     jobs: Mapping[str, Mapping[int, str]]  # batch → task → job, from the folder's files
     look: Look
@@ -47,14 +48,15 @@ class _Seen:
 
 
 def collect(root: str | Path) -> list[Line]:
-    """Status of all cells below a root: those of batches in their order, then others recorded or being measured."""
-    known, busy = heads(root), owners(root)
+    """Status of all cells below a root: those of batches in their order, then all others that were started."""
+    busy, gone = owners(root), abandoned(root)  # before the records: a cell that ends meanwhile is in one of them
+    known = heads(root)
     found = list(batches.read_all(root))
     spots = places(found)
     unfinished = {place.batch.id for id, place in spots.items() if _is_open(place, known.get(id))}
     now = look(root, [batch for batch in found if batch.id in unfinished])
-    seen = _Seen(Path(root), known, busy, spots, {batch.id: job_ids(root, batch) for batch in found}, now)
-    return [_line(id, seen) for id in dict.fromkeys([*spots, *sorted(known), *sorted(busy)])]
+    seen = _Seen(Path(root), known, busy, gone, spots, {batch.id: job_ids(root, batch) for batch in found}, now)
+    return [_line(id, seen) for id in dict.fromkeys([*spots, *sorted(known), *sorted(busy), *sorted(gone)])]
 
 
 def counts(lines: Sequence[Line]) -> dict[str, int]:
@@ -75,10 +77,24 @@ def _line(id: str, seen: _Seen) -> Line:
         return _running(id, seen)
     if place and seen.is_open(place):
         job = seen.look.job(place)
-        if job or head is None:
+        if job or (head is None and id not in seen.gone):
             return _open(place, job, seen.root)
-    assert head is not None  # a cell that is neither open nor running is recorded
-    return _recorded(id, head, seen)
+    return _recorded(id, head, seen) if head else _lost(id, seen)
+
+
+def _lost(id: str, seen: _Seen) -> Line:
+    """Status of a cell that was started outside of a batch and is neither recorded nor running."""
+    owner, log = seen.gone[id], _log(id, seen.root, None, None)
+    return Line(
+        id,
+        owner.get("label") or id,
+        "lost",
+        "its process ended without a record",
+        job=owner.get("slurm_job"),
+        host=owner.get("host"),
+        since=owner.get("since"),
+        log=str(log) if log.exists() else None,
+    )
 
 
 def _running(id: str, seen: _Seen) -> Line:

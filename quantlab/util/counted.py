@@ -1,0 +1,8 @@
+"""Numbers with their noun."""
+
+from __future__ import annotations
+
+
+def counted(number: int, what: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
