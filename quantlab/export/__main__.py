@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 
-from quantlab.export.place import is_there
+from quantlab.export import manifest as manifests
+from quantlab.export.place import folders, make
+from quantlab.export.readme import sizes
 from quantlab.records import storage
 from quantlab.records.asked_for import ids_of
 from quantlab.records.root_option import no_records, root_option
@@ -46,6 +48,7 @@ def command(root: Path, directory: Path, cells: tuple[str, ...]) -> int:
         warn(no_records(root))
         return NO
     records = storage.readable(root, ids_of(root, cells) or ids, warn)
+    make(directory.expanduser(), "--dir ")
     return 0 if _export_all(root, records, str(directory), asked_for=bool(cells)) else NO
 
 
@@ -56,11 +59,22 @@ def _export_all(root: Path, records: Iterable[Record], directory: str, asked_for
         if record.status != "ok":
             good = good and not asked_for
             warn(f"cell {record.cell_id} has status {record.status}, so it has no model")
-        elif is_there(directory, record.cell_id):
-            tell(f"{record.cell_id} is exported already")
+        elif found := folders(directory, record.cell_id):
+            good = _all_intact(found, record.cell_id) and good
         else:
             good = _export(root, record, directory) and good
     return good
+
+
+def _all_intact(found: Iterable[Path], cell_id: str) -> bool:
+    """Say that a cell is exported already, or how its folder differs from what was written."""
+    try:
+        for folder in found:
+            tell(f"{cell_id} is exported already: {folder}  ({sizes(folder, manifests.check(folder, cell_id))})")
+    except (ExportError, OSError) as error:
+        warn(f"{error}; delete this folder or move it away, then the same command writes it again")
+        return False
+    return True
 
 
 def _export(root: Path, record: Record, directory: str) -> bool:
@@ -74,7 +88,7 @@ def _export(root: Path, record: Record, directory: str) -> bool:
     if done.problem:
         warn(f"cell {record.cell_id} is not exported: {done.problem}")
         return False
-    tell(done.folder)
+    tell(f"{done.folder}  ({sizes(Path(done.folder), manifests.read(Path(done.folder)))})")
     return True
 
 

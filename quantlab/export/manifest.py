@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -10,9 +11,10 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from quantlab.config.schema import QuantConfig
+from quantlab.config.types import Dtype
 from quantlab.models.decoding import Decoding
 from quantlab.models.folder import some
-from quantlab.quantization.portable import Dtype, Trait
+from quantlab.quantization.base import Trait
 from quantlab.util.errors import ExportError
 
 NAME = "quantlab.json"
@@ -40,6 +42,9 @@ class Manifest(BaseModel):
     tensors: dict[str, str] = Field(default_factory=dict)  # in WEIGHTS: name → dtype and shape, `int8 [192, 192]`
     decoding: Decoding  # as when measured
     files: dict[FileName, str]  # all other files → SHA-256 in hex
+    size_bytes: int | None = None  # of the weights, as in the record; null in exports of 0.1.0
+    readme: str | None = None  # SHA-256 of README.md, which may be edited before loading; null in exports of 0.1.0
+    own: str | None = None  # SHA-256 of all of the above; see `digest_of`
 
 
 def read(folder: Path) -> Manifest:
@@ -48,6 +53,35 @@ def read(folder: Path) -> Manifest:
     Raises:
         ExportError: the manifest is missing or of another format, or a file is missing, extra or changed.
     """
+    manifest = _read(folder)
+    _check_files(folder, manifest.files, ignored={NAME, README})
+    return manifest
+
+
+def check(folder: Path, cell_id: str) -> Manifest:
+    """Check that a folder is as it was exported for a cell, including README and manifest.
+
+    Raises:
+        ExportError: what differs.
+    """
+    manifest = _read(folder)
+    stated = json.loads((folder / NAME).read_bytes())
+    if manifest.own not in (None, digest_of(stated)):
+        raise ExportError(f"{folder} is not as it was exported: it has changed files: {NAME}")
+    if manifest.cell_id != cell_id:
+        raise ExportError(f"{folder} is not as it was exported: it holds the model of cell {manifest.cell_id}")
+    readme = {README: manifest.readme or digest(folder / README)} if (folder / README).exists() else {README: ""}
+    _check_files(folder, manifest.files | readme, ignored={NAME})
+    return manifest
+
+
+def digest_of(stated: Mapping[str, object]) -> str:
+    """SHA-256 in hex of a manifest as JSON, without its field `own`."""
+    rest = {key: value for key, value in stated.items() if key != "own"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read(folder: Path) -> Manifest:
     path = folder / NAME
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
@@ -57,12 +91,11 @@ def read(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ExportError(f"{path} is not a manifest of format {FORMAT}: {where}: {first['msg']}") from None
-    _check_files(folder, manifest.files)
     return manifest
 
 
-def _check_files(folder: Path, files: Mapping[str, str]) -> None:
-    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {NAME, README}
+def _check_files(folder: Path, files: Mapping[str, str], ignored: set[str]) -> None:
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - ignored
     changed = {name for name in files.keys() & there if digest(folder / name) != files[name]}
     found = {
         "lacks": files.keys() - there,

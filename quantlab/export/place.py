@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from quantlab.config.schema import RunConfig
+from quantlab.export.manifest import check
 from quantlab.records.storage import fsync
 from quantlab.util.errors import ConfigError, ExportError
 
@@ -33,9 +34,18 @@ def folder_of(config: RunConfig, cell_id: str) -> Path:
     return Path(config.export.dir).expanduser() / f"{label}-{cell_id}"
 
 
-def is_there(directory: str, cell_id: str) -> bool:
-    """Whether a cell is exported, under any label."""
-    return any(Path(directory).expanduser().glob(f"[!.]*-{glob.escape(cell_id)}"))
+def folders(directory: str, cell_id: str) -> list[Path]:
+    """The exports of a cell, under any label."""
+    return sorted(Path(directory).expanduser().glob(f"[!.]*-{glob.escape(cell_id)}"))
+
+
+def is_whole(directory: str, cell_id: str) -> bool:
+    """Whether a cell is exported, and every file is as it was written."""
+    found = folders(directory, cell_id)
+    try:
+        return bool(found) and all(check(folder, cell_id) for folder in found)
+    except (ExportError, OSError):
+        return False
 
 
 @contextlib.contextmanager
@@ -62,8 +72,12 @@ def staged(directory: str | None) -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def make(parent: Path) -> None:
+def make(parent: Path, option: str = "export.dir=") -> None:
     """Create the export folder in advance, so that hours of measuring do not end without a place for the model.
+
+    Args:
+        parent: the folder.
+        option: the user's option for it, for messages.
 
     Raises:
         ConfigError: it cannot be created or written.
@@ -71,11 +85,10 @@ def make(parent: Path) -> None:
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"export.dir={parent} cannot be made: {error.strerror}; name a folder that can be written to"
-        ) from None
+        why = "it is a file" if parent.is_file() else error.strerror
+        raise ConfigError(f"{option}{parent} cannot be made: {why}; name a folder that can be written to") from None
     if not os.access(parent, os.W_OK):
-        raise ConfigError(f"export.dir={parent} cannot be written to: name another folder")
+        raise ConfigError(f"{option}{parent} cannot be written to: name another folder")
 
 
 def _clean(parent: Path) -> None:

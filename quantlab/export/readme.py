@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from quantlab.export.manifest import NAME, WEIGHTS, Manifest
+from quantlab.report.wording import megabytes
 from quantlab.util.printable import markdown
 
 BY_QUANTLAB = """\
@@ -42,9 +45,26 @@ NOT_BY_TRANSFORMERS = f"""\
 `from_pretrained` of transformers cannot load this folder: the tensors are in `{WEIGHTS}`, packed as the library that
 quantized them holds them, and there is no `model.safetensors`.
 """
+MODEL_FILES = (WEIGHTS, "ggml-model.bin", "model.bin")
+REST = {  # library → what its file holds besides the weights that quantlab counts as size
+    "ggml": "rows that whisper.cpp's fixed vocabulary and text length require, mel filters and words",
+}
 
 
-def readme(manifest: Manifest) -> str:
+def sizes(folder: Path, manifest: Manifest) -> str:
+    """Size of an export's model file, and how it differs from the size of the model in tables and limits."""
+    file_bytes = next((path.stat().st_size for name in MODEL_FILES if (path := folder / name).is_file()), 0)
+    text = f"file: {megabytes(file_bytes)} MB"
+    if manifest.size_bytes is None:  # of an earlier version
+        return text
+    text += f"; weights (the size in reports): {megabytes(manifest.size_bytes)} MB"
+    more = megabytes(file_bytes) != megabytes(manifest.size_bytes) and file_bytes > manifest.size_bytes
+    return (
+        f"{text}, the rest is {REST.get(manifest.quant.library, 'names and layout of the tensors')}" if more else text
+    )
+
+
+def readme(folder: Path, manifest: Manifest) -> str:
     """README in Markdown, without paths of this machine."""
     quant = manifest.quant
     versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in sorted(manifest.versions.items()))
@@ -53,6 +73,7 @@ def readme(manifest: Manifest) -> str:
         f"A Whisper model quantized by quantlab, quant={markdown(quant.name)}, as it was measured: "
         f"cell `{manifest.cell_id}`, on {manifest.device}.\n",
         BY_QUANTLAB,
+        f"Model {sizes(folder, manifest)}.\n",
         IN_ITS_OWN.get(quant.library, NOT_BY_TRANSFORMERS),
         f"`{NAME}` says what is where. Made with {versions}.\n",
     ]

@@ -65,7 +65,7 @@ def export_verified(
     """
     final = folder_of(config, cell_id)
     try:
-        write(staging, Made(cell_id, config, made.decoder.decoding, made.portable))
+        write(staging, Made(cell_id, config, made.decoder.decoding, made.portable, made.receipt.size_bytes))
         check(config, made, staging, device, decoded)
         publish(staging, final)
     except Exception as error:  # the figures remain valid if the export fails

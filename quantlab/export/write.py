@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import save_file
 
 from quantlab.config.schema import RunConfig
-from quantlab.export.manifest import NAME, README, WEIGHTS, Manifest, digests
+from quantlab.export.manifest import NAME, README, WEIGHTS, Manifest, digest, digest_of, digests
 from quantlab.export.readme import readme
 from quantlab.models.decoding import Decoding
 from quantlab.quantization.portable import Portable, layout
@@ -30,6 +30,7 @@ class Made:
     config: RunConfig  # resolved
     decoding: Decoding
     portable: Portable | None  # None: another engine has written its own file
+    size_bytes: int | None = None  # of its weights, see Receipt
 
 
 def write(folder: Path, made: Made) -> Manifest:
@@ -49,9 +50,12 @@ def write(folder: Path, made: Made) -> Manifest:
         tensors=layouts,
         decoding=made.decoding,
         files=digests(folder),
+        size_bytes=made.size_bytes,
     )
+    (folder / README).write_text(readme(folder, manifest), encoding="utf-8")
+    manifest = manifest.model_copy(update={"readme": digest(folder / README)})
+    manifest = manifest.model_copy(update={"own": digest_of(manifest.model_dump(mode="json"))})
     (folder / NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    (folder / README).write_text(readme(manifest), encoding="utf-8")
     return manifest
 
 

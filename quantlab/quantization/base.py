@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FLOATS: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
 Calibrate = Callable[["nn.Module"], None]
+Trait = bool | int | float | str  # non-tensor state of a module, kept by an export
 
 
 class Quantizer(Protocol):

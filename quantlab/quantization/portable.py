@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
 
+from quantlab.config.types import Dtype
+from quantlab.quantization.base import Trait
 from quantlab.quantization.tensors import Leaf, leaves, unpacked
-
-Trait = bool | int | float | str  # non-tensor state of a module
-Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @runtime_checkable

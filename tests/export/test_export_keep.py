@@ -18,7 +18,7 @@ from quantlab.engines import decoding
 from quantlab.engines.clocks import Clocks
 from quantlab.export import load
 from quantlab.export import manifest as manifests
-from quantlab.export.place import folder_of, is_there, make, publish, staged
+from quantlab.export.place import folder_of, folders, make, publish, staged
 from quantlab.export.read import model_of
 from quantlab.export.verified import CHECKED_BATCHES, DecodedBatch, check, evenly_spaced, export_verified
 from quantlab.export.write import Made, write
@@ -52,7 +52,7 @@ def test_a_hostile_name_leads_nowhere_else(name, tmp_path):
     assert folder.resolve().parent == (tmp_path / "exported").resolve()
     assert folder.name.endswith("-0123456789abcdef")
     folder.mkdir(parents=True)  # any file system takes it
-    assert is_there(str(tmp_path / "exported"), "0123456789abcdef")
+    assert folders(str(tmp_path / "exported"), "0123456789abcdef") == [folder]
 
 
 def test_nothing_is_left_of_a_block_that_fails(tmp_path):
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(
 
 def test_a_file_in_the_folders_place_is_said_before_a_grid_and_costs_a_cell_no_figure(tmp_path):
     (tmp_path / "exported").write_text("a file")
-    with pytest.raises(ConfigError, match=r"export\.dir=.* cannot be made"):
+    with pytest.raises(ConfigError, match=r"export\.dir=.* cannot be made: it is a file; name a folder"):
         make(tmp_path / "exported")
     result = run_cell(configure("none", tmp_path / "exported"))
     assert result.record.status == "ok"
