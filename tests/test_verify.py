@@ -56,10 +56,46 @@ def test_what_the_grid_wrote_is_verified_in_every_figure(root, capsys):
 def test_a_changed_hypothesis_is_named(root, cell, capsys):
     edit(cell / "utterances.jsonl", lambda item: item | {"hypothesis": item["hypothesis"] + " word"})
     assert verify.main(["--root", str(root)]) == 1
+    line, total = capsys.readouterr().out.splitlines()
+    assert line == (
+        f"{cell.name}: {cell}/utterances.jsonl: not as it was written (SHA-256); utterance other/u0000: insertions: "
+        f"stored 0, recomputed 1; 1 more: quantlab verify {cell.name}"
+    )
+    assert re.search(r"^3 of \d+ figures differ, in 1 of 8 records$", total)
+    assert verify.main(["--root", str(root), cell.name]) == 1
     said = capsys.readouterr().out
     assert f"{cell.name}: utterance other/u0000: insertions: stored 0, recomputed 1" in said
     assert f"{cell.name}: digests.utterances.jsonl" in said
-    assert re.search(r"^3 of \d+ figures differ, in 1 of 8 records$", said, re.MULTILINE)
+    assert re.search(r"^3 of \d+ figures differ, in 1 of 1 record$", said, re.MULTILINE)
+
+
+def first_half(path):
+    path.write_text(path.read_text()[: path.stat().st_size // 2])
+
+
+def emptied(path):
+    path.write_text("")
+
+
+def other_number(path):
+    def change(stored):
+        key = {"utterances.jsonl": "substitutions", "batches.jsonl": "elapsed_s"}[path.name]
+        return stored | {key: stored[key] + 1}
+
+    edit(path, change)
+
+
+@pytest.mark.parametrize("name", ["record.json", "utterances.jsonl", "batches.jsonl"])
+@pytest.mark.parametrize("damage", [first_half, emptied, other_number])
+def test_damage_is_one_line_that_names_the_file_and_the_others_are_verified(root, cell, capsys, name, damage):
+    if (name, damage) == ("record.json", other_number):  # of a figure with raw data; the peak has none
+        edit(cell / name, lambda stored: stored | {"stages": stored["stages"] | {"measure_s": 3.0}})
+    else:
+        damage(cell / name)
+    assert verify.main(["--root", str(root)]) == 1
+    line, total = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{cell.name}: {cell / name}")
+    assert total.endswith("in 1 of 8 records")
 
 
 def test_a_hypothesis_that_only_looks_different_is_caught_too(root, cell):

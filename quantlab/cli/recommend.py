@@ -30,8 +30,12 @@ from quantlab.util.memory import without_gc
     metavar="POINTS",
     help="Percentage points of WER above the fp32 baseline.",
 )
-@click.option("--max-size-mb", type=positive, metavar="MB", help="Size of the weights, as in the table; a file can be "
-    "larger (see docs/how-to/export.md). MB = 10^6 bytes.")
+@click.option(
+    "--max-size-mb",
+    type=positive,
+    metavar="MB",
+    help="Size of the weights, as in the table; a file can be larger (see docs/how-to/export.md). MB = 10^6 bytes.",
+)
 @click.option("--max-memory-mb", type=positive, metavar="MB", help="Peak memory during recognition.")
 @click.option("--max-rtf", type=positive, metavar="RTF", help="Generation time / audio time.")
 @click.option("--device", type=OneOf("device", DEVICES), help="Only this device.")

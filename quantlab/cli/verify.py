@@ -25,11 +25,14 @@ from quantlab.scoring.normalise import NORMALISERS
 from quantlab.scoring.score import SCORERS, Scoring, count
 from quantlab.util.command import HELP, example, perform
 from quantlab.util.console import NO, tell, to_stdout, warn
+from quantlab.util.counted import counted
 from quantlab.util.entry import enter
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
 # Figures of a split that are null in earlier records.
 _SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
+_UNREADABLE = ("record.json", "raw files", "batches.jsonl")  # places of differences that are a message on a file
+_DIGESTS = "digests."
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,25 @@ class Checked:
     cell_id: str
     figures: int
     differences: tuple[Difference, ...]
+
+    def fault(self, folder: Path) -> str:
+        """One line on a record that differs: the file at fault, and how it differs.
+
+        Args:
+            folder: the record's folder.
+        """
+        unreadable = next((item for item in self.differences if item.place in _UNREADABLE), None)
+        if unreadable:
+            return f"{self.cell_id}: {unreadable.recomputed}"
+        changed = [item.place.removeprefix(_DIGESTS) for item in self.differences if item.place.startswith(_DIGESTS)]
+        figures = [item for item in self.differences if not item.place.startswith(_DIGESTS)]
+        where = ", ".join(str(storage.real_path(folder / name)) for name in changed or ["record.json"])
+        what = ["not as it was written (SHA-256)"] if changed else []
+        what += [f"{figures[0].place}: stored {figures[0].stored!r}, recomputed {figures[0].recomputed!r}"] * bool(
+            figures
+        )
+        what += [f"{len(figures) - 1} more: quantlab verify {self.cell_id}"] * (len(figures) > 1)
+        return f"{self.cell_id}: {where}: {'; '.join(what)}"
 
 
 @dataclass(frozen=True)
@@ -91,9 +113,11 @@ def check(root: str | Path, ids: Sequence[str] | None = None) -> Iterator[Checke
 def _cell_figures(root: Path, cell_id: str) -> Iterator[_Figure]:
     try:
         stored = storage.read(root, cell_id)
-        assert stored is not None
     except (ValueError, OSError) as error:
-        yield _Figure("record.json", "a record", f"unreadable: {error}")
+        yield _Figure("record.json", "a record", str(error))
+        return
+    if stored is None:  # removed meanwhile
+        yield _Figure("record.json", "a record", "it has no record.json any more")
         return
     yield from _record_figures(stored)
     yield from _digests(root, stored)
@@ -200,34 +224,38 @@ def _compare(place: str, stored: Any, recomputed: Any) -> Iterator[_Figure]:
 def command(ids: tuple[str, ...], roots: tuple[Path, ...]) -> int:
     """Recompute every figure of the records from their raw data, and print differences.
 
-    Cells are given by id or by label, as quantlab status shows them; without any, all are checked.
+    Cells are given by id or by label, as quantlab status shows them, and each difference is printed; without any, all
+    are checked, and of each record that differs the file at fault and the first difference are printed.
 
     Exit code: 0, 1 if a figure differs or nothing is recorded, 2 for an id that has no record or a wrong option.
     """
     code = NO  # if the reader of the output leaves early, which is after a difference
     with several.below(roots) as root, to_stdout():
-        code = _print(check(root, ids or None), roots)
+        checked = list(_shown(check(root, ids or None), root, in_full=bool(ids)))
+        code = _conclude(checked, roots)
     return code
 
 
-def _print(found: Iterator[Checked], roots: Sequence[Path]) -> int:
-    checked = list(_shown(found))
+def _conclude(checked: Sequence[Checked], roots: Sequence[Path]) -> int:
     if not checked:
         warn(no_records(*roots))
         return NO
     total, wrong = sum(item.figures for item in checked), sum(len(item.differences) for item in checked)
     if wrong:
         records = sum(bool(item.differences) for item in checked)
-        print(f"{wrong} of {total} figures differ, in {records} of {len(checked)} records")
+        print(f"{wrong} of {counted(total, 'figure')} differ, in {records} of {counted(len(checked), 'record')}")
         return NO
-    print(f"{len(checked)} record{'s' if len(checked) > 1 else ''}, {total} figures verified")
+    print(f"{counted(len(checked), 'record')}, {counted(total, 'figure')} verified")
     return 0
 
 
-def _shown(found: Iterator[Checked]) -> Iterator[Checked]:
+def _shown(found: Iterator[Checked], root: Path, in_full: bool) -> Iterator[Checked]:
     for item in found:
-        for difference in item.differences:
-            tell(difference)
+        if in_full:
+            for difference in item.differences:
+                tell(difference)
+        elif item.differences:
+            tell(item.fault(storage.cells_dir(root) / item.cell_id))
         yield item
 
 

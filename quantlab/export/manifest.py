@@ -14,10 +14,11 @@ from quantlab.config.schema import QuantConfig
 from quantlab.config.types import Dtype
 from quantlab.models.decoding import Decoding
 from quantlab.models.folder import some
+from quantlab.models.foreign import EXPORT
 from quantlab.quantization.base import Trait
 from quantlab.util.errors import ExportError
 
-NAME = "quantlab.json"
+NAME = EXPORT
 WEIGHTS = "quantized.safetensors"  # for PyTorch libraries; a name that transformers does not take for a checkpoint
 README = "README.md"
 FORMAT: Final = 1  # version of the folder format

@@ -13,6 +13,8 @@ MERGE = "merge it first (`merge_and_unload` of peft, then `save_pretrained`) and
 ORIGINAL = "give the transformers folder that it was made from; quantlab quantizes and converts by itself"
 EXPECTED = "expected a folder that `save_pretrained` or CTranslate2 wrote, a ggml-*.bin of whisper.cpp, or OpenAI's .pt"
 FILES = re.compile(r"ggml-.+\.bin|.+\.pt")  # of whisper.cpp, of OpenAI
+EXPORT = "quantlab.json"  # the manifest of an export
+GGML_FILE = "ggml-model.bin"  # in exports of whisper.cpp, and in folders that people publish
 BY_START = {  # first bytes of a file → what it is, and what to do
     b"GGUF": f"is a GGUF file: {ORIGINAL} (quant=ggml_q5_0)",
 }
@@ -32,7 +34,26 @@ def _file(path: Path) -> str:
     return known or f"is a file; {EXPECTED}"
 
 
+def exported(folder: Path) -> str | None:
+    """The end of a sentence on a folder that quantlab exported: what measures it; None for another folder."""
+    if not is_there(folder / EXPORT):
+        return None
+    quant = _json(folder / EXPORT).get("quant")
+    name = quant.get("name") if isinstance(quant, dict) else None
+    what = f"is an export of quantlab, quant={shortened(name)[1:-1] if isinstance(name, str) else 'unknown'}"
+    if (folder / GGML_FILE).is_file():
+        return f"{what}: its file is measured by quant=as_shipped model.path={folder / GGML_FILE}"
+    if (folder / "model.bin").is_file():
+        return f"{what}: it is measured by quant=as_shipped model.path={folder}"
+    return (
+        f"{what}: quantlab.export.load reads it, a grid does not; to measure it, give the checkpoint that it was made "
+        f"from, and the same quant"
+    )
+
+
 def _folder(folder: Path) -> str | None:
+    if what := exported(folder):
+        return what
     if is_there(folder / "adapter_config.json"):
         return f"is an adapter of {_base_model(folder)}: {MERGE}"
     if _is_whisper(folder):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from quantlab.records import storage
 from quantlab.util.command import PATH
 
 DEFAULT = Path("mlruns")
@@ -40,4 +41,6 @@ def no_records(*roots: str | Path) -> str:
     """Message that nothing has been measured, with the next step."""
     missing = "" if Path(roots[0]).is_dir() else ", which is not a folder"
     below = " and ".join(map(str, roots))
-    return f"no records in {below}{missing}; make some: quantlab -m quant=none,torch_int8"
+    return (
+        f"no records in {below}{missing}{storage.nearby(roots[0]) or '; make some: quantlab -m quant=none,torch_int8'}"
+    )

@@ -66,7 +66,7 @@ def load_records(root: Roots, on_unreadable: Callable[[str], None] = warn) -> li
     with below(roots) as folder:
         ids = storage.recorded(folder)
         if not ids:
-            raise ConfigError(f"no records in {' and '.join(map(str, roots))}")
+            raise ConfigError(f"no records in {' and '.join(map(str, roots))}{storage.nearby(roots[0])}")
         return storage.readable(folder, ids, on_unreadable)
 
 
@@ -177,7 +177,9 @@ def _gathered(opened: Mapping[Path, Path]) -> tuple[dict[str, Path], list[Clash]
     for root, folder in opened.items():
         ids = storage.recorded(folder)
         if not ids:
-            raise ConfigError(f"no records in {root}{'' if root.exists() else ', which does not exist'}")
+            raise ConfigError(
+                f"no records in {root}{storage.nearby(root) if root.exists() else ', which does not exist'}"
+            )
         for cell_id in ids:
             first = found.setdefault(cell_id, root)
             if first != root and not storage.is_same(opened[first], folder, cell_id):

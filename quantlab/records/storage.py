@@ -233,6 +233,14 @@ def recorded(root: str | Path) -> list[str]:
     return sorted(path.parent.name for path in cells_dir(root).glob("[!.]*/record.json"))
 
 
+def nearby(root: str | Path) -> str:
+    """The end of a message on a folder without records: the root that it belongs to or contains; empty if none."""
+    root = Path(root) if Path(root).name else Path(root).absolute()
+    above = [path.parent for path in (root, root.parent) if path.name == cells_dir(root).name]
+    found = next((path for path in [*above, *sorted(root.glob("*"))] if recorded(path)), None)
+    return "" if found is None else f"; they are in {found}: give that folder"
+
+
 def read_all(root: str | Path) -> Iterator[Record]:
     """All records below `root`, in order of cell id."""
     for cell_id in recorded(root):

@@ -311,6 +311,22 @@ def test_librispeech(librispeech):
     assert open_corpus(libri_config(librispeech.parent)).fingerprint == corpus.fingerprint  # as the archive unpacks
 
 
+@pytest.mark.parametrize(
+    ("inside", "kind"),
+    [("test-clean", "one subset"), ("test-clean/61", "a speaker"), ("test-other/367/7", "a chapter")],
+)
+def test_a_folder_within_librispeech_is_told_which_to_give(librispeech, inside, kind):
+    inside = next(librispeech.glob(inside), None) or next(librispeech.glob("test-other/*/*"))
+    subset = inside.relative_to(librispeech).parts[0]
+    with pytest.raises(ConfigError) as caught:
+        open_corpus(libri_config(inside))
+    name = subset.removeprefix("test-")
+    assert str(caught.value) == (
+        f"dataset.path={inside} is {kind} of LibriSpeech: set dataset.path={librispeech} dataset.splits=[{name}]"
+    )
+    assert open_corpus(libri_config(librispeech, splits=[name])).splits
+
+
 def test_librispeech_with_one_subset(librispeech):
     shutil.rmtree(librispeech / "test-other")
     assert list(open_corpus(libri_config(librispeech)).splits) == ["clean"]

@@ -293,7 +293,10 @@ def test_listings_are_read_whatever_wrote_them(folder, name, encoding):
         ("a.json", '{\n "audio": "0.wav"\n}', "a.json:1: not JSON"),
         ("a.json", '{"audio": "0.wav", "text": "x", "offset": 0, "offset": 1}', "the key 'offset' appears twice"),
         ("a.json", '[{"audio": "0.wav"}]', "a.json: item 1: no 'text' among its keys"),
-        ("a.stm", "talk 1 speaker 0.0 1.5 <o> one two\n", "not JSON (Expecting value"),
+        ("a.stm", "talk 1 speaker 0.0 1.5 <o> one two\n", "a.stm:1: plain text, not a row with audio and text"),
+        ("transcripts.txt", "1089-0\thello there\n", "transcripts.txt:1: plain text, not a row with audio and text"),
+        ("1-2.trans.txt", "1-2-0 HELLO\n", "a transcript of LibriSpeech: set dataset=librispeech_dir"),
+        ("a.jsonl", "{'audio': '0.wav'}\n", "not JSON (Expecting property name"),
         ("a.jsonl.gz", "no gzip", "Not a gzipped file"),
     ],
 )
@@ -303,9 +306,18 @@ def test_what_is_no_listing_is_told_in_one_line(folder, name, content, says):
 
 
 def test_a_text_in_another_encoding_is_told_how_to_convert_it(folder):
-    (folder / "a.csv").write_bytes("audio,text\n0.wav,schön\n".encode("cp1252"))
-    assert "is not UTF-8 text (" in refusal(folder / "a.csv")
-    assert "iconv -f WINDOWS-1252 -t UTF-8" in refusal(folder / "a.csv")
+    for name in ("a.csv", "a.jsonl", "a.tsv"):
+        (folder / name).write_bytes("audio,text\n0.wav,schön\n".encode("cp1252"))
+        assert f"{name}:2 is not UTF-8 text (byte 0xf6): if it is Latin-1 or Windows-1252" in refusal(folder / name)
+        assert "iconv -f WINDOWS-1252 -t UTF-8" in refusal(folder / name)
+
+
+def test_a_file_of_a_kaldi_folder_is_told_to_give_the_folder(folder):
+    (folder / "wav.scp").write_text("a 0.wav\n")
+    (folder / "text").write_text("a hello\n")
+    assert f"a file of a Kaldi folder: set dataset.path={folder}" in refusal(folder / "text")
+    (folder / "text").write_bytes("a schön\n".encode("latin-1"))
+    assert "text:1 is not UTF-8 text (byte 0xf6)" in refusal(folder)
 
 
 def test_a_pipe_or_a_device_is_no_manifest_and_not_waited_for(folder):

@@ -6,12 +6,15 @@ import shutil
 import pytest
 
 from helpers.synthetic import result
+from quantlab.config.compose import compose
 from quantlab.export import load
 from quantlab.export.__main__ import main
 from quantlab.export.manifest import NAME, README
 from quantlab.export.missing import export_missing
 from quantlab.export.place import is_whole
+from quantlab.grid.plan import plan
 from quantlab.records import storage
+from quantlab.util.errors import ConfigError
 
 SMALL = ("dataset.limit=2", "dataset.splits=[other]", "protocol=quick", "device=cpu", "tracking=off")
 
@@ -124,6 +127,25 @@ def test_the_export_of_another_cell_is_not_this_ones(cell, capsys):
     storage.write(root, result("none", cell_id="0123456789abcdef"))
     assert main(["--root", str(root), "--dir", str(directory), "0123456789abcdef"]) == 1
     assert "it holds the model of cell" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "quant", "says"),
+    [
+        ("ggml_q8_0", "none", "quant=ggml_q8_0: its file is measured by quant=as_shipped model.path={}/ggml-model.bin"),
+        ("ggml_q8_0", "as_shipped", "its file is measured by quant=as_shipped model.path={}/ggml-model.bin"),
+        ("ct2_int8", "none", "is already quantized (int8): measure it unchanged with quant=as_shipped"),
+        ("hqq_int4", "none", "is an export of quantlab, quant=hqq_int4: quantlab.export.load reads it"),
+        ("hqq_int4", "as_shipped", "give the checkpoint that it was made from, and the same quant"),
+    ],
+)
+def test_an_export_as_a_checkpoint_is_told_what_measures_it(exported, name, quant, says):
+    folder = exported(name)[1]
+    config = compose([f"quant={quant}", f"model.path={folder}", "model.name=mine"])
+    with pytest.raises(ConfigError) as raised:
+        plan(config)
+    assert says.format(folder) in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_readme_of_ones_own_is_no_obstacle_to_loading(cell):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,9 @@ import pytest
 
 from helpers.synthetic import grid, result
 from quantlab.records import storage
+from quantlab.records.several import load_records
 from quantlab.report import __main__ as report
+from quantlab.util.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,19 @@ def test_no_records_is_a_no_and_says_how_to_make_some(tmp_path, capsys):
     assert "make some: quantlab -m" in said.err
     assert report.main(["--root", str(tmp_path / "nowhere"), "--format", "json"]) == 1
     assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.parametrize("wrong", ["mlruns/cells", "mlruns/cells/a1", "."])
+def test_a_folder_near_the_records_is_told_which_to_give(tmp_path, capsys, monkeypatch, wrong):
+    monkeypatch.chdir(tmp_path)
+    storage.write("mlruns", result("none", "a1"))
+    for given in (wrong, str(tmp_path / wrong)):
+        assert report.main(["--root", given]) == 1
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert re.search(r"they are in (\S*/)?mlruns: give that folder", said)
+        with pytest.raises(ConfigError, match="mlruns: give that folder"):
+            load_records(given)
 
 
 def test_an_unknown_format_is_a_misuse_with_a_suggestion(capsys):

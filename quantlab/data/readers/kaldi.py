@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quantlab.data.readers.tables import Row, text_of
+from quantlab.data.readers.tables import Row, not_utf8, text_of
 from quantlab.util.errors import ConfigError, shortened
 
 _IN_ARCHIVE = re.compile(r":\d+(\[.*\])?$")
@@ -52,9 +52,11 @@ def _table(path: Path) -> dict[str, tuple[str, str]]:
     """Id → its place (`file:line`) and the rest of its line."""
     try:
         lines = text_of(path).split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except OSError as error:
+        why = error.strerror or str(error)
         raise ConfigError(f"dataset.path: {path} cannot be read: {why}; a Kaldi folder has wav.scp and text") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}{not_utf8(error)}") from None
     found: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

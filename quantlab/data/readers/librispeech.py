@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quantlab.config.schema import DatasetConfig
-from quantlab.data.readers.tables import text_of
+from quantlab.data.readers.tables import not_utf8, text_of
 from quantlab.data.utterance import Listing, Utterance, file_utterance, with_digests
 from quantlab.util.errors import ConfigError
 
@@ -26,6 +26,8 @@ def read_librispeech(dataset: DatasetConfig) -> Listing:
     there = {folder.name: folder for folder in sorted(root.iterdir()) if folder.is_dir()}
     known = {name: there[folder] for name, folder in SUBSETS.items() if folder in there}
     wanted = known if dataset.splits is None else {name: there.get(name) for name in dataset.splits} | known
+    if not known and (inner := _why_too_deep(root)):
+        raise ConfigError(f"dataset.path={dataset.path} {inner}")
     if not known and dataset.splits is None:
         raise ConfigError(f"{root} has neither test-clean/ nor test-other/; found {_names(root)}")
     listing = {}
@@ -49,6 +51,16 @@ def _root(path: Path) -> Path:
     return path / "LibriSpeech" if (path / "LibriSpeech").is_dir() else path
 
 
+def _why_too_deep(root: Path) -> str | None:
+    """What a folder within the folder of the subsets is, and what to give instead; None for another folder."""
+    for above, kind in enumerate(("one subset", "a speaker", "a chapter")):  # folders between it and its subset
+        if next(root.glob("*/" * (2 - above) + "*.trans.txt"), None) is not None:
+            subset = [root.resolve(), *root.resolve().parents][above]
+            name = next((name for name, folder in SUBSETS.items() if folder == subset.name), subset.name)
+            return f"is {kind} of LibriSpeech: set dataset.path={subset.parent} dataset.splits=[{name}]"
+    return None
+
+
 def _names(folder: Path) -> str:
     names = sorted(item.name for item in folder.iterdir())
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "") if names else "nothing"
@@ -67,8 +79,10 @@ def _utterances(split: str, folder: Path) -> Iterator[Utterance]:
 def _transcript(path: Path) -> Iterator[tuple[str, str]]:
     try:
         lines = text_of(path).split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: no readable transcript ({error})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}{not_utf8(error)}") from None
     seen: set[str] = set()
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -43,6 +43,18 @@ def text_of(path: Path) -> str:
     return content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
 
 
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """The end of a sentence on a file in an unknown encoding: `:LINE is not …`, and how to convert it."""
+    content = error.object
+    if error.encoding != "utf-8" or b"\0" in content:
+        return f" is not UTF-8 text ({error.reason})"
+    line = content.count(b"\n", 0, error.start) + 1
+    return (
+        f":{line} is not UTF-8 text (byte {content[error.start]:#x}): if it is Latin-1 or Windows-1252, convert it: "
+        "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
+    )
+
+
 def rows(path: Path) -> Iterator[Row]:
     """The rows of a listing, in order.
 
@@ -55,10 +67,7 @@ def rows(path: Path) -> Iterator[Row]:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ConfigError(f"dataset.path={path}: {why}; expected {FORMATS}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"dataset.path={path} is not UTF-8 text ({error.reason}); expected {FORMATS}; "
-            "a text in another encoding: iconv -f WINDOWS-1252 -t UTF-8"
-        ) from None
+        raise ConfigError(f"dataset.path={path}{not_utf8(error)}; expected {FORMATS}") from None
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if kind.lower() in (".tsv", ".csv"):
         return _delimited(path, text, "\t" if kind.lower() == ".tsv" else _delimiter(text))
@@ -85,7 +94,19 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
         try:
             yield Row(f"{path}:{number}", json.loads(line, object_pairs_hook=_object))
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}:{number}: not JSON ({error}); expected {FORMATS}, e.g. {EXAMPLE}") from None
+            what = _plain_text(path, line) or f"not JSON ({error})"
+            raise ConfigError(f"{path}:{number}: {what}; expected {FORMATS}, e.g. {EXAMPLE}") from None
+
+
+def _plain_text(path: Path, line: str) -> str | None:
+    """What a line of plain text is instead of a row, and which option reads it; None if it is not plain text."""
+    if line.lstrip().startswith(("{", "[", '"')) or not line.strip().replace("\t", " ").isprintable():
+        return None
+    if path.name.endswith(".trans.txt"):
+        return "a transcript of LibriSpeech: set dataset=librispeech_dir dataset.path=FOLDER, which holds test-clean/"
+    if (path.parent / "wav.scp").is_file():
+        return f"a file of a Kaldi folder: set dataset.path={path.parent}"
+    return "plain text, not a row with audio and text"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantlab.config.schema import AS_SHIPPED, ModelConfig, QuantConfig, RunConfig
+from quantlab.models.foreign import exported
 from quantlab.quantization.backends import ct2, ggml
 from quantlab.util.errors import ConfigError, UnsupportedError
 
@@ -92,6 +93,8 @@ def shipped_original(model: ModelConfig) -> Original:
     from quantlab import models
 
     original = None if model.weights == "random" or model.path is None else models.original(model)
+    if original is None and model.path is not None and (export := exported(Path(model.path).expanduser())):
+        raise UnsupportedError(f"quant={AS_SHIPPED}: model.path={model.path} {export}")
     if original is None or original.format not in ENGINES:
         what = f"model.path={model.path}" if model.path else f"model={model.name}"
         raise UnsupportedError(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantlab.models.foreign import GGML_FILE
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.engine_files import folder_for, readable
 from quantlab.util.errors import CheckpointError, ConfigError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTIONS = ("pywhispercpp",)
 NO_EMBEDDING = "whisper.cpp's embedding is its output head and always has the file's type"
-FILE = "ggml-model.bin"
+FILE = GGML_FILE
 
 
 @dataclass(frozen=True)
