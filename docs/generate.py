@@ -208,6 +208,8 @@ def _section(section: griffe.DocstringSection) -> str:
     for item in section.value:
         name = getattr(item, "name", "") or (str(item.annotation) if section.kind.value == "raises" else "")
         said = " ".join(item.description.split())
+        if section.kind is griffe.DocstringSectionKind.returns and isinstance(item.annotation, str):
+            said = f"{' '.join(item.annotation.split())}: {said}"  # text before a colon, which griffe takes for a type
         lines.append(f"- `{name}`: {said}" if name else f"- {said}")
     return f"**{section.kind.value.capitalize()}**\n\n" + "\n".join(lines)
 

@@ -1,8 +1,11 @@
 """The Markdown of the documents: lists render as lists, and every grid that a page shows can be composed."""
 
+import importlib
 import re
 import shlex
+from pathlib import Path
 
+import griffe
 import pytest
 from markdown_it import MarkdownIt
 
@@ -72,3 +75,13 @@ def test_its_lists_render_as_lists(page):
 )
 def test_a_misplaced_line_is_found(text, lines):
     assert _misplaced(text) == lines
+
+
+def test_what_a_function_returns_is_shown_whole(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    generate = importlib.import_module("generate")
+    code = (
+        'def count() -> int:\n    """Count.\n\n    Returns:\n        Cells, in order: the first one first.\n    """\n'
+    )
+    module = griffe.visit("module", filepath=Path("module.py"), code=code)
+    assert "- Cells, in order: the first one first." in generate._docstring(module["count"])
