@@ -7,7 +7,6 @@ import pytest
 
 from helpers.compared import changed, compared, split_changed, uncompared
 from helpers.synthetic import result
-from quantlab.config.options import option
 from quantlab.records import storage
 from quantlab.report import html, latex, markdown, published, reproduced, table
 from quantlab.report.published import Published
@@ -182,11 +181,14 @@ def test_sizes_follow_from_the_architecture():
     assert judged(row, wer={}, other={"size_reduction": 57}) == ("not comparable", what)
 
 
-def test_random_weights_of_another_shape_have_no_published_size():
-    shape = dict(option("model", "small")["architecture"])
-    for architecture, expected in ((shape, "reproduced"), (shape | {"d_model": 64}, "not comparable")):
-        row = smaller(cell(model__weights="random", model__architecture=architecture), 0.57)
-        assert judged(row, wer={}, other={"size_reduction": 57})[0] == expected
+def test_a_checkpoint_of_another_size_than_the_model_of_its_name_is_not_compared():
+    """As small.en under the name small, or random weights of another architecture."""
+    row = smaller(cell(), 0.57)
+    other = changed(row, receipt=row.record.receipt.model_copy(update={"params": row.record.receipt.params - 768}))
+    verdict, reason = judged(other, wer={}, other={"size_reduction": 57})
+    assert verdict == "not comparable"
+    assert reason.startswith("other checkpoint: 241,734,144 parameters here, small has 241,734,912")
+    assert judged(other)[0] == "not comparable"
 
 
 @pytest.mark.parametrize("metric", ["rtf", "rtfx"])

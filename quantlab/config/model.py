@@ -43,6 +43,18 @@ class Architecture(Part):
             )
         return self
 
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of a Whisper model of this shape; the output shares its weights with the embedding."""
+        d, ffn = self.d_model, self.ffn_dim
+        norm = 2 * d
+        attention = 4 * d * d + 3 * d + norm  # the keys have no bias
+        block = attention + 2 * d * ffn + ffn + d + norm  # with its feed-forward part
+        stem = 3 * d * (self.num_mel_bins + d) + 2 * d  # two convolutions of width 3
+        encoder = stem + self.max_source_positions * d + self.encoder_layers * block + norm
+        embeddings = (self.vocab_size + self.max_target_positions) * d
+        return encoder + embeddings + self.decoder_layers * (block + attention) + norm
+
 
 class ModelConfig(Part):
     """The model: its checkpoint and where the weights come from."""

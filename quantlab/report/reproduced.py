@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from quantlab.config.options import names, option
+from quantlab.config.schema import Architecture
 from quantlab.report.cell_summary import CellSummary, Compared, Reproduced, SplitSummary
 from quantlab.report.published import Figure, Published, matching, measured_split
 from quantlab.stats.bootstrap import MIN_UNITS
@@ -60,8 +61,7 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
     model = cell.record.setting("model.name")
     if figure.of.model != model:
         yield f"other model: {figure.of.model} there, {model} here"
-    if cell.settings.weights != "pretrained" and not _has_shape_of_its_name(cell):
-        yield f"other architecture: model.architecture here is not that of {model}"
+    yield from _other_size(cell)
     if figure.of.mixed:
         yield f"mixed formats there ({figure.of.where}), one format here ({cell.settings.format})"
     if figure.metric in figure.source.apart:
@@ -78,10 +78,12 @@ def _obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iter
         yield "not measured here"
 
 
-def _has_shape_of_its_name(cell: CellSummary) -> bool:
-    """Whether random weights have the architecture of the published model whose name they bear."""
-    name, architecture = cell.record.setting("model.name"), cell.record.setting("model.architecture")
-    return architecture is None or name not in names("model") or architecture == option("model", name)["architecture"]
+def _other_size(cell: CellSummary) -> Iterator[str]:
+    """The numbers of parameters, if the cell's is not that of the published model whose name it has."""
+    name, receipt = cell.record.setting("model.name"), cell.record.receipt
+    shape = option("model", name).get("architecture") if name in names("model") else None
+    if receipt is not None and shape is not None and receipt.params != Architecture(**shape).parameters:
+        yield f"other checkpoint: {receipt.params:,} parameters here, {name} has {Architecture(**shape).parameters:,}"
 
 
 def _rate_obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) -> Iterator[str]:

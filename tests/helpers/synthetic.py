@@ -6,6 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from quantlab.config.options import names, option
+from quantlab.config.schema import Architecture
 from quantlab.records import figures, storage
 from quantlab.records.schema import Batch, CellResult, ModuleReceipt, Receipt, Record, SplitResult, Stages, Utterance
 
@@ -54,7 +56,7 @@ def config(quant: str = "none", model: str = "nano", device: str = "cpu", **chan
     return found
 
 
-def receipt(relative_size: float, modules: int = 73) -> Receipt:
+def receipt(relative_size: float, modules: int = 73, model: str = "nano") -> Receipt:
     quantized = modules if relative_size < 1 else 0
     size = round(FP32_BYTES * relative_size)
     return Receipt(
@@ -67,8 +69,14 @@ def receipt(relative_size: float, modules: int = 73) -> Receipt:
             for index in range(modules)
         ),
         modules_total=modules, modules_quantized=quantized, bytes_by_dtype={"float32": size}, size_bytes=size,
-        baseline_bytes=FP32_BYTES, params=FP32_BYTES // 4, verified=True,
+        baseline_bytes=FP32_BYTES, params=_parameters(model), verified=True,
     )  # fmt: skip
+
+
+def _parameters(model: str) -> int:
+    """Those of a published model, as the report looks at them; else those that FP32_BYTES hold."""
+    known = model in names("model") and model != "nano"
+    return Architecture(**option("model", model)["architecture"]).parameters if known else FP32_BYTES // 4
 
 
 def split_result(wer: float | None, rtf: float, utterances: int = 160, audio_s: float = 480.0) -> SplitResult:
@@ -117,11 +125,13 @@ def _utterance(index: int, spoken: list[str], heard: list[str]) -> Utterance:
 def result(quant: str = "none", cell_id: str | None = None, minute: int = 0, **changes: Any) -> CellResult:
     """A cell that ended well."""
     *_, relative_size, clean, other, rtf = QUANTS[quant]
+    settings = config(quant, **changes)
     record = Record(
         cell_id=cell_id or f"cell{sorted(QUANTS).index(quant):02}", status="ok",
-        created_at=f"2026-11-21T{3 + minute // 60:02}:{minute % 60:02}:00+00:00", config=config(quant, **changes),
+        created_at=f"2026-11-21T{3 + minute // 60:02}:{minute % 60:02}:00+00:00", config=settings,
         fingerprints={"checkpoint": "c" * 64, "corpus": "d" * 64}, environment=ENVIRONMENT,
-        receipt=receipt(relative_size), stages=Stages(load_s=0.31, features_s=0.02, quantize_s=0.4, warmup_s=0.8,
+        receipt=receipt(relative_size, model=settings["model"]["name"]),
+        stages=Stages(load_s=0.31, features_s=0.02, quantize_s=0.4, warmup_s=0.8,
         measure_s=480 * rtf * 2.1, total_s=3 + 960 * rtf), peak_memory_bytes=612 * MB,
         splits={"clean": split_result(clean, rtf), "other": split_result(other, rtf * 1.1)},
     )  # fmt: skip
