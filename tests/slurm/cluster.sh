@@ -46,10 +46,11 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 ReturnToService=1
-KillWait=5
+KillWait=1
 InactiveLimit=0
 SlurmdTimeout=60
 MinJobAge=120
+MaxArraySize=3
 # Two jobs at a time, whatever the machine has: these tests are about the queue, not about time.
 SlurmdParameters=config_overrides
 NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=8000 State=UNKNOWN

@@ -69,7 +69,7 @@ class Slurm:
         done = self.run("--root", "mlruns", "--format", "json", module="quantlab.status")
         return {line["label"]: line for line in json.loads(done.stdout)["cells"]}, done.returncode
 
-    def until(self, what, condition, timeout_s=240):
+    def until(self, what, condition, timeout_s=600):
         """What the status says once the condition holds of it."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

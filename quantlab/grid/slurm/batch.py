@@ -5,7 +5,7 @@
 <output_dir>/jobs/<batch>/started/<task>.json    SLURM job and node of the last start of a task
 <output_dir>/jobs/<batch>/stages/<task>.json     stage of the task's running cell
 <output_dir>/jobs/<batch>/interrupted/<id>.json  why SLURM's time limit ended a cell
-<output_dir>/jobs/<batch>/slurm/                 logs, and files of submitit
+<output_dir>/jobs/<batch>/slurm/                 the jobs' output
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def new(sweep: str, launcher: LauncherConfig, cells: Sequence[Planned], tasks: S
 def write(root: str | Path, batch: Batch) -> None:
     """Write a batch atomically."""
     slurm_dir(root, batch.id).mkdir(parents=True)
-    slurm_dir(root, batch.id).chmod(0o700)  # private: submitit's script has the setup lines, and logs their output
+    slurm_dir(root, batch.id).chmod(0o700)  # private: the output of the setup lines
     write_json(folder(root, batch.id) / "batch.json", batch.model_dump(mode="json"))
 
 

@@ -10,13 +10,11 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quantlab.config.schema import RunConfig, TrackingConfig
 from quantlab.grid.claims import slurm_job
@@ -24,83 +22,70 @@ from quantlab.grid.plan import Cell, Refusal
 from quantlab.grid.progress import Display
 from quantlab.grid.run import Grid
 from quantlab.grid.slurm import batch as batches
+from quantlab.grid.slurm import slurm
 from quantlab.grid.slurm.batch import Batch, Planned
 from quantlab.grid.slurm.check import plan_here
 from quantlab.grid.slurm.stop import Stoppable, limit_note, note_limit
-
-if TYPE_CHECKING:
-    from submitit.helpers import DelayedSubmission
 
 REQUEUED = 75  # exit code: EX_TEMPFAIL of sysexits.h
 
 
 class Task:
-    """One task of a batch, callable by submitit, which pickles this empty object and the three arguments."""
+    """One task of a batch."""
 
-    def __init__(self) -> None:
-        self._batch: Batch | None = None
-        self._todo: list[Planned] = []
-        self._grid: Grid | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        return {}
-
-    def __setstate__(self, state: object) -> None:
-        self.__init__()  # type: ignore[misc]
-
-    def __call__(self, root: str, batch_id: str, task: int) -> int:
-        """Measure the cells of the task that have no record of this batch yet.
-
-        Returns:
-            Number of cells measured now, or found measured at their turn.
+    def __init__(self, root: str, batch_id: str, task: int) -> None:
+        """Read the batch.
 
         Raises:
             ValueError: the batch or task does not exist.
         """
+        self._root, self._task, self._batch = root, task, batches.read(root, batch_id)
+        if not 0 <= task < len(self._batch.tasks):
+            raise ValueError(f"batch {batch_id} has tasks 0 to {len(self._batch.tasks) - 1}, not {task}")
+        self._todo: list[Planned] = []
+        self._grid: Grid | None = None
+
+    def run(self) -> int:
+        """Measure the cells of the task that have no record of this batch yet.
+
+        Returns:
+            Number of cells measured now, or found measured at their turn.
+        """
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # on a node without internet, requests to the hub would time out
-        self._batch = batch = batches.read(root, batch_id)
-        if not 0 <= task < len(batch.tasks):
-            raise ValueError(f"batch {batch_id} has tasks 0 to {len(batch.tasks) - 1}, not {task}")
-        _remember_start(root, batch_id, task)
-        self._todo = [cell for cell in batch.planned(task) if batches.made_since(root, cell) is None]
+        root, batch = self._root, self._batch
+        _remember_start(root, batch.id, self._task)
+        self._todo = [cell for cell in batch.planned(self._task) if batches.made_since(root, cell) is None]
         if not self._todo:
             return 0
         cells = _cells(root, batch, self._todo)
-        with Reporting(len(cells), batches.stage_file(root, batch_id, task)) as display:
+        with Reporting(len(cells), batches.stage_file(root, batch.id, self._task)) as display:
             self._grid = grid = Grid(Path(root), _in_job(cells[0].config), display)
             assert grid.workers is not None  # ensured by `_in_job`
             with Stoppable(grid.workers) as grid.workers:
                 return len(grid.run(cells))
 
-    def checkpoint(self, root: str, batch_id: str, task: int) -> DelayedSubmission:
-        """Called by submitit before the time limit or on preemption: the remaining cells run in the next start."""
-        from submitit.helpers import DelayedSubmission
-
-        self.note_limit(root)
-        return DelayedSubmission(Task(), root, batch_id, task)
-
-    def note_limit(self, root: str) -> None:
+    def note_limit(self) -> None:
         """See `stop.note_limit`."""
-        if self._batch:
-            note_limit(root, self._batch, self._todo, self._grid.measuring if self._grid else None)
+        note_limit(self._root, self._batch, self._todo, self._grid.measuring if self._grid else None)
 
 
 def run_task(root: str, batch_id: str, task: int) -> int:
-    """Run a `Task` without submitit: SLURM's signal before the time limit requeues the job.
+    """Run a `Task` as the process of a job: SLURM's signal before the time limit requeues the job.
 
     Returns:
-        As `Task`. After the signal, the process exits with the code REQUEUED.
+        As `Task.run`. After the signal, the process exits with the code REQUEUED.
     """
-    work = Task()
+    work = Task(root, batch_id, task)
 
     def requeue(signum: int, frame: object) -> None:
-        work.note_limit(root)
+        work.note_limit()
         if job := slurm_job():
-            subprocess.run(["scontrol", "requeue", job], check=False)
+            slurm.requeue(job)
         sys.exit(REQUEUED)
 
     signal.signal(signal.SIGUSR2, requeue)
-    return work(root, batch_id, task)
+    signal.signal(signal.SIGTERM, lambda signum, frame: None)  # a job that is preempted stays, see `Stoppable`
+    return work.run()
 
 
 class Reporting(Display):

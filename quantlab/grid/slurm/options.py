@@ -1,4 +1,4 @@
-"""Options of sbatch, derived from a launcher's settings, for submitit and scripts."""
+"""Options of sbatch, derived from a launcher's settings."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _check(given: dict[str, Option]) -> None:
 def signal_delay_s(timeout_min: int) -> int:
     """Seconds before the time limit at which a job is signalled: a tenth of its time, 10 to 90 s.
 
-    SLURM checks limits twice a minute and may signal a minute early, so with submitit's 90 s a job of a few minutes
+    SLURM checks limits twice a minute and may signal a minute early, so with 90 s for all a job of a few minutes
     would be signalled at its start.
     """
     return min(90, max(10, 60 * timeout_min // 10))

@@ -1,4 +1,4 @@
-"""Batch script for sbatch, to submit by hand."""
+"""Script for sbatch that runs tasks of a batch as an array of jobs."""
 
 from __future__ import annotations
 
@@ -6,43 +6,32 @@ import shlex
 import sys
 from pathlib import Path
 
-from quantlab.config.launcher import PREFIX
 from quantlab.grid.slurm import batch as batches
-from quantlab.grid.slurm import slurm
 from quantlab.grid.slurm.batch import Batch
 from quantlab.grid.slurm.options import Option, sbatch_options, signal_delay_s
-from quantlab.util.errors import ConfigError
 
 
-def text(root: Path, batch: Batch) -> str:
-    """Text of the script; each task of its array runs `python -m quantlab.work`.
-
-    Raises:
-        ConfigError: more jobs than an array can hold.
-    """
-    launcher, count = batch.launcher, len(batch.tasks)
-    limit = slurm.max_array_size()
-    if count > limit:
-        enough = -(-len(batch.cells) // limit)
-        raise ConfigError(f"{count} jobs, and an array holds {limit}: set {PREFIX}cells_per_job={enough} or more")
-    parallel = min(count, launcher.array_parallelism)
+def text(root: Path, batch: Batch, tasks: range) -> str:
+    """Text of the script; each job of its array runs `python -m quantlab.work` for one of these tasks."""
+    launcher = batch.launcher
     log = batches.slurm_dir(root, batch.id).resolve() / "%A_%a_0_log.out"
     options: dict[str, Option] = sbatch_options(launcher, batch.job_name) | {
-        "array": f"0-{count - 1}%{parallel}",
+        "array": f"0-{len(tasks) - 1}%{min(len(tasks), launcher.array_parallelism)}",
         "output": str(log),
         "open-mode": "append",
         "signal": f"B:USR2@{signal_delay_s(launcher.timeout_min)}",
     }
     work = [sys.executable, "-m", "quantlab.work", "--root", str(root.resolve()), "--batch", batch.id, "--task"]
+    index = f"$((SLURM_ARRAY_TASK_ID + {tasks.start}))" if tasks.start else "$SLURM_ARRAY_TASK_ID"
     return "\n".join(
         [
             "#!/bin/bash",
-            f"# {len(batch.cells)} cells of quantlab; submit it with: sbatch FILE",
+            f"# {sum(len(batch.tasks[task]) for task in tasks)} cells of quantlab; submit it with: sbatch FILE",
             *(_directive(name, value) for name, value in options.items()),
             "",
             *launcher.setup,
             "# in place of this shell, so that SLURM's signal before the time limit reaches it",
-            f'exec {shlex.join(work)} "$SLURM_ARRAY_TASK_ID"',
+            f'exec {shlex.join(work)} "{index}"',
             "",
         ]
     )

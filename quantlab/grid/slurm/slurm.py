@@ -1,4 +1,4 @@
-"""Queries to SLURM's commands. Exit codes of jobs are not relied on: a cell is done only if it has a record."""
+"""Calls of SLURM's commands. Exit codes of jobs are not relied on: a cell is done only if it has a record."""
 
 from __future__ import annotations
 
@@ -111,6 +111,36 @@ def _seconds(text: str) -> float | None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+class RefusedError(Exception):
+    """A script that sbatch did not accept; the message is its first error."""
+
+
+def submit(script: str) -> str:
+    """Give a script to sbatch.
+
+    Returns:
+        The id of the job or of the whole array.
+
+    Raises:
+        RefusedError: sbatch did not accept it.
+    """
+    try:
+        done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise RefusedError(str(error)) from None
+    id = done.stdout.strip().partition(";")[0]  # 12;name-of-the-cluster, where there are several
+    if done.returncode or not id.isdecimal():
+        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
+        raise RefusedError((errors or lines or [f"exit code {done.returncode}, and no message"])[0])
+    return id
+
+
+def requeue(job_id: str) -> None:
+    """Ask for a running job to be started again; it is ended for that."""
+    _run(["scontrol", "requeue", job_id])
 
 
 def max_array_size() -> int:

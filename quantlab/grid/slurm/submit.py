@@ -16,8 +16,7 @@ from quantlab.grid.plan import plan
 from quantlab.grid.progress import Display
 from quantlab.grid.run import INTERRUPTED, OK, Grid, conclude, open_root, sweep_id
 from quantlab.grid.slurm import batch as batches
-from quantlab.grid.slurm import script as scripts
-from quantlab.grid.slurm.array import submit
+from quantlab.grid.slurm.array import one_script, submit
 from quantlab.grid.slurm.divide import divide
 from quantlab.grid.slurm.options import site
 from quantlab.grid.slurm.place import places
@@ -86,7 +85,7 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
         grid.background.begin(sweep, [cell.id for cell in cells])
         split = divide(cells, grid)
         batch = split.batch(launcher, sweep)
-        text = scripts.text(root, batch) if batch else None
+        text = one_script(root, batch) if batch else None
         if batch:
             batches.write(root, batch)
         grid.background.log(*_by_id(grid.run(split.here)))
@@ -109,7 +108,7 @@ def submission_lock(root: Path) -> Iterator[None]:
 
 
 def _check_slurm() -> None:
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+    if shutil.which("sbatch") is None:
         raise ConfigError(
             "hydra/launcher=slurm: no sbatch on this machine; run the command on a login node of the cluster, "
             "or leave the launcher out to run here"
