@@ -16,7 +16,7 @@ from quantlab.records.asked_for import ids_of
 from quantlab.records.root_option import no_records, root_option
 from quantlab.records.schema import Exported, Record
 from quantlab.util.command import HELP, PATH, example, perform
-from quantlab.util.console import NO, tell, warn
+from quantlab.util.console import NO, libraries_silent, tell, warn
 from quantlab.util.entry import enter
 from quantlab.util.errors import ConfigError, ExportError, Unavailable
 
@@ -79,10 +79,11 @@ def _all_intact(found: Iterable[Path], cell_id: str) -> bool:
 
 def _export(root: Path, record: Record, directory: str) -> bool:
     """Export one model and print the outcome; True on success."""
-    from quantlab.export.from_record import export_from_record  # imports torch
-
     try:
-        done = export_from_record(root, record, directory)
+        with libraries_silent():
+            from quantlab.export.from_record import export_from_record  # imports torch
+
+            done = export_from_record(root, record, directory)
     except (ExportError, ConfigError, Unavailable) as error:
         done = Exported(folder=directory, problem=str(error))
     if done.problem:

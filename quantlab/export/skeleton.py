@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from quantlab.export.manifest import Manifest
 from quantlab.models.folder import some, whisper_config
@@ -31,11 +32,23 @@ def on_meta(folder: Path) -> Any:
 
     whisper_config(folder)
     config = WhisperConfig.from_pretrained(folder, local_files_only=True)
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialisation():
         model = WhisperForConditionalGeneration(config)
     model.tie_weights()
     model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model.eval()
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Within the block, the functions of torch.nn.init do nothing; on the meta device they import torch's compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return options["tensor"] if "tensor" in options else args[0]
+        return func(*args, **options)
 
 
 def check_modules(model: nn.Module, manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from quantlab.util.printable import printable
@@ -87,6 +88,28 @@ def console(stderr: bool = False, file: IO[str] | None = None, **options: Any) -
     from rich.console import Console  # imported late: slow
 
     return Console(stderr=stderr, file=file, markup=False, emoji=False, highlight=False, **options)
+
+
+@contextlib.contextmanager
+def libraries_silent() -> Iterator[None]:
+    """Within the block, nothing reaches the terminal: libraries log, warn and print there, some of them from C."""
+    kept = {number: os.dup(number) for number in (1, 2)}
+    _flush()
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            for number in kept:
+                os.dup2(nowhere.fileno(), number)
+        yield
+    finally:
+        _flush()
+        for number, original in kept.items():
+            os.dup2(original, number)
+            os.close(original)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 @contextlib.contextmanager

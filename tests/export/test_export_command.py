@@ -1,6 +1,7 @@
 """The grid and the command as a user runs them: what is recorded is exported without being measured again."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -31,6 +32,7 @@ def test_the_grid_exports_what_it_measures_and_what_was_recorded_before(quantlab
     done = quantlab("-m", "quant=torch_int8,ct2_int8", "export.dir=exported", *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("recorded before") == 1
+    assert not re.search(r"^(W\d{4} |\[transformers\])|Warning", done.stderr, re.MULTILINE), "libraries are silent"
     assert measured.items() <= stamps(root / "cells").items(), "nothing is measured twice"
     [first, second] = sorted(path.name for path in directory.iterdir())
     assert (first[:17], second[:19]) == ("nano-ct2_int8-cpu", "nano-torch_int8-cpu")
