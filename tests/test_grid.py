@@ -102,7 +102,7 @@ def test_interrupt_keeps_finished_cells_and_says_how_to_go_on(quantlab, stop):
     process.send_signal(stop)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "1 of 2 cells are recorded" in output
+    assert "1 of 2 cells recorded" in output
     assert "run the same command for the rest" in output
 
 

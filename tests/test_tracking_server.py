@@ -230,7 +230,7 @@ print(cells < 3, time.perf_counter() - begin < 10, "mlflow" in sys.modules)
     *said, last = done.stdout.splitlines()
     assert last == "True True False", done.stdout + done.stderr
     assert sum("connection refused" in line for line in said) == 1, "it is said once"
-    assert f"3 of 3 cells are not in MLflow; once it is reachable, run: quantlab sync --root {tmp_path}" in said[-1]
+    assert f"3 of 3 cells not yet in MLflow; once it is reachable, run: quantlab sync --root {tmp_path}" in said[-1]
     assert said[-1].endswith('--uri "$MLFLOW_TRACKING_URI"'), "a printed address has no password"
     assert "geheim" not in done.stdout + done.stderr
 
@@ -243,7 +243,7 @@ def test_a_server_that_accepts_and_never_answers_costs_little_too(tmp_path):
     waits = [timed(logger.prepare), *(timed(logger.log, one) for one in cell_ids)]
     assert max(waits) < 4
     assert finish(logger, tmp_path, cell_ids) < LIMIT_S
-    assert "2 of 2 cells are not in MLflow" in said[-1]
+    assert "2 of 2 cells not yet in MLflow" in said[-1]
     with pytest.raises(tracking.Unreachable, match="timed out"):
         tracking.sync(tmp_path, place(wire.uri, "silent"), no_table)
     wire.close()

@@ -25,6 +25,7 @@ from quantlab.report.wording import megabytes
 from quantlab.util import hub
 from quantlab.util.command import HELP, perform
 from quantlab.util.console import NO, warn
+from quantlab.util.counted import counted
 from quantlab.util.entry import enter
 from quantlab.util.errors import ConfigError, Unavailable
 
@@ -159,8 +160,8 @@ def _size(paths: Iterable[Path]) -> int:
 
 def _conclusion(things: int, missing: int) -> str:
     if missing:
-        return f"{missing} of {things} missing; cells that need them will fail"
-    return f"all {things} are here: the jobs need no network (HF_HUB_OFFLINE=1 prevents requests)"
+        return f"{missing} of {counted(things, 'item')} missing; cells that need them will fail"
+    return f"all of {counted(things, 'item')} here: the jobs need no network (HF_HUB_OFFLINE=1 prevents requests)"
 
 
 @click.command("fetch", context_settings=HELP, epilog=_EXAMPLES)

@@ -10,6 +10,7 @@ import click
 from quantlab.records import several
 from quantlab.util.command import HELP, PATH, example, perform
 from quantlab.util.console import NO, tell, warn
+from quantlab.util.counted import counted
 from quantlab.util.entry import enter
 
 
@@ -27,7 +28,8 @@ def command(roots: tuple[Path, ...], into: Path) -> int:
     merged = several.merge(roots, into)
     for clash in merged.clashes:
         warn(f"{clash}: not copied; keep two measurements of one cell in separate folders")
-    tell(f"{merged.copied} records copied into {into}, {merged.there} already there, {len(merged.clashes)} left out")
+    copied = f"{counted(merged.copied, 'record')} copied into {into}"
+    tell(f"{copied}, {merged.there} already there, {len(merged.clashes)} left out")
     return NO if merged.clashes else 0
 
 

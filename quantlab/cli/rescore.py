@@ -22,6 +22,7 @@ from quantlab.scoring.normalise import NORMALISERS, Normaliser
 from quantlab.scoring.score import SCORERS, Scorer, Scoring, recount
 from quantlab.util.command import HELP, PATH, OneOf, example, perform
 from quantlab.util.console import MISUSED, NO, tell, warn
+from quantlab.util.counted import counted
 from quantlab.util.entry import enter
 from quantlab.util.errors import ConfigError
 
@@ -148,7 +149,7 @@ def command(
             return NO
         if output is None:
             return report.main(["--root", folder, "--format", format])
-    tell(f"{count} records scored by {how}: quantlab report --root {output}")
+    tell(f"{counted(count, 'record')} scored by {how}: quantlab report --root {output}")
     return 0
 
 

@@ -16,6 +16,7 @@ from quantlab.records.root_option import no_records, root_option
 from quantlab.util.address import Address
 from quantlab.util.command import HELP, example, perform
 from quantlab.util.console import NO, tell, warn
+from quantlab.util.counted import counted
 from quantlab.util.entry import enter
 
 
@@ -67,8 +68,8 @@ def command(root: Path, uri: str | None, experiment: str) -> int:
 
 def _summary(found: tracking.Synced) -> str:
     there = found.records - found.logged
-    closed = f"; {found.interrupted} interrupted runs closed" if found.interrupted else ""
-    return f"{found.records} records: {found.logged} logged, {there} already there{closed}"
+    closed = f"; {counted(found.interrupted, 'interrupted run')} closed" if found.interrupted else ""
+    return f"{counted(found.records, 'record')}: {found.logged} logged, {there} already there{closed}"
 
 
 def _show_progress(done: int, total: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from quantlab.config.schema import RunConfig
+from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError, did_you_mean, shortened
 from quantlab.util.progress import over
 from quantlab.util.redact import why_secret
@@ -33,7 +34,9 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
         (kept if wanted else left_out).append(config)
     if points and not kept:
         named = f"expected a glob that matches names like {left_out[0].axes}"
-        raise ConfigError(f"only={points[0].get('only')}: keeps none of the {len(points)} cells of the grid; {named}")
+        raise ConfigError(
+            f"only={points[0].get('only')}: keeps no cell of the grid ({counted(len(points), 'cell')}); {named}"
+        )
     return kept
 
 

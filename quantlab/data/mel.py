@@ -37,6 +37,7 @@ from quantlab.data.speech import Features, Mel, SplitFeatures, rows_for
 from quantlab.data.utterance import File, Utterance, file_digest, split_digest
 from quantlab.data.windows import Window, Windowed, Windower, feature_settings
 from quantlab.records.schema import Problem, to_json
+from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 from quantlab.util.files import Digests, cache_dir
 
@@ -87,7 +88,9 @@ def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder:
             splits[name] = found.features
     if not splits:
         named = "; ".join(f"{item.utterance}: {item.detail}" for item in problems[:3])
-        raise ConfigError(f"none of the {len(problems)} utterances of {corpus.dataset.name} can be measured ({named})")
+        raise ConfigError(
+            f"no utterance of {corpus.dataset.name} can be measured ({counted(len(problems), 'problem')}: {named})"
+        )
     return Features(splits, tuple(problems))
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from quantlab.data.audio import SAMPLE_RATE
 from quantlab.records.schema import Problem
+from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 
 Mel = npt.NDArray[np.float32]
@@ -114,8 +115,8 @@ class Features:
         rest = self._filtered(set(ids), keep=False)
         if not rest.splits:
             raise ConfigError(
-                f"calibration.source=disjoint leaves nothing to score: all {len(ids)} utterances calibrate; "
-                "raise dataset.limit or lower calibration.fraction"
+                f"calibration.source=disjoint leaves nothing to score: {counted(len(ids), 'utterance')}, "
+                "all for calibration; raise dataset.limit or lower calibration.fraction"
             )
         return rest
 

@@ -119,7 +119,9 @@ def with_digests(listing: Listing, dataset: DatasetConfig) -> Listing:
     items = [item for split in splits.values() for item in split]
     if not any(item.digest for item in items):
         first = items[0].audio() if items else None
-        raise ConfigError(f"dataset {dataset.name!r}: none of its {len(items)} audio files exists, e.g. {first!s}")
+        many = f"none of its {len(items)} audio files exists, e.g."
+        none = "its audio file does not exist:" if len(items) == 1 else many
+        raise ConfigError(f"dataset {dataset.name!r}: {none} {first!s}")
     return splits
 
 

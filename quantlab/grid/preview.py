@@ -11,6 +11,7 @@ from quantlab.grid.run import SETTLED
 from quantlab.grid.slurm.options import site
 from quantlab.records import storage
 from quantlab.records.schema import Record
+from quantlab.util.counted import counted
 
 MEASURED = "would be measured"
 
@@ -32,7 +33,7 @@ def preview(configs: Sequence[RunConfig], launcher: LauncherConfig | None = None
     count = sum(line.startswith(MEASURED) for line in actions)
     width = max(len(cell.label) for cell in cells)
     lines = [f"{cell.id}  {cell.label:{width}}  {line}" for cell, line in zip(cells, actions, strict=True)]
-    return [*lines, f"{count} of {len(cells)} cells would be measured, in {configs[0].output_dir}"]
+    return [*lines, f"{count} of {counted(len(cells), 'cell')} would be measured, in {configs[0].output_dir}"]
 
 
 def _planned_action(cell: Cell, record: Record | None) -> str:

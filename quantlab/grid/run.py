@@ -27,6 +27,7 @@ from quantlab.report.plots import figures
 from quantlab.report.summaries import Summaries, of_records
 from quantlab.report.table import show, text
 from quantlab.util.console import to_stdout
+from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 from quantlab.util.files import cache_dir
 from quantlab.util.redact import redact
@@ -281,5 +282,6 @@ def conclude(found: Sequence[CellSummary], grid: Grid) -> int:
 
 def _interrupted(cells: Sequence[Cell], root: Path, display: Display) -> int:
     done = len(storage.readable(root, [cell.id for cell in cells], on_unreadable=lambda why: None))
-    display.say(f"interrupted: {done} of {len(cells)} cells are recorded in {root}; run the same command for the rest")
+    what = f"{done} of {counted(len(cells), 'cell')} recorded in {root}"
+    display.say(f"interrupted: {what}; run the same command for the rest")
     return INTERRUPTED

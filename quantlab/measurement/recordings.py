@@ -14,6 +14,7 @@ from quantlab.engines import windows_of
 from quantlab.records.schema import Problem, Utterance
 from quantlab.scoring import score
 from quantlab.scoring.score import Scoring
+from quantlab.util.counted import counted
 
 FEW = 0.5  # a window with less than this share of its expected words is reported
 PASSAGE = 10  # least number of missing words, as any window may have a few less
@@ -116,6 +117,6 @@ def _too_few(recording: _Recording, texts: Sequence[str], scoring: Scoring) -> I
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     yield recording.problem(
         "few words",
-        f"{len(found)} of {len(texts)} windows have far fewer {scoring.unit}s than their audio should contain: "
+        f"far fewer {scoring.unit}s than the audio should contain in {len(found)} of {counted(len(texts), 'window')}: "
         f"{', '.join(found[:_NAMED])}{more}",
     )

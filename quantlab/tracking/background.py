@@ -18,6 +18,7 @@ from quantlab.tracking import summary
 from quantlab.tracking.store import TrackingError, query, sync_command, ui_links
 from quantlab.tracking.summary import Draw
 from quantlab.tracking.sync import sync
+from quantlab.util.counted import counted
 
 # Seconds of waiting for a server within which requests are sent. A local store has no limit.
 CELL_S = 4.0  # before the first cell, after each cell, and the minimum at the end
@@ -76,7 +77,8 @@ class BackgroundLogger:
             left_s = max(CELL_S, PER_CELL_S * len(ids) - self._waited_s)
             self._bring(ids, min(END_S, left_s), [self._sweep], draw)
         if self._trouble is not None and self._trouble.passes:
-            what = f"{len(self._left)} of {len(cells)} cells are not" if self._left else "the sweep may be incomplete"
+            left = f"{len(self._left)} of {counted(len(cells), 'cell')} not yet"
+            what = left if self._left else "the sweep may be incomplete"
             self._say(f"{what} in MLflow; once it is reachable, run: {sync_command(self._root, self._tracking)}")
 
     @property

@@ -284,7 +284,7 @@ def test_listings_are_read_whatever_wrote_them(folder, name, encoding):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.tsv", "path\tsentence\n0.wav\n", "a.tsv:2: 1 fields, but 2 columns"),
+        ("a.tsv", "path\tsentence\n0.wav\n", "a.tsv:2: 1 field, but 2 columns"),
         ("a.csv", 'audio,text\n0.wav,"one\n1.wav,two\n', "a.csv:3: unexpected end of data"),
         ("a.csv", "audio,audio\n0.wav,x\n", "the first line names the column 'audio' twice"),
         ("a.csv", "LJ001-0001|one|one\nLJ001-0002|two|two\n", "no 'audio' among its keys"),

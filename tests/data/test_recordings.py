@@ -26,7 +26,7 @@ def heard(counts, language="en", sound=None, reference=REFERENCE, tokens=None):
 def test_windows_that_end_early_are_named():
     [utterance], problems = heard((75, 12, 75))
     assert [(item.kind, item.measured) for item in problems] == [("few words", True)]
-    assert "1 of 3 windows have far fewer words" in problems[0].detail
+    assert "far fewer words than the audio should contain in 1 of 3 windows: " in problems[0].detail
     assert problems[0].detail.endswith("at 15 s 12 of about 75")
     assert utterance.errors is not None
     assert heard((75, 75, 75))[1] == ()

@@ -105,7 +105,7 @@ def test_nothing_but_broken_audio_is_a_failed_cell_that_names_it(quantlab, manif
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines if line["audio"] in BROKEN))
     done = quantlab("dataset=manifest", f"dataset.path={manifest}", "device=cpu", "protocol=quick", "tracking=off")
     assert done.returncode == 1
-    reason = f"none of the {len(BROKEN)} utterances of manifest can be measured (corrupt.flac: "
+    reason = f"no utterance of manifest can be measured ({len(BROKEN)} problems: corrupt.flac: "
     assert f"failed: nano-none-cpu: {reason}" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 

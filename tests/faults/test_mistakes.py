@@ -131,7 +131,7 @@ GRID = [
     ("-m seed=rnge(3)", "seed=rnge(3): the value cannot be parsed (Unknown function 'rnge')"),
     (
         "only=*-nothing-*",
-        "only=*-nothing-*: keeps none of the 1 cells of the grid; expected a glob that matches names like nano-none-",
+        "only=*-nothing-*: keeps no cell of the grid (1 cell); expected a glob that matches names like nano-none-",
     ),
     # what is no key=value
     ("quant", "quant: expected key=value, e.g. quant=hqq_int4"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError, shortened
 from quantlab.util.files import opened
 
@@ -141,7 +142,9 @@ def _delimited(path: Path, text: str, delimiter: str) -> Iterator[Row]:
                 header = _header(path, fields)
                 continue
             if len(fields) != len(header):
-                raise ConfigError(f"{path}:{lines.line_num}: {len(fields)} fields, but {len(header)} columns")
+                raise ConfigError(
+                    f"{path}:{lines.line_num}: {counted(len(fields), 'field')}, but {counted(len(header), 'column')}"
+                )
             values = {name: field or None for name, field in zip(header, fields, strict=True) if name}
             yield Row(f"{path}:{lines.line_num}", values)
     except csv.Error as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm.batch import Batch
 from quantlab.grid.slurm.options import Option, sbatch_options, signal_delay_s
+from quantlab.util.counted import counted
 
 
 def text(root: Path, batch: Batch, tasks: range) -> str:
@@ -26,7 +27,7 @@ def text(root: Path, batch: Batch, tasks: range) -> str:
     return "\n".join(
         [
             "#!/bin/bash",
-            f"# {sum(len(batch.tasks[task]) for task in tasks)} cells of quantlab; submit it with: sbatch FILE",
+            f"# {counted(sum(len(batch.tasks[task]) for task in tasks), 'cell')} of quantlab; submit it with: sbatch FILE",
             *(_directive(name, value) for name, value in options.items()),
             "",
             *launcher.setup,
