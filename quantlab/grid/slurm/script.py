@@ -14,7 +14,7 @@ from quantlab.util.counted import counted
 
 def text(root: Path, batch: Batch, tasks: range) -> str:
     """Text of the script; each job of its array runs `python -m quantlab.work` for one of these tasks."""
-    launcher = batch.launcher
+    launcher, cells = batch.launcher, sum(len(batch.tasks[task]) for task in tasks)
     log = batches.slurm_dir(root, batch.id).resolve() / "%A_%a_0_log.out"
     options: dict[str, Option] = sbatch_options(launcher, batch.job_name) | {
         "array": f"0-{len(tasks) - 1}%{min(len(tasks), launcher.array_parallelism)}",
@@ -27,7 +27,7 @@ def text(root: Path, batch: Batch, tasks: range) -> str:
     return "\n".join(
         [
             "#!/bin/bash",
-            f"# {counted(sum(len(batch.tasks[task]) for task in tasks), 'cell')} of quantlab; submit it with: sbatch FILE",
+            f"# {counted(cells, 'cell')} of quantlab; submit it with: sbatch FILE",
             *(_directive(name, value) for name, value in options.items()),
             "",
             *launcher.setup,
