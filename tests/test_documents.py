@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 
 from helpers.documents import ROOT
 from quantlab.config.compose import read
+from quantlab.util.console import COMMANDS
 
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*/*.md"))
 ALL = sorted(
@@ -75,6 +76,14 @@ def test_its_lists_render_as_lists(page):
 )
 def test_a_misplaced_line_is_found(text, lines):
     assert _misplaced(text) == lines
+
+
+@pytest.mark.parametrize("page", [page for page in ALL if page != "CHANGELOG.md"])
+def test_its_targets_of_make_and_its_commands_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE)) <= {*targets}
+    assert set(re.findall(r"`quantlab (\w+)(?=[ `])", text)) <= {*COMMANDS}
 
 
 def test_what_a_function_returns_is_shown_whole(monkeypatch):
