@@ -4,18 +4,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak lint docs format lock wheel clean
+.PHONY: demo test soak bench lint docs format lock wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY) ## measure the shipped model, unquantized and with six quantizers, and print the table
 	$(BIN)/python -m quantlab -m quant=none,torch_int8,quanto_int8,quanto_int8_static,hqq_int4,hqq_int3,bnb_nf4
 
 test: $(READY) ## the tests, offline, on the CPU: two files at a time, then those that measure time
-	$(BIN)/python -m pytest -m "not alone and not soak" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not alone and not soak and not bench" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 
 soak: $(READY) ## fifty kills, and random records, checkpoints, configurations and manifests, for half an hour
 	QUANTLAB_TEST_EXAMPLES=600 $(BIN)/python -m pytest tests -m "fuzz or soak" -n 2 --timeout 3600 --maxfail 20
+
+bench: $(READY) ## what quantlab itself costs, as ratios within one run: a table, also in build/bench.md
+	$(BIN)/python -m pytest tests/bench -m bench --timeout 900
 
 lint: $(READY) ## linter, formatter and type checker, as CI runs them
 	$(BIN)/ruff check .

@@ -71,9 +71,8 @@ def test_second_run_measures_nothing_again(quantlab, monkeypatch):
     assert quantlab(*command).returncode == 0
     assert listed.read_text() == "demo\n", "a corpus is listed once, however many cells and processes hear it"
     before = {path: path.stat().st_mtime_ns for path in (quantlab.folder / "mlruns").rglob("*.json*")}
-    start = time.monotonic()
     again = quantlab(*command)
-    assert time.monotonic() - start < 15
+    assert again.returncode == 0
     assert again.stderr.count("recorded before") == 2
     assert before == {path: path.stat().st_mtime_ns for path in (quantlab.folder / "mlruns").rglob("*.json*")}
 

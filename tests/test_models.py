@@ -1,7 +1,6 @@
 import json
 import shutil
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -364,9 +363,3 @@ def test_impossible_architectures():
     odd_window = TINY.model_copy(update={"max_source_positions": 301})
     with pytest.raises(ConfigError, match="max_source_positions=301: expected a multiple of 50"):
         models.load(tiny().model_copy(update={"architecture": odd_window}), 0)
-
-
-def test_random_small_is_quick():
-    start = time.process_time()
-    models.load(model_yaml("small", weights="random"), 0)
-    assert time.process_time() - start < 12  # CPU seconds; 2 to 3 on a quiet machine

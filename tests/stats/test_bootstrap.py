@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -221,17 +219,3 @@ def test_drawn_by_utterance_where_speakers_matter_it_would_be_wrong_far_more_oft
         low, high = interval(differences(difference, 0, words, by_utterance(200), 1000))
         wrong += not low <= 0 <= high
     assert wrong / 200 > 0.15
-
-
-@pytest.mark.alone
-def test_the_size_of_test_other_takes_less_than_a_second():
-    cell, baseline, words, _ = corpus(2939)
-    units = by_utterance(2939)
-    times = []
-    for _ in range(5):  # the best of five: other work on the machine is no fault of ours
-        start = time.perf_counter()
-        samples = differences(cell, baseline, words, units)
-        interval(samples)
-        p_value(samples, float(samples.mean()), 2939)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1
