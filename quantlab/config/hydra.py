@@ -38,6 +38,7 @@ from quantlab.util.progress import announce
 from quantlab.util.redact import is_secret, redact
 from quantlab.util.resources import shared_dir
 
+CONFIG = "config"  # the file of conf/ with the defaults of all groups
 _KEEPS_NOTHING = ("hydra.output_subdir=null", "hydra.sweep.dir=${scratch_dir:}")  # overrides any experiment
 
 
@@ -67,6 +68,7 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
     sweep: list[points_of.Overrides] = []
 
     def collect(point: DictConfig) -> None:
+        _refuse_merged(point)
         points.append(OmegaConf.to_container(point, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
         launchers.append(OmegaConf.to_container(HydraConfig.get().launcher, resolve=True))  # type: ignore[arg-type]
 
@@ -76,12 +78,12 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
     for given in (item.partition("=")[2] for item in arguments if item.startswith("tracking.uri=")):
         with contextlib.suppress(ValueError):
             Address(given.strip("'\""))  # registers it for redaction before Hydra can print it
-    hydra_errors.check_text(arguments)
+    hydra_errors.check_arguments(arguments, _groups())
     with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(sweep, whole):
         OmegaConf.register_new_resolver("scratch_dir", lambda: scratch, replace=True)
         OmegaConf.register_new_resolver("oc.env", _from_environment, replace=True)
         try:
-            application = hydra.main(version_base="1.3", config_path=str(shared_dir("conf")), config_name="config")(
+            application = hydra.main(version_base="1.3", config_path=str(shared_dir("conf")), config_name=CONFIG)(
                 collect
             )
             _with_arguments(application, arguments)
@@ -101,6 +103,21 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
     few = points_of.needed(sweep, _values)
     every = points if whole else points_of.expanded(sweep, dict(zip(few, points, strict=True)), _values)
     return composed(arguments, whole=True) if every is None else Composed(every, launchers)
+
+
+def _refuse_merged(point: DictConfig) -> None:
+    """Refuse a list of options in the `defaults` of a file; on the command line it was refused before.
+
+    Hydra merges the options of a list, the last one on top, and leaves the group out of its choices.
+    """
+    about = HydraConfig.get()
+    merged = [group for group in _groups() if group in point and group not in about.runtime.choices]
+    if merged and about.job.config_name == CONFIG:  # another configuration may hold its groups itself
+        group = min(merged)
+        raise ConfigError(
+            f"{group}: a list of options in the `defaults` of a file; choose one, or sweep over them with "
+            f"`{group}: NAME,NAME` in hydra.sweeper.params"
+        )
 
 
 @contextlib.contextmanager

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from quantlab.config.launcher import PREFIX, LauncherConfig
-from quantlab.config.parse import kind_of, nearest_key
+from quantlab.config.parse import KEYS, SECTIONS, kind_of, nearest_key
 from quantlab.util import quoting
 from quantlab.util.console import COMMANDS
 from quantlab.util.errors import ConfigError, did_you_mean, shortened
@@ -36,7 +39,7 @@ def explain(error: Exception, groups: Collection[str], arguments: Sequence[str])
         return _unreadable(str(error.override), text.splitlines(), sweeps)
     unknown = re.search(r"Could not override '([^']*)'", text)
     if unknown:
-        return f"{unknown[1] or repr('')}: no such key{_suggestion(unknown[1])}"
+        return " ".join(map(_no_such_key, dict.fromkeys([unknown[1], *_unknown_keys(arguments, groups)])))
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", first):
         return f"{first}: to sweep over the values add -m{_quoting_hint(several[1])}"
     where = re.search(r"full_key: (\S+)", text)
@@ -46,22 +49,84 @@ def explain(error: Exception, groups: Collection[str], arguments: Sequence[str])
     return f"{where[1]}: {first}{_quoting_hint(given, sweeps)}"
 
 
-def check_text(arguments: Sequence[str]) -> None:
-    """Refuse values of string keys that Hydra would parse as a number, list, etc.: `dataset.path=2024`.
+def check_arguments(arguments: Sequence[str], groups: Collection[str]) -> None:
+    """Refuse arguments that Hydra would accept with another meaning than the one that was probably intended.
 
     Raises:
-        ConfigError: the message shows how to quote the argument.
+        ConfigError: a key is given twice, a list stands where one value belongs, a space follows a comma, or the value
+            of a string key (`dataset.path=2024`) would be parsed as a number, list, etc.
     """
+    _refuse_spaces(arguments)
+    _refuse_repeated(arguments, groups)
     for argument in arguments:
-        if kind_of(argument.partition("=")[0]) != "text":
-            continue
         try:
             [parsed] = OverridesParser.create().parse_overrides([argument])
         except HydraException:
             continue  # reported when Hydra parses all of them
+        key = _key(argument)
+        if takes_one_value(key, groups) and any(isinstance(value, list) for value in _values(parsed)):
+            raise ConfigError(_list_for_one(argument, key, list(_flat(_values(parsed)))))
         value = None if parsed.is_sweep_override() else parsed.value()
-        if isinstance(value, bool | int | float | list | dict):
+        if kind_of(key) == "text" and isinstance(value, bool | int | float | dict):
             raise ConfigError(f"{argument}: read as {shortened(value)}, which is not a string{_quoting_hint(argument)}")
+
+
+def takes_one_value(key: str, groups: Collection[str]) -> bool:
+    """Whether a key is a group with one option at a time, or takes a single value."""
+    return key in groups or key in ("experiment", "hydra/launcher") or (key in KEYS and kind_of(key) != "list")
+
+
+def _refuse_repeated(arguments: Sequence[str], groups: Collection[str]) -> None:
+    """Of a key that is given twice Hydra takes the last value, and of an option its last argument."""
+    given = [_key(item) for item in arguments if "=" in item and not item.startswith(("-", "~"))]
+    given += [item.partition("=")[0] for item in arguments if item.startswith("--config-")]
+    for key, times in Counter(given).items():
+        values = [item.partition("=")[2] for item in arguments if _key(item) == key]
+        if times > 1 and (
+            key not in {*KEYS, *groups} or any("://" in value for value in values)
+        ):  # a secret may be in it
+            raise ConfigError(f"{key}: given {times} times; keep one")
+        if times > 1:
+            both = quoting.shell(f"{key}={','.join(values)}")
+            raise ConfigError(f"{key}: given {times} times, as {' and '.join(values)}; keep one, or sweep: -m {both}")
+
+
+def _refuse_spaces(arguments: Sequence[str]) -> None:
+    """Refuse `quant=none, bnb_nf4`, which a shell splits into two arguments."""
+    for place, argument in enumerate(arguments):
+        pieces = [argument]
+        for item in arguments[place + 1 :]:
+            if "=" in item or item.startswith("-") or not (pieces[-1].endswith(",") or item.startswith(",")):
+                break
+            pieces.append(item)
+        if len(pieces) > 1 and "=" in argument:
+            raise ConfigError(f"{' '.join(pieces)}: a space beside a comma; write -m {''.join(pieces)}")
+
+
+def _key(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+~")
+
+
+def _values(parsed: Override) -> list[Any]:
+    """The value of an override, or all values of a comma list."""
+    value: Any = parsed.value()
+    return list(getattr(value, "list", [value]))  # a glob and a range have no list
+
+
+def _flat(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _list_for_one(argument: str, key: str, values: Sequence[Any]) -> str:
+    """The message for a list in brackets where one value belongs."""
+    what = "a single value" if key in KEYS else "one option"
+    written = quoting.shell(f"{key}={','.join(map(quoting.hydra, values))}")
+    ways = {0: "", 1: f"; write {written}"}.get(len(values), f"; to sweep over them, write -m {written}")
+    return f"{argument}: {key} takes {what}, not a list in brackets{ways}{_quoting_hint(argument)}"
 
 
 def _quoting_hint(override: str, sweeps: bool = False) -> str:
@@ -109,10 +174,28 @@ def _unreadable(override: str, lines: Sequence[str], sweeps: bool) -> str:
         return f"{override}: expected key=value, e.g. quant=hqq_int4 (quantlab run --help lists the keys)"
     why = next((line for line in lines if not line.startswith(("Error parsing override", "See https"))), "")
     why = why.rpartition("': ")[2]  # after "HydraException while evaluating '…': "
-    why = f" ({why})" if why and not why.startswith("Lexer") else ""
+    why = "" if why.startswith(_OF_THE_PARSER) else why
+    if re.search(r"=,|,,|,$", override):
+        why = "a value is missing beside a comma"
     shown = f"{override.partition('=')[0]}={HIDDEN}" if "://" in override else override  # a token may be in its path
     how = _quoting_hint(override, sweeps) or "; quote it whole, e.g. 'quant.skip=[\"*.k_proj\"]'"
-    return f"{shown}: the value cannot be parsed{why}{how}"
+    return f"{shown}: the value cannot be parsed{why and f' ({why})'}{how}"
+
+
+# How the errors of Hydra's parser generator begin, whose text helps nobody who does not know its grammar.
+_OF_THE_PARSER = ("Lexer", "no viable alternative", "mismatched input", "extraneous input", "missing ", "token recogn")
+
+
+def _unknown_keys(arguments: Sequence[str], groups: Collection[str]) -> list[str]:
+    """The keys on a command line that do not exist; Hydra reports the first only."""
+    known = {*KEYS, *SECTIONS, *groups, "experiment", "only"}
+    free = (PREFIX, "hydra", "dataset.hub_splits.")  # the names of splits are free
+    given = [_key(item) for item in arguments if "=" in item and not item.startswith("-")]
+    return [key for key in given if key not in known and not key.startswith(free)]
+
+
+def _no_such_key(key: str) -> str:
+    return f"{key or repr('')}: no such key{_suggestion(key)}"
 
 
 def _suggestion(dotted: str) -> str:

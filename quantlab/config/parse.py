@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -91,7 +92,9 @@ def _validated(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> 
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item, model, prefix) for item in error.errors())) from None
+        unknown = [_explain(item, model, prefix) for item in error.errors() if item["type"] == "extra_forbidden"]
+        wrong = [_explain(item, model, prefix) for item in error.errors() if item["type"] != "extra_forbidden"]
+        raise ConfigError("\n".join([*([" ".join(unknown)] if unknown else []), *wrong])) from None
 
 
 def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
@@ -118,7 +121,11 @@ def _allowed(item: Any, key: str) -> str:
         "too_short": "give at least one, or null for all",
         "string_too_short": "it is empty",
     }
-    return own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
+    told = own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
+    names = re.findall("'([^']*)'", item.get("ctx", {}).get("expected", ""))  # of a Literal
+    allowed = ["true", "false"] if "bool" in item["type"] else names
+    meant = did_you_mean(item["input"], allowed) if allowed and isinstance(item["input"], str) else ""
+    return told + (meant if "did you mean" in meant else "")
 
 
 def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "") -> str:
@@ -176,3 +183,7 @@ def _inside(annotation: Any) -> Iterator[Any]:
 def _part(annotation: Any) -> Any:
     """The model behind `Architecture | None`."""
     return next((item for item in get_args(annotation) if hasattr(item, "model_fields")), annotation)
+
+
+SECTIONS = frozenset(key.rpartition(".")[0] for key in keys(RunConfig)) - {""}  # groups, and groups of keys within them
+KEYS = frozenset(keys(RunConfig)) - SECTIONS

@@ -25,6 +25,9 @@ class ExportError(ValueError):
     """A model that cannot be exported, or a folder that is not a valid export; the message says why."""
 
 
+_ALSO_CALLED = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}  # by other tools, and not similar in spelling
+
+
 def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
     """`; did you mean 'x'?` for a close match, else the allowed names; `prefix` goes before each.
 
@@ -32,6 +35,8 @@ def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
     """
     if not allowed:
         return "; there is none"
+    if (meant := _ALSO_CALLED.get(name.lower())) in allowed:
+        return f"; did you mean '{prefix}{meant}'?"
     *others, last = [f"'{prefix}{item}'" for item in sorted(allowed) if name and item.endswith(f"_{name}")] or [""]
     if others:
         return f"; did you mean {', '.join(others)} or {last}?"

@@ -3,15 +3,21 @@
 Through the real `main` of the grid and of each command beside it.
 """
 
+import re
+
 import pytest
 
 from quantlab.cli import fetch, merge, recommend, rescore, sbatch, status, sync, verify, work
+from quantlab.cli.keys import groups
 from quantlab.cli.main import main as named
 from quantlab.cli.run import main
+from quantlab.config.hydra import composed
+from quantlab.config.parse import KEYS, kind_of
 from quantlab.export import __main__ as export
 from quantlab.grid.run import Grid
 from quantlab.report import __main__ as report
 from quantlab.util.console import MISUSED
+from quantlab.util.errors import ConfigError
 
 LONG = "x" * 300  # of no file: 255 bytes are the most
 GRID = [
@@ -20,7 +26,7 @@ GRID = [
     ("model=smal", "model=smal: no such model; did you mean 'small'?"),
     ("model=openai/whisper-small", "model=openai/whisper-small: no such model; did you mean 'small'?"),
     ("model.name=nanoo", "model.name='nanoo': no such checkpoint ships with quantlab; did you mean 'nano'?"),
-    ("device=gpu", "device=gpu: no such device; did you mean 'cpu'?"),
+    ("device=gpu", "device=gpu: no such device; did you mean 'cuda'?"),
     ("device=cuda:0", "device=cuda:0: no such device; did you mean 'cuda'?"),
     ("dataset=librspeech", "dataset=librspeech: no such dataset; did you mean 'librispeech'?"),
     ("protocol=fast", "protocol=fast: no such protocol; allowed: careful, paper, quick"),
@@ -46,6 +52,17 @@ GRID = [
     ("++quant.bitz=3", "quant.bitz: no such key; did you mean 'quant.bits'?"),
     ("quant={a:1}", "quant is a group: choose one of its options, quant=NAME"),
     ("~quant", "quant: required, but not given"),
+    ("quant.bitz=4 dataset.limt=3", "quant.bitz: no such key; did you mean 'quant.bits'? dataset.limt: no such key; "),
+    ("++quant.bitz=4 ++sede=3", "no such key; did you mean 'quant.bits'? sede: no such key; did you mean 'seed'?"),
+    # the same key twice
+    (
+        "quant=none quant=bnb_nf4",
+        "quant: given 2 times, as none and bnb_nf4; keep one, or sweep: -m quant=none,bnb_nf4",
+    ),
+    ("dataset.limit=5 +dataset.limit=7", "dataset.limit: given 2 times, as 5 and 7; keep one, or sweep: -m dataset."),
+    ("-m seed=1 quant=none ++seed=1", "seed: given 2 times, as 1 and 1; keep one"),
+    ("tracking.uri=http://a:b@c tracking.uri=http://a:b@d", "tracking.uri: given 2 times; keep one"),
+    ("--config-dir a --config-dir b", "--config-dir: given 2 times; keep one"),
     # paths that cannot be looked at
     (f"model.path={LONG}", f"'{LONG[:79]}… (302 characters): File name too long"),
     (f"dataset=manifest dataset.path={LONG}", f"'{LONG[:79]}… (302 characters): File name too long"),
@@ -129,6 +146,18 @@ GRID = [
     ("-m quant=glob(hqx*)", "the sweep has no cell: a glob or range is empty, in -m quant=glob(hqx*)"),
     ("-m seed=range(0)", "the sweep has no cell"),
     ("-m seed=rnge(3)", "seed=rnge(3): the value cannot be parsed (Unknown function 'rnge')"),
+    ("-m quant=none, bnb_nf4", "quant=none, bnb_nf4: a space beside a comma; write -m quant=none,bnb_nf4"),
+    ("seed=1 ,2 , 3", "seed=1 ,2 , 3: a space beside a comma; write -m seed=1,2,3"),
+    ("-m seed=1,,2", "seed=1,,2: the value cannot be parsed (a value is missing beside a comma)"),
+    ("quant=none,", "quant=none,: the value cannot be parsed (a value is missing beside a comma)"),
+    (
+        "-m quant=[none,bnb_nf4],hqq_int4",
+        "not a list in brackets; to sweep over them, write -m quant=none,bnb_nf4,hqq_",
+    ),
+    ("experiment=[demo,lowbit]", "experiment takes one option, not a list in brackets; to sweep over them, write -m "),
+    ("quant=[none]", "quant takes one option, not a list in brackets; write quant=none"),
+    ("quant=[]", "quant takes one option, not a list in brackets"),
+    ("hydra/launcher=[slurm]", "hydra/launcher takes one option, not a list in brackets; write hydra/launcher=slurm"),
     (
         "only=*-nothing-*",
         "only=*-nothing-*: keeps no cell of the grid (1 cell); expected a glob that matches names like nano-none-",
@@ -168,12 +197,33 @@ def _assert_one_line(printed, says):
     assert printed.out == ""
 
 
+@pytest.mark.parametrize("key", sorted({*groups(), *KEYS}))
+def test_a_list_for_a_key_that_takes_one_value(key):
+    """Hydra merges a list of options: the last one alone would be measured."""
+    one, other = {"text": ("a", "b")}.get(kind_of(key), (groups().get(key) or ("1", "2"))[:2])
+    if kind_of(key) == "list" or key.startswith("dataset.hub_splits."):
+        return  # takes lists, or holds free names
+    with pytest.raises(ConfigError, match=rf"\] ?: {key} takes .*; to sweep over them, write -m {key}={one},{other}"):
+        composed([f"{key}=[{one},{other}]"])
+
+
+def test_no_words_of_the_parser_generator():
+    for wrong in (",", "a,", "(a)", "[a", "{a", "a]", "'a", ")", "a b'", "[a,]", "{a:}", "$", "${a"):
+        with pytest.raises(ConfigError) as refused:
+            composed(["-m", f"quant={wrong}"])
+        assert not re.search("input|<EOF>|BRACKET|alternative|expecting|token", str(refused.value)), wrong
+
+
 HEAD = "# @package _global_\n"
 YAML = [
     (HEAD + "quant:\n  bitz: 4\n", "quant.bitz: no such key; did you mean 'quant.bits'?"),
     (HEAD + "sede: 3\n", "sede: no such key; did you mean 'seed'?"),
     (HEAD + "defaults:\n  - override /quant: hqq_int5\n", "quant=hqq_int5: no such quant; did you mean 'hqq_int"),
     (HEAD + "defaults:\n  - override /quatn: none\n", "quatn: no such key; did you mean 'quant'?"),
+    (
+        HEAD + "defaults:\n  - override /quant: [none, hqq_int4]\n",
+        "quant: a list of options in the `defaults` of",
+    ),
     (HEAD + "protocol:\n  batch_size: many\n", "protocol.batch_size='many': input should be a valid integer"),
     (HEAD + "protocol:\n  batch_size: -1\n", "protocol.batch_size=-1: input should be greater than 0"),
     (HEAD + "quant: hqq_int4\n", "quant='hqq_int4': input should be a valid dictionary"),
@@ -208,7 +258,7 @@ BESIDE = [
     (recommend.main, "--max-size-mb=ten", "'ten' is not a number"),
     (recommend.main, "--max-wer-increase nan", "--max-wer-increase: nan: a number, 0 or more"),
     (recommend.main, "--max-sise-mb 3", "--max-sise-mb: no such option; did you mean '--max-size-mb'?"),
-    (recommend.main, "--device gpu", "no device 'gpu'; did you mean 'cpu'?"),
+    (recommend.main, "--device gpu", "no device 'gpu'; did you mean 'cuda'?"),
     (recommend.main, "--format csv", "no format 'csv'; allowed: json, table"),
     (rescore.main, "", "nothing to change: give --normaliser, --scorer, or both"),
     (rescore.main, "--normalizer basic", "--normalizer: no such option; did you mean '--normaliser'?"),
