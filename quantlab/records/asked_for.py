@@ -24,15 +24,16 @@ def ids_of(root: str | Path, asked: Sequence[str]) -> list[str]:
         return list(asked)
     records = storage.readable(root, recorded, on_unreadable=lambda why: None)  # reported by the caller
     named = labels.names([labels.of_record(record) for record in records])
-    return [_id_of(root, one, recorded, named) for one in asked]
+    return [id_of(root, one, recorded, named) for one in asked]
 
 
-def _id_of(root: str | Path, asked: str, recorded: Sequence[str], named: Mapping[str, str]) -> str:
-    found = _found(asked, recorded, named)
+def id_of(root: str | Path, asked: str, known: Sequence[str], named: Mapping[str, str]) -> str:
+    """Id of one named cell among those of these ids and labels; see `ids_of`."""
+    found = _found(asked, known, named)
     if len(found) == 1:
         return found[0]
     if not found:
-        near = did_you_mean(asked, [*recorded, *named.values()])
+        near = did_you_mean(asked, [*known, *named.values()])
         raise ConfigError(f"no record of cell {asked!r} in {root}{near}")
     listed = ", ".join(f"{cell_id} {named.get(cell_id, '')}".strip() for cell_id in found)
     raise ConfigError(f"{asked!r} matches {len(found)} cells: {listed}; give the id of one")

@@ -153,6 +153,17 @@ def _swap(fresh: Path, final: Path) -> None:
     fsync(final.parent)
 
 
+def remove(root: str | Path, cell_id: str) -> None:
+    """Remove the record of a cell, if there is one; readers find it whole or not at all."""
+    final = cells_dir(root) / _checked(cell_id)
+    with _locked(root):
+        gone = _sibling(final, "tmp")
+        with contextlib.suppress(FileNotFoundError):
+            final.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+            fsync(final.parent)
+
+
 def _sibling(final: Path, suffix: str) -> Path:
     return final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.{suffix}")
 

@@ -22,6 +22,7 @@ SECTIONS = {  # section → command → what it does
         "run": "measure a grid of cells; may be left out before keys: quantlab quant=hqq_int4",
         "fetch": "download checkpoints and corpora to this machine, so that jobs need no network",
         "status": "show the state of every cell: recorded, running, pending in a SLURM queue, lost",
+        "forget": "remove the records of some cells, or of all that failed",
     },
     "Read results": {
         "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",

@@ -5,6 +5,7 @@
 <output_dir>/jobs/<batch>/started/<task>.json    SLURM job and node of the last start of a task
 <output_dir>/jobs/<batch>/stages/<task>.json     stage of the task's running cell
 <output_dir>/jobs/<batch>/interrupted/<id>.json  why SLURM's time limit ended a cell
+<output_dir>/jobs/<batch>/forgotten/<id>         a cell that `quantlab forget` has removed
 <output_dir>/jobs/<batch>/slurm/                 the jobs' output
 """
 
@@ -115,6 +116,11 @@ def start_file(root: str | Path, batch_id: str, task: int) -> Path:
 def stage_file(root: str | Path, batch_id: str, task: int) -> Path:
     """File with the stage of a task's running cell."""
     return folder(root, batch_id) / "stages" / f"{task}.json"
+
+
+def forgotten_file(root: str | Path, batch_id: str, cell_id: str) -> Path:
+    """File whose existence says that a cell of the batch is no longer to be shown, as it has been forgotten."""
+    return folder(root, batch_id) / "forgotten" / cell_id
 
 
 def new(sweep: str, launcher: LauncherConfig, cells: Sequence[Planned], tasks: Sequence[Sequence[str]]) -> Batch:

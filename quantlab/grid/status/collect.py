@@ -52,7 +52,7 @@ def collect(root: str | Path) -> list[Line]:
     busy, gone = owners(root), abandoned(root)  # before the records: a cell that ends meanwhile is in one of them
     known = heads(root)
     found = list(batches.read_all(root))
-    spots = places(found)
+    spots = {id: place for id, place in places(found).items() if id in known or not _is_forgotten(root, place)}
     unfinished = {place.batch.id for id, place in spots.items() if _is_open(place, known.get(id))}
     now = look(root, [batch for batch in found if batch.id in unfinished])
     seen = _Seen(Path(root), known, busy, gone, spots, {batch.id: job_ids(root, batch) for batch in found}, now)
@@ -64,6 +64,10 @@ def counts(lines: Sequence[Line]) -> dict[str, int]:
     states = [line.state for line in lines]
     present = [state for state in ORDER if state in states]
     return {state: states.count(state) for state in [*present, *sorted(set(states) - set(ORDER))]}
+
+
+def _is_forgotten(root: str | Path, place: Place) -> bool:
+    return batches.forgotten_file(root, place.batch.id, place.cell.id).exists()
 
 
 def _is_open(place: Place, head: Head | None) -> bool:
