@@ -14,6 +14,8 @@ from quantlab.records.figures import fixed_work, speed, split_result
 from quantlab.records.schema import Batch, Utterance
 from quantlab.stats.ratios import MIN_BLOCKS, Ratio, converged, ratio_of_sums, typical_ratio, verdict
 
+pytestmark = pytest.mark.minutes
+ONE = "device.threads=1"  # two threads of each of two tests beside each other wait for a core most of the time
 SLOWED = Path(__file__).resolve().parent.parent / "benchmarks" / "slowed"
 
 
@@ -168,7 +170,7 @@ def test_a_tenth_slower_is_found(quantlab, monkeypatch):
 
 
 def test_a_budget_that_is_too_small_is_part_of_the_result(quantlab):
-    found = measured(quantlab, "protocol.budget_s=0.1", "protocol.rel_ci=0.001")
+    found = measured(quantlab, ONE, "protocol.budget_s=0.1", "protocol.rel_ci=0.001")
     assert not found.speed.converged
     assert found.speed.verdict == "not converged"
     assert found.speed.blocks == 2
@@ -176,7 +178,7 @@ def test_a_budget_that_is_too_small_is_part_of_the_result(quantlab):
 
 def test_models_that_do_not_fit_together_take_turns_as_processes(quantlab):
     found = measured(
-        quantlab, "quant=torch_int8", "dataset.limit=2", "protocol.residency=alternate", "protocol.budget_s=1"
+        quantlab, ONE, "quant=torch_int8", "dataset.limit=2", "protocol.residency=alternate", "protocol.budget_s=1"
     )
     calls = [item for item in storage.read_batches(quantlab.folder / "mlruns", found.cell_id) if item.block == 0]
     turns = dict.fromkeys((item.of, place // 12) for place, item in enumerate(calls))  # 4 batches, 3 kinds of work
@@ -186,7 +188,7 @@ def test_models_that_do_not_fit_together_take_turns_as_processes(quantlab):
 
 
 def test_the_resident_baseline_is_not_in_the_memory_of_the_cell(quantlab):
-    options = ("quant=none", "dataset.limit=8", "device=cpu", "tracking=off", "protocol.budget_s=0.5")
+    options = ("quant=none", "dataset.limit=8", "device=cpu", ONE, "tracking=off", "protocol.budget_s=0.5")
     for protocol in ("quick", "paper", "careful"):  # the first one extracts the features, which takes memory
         assert quantlab(f"protocol={protocol}", *options, fresh=True).returncode == 0
     peaks = {
@@ -196,7 +198,7 @@ def test_the_resident_baseline_is_not_in_the_memory_of_the_cell(quantlab):
 
 
 def test_the_experiment_is_measured_anew_each_time(quantlab):
-    first = measured(quantlab, "protocol.budget_s=0.5")
-    second = measured(quantlab, "protocol.budget_s=0.5")
+    first = measured(quantlab, ONE, "protocol.budget_s=0.5")
+    second = measured(quantlab, ONE, "protocol.budget_s=0.5")
     assert first.cell_id == second.cell_id
     assert json.dumps(first.stages.model_dump()) != json.dumps(second.stages.model_dump())

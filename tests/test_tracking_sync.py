@@ -20,6 +20,7 @@ from quantlab.records import storage
 from quantlab.tracking.runs import is_ours, root_id, why_gone, writer_tag
 from quantlab.tracking.summary import note_sweep
 
+pytestmark = pytest.mark.minutes
 LOCAL = TrackingConfig()
 
 

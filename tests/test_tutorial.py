@@ -6,6 +6,8 @@ import pytest
 
 from helpers.documents import blocks, environment, run, run_program
 
+pytestmark = pytest.mark.minutes
+
 PAGE = "docs/tutorial/deploy.md"
 LESS = "dataset.limit=2 device.threads=1 tracking=off"
 # In place of `make demo`, which CI runs by itself: the baseline, and the cell that the page goes on with.
