@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from helpers.documents import last_wins
 from helpers.servers import PASSWORD, USER, MlflowServer, Postgres, find_initdb
 from helpers.warm import Warm
 
@@ -157,6 +158,7 @@ def quantlab(tmp_path, faults, shared_cache, warm):
         return os.environ | {"PYTHONPATH": path, "QUANTLAB_CACHE": str(shared_cache), "COLUMNS": "160"}
 
     def run(*arguments, module="quantlab", timeout=280, fresh=False, **options):
+        arguments = last_wins(arguments)  # tests add to their common keys
         if not (fresh or options) and warm.can_run(tmp_path, environment()):
             return warm.run(["-m", module, *arguments], tmp_path, environment(), timeout)
         return subprocess.run(
@@ -170,6 +172,7 @@ def quantlab(tmp_path, faults, shared_cache, warm):
         )
 
     def start(*arguments, module="quantlab", fresh=True):
+        arguments = last_wins(arguments)
         if not fresh and warm.can_run(tmp_path, environment()):
             return warm.popen(["-m", module, *arguments], tmp_path, environment())
         return subprocess.Popen(

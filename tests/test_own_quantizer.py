@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from helpers.documents import commands, environment, run, run_program, write_files
+from helpers.documents import commands, environment, on_less, run, run_program, write_files
 
 PAGE = "docs/how-to/quantizer.md"
 LESS = "dataset.limit=2 tracking=off"
@@ -35,12 +35,12 @@ def test_its_commands_measure_and_export_it(reader, shared_cache, warm):
     variables = environment(shared_cache, reader / "site", warm=warm)
     install, grid, export = commands(PAGE)
     assert install == "pip install ./quantlab-rtn"
-    done = run(f"{grid} {LESS}", reader, variables)
+    done = run(on_less(grid, LESS), reader, variables)
     assert done.returncode == 0, done.stderr
     [row] = [line.split() for line in done.stdout.splitlines() if "rtn_int8" in line and line.startswith("nano")]
     assert row[-1] == "ok"
     assert "68.4" in row  # smaller by %: a byte a weight, and a scale for each row
-    done = run(f"{export} {LESS}", reader, variables)
+    done = run(on_less(export, LESS), reader, variables)
     assert done.returncode == 0, done.stderr
     done = run_program(LOADED, reader, variables)
     assert done.stdout.split() == ["Int8Linear"], done.stderr
@@ -49,5 +49,5 @@ def test_its_commands_measure_and_export_it(reader, shared_cache, warm):
 def test_its_keys_can_be_overridden_and_what_it_cannot_do_is_a_row(reader, shared_cache, warm):
     _, grid, _ = commands(PAGE)
     variables = environment(shared_cache, reader / "site", warm=warm)
-    done = run(f"{grid} {LESS} quant.target=encoder quant.bits=4", reader, variables)
+    done = run(on_less(grid, f"{LESS} quant.target=encoder quant.bits=4"), reader, variables)
     assert "rtn has no quant.bits=4.0: set quant.bits=8" in done.stdout

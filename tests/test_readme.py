@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from helpers.documents import ROOT, commands, environment, programs, run, run_program, user_folder
+from helpers.documents import ROOT, commands, environment, on_less, programs, run, run_program, user_folder
 from quantlab.config.compose import read
 
 pytestmark = pytest.mark.minutes
@@ -22,7 +22,7 @@ NEEDS_HUB = [line for line in COMMANDS if "librispeech" in line or "paper_table"
 GRIDS = [line for line in COMMANDS if line.startswith("quantlab -m") and line not in NEEDS_HUB]
 REST = [line for line in COMMANDS if line not in SET_UP + NEEDS_HUB + GRIDS]
 SERVER = next(line for line in commands("docs/how-to/tracking.md") if line.startswith("mlflow ui"))
-# The same grid on less: what comes last wins.
+# The same grid on less.
 LESS = "protocol.max_new_tokens=64 protocol.warmup_batches=1 protocol.budget_s=1 tracking=off dataset.limit=1"
 LONGEST = 120  # lines
 PRINTS = {
@@ -85,7 +85,7 @@ def test_its_links_lead_somewhere():
 
 @pytest.mark.parametrize("command", GRIDS)
 def test_every_cell_of_a_grid_is_ok(command, folder, variables):
-    done = run(f"{command} {LESS}", folder, variables)
+    done = run(on_less(command, LESS), folder, variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     quants = re.search(r"quant=([\w,]+)", command)[1].split(",")

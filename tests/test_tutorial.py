@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from helpers.documents import blocks, environment, run, run_program
+from helpers.documents import blocks, environment, on_less, run, run_program
 
 pytestmark = pytest.mark.minutes
 
@@ -26,8 +26,9 @@ def steps(tmp_path_factory, shared_cache, warm):
     for language, text in blocks(PAGE):
         if language == "sh":
             command = STANDS_FOR.get(text.strip(), text.strip())
-            less = f" {LESS}" if re.match(r"quantlab (-m|quant=)", command) and LESS not in command else ""
-            done.append((language, text, run(command + less, folder, variables)))
+            if re.match(r"quantlab (-m|quant=)", command):
+                command = on_less(command, LESS)
+            done.append((language, text, run(command, folder, variables)))
         elif language == "python":
             done.append((language, text, run_program(text, folder, variables)))
     return done

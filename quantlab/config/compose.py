@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantlab.config.hydra import composed
+from quantlab.config.hydra import composed, refuse_repeated
 from quantlab.config.launcher import PREFIX, LauncherConfig, parse_launcher
 from quantlab.config.parse import parse_grid
 from quantlab.config.schema import RunConfig
@@ -24,8 +24,9 @@ def read(arguments: Sequence[str]) -> Sweep:
     """Compose and validate a command line: its cells and their launcher.
 
     Raises:
-        ConfigError: a name or a value is wrong; the message says which, and what is allowed.
+        ConfigError: a name or a value is wrong, or a key is given twice; the message says which, and what is allowed.
     """
+    refuse_repeated(arguments)
     found = composed(arguments)
     if any(launcher != found.launchers[0] for launcher in found.launchers):
         raise ConfigError(f"{PREFIX}*: one launcher for all cells, it cannot be swept over")
@@ -36,7 +37,8 @@ def compose(overrides: Sequence[str]) -> list[RunConfig]:
     """Compose and validate the cells of a grid, as `quantlab -m` does; nothing is measured.
 
     Args:
-        overrides: keys as on the command line: `["quant=none,hqq_int4", "dataset.limit=20"]` is two cells.
+        overrides: keys as on the command line: `["quant=none,hqq_int4", "dataset.limit=20"]` is two cells. The last
+            value counts of a key that is given twice, so that a list of defaults can precede them.
 
     Returns:
         One configuration per cell, in the order of the grid: the last key varies fastest.

@@ -50,6 +50,15 @@ class Composed:
     launchers: list[dict[str, Any]]  # settings of each composed point; one, unless they were swept over
 
 
+def refuse_repeated(arguments: Sequence[str]) -> None:
+    """Refuse a key that is given twice.
+
+    Raises:
+        ConfigError: the message names the key and its values.
+    """
+    hydra_errors.refuse_repeated(arguments, _groups())
+
+
 def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
     """Compose every point of the grid on a command line.
 

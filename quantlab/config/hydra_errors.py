@@ -53,11 +53,10 @@ def check_arguments(arguments: Sequence[str], groups: Collection[str]) -> None:
     """Refuse arguments that Hydra would accept with another meaning than the one that was probably intended.
 
     Raises:
-        ConfigError: a key is given twice, a list stands where one value belongs, a space follows a comma, or the value
-            of a string key (`dataset.path=2024`) would be parsed as a number, list, etc.
+        ConfigError: a list stands where one value belongs, a space follows a comma, or the value of a string key
+            (`dataset.path=2024`) would be parsed as a number, list, etc.
     """
     _refuse_spaces(arguments)
-    _refuse_repeated(arguments, groups)
     for argument in arguments:
         try:
             [parsed] = OverridesParser.create().parse_overrides([argument])
@@ -76,8 +75,12 @@ def takes_one_value(key: str, groups: Collection[str]) -> bool:
     return key in groups or key in ("experiment", "hydra/launcher") or (key in KEYS and kind_of(key) != "list")
 
 
-def _refuse_repeated(arguments: Sequence[str], groups: Collection[str]) -> None:
-    """Of a key that is given twice Hydra takes the last value, and of an option its last argument."""
+def refuse_repeated(arguments: Sequence[str], groups: Collection[str]) -> None:
+    """Refuse a key that is given twice: Hydra takes the last value, and of an option its last argument.
+
+    Raises:
+        ConfigError: the message names the key and its values.
+    """
     given = [_key(item) for item in arguments if "=" in item and not item.startswith(("-", "~"))]
     given += [item.partition("=")[0] for item in arguments if item.startswith("--config-")]
     for key, times in Counter(given).items():

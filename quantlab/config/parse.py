@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from quantlab.config.effect import refuse_without_effect
 from quantlab.config.schema import RunConfig
 from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError, did_you_mean, shortened
@@ -23,16 +24,19 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     """Validate every point of a grid, and filter them by `only` (globs over `axes`).
 
     Raises:
-        ConfigError: see `parse_config`; or `only` matches no cell.
+        ConfigError: see `parse_config`; a key acts in no cell; or `only` matches no cell.
     """
     kept: list[RunConfig] = []
     left_out: list[RunConfig] = []
+    configs: list[RunConfig] = []
     _refuse_secrets(dict.fromkeys(text for point in points for text in _texts(point, "")))  # each once
     for point in over(points, "cells validated"):
         only = point.get("only")
         config = _validated(RunConfig, {key: value for key, value in point.items() if key != "only"})
+        configs.append(config)
         wanted = only is None or any(fnmatch.fnmatchcase(config.axes, pattern) for pattern in _as_list(only))
         (kept if wanted else left_out).append(config)
+    refuse_without_effect(points, configs)
     if points and not kept:
         named = f"expected a glob that matches names like {left_out[0].axes}"
         raise ConfigError(

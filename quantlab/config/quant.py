@@ -42,8 +42,11 @@ class QuantConfig(Part):
     def _reset_inapplicable_keys(self) -> QuantConfig:
         """Reset keys that do not apply, as a sweep sets them for every quantizer: the baseline has none of them.
 
-        Such points are one cell however they are written. Invalid values are still refused.
+        Such points are one cell however they are written. Invalid values are still refused, and so are keys that have
+        no effect on any cell of a grid (`config.effect`).
         """
+        if self.library == NO_QUANTIZATION_LIBRARY:
+            object.__setattr__(self, "scheme", "none")
         if self.scheme == "none":
             reset(self, _OF_QUANTIZED)
         elif self.granularity in ("per-tensor", "per-channel"):
@@ -52,5 +55,6 @@ class QuantConfig(Part):
 
 
 _OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
-NO_QUANTIZATION = QuantConfig(name="none", library="none", scheme="none")
+NO_QUANTIZATION_LIBRARY = "none"
+NO_QUANTIZATION = QuantConfig(name="none", library=NO_QUANTIZATION_LIBRARY, scheme="none")
 AS_SHIPPED = "as_shipped"  # quant.library of a quantized file that is measured unchanged

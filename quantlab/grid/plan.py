@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from quantlab import models
-from quantlab.config.schema import AS_SHIPPED, ModelConfig, RunConfig
+from quantlab.config.schema import AS_SHIPPED, NO_QUANTIZATION, ModelConfig, RunConfig
 from quantlab.data import Corpus, open_corpus
 from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.quantization import registry
@@ -34,6 +34,7 @@ class Refusal:
     status: Status
     reason: str
     is_mistake: bool = False  # of the user: if every cell is refused so, nothing is run
+    is_for_good: bool = False  # on every machine: the same if every cell but the baseline is refused so
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
 def _check_any(cells: Sequence[Cell]) -> None:
     """Refuse a grid in which every cell is a user's mistake; each mistake is named once."""
     mistakes = {cell.refusal.reason: cell for cell in cells if cell.refusal and cell.refusal.is_mistake}
-    if cells and all(cell.refusal and cell.refusal.is_mistake for cell in cells):
+    quantized = [cell for cell in cells if cell.config.quant.library != NO_QUANTIZATION.library]
+    hopeless = quantized and all(cell.refusal and cell.refusal.is_for_good for cell in quantized)
+    if cells and (hopeless or all(cell.refusal and cell.refusal.is_mistake for cell in cells)):
         raise ConfigError("\n".join(printable(f"{cell.label}: {reason}") for reason, cell in mistakes.items()))
 
 
@@ -106,6 +109,7 @@ def _cell(
     marks: dict[str, str] = {}
     corpus = None
     try:
+        registry.check_keys(registry.get(config.quant.library), config.quant)
         config = read_off(config)
         marks, corpus = identify(config)
         if (known := tokens(config.model)) is not None:
@@ -132,13 +136,15 @@ def _cell(
 
 
 def _refusal(config: RunConfig, site: Site) -> Refusal | None:
+    quantizer = registry.get(config.quant.library)
+    if never := registry.why_never(quantizer, config.quant):
+        return Refusal("unsupported", never, is_mistake=True, is_for_good=True)
     no_device = site.why_no_device(config.device.name)
     if no_device and not site.can_change:
         return Refusal("unsupported", no_device)
     if not site.can_change and (asked := config.device.threads or 1) > site.threads:
         cores = f"{site.threads} core" + "s" * (site.threads != 1)
         return Refusal("unsupported", f"device.threads={asked}: this process may use {cores}", is_mistake=True)
-    quantizer = registry.get(config.quant.library)
     never = (
         quantizer.why_unsupported(config.quant, config.device.name)
         or registry.why_no_embedding(quantizer, config.quant)

@@ -5,6 +5,7 @@ Other packages add modules with the same interface through the entry point group
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ Trait = bool | int | float | str  # non-tensor state of a module, kept by an exp
 class Quantizer(Protocol):
     """Module-level interface of a quantizer that works on the torch model.
 
-    A module that does not support all dtypes in FLOATS defines a tuple DTYPES of those it supports.
+    A module that does not support all dtypes in FLOATS defines a tuple DTYPES of those it supports. One that does not
+    read all keys of `quant` may define a tuple READS of those it reads: others are refused (`registry.check_keys`).
+    `scheme` is always read, and `target`, `skip`, `head` and `embedding` are applied by quantlab.
     """
 
     DISTRIBUTIONS: tuple[str, ...]  # packages whose versions can change a figure
@@ -165,10 +168,14 @@ class Loader(Protocol):
 AnyQuantizer = Quantizer | Converter | Loader
 
 
-def why_not_installed(module: str, distribution: str) -> str | None:
+class NotHere(str):
+    """A reason that only holds on this machine; any other reason of all devices is a mistake in the settings."""
+
+
+def why_not_installed(module: str, distribution: str) -> NotHere | None:
     """Why a library cannot be used, determined without importing it."""
     found = importlib.util.find_spec(module.partition(".")[0])
-    return None if found else f"{distribution} is not installed: pip install {distribution}"
+    return None if found else NotHere(f"{distribution} is not installed: pip install {distribution}")
 
 
 def why_not_among(key: str, value: object, allowed: Iterable[object], library: str) -> str | None:
@@ -176,4 +183,6 @@ def why_not_among(key: str, value: object, allowed: Iterable[object], library: s
     allowed = list(allowed)
     if value is None or value in allowed:
         return None
-    return f"{library} has no quant.{key}={value}; it has {', '.join(map(str, allowed))}"
+    near = difflib.get_close_matches(str(value), map(str, allowed), n=1) if isinstance(value, str) else []
+    hint = f"; did you mean quant.{key}={near[0]}?" if near else ""
+    return f"{library} has no quant.{key}={value}; it has {', '.join(map(str, allowed)) or 'none'}{hint}"

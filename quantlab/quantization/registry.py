@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from quantlab.config.schema import QuantConfig
 from quantlab.config.types import Dtype
 from quantlab.quantization import backends
-from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader
+from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader, NotHere
 from quantlab.util.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -82,6 +82,37 @@ def dtypes(quantizer: AnyQuantizer) -> tuple[Dtype, ...]:
 def distributions(library: str) -> tuple[str, ...]:
     """Packages whose versions can change the results of this library."""
     return get(library).DISTRIBUTIONS
+
+
+DEVICES = ("cpu", "cuda", "mps")
+_OF_EVERY_QUANTIZER = frozenset({"name", "library", "scheme", "target", "skip", "head", "embedding"})
+
+
+def check_keys(quantizer: object, quant: QuantConfig) -> None:
+    """Refuse keys that the quantizer does not read; one that does not state READS is asked by `why_unsupported` alone.
+
+    Raises:
+        ConfigError: the message names the keys that it reads.
+    """
+    reads = getattr(quantizer, "READS", QuantConfig.model_fields)
+    unread = [
+        f"quant.{key}={value}"
+        for key, value in quant
+        if key not in _OF_EVERY_QUANTIZER.union(reads) and value != QuantConfig.model_fields[key].default
+    ]
+    if unread:
+        allowed = ", ".join(f"quant.{key}" for key in QuantConfig.model_fields if key in {*reads, "scheme", "target"})
+        raise ConfigError(f"{', '.join(unread)}: {quant.library} does not read it; leave it out. It reads {allowed}")
+
+
+def why_never(quantizer: AnyQuantizer, quant: QuantConfig) -> str | None:
+    """Why no machine can quantize so; None if one can, or if the quantizer does not state READS."""
+    if not hasattr(quantizer, "READS"):
+        return None
+    reasons = [quantizer.why_unsupported(quant, device) for device in DEVICES]
+    if all(reasons) and not any(isinstance(reason, NotHere) for reason in reasons):
+        return reasons[0]
+    return why_no_embedding(quantizer, quant)
 
 
 def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:

@@ -31,6 +31,23 @@ def programs(page):
     return [block for language, block in blocks(page) if language == "python"]
 
 
+def last_wins(arguments):
+    """The arguments without the keys that come again: quantlab refuses a key that is given twice."""
+    later = [{item.partition("=")[0] for item in arguments[place + 1 :]} for place in range(len(arguments))]
+    return [
+        item for item, keys in zip(arguments, later, strict=True) if "=" not in item or item.split("=")[0] not in keys
+    ]
+
+
+def on_less(command, less):
+    """A line of a shell block with other values for some keys."""
+    for key in re.findall(r"(\S+)=", less):
+        command = re.sub(rf" {re.escape(key)}=\S+", "", command)
+    if "protocol=careful" not in command:
+        less = re.sub(r"protocol.budget_s=\S+ ?", "", less)  # acts in that one only
+    return f"{command} {less}"
+
+
 def write_files(page, folder):
     """Write down the files that a page shows, each after a paragraph that begins with its name."""
     for name, _, text in NAMED.findall((ROOT / page).read_text(encoding="utf-8")):

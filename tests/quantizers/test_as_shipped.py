@@ -222,15 +222,27 @@ def test_a_baseline_of_other_sizes_is_none(files, tmp_path):
     [
         ("ct2_int8", ["runtime=compile"], "has its own engine"),
         ("ct2_int8", ["runtime.dtype=float16"], "chooses its own types"),
-        ("ct2_int8", ["quant.embedding=true"], "measured unchanged"),
-        ("ct2_int8", ["quant.head=false"], "quant.head=true"),
-        ("ggml_q5_0", ["quant.target=encoder"], "quant.target=all"),
     ],
 )
 def test_what_its_engine_has_not_is_unsupported(name, options, expected, files):
     [found] = plan(compose([*FIXED, "quant=as_shipped", f"model.path={files[name]}", *options]))
     assert found.refusal is not None
     assert re.search(expected, found.refusal.reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("ct2_int8", ["quant.embedding=true"], "measured unchanged"),
+        ("ct2_int8", ["quant.head=false"], "quant.head=true"),
+        ("ct2_int8", ["quant.group_size=32"], "quant.group_size=32: .* has None, read from the file"),
+        ("ggml_q5_0", ["quant.target=encoder"], "quant.target=all"),
+        ("ggml_q5_0", ["quant.axis=1"], "quant.axis=1: as_shipped does not read it"),
+    ],
+)
+def test_what_no_machine_could_do_with_the_file_is_a_mistake(name, options, expected, files):
+    with pytest.raises(ConfigError, match=expected):
+        plan(compose([*FIXED, "quant=as_shipped", f"model.path={files[name]}", *options]))
 
 
 def test_a_device_is_its_engine_s(files):

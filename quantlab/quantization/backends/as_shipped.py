@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Converted
 
 DISTRIBUTIONS = (*ct2.DISTRIBUTIONS, *ggml.DISTRIBUTIONS)
+READS = tuple(dict.fromkeys([*ct2.READS, *ggml.READS]))  # of the file: a value that contradicts it is refused
 NO_EMBEDDING = "the file is measured unchanged"
 ENGINES = {"ctranslate2": ct2, "ggml": ggml}  # by the format of the file
 WHICH = "model.path=FILE, a whisper.cpp file (ggml-base-q5_0.bin), or the folder of a CTranslate2 model"
@@ -48,9 +49,10 @@ def read_off(config: RunConfig) -> RunConfig:
         return config
     original = shipped_original(config.model)
     found: dict[str, Any] = ENGINES[original.format].described(original.path)
-    for key, value in found.items():
-        given = getattr(quant, key)
-        if given not in (value, QuantConfig.model_fields[key].default):
+    for key in ("scheme", *READS):
+        given, usual = getattr(quant, key), QuantConfig.model_fields[key].default
+        value = found.get(key, usual)
+        if given not in (value, usual):
             raise ConfigError(
                 f"quant.{key}={given}: {original.path} has {value}, read from the file: leave the key out"
             )

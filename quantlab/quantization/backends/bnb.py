@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("bitsandbytes",)
+READS = ("bits", "format", "granularity", "group_size", "symmetric", "double_quant")
 NO_EMBEDDING = "bitsandbytes repacks its weights at run time, so that single rows cannot be read"
 BITS = {"int8": 8, "nf4": 4, "fp4": 4}
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes.functional.quantize_4bit
@@ -45,12 +46,18 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         or why_not_among("format", quant.format or "null", BITS, "bitsandbytes")
         or why_not_among("bits", quant.bits, [BITS[str(quant.format)]], f"bitsandbytes' {quant.format}")
         or why_not_among("group_size", quant.group_size, BLOCK_SIZES, "bitsandbytes")
-        or why_not_among("scheme", quant.scheme, _schemes(quant), f"bitsandbytes' {quant.format}")
+        or _why_contradictory(quant)
     )
 
 
-def _schemes(quant: QuantConfig) -> list[str]:
-    return ["dynamic"] if quant.format == "int8" else ["weight-only"]
+def _why_contradictory(quant: QuantConfig) -> str | None:
+    """Why the other keys contradict the format, which fixes them."""
+    whole, who = quant.format == "int8", f"bitsandbytes' {quant.format}"
+    return (
+        why_not_among("scheme", quant.scheme, ["dynamic" if whole else "weight-only"], who)
+        or why_not_among("granularity", quant.granularity, ["per-channel" if whole else "per-group"], who)
+        or why_not_among("symmetric", quant.symmetric, [True], who)
+    )
 
 
 def setup(

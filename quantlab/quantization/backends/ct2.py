@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.tensors import Held, Stored
 
 DISTRIBUTIONS = ("ctranslate2",)
+READS = ("bits", "format", "granularity", "symmetric")
 NO_EMBEDDING = "CTranslate2 always quantizes the embedding"
 UNQUANTIZED = "float32"  # the compute type of quant.scheme=none
 # other compute types → stored bits per weight; the type after int8_ is that of everything that is not int8
@@ -71,12 +72,17 @@ def why_no_engine(device: str) -> str | None:
 def _why_no_such_type(quant: QuantConfig) -> str | None:
     if quant.format is None:
         return f"CTranslate2 needs quant.format, one of {', '.join(BITS)}"
+    who = f"CTranslate2's {quant.format}"
     return why_not_among("format", quant.format, BITS, "CTranslate2") or (
-        why_not_among("bits", quant.bits, [BITS[quant.format]], f"CTranslate2's {quant.format}")
-        or why_not_among("scheme", quant.scheme, [_scheme(quant.format)], f"CTranslate2's {quant.format}")
-        or why_not_among("granularity", quant.granularity, ["per-channel"], "CTranslate2")
-        or why_not_among("symmetric", quant.symmetric, [True], "CTranslate2")
+        why_not_among("bits", quant.bits, [BITS[quant.format]], who)
+        or why_not_among("scheme", quant.scheme, [_scheme(quant.format)], who)
+        or why_not_among("granularity", quant.granularity, _of_int8(quant, "per-channel"), who)
+        or why_not_among("symmetric", quant.symmetric, _of_int8(quant, True), who)
     )
+
+
+def _of_int8(quant: QuantConfig, value: object) -> list[object]:
+    return [value] if str(quant.format).startswith("int8") else []
 
 
 def _scheme(format: str) -> str:

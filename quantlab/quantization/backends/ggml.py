@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.tensors import Held, Stored
 
 DISTRIBUTIONS = ("pywhispercpp",)
+READS = ("bits", "format", "granularity", "group_size", "symmetric", "double_quant")
 NO_EMBEDDING = "whisper.cpp's embedding is its output head and always has the file's type"
 FILE = GGML_FILE
 

@@ -16,6 +16,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from quantlab.config.options import names, option
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.select import replace
 from quantlab.util.errors import ConfigError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("hqq",)
+READS = ("bits", "format", "granularity", "group_size", "symmetric", "axis", "backend")
+FORMATS = {8: "uint8", 4: "uint4", 3: "uint3", 2: "uint2", 1.58: "ternary", 1: "uint1"}  # by bits
 # bits → rows of groups packed into one; 3 bit packs ten, with padding
 ROWS_PER_PACK = {8: 1, 4: 2, 3: 1, 2: 4, 1.58: 4, 1: 8}
 THREE_BIT_PARTS = 10  # per int32, the last one padded
@@ -59,8 +62,16 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         or why_not_among("scheme", quant.scheme, ["weight-only"], "HQQ")
         or why_not_among("granularity", quant.granularity, ["per-group"], "HQQ")
         or why_not_among("symmetric", quant.symmetric, [False], "HQQ")
+        or _why_other_format(quant)
         or _why_no_backend(quant, device)
     )
+
+
+def _why_other_format(quant: QuantConfig) -> str | None:
+    """Why a format was asked for that the bits, which HQQ reads, do not give; that of the option's file may stay."""
+    stays = option("quant", quant.name)["format"] if quant.name in names("quant") else None
+    format = None if quant.format == stays else quant.format
+    return why_not_among("format", format, [FORMATS[quant.bits or 0]], f"HQQ with quant.bits={quant.bits:g}")
 
 
 def _why_no_backend(quant: QuantConfig, device: str) -> str | None:

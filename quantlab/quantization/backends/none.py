@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS: tuple[str, ...] = ()
+READS: tuple[str, ...] = ()
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("optimum-quanto",)
+READS = ("bits", "format", "activations", "granularity", "group_size", "symmetric")
 BITS = {"int8": 8, "int4": 4, "int2": 2, "float8_e4m3fn": 8, "float8_e5m2": 8}
 ACTIVATIONS = ("int8", "float8_e4m3fn", "float8_e5m2")
 GROUP_SIZE = 128  # largest group size that the library tries
@@ -48,7 +49,18 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         or why_not_among("bits", quant.bits, [BITS[str(quant.format)]], f"quanto's {quant.format}")
         or why_not_among("activations", quant.activations, ACTIVATIONS, "quanto")
         or why_not_among("scheme", quant.scheme, ["weight-only", "static"], "quanto")
-        or why_not_among("group_size", quant.group_size, [GROUP_SIZE], "quanto, which chooses groups itself,")
+        or _why_other_groups(quant)
+    )
+
+
+def _why_other_groups(quant: QuantConfig) -> str | None:
+    """Why the granularity is not that of the format, which fixes it."""
+    grouped, who = BITS[str(quant.format)] < 8, f"quanto's {quant.format}"
+    sizes = [GROUP_SIZE] if grouped else []
+    return (
+        why_not_among("granularity", quant.granularity, ["per-group" if grouped else "per-channel"], who)
+        or why_not_among("group_size", quant.group_size, sizes, f"{who}, which chooses groups itself,")
+        or why_not_among("symmetric", quant.symmetric, [not grouped], who)
     )
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.quantization.base import why_not_among, why_not_installed
+from quantlab.quantization.base import NotHere, why_not_among, why_not_installed
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("torch",)
+READS = ("bits", "format", "granularity", "symmetric")
 NO_EMBEDDING = "torch packs the weights of dynamic int8, so that single rows cannot be read"
 DTYPES: tuple[Dtype, ...] = ("float32",)  # the only dtype of quantized::linear_dynamic
 
@@ -39,6 +40,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         or why_not_among("bits", quant.bits, [8], "torch")
         or why_not_among("scheme", quant.scheme, ["dynamic"], "torch")
         or why_not_among("granularity", quant.granularity, ["per-tensor", "per-channel"], "torch")
+        or why_not_among("symmetric", quant.symmetric, [True], "torch")
         or _why_removed()
     )
 
@@ -48,7 +50,7 @@ def _why_removed() -> str | None:
     roots = found.submodule_search_locations if found else None
     if roots and any((Path(root) / "ao" / "quantization" / "quantize.py").exists() for root in roots):
         return None
-    return (
+    return NotHere(
         f"torch {version('torch')} no longer has torch.ao.quantization.quantize_dynamic (deprecated since 2.10): "
         "install an older torch, or use quant=quanto_int8"
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 DISTRIBUTIONS = ("torchao",)
+READS = ("bits", "format", "granularity", "group_size", "symmetric")
 BITS: dict[str, tuple[int, ...]] = {  # format → stored bits
     "int8": (8,),
     "int4": (4,),
@@ -51,7 +52,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
         why_not_installed("torchao", "torchao")
         or (None if quant.format else f"torchao needs quant.format, one of {', '.join(BITS)}")
         or why_not_among("format", quant.format, BITS, "torchao")
-        or why_not_among("bits", quant.bits, BITS[kind], f"torchao's {kind}")
+        or why_not_among("bits", _bits(quant), BITS[kind], f"torchao's {kind}")
         or why_not_among("scheme", quant.scheme, SCHEMES[kind], f"torchao's {kind}")
         or _why_no_groups(quant, kind, device)
         or why_not_among(
@@ -60,9 +61,17 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     )
 
 
+def _bits(quant: QuantConfig) -> float | str | None:
+    """The bits, which only intx needs to be told."""
+    return "null" if quant.bits is None and quant.format == "intx" else quant.bits
+
+
 def _why_no_groups(quant: QuantConfig, kind: str, device: str) -> str | None:
-    if quant.granularity == "per-group" and quant.group_size is None:
+    grouped = quant.granularity == "per-group" or kind == "int4"
+    if grouped and quant.group_size is None:
         return "torchao's groups need quant.group_size"
+    if not grouped and quant.group_size is not None:
+        return f"torchao's groups of quant.group_size={quant.group_size} need quant.granularity=per-group"
     if kind == "int4" and quant.group_size not in INT4_GROUPS[device]:
         return why_not_among("group_size", quant.group_size, INT4_GROUPS[device], f"torchao's int4 on {device}")
     whole = "per-tensor" if (kind, quant.scheme) == ("float8_e4m3fn", "dynamic") else "per-channel"

@@ -1,0 +1,158 @@
+"""Refusal of keys that are set but act in no cell of a grid.
+
+A sweep sets a key for all cells, and the baseline or some other cell may not have it (`-m quant=none,hqq_int4
+quant.group_size=32`): that is no mistake as long as it acts in one of the cells.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quantlab.config.options import BASE, names, option, read
+from quantlab.config.part import Part
+from quantlab.config.quant import NO_QUANTIZATION_LIBRARY
+from quantlab.config.schema import Architecture, RunConfig
+from quantlab.util.errors import ConfigError, shortened
+from quantlab.util.quoting import override
+from quantlab.util.resources import shared_dir
+
+_OWN_SOURCES = (
+    "shipped",
+    "joined",
+    "hub",
+    "librispeech_dir",
+    "manifest",
+)  # a reader of another package may read any key
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Keys that act in some settings only."""
+
+    keys: tuple[str, ...]  # dotted
+    acts: Callable[[RunConfig], bool]
+    needs: str
+
+
+def _reads_columns(config: RunConfig) -> bool:
+    dataset = config.dataset
+    return dataset.source in ("hub", "manifest") or (dataset.source == "joined" and dataset.path is not None)
+
+
+_RULES = (
+    _Rule(
+        ("calibration.fraction",),
+        lambda config: config.quant.scheme == "static" or config.calibration.source == "disjoint",
+        "a static scheme, e.g. quant=quanto_int8_static, or calibration.source=disjoint",
+    ),
+    _Rule(
+        ("protocol.rel_ci", "protocol.budget_s", "protocol.residency"),
+        lambda config: config.protocol.interleave,
+        "protocol=careful",
+    ),
+    _Rule(("dataset.chunk_overlap_s",), lambda config: config.dataset.long == "chunked", "dataset.long=chunked"),
+    _Rule(
+        ("dataset.noise.seed",),
+        lambda config: config.dataset.noise.kind is not None,
+        "noise, e.g. dataset.noise.kind=white dataset.noise.snr_db=10",
+    ),
+    _Rule(("model.random_tokens",), lambda config: config.model.weights == "random", "model.weights=random"),
+    _Rule(
+        ("model.architecture",),
+        lambda config: config.model.weights == "random" and config.model.path is None,
+        "model.weights=random and no model.path",
+    ),
+    _Rule(("model.revision",), lambda config: config.model.source == "hub", "a model of the hub, e.g. model=base"),
+    _Rule(
+        ("dataset.repo", "dataset.revision", "dataset.hub_splits"),
+        lambda config: config.dataset.source not in _OWN_SOURCES or config.dataset.source == "hub",
+        "a corpus of the hub, e.g. dataset=librispeech",
+    ),
+    _Rule(
+        ("dataset.audio_column", "dataset.text_column", "dataset.speaker_column", "dataset.id_column",
+         "dataset.ignored_columns"),
+        lambda config: config.dataset.source not in _OWN_SOURCES or _reads_columns(config),
+        "a corpus with columns, e.g. dataset=manifest",
+    ),
+)  # fmt: skip
+
+
+def refuse_without_effect(points: Sequence[Mapping[str, Any]], configs: Sequence[RunConfig]) -> None:
+    """Refuse keys that act in no cell.
+
+    Args:
+        points: the composed points of a grid.
+        configs: the same points, validated.
+
+    Raises:
+        ConfigError: the message names the keys and what they need.
+    """
+    for rule in _RULES:
+        given = [(key, config) for config in configs for key in rule.keys if _is_set(key, config)]
+        if given and not any(rule.acts(config) for _, config in given):
+            keys = dict.fromkeys(_shown(key, _at(key, config)) for key, config in given)
+            raise ConfigError(f"{', '.join(keys)}: no effect without {rule.needs}; leave it out, or set that")
+    _refuse_dropped(points, configs)
+
+
+def _refuse_dropped(points: Sequence[Mapping[str, Any]], configs: Sequence[RunConfig]) -> None:
+    """Refuse keys of `quant` that validation has reset, unless another cell of the sweep has them."""
+    kept = {(key, value) for config in configs for key, value in config.quant}
+    by_name = {(config.quant.name, key, value) for config in configs for key, value in config.quant}
+    for point, config in zip(points, configs, strict=True):
+        quant = config.quant
+        dropped = {key: value for key, value in _tuples(point["quant"]).items() if value != getattr(quant, key)}
+        if quant.library == NO_QUANTIZATION_LIBRARY:
+            dropped = {key: value for key, value in dropped.items() if (key, value) not in kept}
+            why = "nothing is quantized, and no key of quant is read"
+        elif quant.scheme == "none":
+            why = "quant.scheme=none quantizes nothing, and no other key of quant is read"
+        else:
+            dropped = {key: value for key, value in dropped.items() if (quant.name, key, value) not in by_name}
+            why = f"quant.granularity={quant.granularity} has no groups"
+        if dropped:
+            keys = ", ".join(_shown(f"quant.{key}", value) for key, value in dropped.items())
+            raise ConfigError(
+                f"{keys}: no effect on quant={quant.name}, as {why}; leave it out, or choose another quantizer"
+            )
+
+
+def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+
+
+def _is_set(key: str, config: RunConfig) -> bool:
+    """Whether a key has another value than by default: that of the model, of `conf/base`, or of the schema."""
+    value = _at(key, config)
+    if key == "model.architecture":
+        return value not in (None, _shipped_architecture(config.model.name))
+    usual = read(shared_dir("conf") / BASE / "dataset.yaml").get(key.removeprefix("dataset."))
+    return value not in (None, usual, _default(key)) and value not in ({}, ())
+
+
+@functools.cache
+def _shipped_architecture(model: str) -> Architecture | None:
+    return Architecture.model_validate(option("model", model)["architecture"]) if model in names("model") else None
+
+
+@functools.cache
+def _default(key: str) -> Any:
+    *parents, last = key.split(".")
+    part: Any = RunConfig
+    for name in parents:
+        part = part.model_fields[name].annotation
+    return part.model_fields[last].default
+
+
+def _at(key: str, config: RunConfig) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _shown(key: str, value: object) -> str:
+    return key if isinstance(value, Part | dict) else shortened(override(key, value)).strip("'")
