@@ -68,7 +68,8 @@ class Checked:
         changed = [item.place.removeprefix(_DIGESTS) for item in self.differences if item.place.startswith(_DIGESTS)]
         figures = [item for item in self.differences if not item.place.startswith(_DIGESTS)]
         where = ", ".join(str(storage.real_path(folder / name)) for name in changed or ["record.json"])
-        what = ["not as it was written (SHA-256)"] if changed else []
+        emptied = changed and not any((folder / name).stat().st_size for name in changed)
+        what = ["empty" if emptied else "not as it was written (SHA-256)"] if changed else []
         what += [f"{figures[0].place}: stored {figures[0].stored!r}, recomputed {figures[0].recomputed!r}"] * bool(
             figures
         )
