@@ -64,7 +64,7 @@ class Checked:
         """
         unreadable = next((item for item in self.differences if item.place in _UNREADABLE), None)
         if unreadable:
-            return f"{self.cell_id}: {unreadable.recomputed}"
+            return f"{self.cell_id}: unreadable: {unreadable.recomputed}"
         changed = [item.place.removeprefix(_DIGESTS) for item in self.differences if item.place.startswith(_DIGESTS)]
         figures = [item for item in self.differences if not item.place.startswith(_DIGESTS)]
         where = ", ".join(str(storage.real_path(folder / name)) for name in changed or ["record.json"])
