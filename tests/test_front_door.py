@@ -129,6 +129,23 @@ def test_a_dry_run_lists_the_cells_and_measures_nothing(tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("key", ["output_dir", "export.dir", "QUANTLAB_CACHE"])
+@pytest.mark.parametrize("place", ["file", "file/inside"])
+def test_a_dry_run_refuses_what_the_run_would_refuse(key, place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    if key.isupper():
+        monkeypatch.setenv(key, place)
+    more = [] if key.isupper() else [f"{key}={place}"]
+    for line in ([*more, "--dry-run"], more):
+        assert main.main(["device=cpu", "tracking=off", *line]) == 2
+        printed = capsys.readouterr()
+        assert place in printed.err
+        assert len(printed.err.splitlines()) == 1
+        assert printed.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("module", [["-m", "quantlab"], ["-c", "from quantlab.__main__ import main; main()"]])
 def test_the_script_and_both_ways_by_module_are_the_same(module, root):
     options = ["--root", str(root), "--format", "json"]

@@ -215,6 +215,28 @@ def test_a_summary_of_several_corpora_has_no_best_wer(tmp_path):
     assert not best(LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "other", "told"),
+    [
+        ("symmetric", True, False, ("symmetric=true", "symmetric=false")),
+        ("bits", 8.0, 1.58, ("bits=8", "bits=1.58")),
+        (
+            "double_quant",
+            None,
+            True,
+            ("quant.double_quant=false", "quant.double_quant=true"),
+        ),  # an older record lacks it
+        ("head", False, True, ("quant.head=false", "quant.head=true")),
+        ("embedding", None, True, ("embedding=false", "embedding=true")),
+        ("group_size", None, 32, ("no group_size", "group_size=32")),
+    ],
+)
+def test_a_setting_is_named_as_it_is_written(key, value, other, told):
+    config = result("hqq_int4").record.config
+    cells = [labels.Cell(str(n), config | {"quant": config["quant"] | {key: v}}) for n, v in enumerate((value, other))]
+    assert list(labels.names(cells).values()) == [f"nano-hqq_int4-cpu ({text})" for text in told]
+
+
 def test_what_one_record_does_not_say_tells_nothing_apart():
     config = result("none").record.config
     told = ({"processor": "EPYC", "versions": {"torch": "2.11"}}, {"versions": ["torch"]})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from quantlab.config.launcher import LauncherConfig
 from quantlab.config.schema import RunConfig
 from quantlab.grid.plan import Cell, plan
-from quantlab.grid.run import SETTLED
+from quantlab.grid.run import SETTLED, check_root
 from quantlab.grid.slurm.options import site
 from quantlab.records import storage
 from quantlab.records.schema import Record
@@ -24,8 +25,9 @@ def preview(configs: Sequence[RunConfig], launcher: LauncherConfig | None = None
         launcher: launcher of the jobs; None: this machine.
 
     Raises:
-        ConfigError: as `quantlab.grid.plan.plan`.
+        ConfigError: as `quantlab.grid.run.run_grid`, before the first cell.
     """
+    check_root(Path(configs[0].output_dir), configs[0].export.dir)
     cells = plan(configs, None if launcher is None else site(launcher))
     found = storage.readable(configs[0].output_dir, [cell.id for cell in cells], on_unreadable=lambda why: None)
     recorded = {record.cell_id: record for record in found} if configs[0].resume else {}

@@ -29,7 +29,7 @@ from quantlab.report.table import show, text
 from quantlab.util.console import to_stdout
 from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
-from quantlab.util.files import cache_dir
+from quantlab.util.files import cache_dir, why_no_folder
 from quantlab.util.redact import redact
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
@@ -113,6 +113,21 @@ def open_root(root: Path, exported_to: str | None) -> None:
         claims.clean(root)
     except OSError as error:
         raise ConfigError(f"output_dir={root} cannot be written: {error.strerror}; name another folder") from None
+
+
+def check_root(root: Path, exported_to: str | None) -> None:
+    """Check that `open_root` can create its folders, without creating any.
+
+    Raises:
+        ConfigError: a folder cannot be created or written.
+    """
+    folders = {f"output_dir={root}": storage.cells_dir(root), f"the cache {cache_dir()}": cache_dir()}
+    if exported_to is not None:
+        folders[f"export.dir={exported_to}"] = Path(exported_to).expanduser()
+    for what, folder in folders.items():
+        if why := why_no_folder(folder):
+            way_out = _CACHE if what.startswith("the cache") else "name another folder"
+            raise ConfigError(f"{what}: {why}; {way_out}")
 
 
 class Grid:

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from quantlab.config.schema import cell_label, corpus_label, model_label
+from quantlab.config.schema import RunConfig, cell_label, corpus_label, model_label
 from quantlab.records.schema import Record
 
 Key = TypeVar("Key", bound=Hashable)
@@ -54,7 +54,16 @@ _WITHOUT = {
     "splits": "all splits",
     "long": "long audio skipped",
     "ids": "all utterances",
+    "symmetric": "symmetric=null",
 }  # words for null; otherwise "no limit"
+# Keys that are false where an older record lacks them; a setting is named by its key, or by the last part of it.
+_FALSE_IF_MISSING = frozenset(
+    name
+    for group, section in RunConfig.model_fields.items()
+    for key, item in getattr(section.annotation, "model_fields", {}).items()
+    if item.annotation is bool and item.default is False
+    for name in (key, f"{group}.{key}")
+)
 # Properties of a machine: key of the record's environment → format.
 _MACHINE = {"gpu": "{}", "processor": "{}", "usable_cores": "{} cores", "python": "Python {}"}
 _DATES = (10, 16, 19)  # characters of an ISO 8601 time up to the day, minute, second
@@ -321,11 +330,13 @@ def _leaves(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _in_words(name: str, value: object) -> str:
-    """A setting in words: `limit=3`, `no limit`; false keys may be missing in older records."""
-    if value is None or value is False:
-        return _WITHOUT.get(name, f"no {name}")
-    if value is True:
-        return f"{name}=true"
+    """A setting in words: `limit=3`, `bits=8`, `no limit`, `symmetric=false`."""
+    if value is None:
+        return f"{name}=false" if name in _FALSE_IF_MISSING else _WITHOUT.get(name, f"no {name}")
+    if isinstance(value, bool):
+        return f"{name}={str(value).lower()}"
+    if isinstance(value, float):
+        return f"{name}={value:.15g}"
     return f"{name}={'+'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
 
 

@@ -21,6 +21,14 @@ NOTE_BYTES = 2**20  # limit for a small JSON file; those written by quantlab hav
 SETTLED_NS = 10 * 10**9  # a file that changed more recently may change again within one tick of its file system's clock
 
 
+def why_no_folder(path: Path) -> str | None:
+    """Why a folder can neither be used nor be created; None if it can. Nothing is written."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written to"
+
+
 def cache_dir() -> Path:
     """$QUANTLAB_CACHE, else `quantlab` in $XDG_CACHE_HOME, else ~/.cache/quantlab."""
     own = os.environ.get("QUANTLAB_CACHE")
