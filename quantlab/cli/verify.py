@@ -6,6 +6,7 @@ recomputed; digests show whether the raw files are unchanged.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum co
 _SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
 _UNREADABLE = ("record.json", "raw files", "batches.jsonl")  # places of differences that are a message on a file
 _DIGESTS = "digests."
+_DIGEST_OF_NOTHING = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True)
@@ -56,25 +58,21 @@ class Checked:
     figures: int
     differences: tuple[Difference, ...]
 
-    def fault(self, folder: Path) -> str:
-        """One line on a record that differs: the file at fault, and how it differs.
-
-        Args:
-            folder: the record's folder.
-        """
+    def fault(self) -> str:
+        """One line on a record that differs: the file at fault, and how it differs."""
         unreadable = next((item for item in self.differences if item.place in _UNREADABLE), None)
         if unreadable:
             return f"{self.cell_id}: unreadable: {unreadable.recomputed}"
-        changed = [item.place.removeprefix(_DIGESTS) for item in self.differences if item.place.startswith(_DIGESTS)]
+        changed = [item for item in self.differences if item.place.startswith(_DIGESTS)]
         figures = [item for item in self.differences if not item.place.startswith(_DIGESTS)]
-        where = ", ".join(str(storage.real_path(folder / name)) for name in changed or ["record.json"])
-        emptied = changed and not any((folder / name).stat().st_size for name in changed)
+        names = [item.place.removeprefix(_DIGESTS) for item in changed] or ["record.json"]
+        emptied = all(item.recomputed == _DIGEST_OF_NOTHING for item in changed)
         what = ["empty" if emptied else "not as it was written (SHA-256)"] if changed else []
         what += [f"{figures[0].place}: stored {figures[0].stored!r}, recomputed {figures[0].recomputed!r}"] * bool(
             figures
         )
         what += [f"{len(figures) - 1} more: quantlab verify {self.cell_id}"] * (len(figures) > 1)
-        return f"{self.cell_id}: {where}: {'; '.join(what)}"
+        return f"{', '.join(f'cells/{self.cell_id}/{name}' for name in names)}: {'; '.join(what)}"
 
 
 @dataclass(frozen=True)
@@ -232,7 +230,7 @@ def command(ids: tuple[str, ...], roots: tuple[Path, ...]) -> int:
     """
     code = NO  # if the reader of the output leaves early, which is after a difference
     with several.below(roots) as root, to_stdout():
-        checked = list(_shown(check(root, ids or None), root, in_full=bool(ids)))
+        checked = list(_shown(check(root, ids or None), in_full=bool(ids)))
         code = _conclude(checked, roots)
     return code
 
@@ -250,13 +248,13 @@ def _conclude(checked: Sequence[Checked], roots: Sequence[Path]) -> int:
     return 0
 
 
-def _shown(found: Iterator[Checked], root: Path, in_full: bool) -> Iterator[Checked]:
+def _shown(found: Iterator[Checked], in_full: bool) -> Iterator[Checked]:
     for item in found:
         if in_full:
             for difference in item.differences:
                 tell(difference)
         elif item.differences:
-            tell(item.fault(storage.cells_dir(root) / item.cell_id))
+            tell(item.fault())
         yield item
 
 
