@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers.exporting import parsed
 from quantlab.export import load
 from quantlab.export.manifest import NAME, WEIGHTS, digests
 from quantlab.util.errors import ConfigError, ExportError
@@ -120,7 +121,7 @@ def test_a_library_that_does_not_exist(folder):
 
 
 def test_another_library_than_that_of_the_tensors(folder):
-    rewrite(folder, quant=manifest_of(folder)["quant"] | {"library": "bnb", "format": "nf4", "bits": 4})
+    rewrite(folder, quant=parsed("bnb_nf4").model_dump(mode="json"))
     refused(folder, "lacks", ".weight", "has extra tensors", ".W_q")
 
 
