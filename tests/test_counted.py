@@ -8,7 +8,7 @@ from quantlab.records import storage
 from quantlab.util.counted import counted
 
 
-@pytest.mark.parametrize(("number", "text"), [(0, "0 cells"), (1, "1 cell"), (2, "2 cells"), (1000, "1000 cells")])
+@pytest.mark.parametrize(("number", "text"), [(0, "0 cells"), (1, "1 cell"), (2, "2 cells"), (1000, "1,000 cells")])
 def test_a_number_with_its_noun(number, text):
     assert counted(number, "cell") == text
 

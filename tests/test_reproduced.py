@@ -279,7 +279,7 @@ def test_people_read_the_verdict_and_the_reason(root):
     assert f"reproduced: {found[0].model}-{found[0].settings.quant}-cpu, soehler2025: " in text
     wer = 100 * found[0].rate("wer", "clean").value
     assert f"WER % test-clean 3.48 published and {wer:.2f} [{low}, {high}] here" in text
-    assert "published figures: --format markdown, html or json gives the reason" in text
+    assert ": --format markdown, html or json gives the reason" in text
     for written in (markdown.render(found), html.page(found), latex.render(found)):
         assert "Published against measured" in written
         assert "160 of 2,620 utterances" in written

@@ -15,6 +15,7 @@ from quantlab.records.schema import Record, to_json
 from quantlab.records.several import Stored
 from quantlab.records.storage import RAW_BYTES, cells_dir, real_path
 from quantlab.stats.rates import Counts, Sample
+from quantlab.util.counted import counted
 from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes
 
@@ -162,9 +163,8 @@ def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Wa
             continue
         missing = max(len(cell.sample.ids), len(scores[baseline_id].sample.ids)) - len(pair.sample.ids)
         if missing:
-            warn(
-                f"cell {cell_id} and its baseline {baseline_id}: {missing} utterances of one are missing from the other"
-            )
+            lacking = f"{counted(missing, 'utterance')} of one not in the other"
+            warn(f"cell {cell_id} and its baseline {baseline_id}: {lacking}")
         found[cell_id] = pair
     return found
 

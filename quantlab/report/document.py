@@ -13,7 +13,7 @@ from quantlab.report.results import caption, points_field, results
 from quantlab.report.study import Group
 from quantlab.report.wording import (
     ABSENT,
-    counted,
+    enumerated,
     estimate,
     failures,
     figure_name,
@@ -214,7 +214,7 @@ def _not_measured(rows: Sequence[CellSummary]) -> Iterator[Section]:
     if bad:
         named = names(rows)
         lines = tuple(
-            (Cell(counted([named[row.cell_id] for row in some])), Cell(status), Cell(reason or ABSENT))
+            (Cell(enumerated([named[row.cell_id] for row in some])), Cell(status), Cell(reason or ABSENT))
             for some, status, reason in bad
         )
         yield Section("Not measured", table=Table(("cell", "status", "reason"), lines, "Not measured", "llp"))

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from quantlab.report import document
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.parts import Cell, Section, Table
+from quantlab.util.counted import counted
 from quantlab.util.printable import markdown as escape
 
 
 def render(rows: Sequence[CellSummary], unread: Sequence[str] = ()) -> str:
     """Render the whole document; ends with a line break."""
-    parts = ["# Quantized speech recognisers, measured", f"{len(rows)} cells."]
+    parts = ["# Quantized speech recognisers, measured", f"{counted(len(rows), 'cell')}."]
     for section in document.sections(rows, unread):
         parts += _section(section)
     return "\n\n".join(parts) + "\n"

@@ -12,6 +12,7 @@ from quantlab.report.cell_summary import CellSummary, Compared, Reproduced, Spli
 from quantlab.report.published import Figure, Published, matching, measured_split
 from quantlab.stats.bootstrap import MIN_UNITS
 from quantlab.stats.estimate import Estimate
+from quantlab.util.counted import counted
 
 _RATES = ("wer", "cer")
 
@@ -108,12 +109,12 @@ def _rate_obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) ->
     if most is not None:
         yield f"at most {most} tokens are decoded here"
     if limit is not None:
-        yield f"part of the corpus: {limit} utterances of each split here (dataset.limit)"
+        yield f"part of the corpus: {counted(limit, 'utterance')} of each split here (dataset.limit)"
     if cell.record.setting("dataset.ids"):
         yield "part of the corpus: chosen utterances here (dataset.ids)"
     count, whole = _utterance_counts(cell, figure)
     if whole is not None and count > whole:
-        yield f"{count:,} utterances here, more than the {whole:,} of {figure.split}: so it is another corpus"
+        yield f"{counted(count, 'utterance')} here, more than the {whole:,} of {figure.split}: so it is another corpus"
     if ours is None:
         yield "no error rate here"
     elif ours.ci95 is None or (_part(cell, figure).evidence.ci_units or MIN_UNITS) < MIN_UNITS:
@@ -176,7 +177,7 @@ def _coverage(cell: CellSummary, figure: Figure) -> Iterator[str]:
     """The share of the split that was measured, as a part may be easier or harder than the whole."""
     count, whole = _utterance_counts(cell, figure)
     if whole is None:
-        yield f"{count:,} utterances here, their number in the source is unknown"
+        yield f"{counted(count, 'utterance')} here, their number in the source is unknown"
     elif count < whole:
         yield f"{count:,} of {whole:,} utterances"
 

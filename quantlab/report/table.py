@@ -23,8 +23,8 @@ from quantlab.report.wording import (
     ABSENT,
     between,
     corpora,
-    counted,
     depends_on_batch,
+    enumerated,
     failures,
     half_width,
     loops,
@@ -385,7 +385,7 @@ def _cell(column: Column, row: CellSummary, best: bool) -> Text:
 
 def _failures(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator[Text]:
     for some, status, reason in failures(rows):
-        yield _line(status, _STYLES[status], counted([named[row.cell_id] for row in some]), reason)
+        yield _line(status, _STYLES[status], enumerated([named[row.cell_id] for row in some]), reason)
 
 
 def _too_few_notes(rows: Sequence[CellSummary]) -> Iterator[Text]:

@@ -12,6 +12,7 @@ from quantlab.report.cell_summary import CellSummary, Compared, Rate
 from quantlab.stats.bootstrap import MIN_UNITS
 from quantlab.stats.estimate import Estimate, Interval
 from quantlab.util import reasons
+from quantlab.util.counted import counted
 from quantlab.util.languages import RATES
 
 ABSENT = "–"
@@ -105,7 +106,7 @@ def rate_columns(
 
 
 def utterances(count: int) -> str:
-    return f"{count:,} utterance{'' if count == 1 else 's'}"
+    return counted(count, "utterance")
 
 
 def unquantized(row: CellSummary) -> str:
@@ -160,7 +161,7 @@ def published(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterato
             figures_of.setdefault(of, []).append(f"{figure_name(item)} {item.published} published{_here(item)}")
     yield from ((*of, ", ".join(figures)) for of, figures in figures_of.items() if of[0] != "not comparable")
     if other := [len(figures) for (verdict, _), figures in figures_of.items() if verdict == "not comparable"]:
-        rest = f"{sum(other)} published figures"
+        rest = counted(sum(other), "published figure")
         yield "not comparable", rest, "--format markdown, html or json gives the reason for each"
 
 
@@ -201,8 +202,8 @@ def problems(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str, str]]:
         for which, measured in (("not measured", False), ("doubtful", True)):
             kinds = Counter(item.kind for item in row.record.problems if item.measured is measured)
             if kinds:
-                counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-                found = f"{utterances(kinds.total())} ({counted})"
+                by_kind = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+                found = f"{utterances(kinds.total())} ({by_kind})"
                 first_cell.setdefault((which, named[row.cell_id], found), row.cell_id)
     for (which, corpus, found), cell_id in first_cell.items():
         yield which, corpus, f"{found}, named in cells/{cell_id}/record.json"
@@ -280,7 +281,7 @@ def failures(rows: Sequence[CellSummary]) -> Iterator[tuple[list[CellSummary], s
         yield some, some[0].status, reasons.joined([row.record.reason or "" for row in some])
 
 
-def counted(called: Sequence[str]) -> str:
+def enumerated(called: Sequence[str]) -> str:
     """All names, preceded by their number if there are several."""
     return f"{len(called)} cells ({', '.join(called)})" if len(called) > 1 else called[0]
 

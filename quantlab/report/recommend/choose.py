@@ -19,6 +19,7 @@ from quantlab.report.recommend.judge import STANDINGS, Candidate, Finding, Limit
 from quantlab.report.summaries import compared
 from quantlab.report.wording import corpora, estimate, loops, models, names, ratio
 from quantlab.util.console import warn
+from quantlab.util.counted import counted
 
 
 class NotRecordedError(LookupError):
@@ -154,7 +155,7 @@ def _best_timed(found: Sequence[CellSummary]) -> tuple[list[CellSummary], tuple[
     timed = {_same(item) for item in found if item.settings.protocol in careful and item.ok}
     kept = [item for item in found if item.settings.protocol in careful or _same(item) not in timed]
     dropped = len(found) - len(kept)
-    note = f"Left out: {dropped} records of cells that were also timed in turns with their baseline"
+    note = f"Left out: {counted(dropped, 'record')} of cells that were also timed in turns with their baseline"
     return kept, (note,) if dropped else ()
 
 
