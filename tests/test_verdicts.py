@@ -69,7 +69,7 @@ def test_what_was_measured_is_verified_until_one_hypothesis_changes(root, found,
     try:
         assert main(["--root", str(root)]) == 1
         said = capsys.readouterr().out
-        assert said.startswith(f"{cell_id}: {path}: not as it was written")
+        assert said.startswith(f"cells/{cell_id}/utterances.jsonl: not as it was written")
         assert f"; utterance {first.split}/{first.id}: insertions: stored 0, recomputed 1" in said
         assert "in 1 of 4 records" in said
     finally:
