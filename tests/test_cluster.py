@@ -258,7 +258,7 @@ def test_status_of_1000_records_imports_no_large_library(tmp_path):
     command = [sys.executable, "-X", "importtime", "-m", "quantlab.status", "--root", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
-    assert done.stdout.startswith("1000 cells: 1000 ok\n")
+    assert done.stdout.startswith("1,000 cells: 1,000 ok\n")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "mlflow", "transformers", "hydra"}
 

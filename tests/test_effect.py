@@ -93,6 +93,11 @@ WITHOUT_EFFECT = [
 ]  # fmt: skip
 
 
+def test_a_checkpoint_with_a_name_of_its_own_keeps_the_architecture_of_its_option():
+    for line in ("model.name=mine", "model=base model.name=mine model.path=folder"):
+        assert compose(line.split())[0].model.name == "mine"
+
+
 @pytest.mark.parametrize(("line", "says"), WITHOUT_EFFECT)
 def test_a_key_that_acts_in_no_cell(line, says):
     with pytest.raises(ConfigError) as refused:

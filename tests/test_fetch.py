@@ -101,7 +101,7 @@ def test_a_line_for_each_thing_and_each_once(hub, quantlab):
     assert base[2].startswith("not available: the hub has no model openai/whisper-base")
     assert demo[:2] == ("corpus", "demo")
     assert demo[2].startswith("here already")
-    assert "1 of 4 missing" in done.stderr
+    assert "1 of 4 items missing" in done.stderr
 
 
 def test_options_of_ones_own_are_taken_as_the_grid_takes_them(monkeypatch, tmp_path, capsys):

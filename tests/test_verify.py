@@ -50,7 +50,7 @@ def test_what_the_grid_wrote_is_verified_in_every_figure(root, capsys):
     assert verify.verify(root) == []
     assert verify.main(["--root", str(root)]) == 0
     # 7 × (id, 4 of the receipt, 2 digests, 320 × 6 counts, 2 × 21 of a split, measure_s, speed, fixed work), 1 × 3
-    assert capsys.readouterr().out == f"8 records, {7 * (1 + 4 + 2 + 1920 + 42 + 3) + 3} figures verified\n"
+    assert capsys.readouterr().out == f"8 records, {7 * (1 + 4 + 2 + 1920 + 42 + 3) + 3:,} figures verified\n"
 
 
 def test_a_changed_hypothesis_is_named(root, cell, capsys):
@@ -61,12 +61,12 @@ def test_a_changed_hypothesis_is_named(root, cell, capsys):
         f"cells/{cell.name}/utterances.jsonl: not as it was written (SHA-256); utterance other/u0000: insertions: "
         f"stored 0, recomputed 1; 1 more: quantlab verify {cell.name}"
     )
-    assert re.search(r"^3 of \d+ figures differ, in 1 of 8 records$", total)
+    assert re.search(r"^3 of [\d,]+ figures differ, in 1 of 8 records$", total)
     assert verify.main(["--root", str(root), cell.name]) == 1
     said = capsys.readouterr().out
     assert f"{cell.name}: utterance other/u0000: insertions: stored 0, recomputed 1" in said
     assert f"{cell.name}: digests.utterances.jsonl" in said
-    assert re.search(r"^3 of \d+ figures differ, in 1 of 1 record$", said, re.MULTILINE)
+    assert re.search(r"^3 of [\d,]+ figures differ, in 1 of 1 record$", said, re.MULTILINE)
 
 
 def first_half(path):

@@ -53,7 +53,7 @@ def command(root: Path, format: str) -> int:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    totals = ", ".join(f"{count} {state}" for state, count in counts(lines).items())
+    totals = ", ".join(f"{count:,} {state}" for state, count in counts(lines).items())
     head = f"{counted(len(lines), 'cell')}: {totals}"
     names = [name for name in SHOWN if any(_shown(line, name) for line in lines)]
     rows = [[SHOWN[name] for name in names], *([_shown(line, name) for name in names] for line in lines)]

@@ -128,14 +128,14 @@ def _is_set(key: str, config: RunConfig) -> bool:
     """Whether a key has another value than by default: that of the model, of `conf/base`, or of the schema."""
     value = _at(key, config)
     if key == "model.architecture":
-        return value not in (None, _shipped_architecture(config.model.name))
+        return value is not None and value not in _shipped_architectures()  # the name may be the user's own
     usual = read(shared_dir("conf") / BASE / "dataset.yaml").get(key.removeprefix("dataset."))
     return value not in (None, usual, _default(key)) and value not in ({}, ())
 
 
 @functools.cache
-def _shipped_architecture(model: str) -> Architecture | None:
-    return Architecture.model_validate(option("model", model)["architecture"]) if model in names("model") else None
+def _shipped_architectures() -> list[Architecture]:
+    return [Architecture.model_validate(option("model", name)["architecture"]) for name in names("model")]
 
 
 @functools.cache

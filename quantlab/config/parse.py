@@ -98,7 +98,9 @@ def _validated(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> 
     except ValidationError as error:
         unknown = [_explain(item, model, prefix) for item in error.errors() if item["type"] == "extra_forbidden"]
         wrong = [_explain(item, model, prefix) for item in error.errors() if item["type"] != "extra_forbidden"]
-        raise ConfigError("\n".join([*([" ".join(unknown)] if unknown else []), *wrong])) from None
+        mistyped = [text for text in unknown if "did you mean" in text]
+        others = [text for text in unknown if text not in mistyped]  # each with the list of what is allowed
+        raise ConfigError("\n".join([*([" ".join(mistyped)] if mistyped else []), *others, *wrong])) from None
 
 
 def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:

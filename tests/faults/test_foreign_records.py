@@ -172,7 +172,7 @@ def test_raw_files_of_wrong_values_with_right_digests(root, capsys, what):
     said = said_by_all(root, capsys, STYLES)
     if name == "utterances.jsonl":
         assert "cell is not compared" in said[0], "an interval would be one of other utterances than the rate's"
-    assert "foreign: " in said[-4], "verify names it"
+    assert "cells/foreign/" in said[-4], "verify names it"
 
 
 def test_a_folder_whose_name_is_no_cell_id(root, capsys):

@@ -48,7 +48,7 @@ def test_kill_9_at_random_moments(quantlab, record_property, grid, cells, moment
     phases = Counter(phase for root in roots for phase in root.killed_in)
     record_property("phases", dict(phases))
     print(f"{sum(phases.values())} kills of {len(roots)} grids, by phase: {dict(phases)}")
-    assert sum(phases.values()) == sum(map(len, moments))
+    assert sum(phases.values()) >= sum(map(len, moments))
     assert {"start-up", "record", "after the last record"} <= set(phases)
     for root in roots:
         assert facts(root.folder) == expected, f"{root.folder} after kills in {root.killed_in}"
@@ -102,10 +102,11 @@ class Lane:
         self.chance.shuffle(moments)
         self.fresh_root()
         while moments:
-            if self.killed(moments[-1]):
-                moments.pop()
-            else:
+            phase = self.killed(moments[-1])
+            if phase is None:
                 self.fresh_root()
+            elif phase == "record" or moments[-1] != "record":  # milliseconds, which a kill may miss
+                moments.pop()
         self.undisturbed_end(self.roots[-1])
         return self.roots
 
@@ -122,7 +123,7 @@ class Lane:
         return (*HERE, f"output_dir={root.folder.name}", f"tracking={'local' if root.tracked else 'off'}")
 
     def killed(self, moment):
-        """Whether the grid was still there at the moment; with SIGKILL it has no chance to tidy up."""
+        """What the grid was at when it was killed; None if it had ended. With SIGKILL it has no chance to tidy up."""
         root = self.roots[-1]
         half_before = root.half_records()
         process = self.quantlab.start(*self.grid, *self.options(root))
@@ -130,11 +131,11 @@ class Lane:
         alive = process.poll() is None
         process.send_signal(signal.SIGKILL)
         output, _ = process.communicate()
-        if alive:
-            root.killed_in.append(root.phase(process.pid, half_before))
-        else:
+        if not alive:
             assert process.returncode == 0, output
-        return alive
+            return None
+        root.killed_in.append(root.phase(process.pid, half_before))
+        return root.killed_in[-1]
 
     def wait_for(self, moment, root, process, half_before):
         if moment in ("anywhere", "start"):
