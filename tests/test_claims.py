@@ -10,6 +10,7 @@ import time
 import pytest
 
 from helpers.synthetic import result
+from helpers.waiting import wait_until
 from quantlab.cli.status import main as status
 from quantlab.grid import claims
 from quantlab.records import storage
@@ -184,7 +185,4 @@ def test_an_owner_touches_its_note(tmp_path, monkeypatch):
     note = tmp_path / "claims" / "a1.json"
     with claims.claimed(tmp_path, "a1"):
         os.utime(note, (0, 0))
-        deadline = time.monotonic() + 60
-        while note.stat().st_mtime == 0 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert note.stat().st_mtime > 0
+        wait_until(lambda: note.stat().st_mtime)

@@ -3,10 +3,10 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 
+from helpers.waiting import wait_until
 from quantlab.records import storage
 
 pytestmark = pytest.mark.minutes
@@ -79,25 +79,18 @@ def test_second_run_measures_nothing_again(quantlab, monkeypatch):
 
 def test_no_cell_outlives_a_killed_grid(quantlab):
     process = quantlab.start("quant.library=hang", "device=cpu", *SMALL)
-    deadline = time.monotonic() + 60
-    log_folder = quantlab.folder / "mlruns" / "logs"
-    while not list(log_folder.glob("*.log")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    cell = _processes_with(str(log_folder))
-    assert cell, "the cell never started"
+    log_folder = str(quantlab.folder / "mlruns" / "logs")
+    wait_until(lambda: _processes_with(log_folder))
     process.kill()
     process.wait()
-    time.sleep(2)
-    assert not _processes_with(str(log_folder))
+    wait_until(lambda: not _processes_with(log_folder))
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])  # a person, a scheduler, a terminal
 def test_interrupt_keeps_finished_cells_and_says_how_to_go_on(quantlab, stop):
     process = quantlab.start("-m", "quant.library=none,hang", "device=cpu", *SMALL)
     cells = quantlab.folder / "mlruns" / "cells"
-    deadline = time.monotonic() + 100
-    while not list(cells.glob("[!.]*/record.json")) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_until(lambda: list(cells.glob("[!.]*/record.json")))
     process.send_signal(stop)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130

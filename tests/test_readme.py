@@ -5,12 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
-import time
-import urllib.request
 
 import pytest
 
 from helpers.documents import ROOT, commands, environment, on_less, programs, run, run_program, user_folder
+from helpers.servers import answers
+from helpers.waiting import wait_until
 from quantlab.config.compose import read
 
 pytestmark = pytest.mark.minutes
@@ -131,16 +131,6 @@ def test_the_server_of_the_how_to_answers(folder, variables):
         start_new_session=True,
     )
     try:
-        assert _answers(f"http://127.0.0.1:{port}/health", within_s=120)
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
     finally:
         os.killpg(server.pid, 9)
-
-
-def _answers(url, within_s):
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            return urllib.request.urlopen(url, timeout=2).status == 200
-        except OSError:
-            time.sleep(0.5)
-    return False

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from helpers.widened import save
 from quantlab.records import storage
 from quantlab.records.figures import fixed_work, speed, split_result
 from quantlab.records.schema import Batch, Utterance
@@ -188,14 +189,14 @@ def test_models_that_do_not_fit_together_take_turns_as_processes(quantlab):
 
 
 def test_the_resident_baseline_is_not_in_the_memory_of_the_cell(quantlab):
-    options = ("quant=none", "dataset.limit=8", "device=cpu", ONE, "tracking=off")
+    save(quantlab.folder / "wide")  # 265 MB, where what a process takes differs by 15 MB from run to run
+    options = ("model.name=wide", "model.path=wide", "quant=none", "dataset.limit=4", "device=cpu", ONE, "tracking=off")
     for protocol in ("quick", "paper", "careful"):  # the first one extracts the features, which takes memory
         budget = ["protocol.budget_s=0.5"] if protocol == "careful" else []
         assert quantlab(f"protocol={protocol}", *options, *budget, fresh=True).returncode == 0
-    peaks = {
-        item.setting("protocol.name"): item.peak_memory_bytes for item in storage.read_all(quantlab.folder / "mlruns")
-    }
-    assert peaks["careful"] < 1.02 * peaks["paper"]
+    cells = {item.setting("protocol.name"): item for item in storage.read_all(quantlab.folder / "mlruns")}
+    more = cells["careful"].peak_memory_bytes - cells["paper"].peak_memory_bytes
+    assert more < 0.5 * cells["careful"].receipt.size_bytes, f"{more:,} bytes"
 
 
 def test_the_experiment_is_measured_anew_each_time(quantlab):

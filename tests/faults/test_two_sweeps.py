@@ -6,11 +6,11 @@ The witness is a third party's quantizer that writes down each time that it is a
 import json
 import re
 import signal
-import time
 from collections import Counter
 
 import pytest
 
+from helpers.waiting import wait_until
 from quantlab.grid import claims
 from quantlab.records import storage
 
@@ -80,7 +80,7 @@ def test_a_kill_hands_the_cell_to_the_other(quantlab, seen):
     """The one that measures is killed; the one that waits for it measures the cell."""
     root = quantlab.folder / "mlruns"
     first = quantlab.start("quant=torch_int8", "quant.library=hang", "tracking=off", *HERE)
-    cell_id = wait_for(lambda: next((path.stem for path in (root / "claims").glob("*.json")), None))
+    cell_id = wait_until(lambda: next((path.stem for path in (root / "claims").glob("*.json")), None))
     assert claims.owner(root, cell_id)["pid"] == str(first.pid)
     second = quantlab.start("quant=torch_int8", "quant.library=hang", "tracking=off", "timeout_s=1", *HERE)
     for line in second.stdout:
@@ -93,12 +93,3 @@ def test_a_kill_hands_the_cell_to_the_other(quantlab, seen):
     assert second.returncode == 1, output
     assert storage.read(root, cell_id).status == "timeout"  # its own limit: it was measured, by the second
     assert claims.owner(root, cell_id) is None
-
-
-def wait_for(found, at_most_s=60):
-    deadline = time.monotonic() + at_most_s
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("it never came")

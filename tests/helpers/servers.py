@@ -16,6 +16,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from helpers.waiting import wait_until
+
 USER, PASSWORD = "admin", "correct-horse-battery"
 DATABASE_PASSWORD = "staple-of-the-database"
 _AUTH = """[mlflow]
@@ -122,13 +124,13 @@ class MlflowServer:
 
 
 def wait_for(url, seconds, log):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if urllib.request.urlopen(url, timeout=5).status == 200:
-                return
-        time.sleep(0.2)
-    raise TimeoutError(f"{url} did not answer in {seconds} s: {log.read_text()[-2000:]}")
+    wait_until(lambda: answers(url), seconds, lambda: f"from {url}: {log.read_text()[-2000:]}")
+
+
+def answers(url):
+    with contextlib.suppress(OSError):
+        return urllib.request.urlopen(url, timeout=5).status == 200
+    return False
 
 
 class Wire:
@@ -207,12 +209,12 @@ class Nginx:
         self.process = subprocess.Popen(
             ["nginx", "-e", f"{folder}/error.log", "-c", str(config)], stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
-            time.sleep(0.1)
-        raise TimeoutError((folder / "error.log").read_text())
+        wait_until(self._listens, said=(folder / "error.log").read_text)
+
+    def _listens(self):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
 
     @property
     def uri(self):

@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+
+from helpers.waiting import wait_until
 
 SCRIPT = Path(__file__).parent / "cluster.sh"
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged")
@@ -71,14 +72,17 @@ class Slurm:
 
     def until(self, what, condition, timeout_s=600):
         """What the status says once the condition holds of it."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            lines, _ = self.status()
-            if condition(lines):
-                return lines
-            time.sleep(0.5)
-        logs = "\n".join(path.read_text() for path in self.root.glob("jobs/*/slurm/*.out"))
-        raise AssertionError(f"never {what}: {lines}\n{self.sh('squeue', '--states=all')}\n{logs}")
+
+        def lines():
+            found, _ = self.status()
+            return found if condition(found) else None
+
+        return wait_until(lines, timeout_s, lambda: f"{what}: {self.status()[0]}\n{self.told()}", every_s=0.5)
+
+    def told(self):
+        """What SLURM says of its jobs, and what they wrote."""
+        logs = [path.read_text() for path in self.root.glob("jobs/*/slurm/*.out")]
+        return "\n".join([self.sh("squeue", "--states=all"), *logs])
 
     def records(self):
         """The records by label."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helpers.waiting import wait_until
 from quantlab.grid.claims import owner as owner_of
 from quantlab.grid.slurm import slurm as ask
 
@@ -267,9 +268,4 @@ def steps(job):
 
 
 def wait_for(what, condition, slurm, timeout_s=600):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            logs = "\n".join(path.read_text() for path in slurm.root.glob("jobs/*/slurm/*.out"))
-            raise AssertionError(f"never: {what}\n{collect(slurm)}\n{slurm.sh('squeue', '--states=all')}\n{logs}")
-        time.sleep(0.5)
+    wait_until(condition, timeout_s, lambda: f"{what}\n{collect(slurm)}\n{slurm.told()}", every_s=0.5)
