@@ -8,6 +8,7 @@ from quantlab.cli import rescore
 from quantlab.cli.verify import verify
 from quantlab.records import storage
 from quantlab.report import document, html, latex, markdown, table
+from quantlab.report.columns import columns
 from quantlab.report.recommend import Limits, SeveralCorporaError, recommend
 from quantlab.report.summaries import summaries
 from quantlab.scoring.score import Counts, Scoring, count
@@ -108,7 +109,7 @@ def test_a_baseline_by_another_scorer_is_none(root, tmp_path):
 
 def test_two_scorers_never_share_a_column(root):
     found = summaries(root)
-    titles = [" ".join(column.title) for column in table.columns(found)]
+    titles = [" ".join(column.title) for column in columns(found)]
     ours, theirs = "WER % clean jiwer", "WER % clean kaldialign_compounds"
     assert sorted(title for title in titles if title.startswith("WER % clean")) == [ours, theirs]
     assert titles.count("CER % clean") == 1
@@ -127,7 +128,7 @@ def test_two_scorers_never_share_a_column(root):
 
 
 def test_one_scorer_needs_no_second_column(root, tmp_path):
-    titles = [column.title for column in table.columns(summaries(tmp_path / "ours"))]
+    titles = [column.title for column in columns(summaries(tmp_path / "ours"))]
     assert ("WER %", "clean") in titles
 
 

@@ -12,8 +12,9 @@ from quantlab.measurement.cell import _resident_baseline, run_cell
 from quantlab.recogniser.assemble import assemble, prepared
 from quantlab.records.cell_id import hashed
 from quantlab.report import wording
+from quantlab.report.columns import columns
 from quantlab.report.summaries import summary
-from quantlab.report.table import columns, text
+from quantlab.report.table import text
 from quantlab.tracking.describe import params
 
 CPU = torch.device("cpu")

@@ -7,8 +7,9 @@ from rich.console import Console
 from helpers.compared import careful_grid, changed, paper_grid
 from helpers.synthetic import bad_result, result
 from quantlab.records.schema import Noise, Problem
+from quantlab.report.columns import columns
 from quantlab.report.summaries import summary
-from quantlab.report.table import columns, show, text
+from quantlab.report.table import show, text
 from quantlab.report.wording import percent
 
 ROWS = [summary(result(quant).record) for quant in ("none", "torch_int8", "quanto_int8_static", "hqq_int3")] + [

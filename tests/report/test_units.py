@@ -7,6 +7,7 @@ import pytest
 from helpers.synthetic import result
 from quantlab.records import storage
 from quantlab.report import document, flat, html, latex, markdown, table
+from quantlab.report.columns import columns
 from quantlab.report.html import summary
 from quantlab.report.recommend import recommend, show
 from quantlab.report.summaries import summaries
@@ -39,7 +40,7 @@ def test_by_character_the_rate_is_called_cer_and_is_there_once(tmp_path):
     for text in (table.text(found), markdown.render(found), latex.render(found)):
         assert "CER" in text
         assert "WER" not in text.replace("WER and CER in percent", "").replace("no WER", "")
-    [header] = {tuple(column.title) for column in table.columns(found) if column.title == ("CER %", "clean")}
+    [header] = {tuple(column.title) for column in columns(found) if column.title == ("CER %", "clean")}
     assert header
     assert summary.state(found)["rate"] == "CER"
     page = html.page(found)
