@@ -110,6 +110,15 @@ def test_an_rtf_limit_within_the_interval_is_not_met():
     assert _cells(found.underpowered)["torch_int8"].reasons == ("RTF 0.00976 [0.00900, 0.0110], allowed 0.0105",)
 
 
+def test_an_rtf_limit_on_what_was_timed_once_says_so():
+    found = recommend(paper_grid(), Limits(max_wer_increase=5, max_rtf=1))
+    [note] = [note for note in found.notes if "RTF" in note]
+    assert note.endswith(
+        "cells was measured once, so that it is compared with 1 without an interval; protocol=careful gives one"
+    )
+    assert not any("RTF" in note for note in recommend(paper_grid(), Limits(max_wer_increase=5)).notes)
+
+
 def test_one_split_alone_can_be_asked_for():
     found = recommend(careful_grid(), Limits(max_wer_increase=1.0, split="clean"))
     assert "hqq_int4" in _names(found.qualifying)  # +0.55 [0.15, 0.95] in clean, +1.48 in other

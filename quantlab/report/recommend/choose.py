@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -135,7 +135,7 @@ def _hint(there: Sequence[str]) -> str:
 def _recommend(found: Sequence[CellSummary], limits: Limits, output_dir: str | None) -> Recommendation:
     kept, notes = _best_timed(found)
     called = names(kept)
-    notes += tuple(f"{cells}: {what}" for cells, what in loops(kept, called))
+    notes += tuple(f"{cells}: {what}" for cells, what in loops(kept, called)) + tuple(_rtf_once(kept, limits))
     findings = [judge(item, called[item.cell_id], limits, output_dir or str(item.root)) for item in kept]
     of: dict[Standing, tuple[Finding, ...]] = {
         standing: tuple(sorted((one for one in findings if one.standing == standing), key=_nearness))
@@ -157,6 +157,15 @@ def _best_timed(found: Sequence[CellSummary]) -> tuple[list[CellSummary], tuple[
     dropped = len(found) - len(kept)
     note = f"Left out: {counted(dropped, 'record')} of cells that were also timed in turns with their baseline"
     return kept, (note,) if dropped else ()
+
+
+def _rtf_once(kept: Sequence[CellSummary], limits: Limits) -> Iterator[str]:
+    once = [item for item in kept if item.rtf is not None and item.rtf.ci95 is None]
+    if once and limits.max_rtf is not None:
+        yield (
+            f"The RTF of {counted(len(once), 'cell')} was measured once, so that it is compared with "
+            f"{limits.max_rtf:g} without an interval; protocol=careful gives one"
+        )
 
 
 def _same(item: CellSummary) -> str:
