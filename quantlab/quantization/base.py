@@ -172,10 +172,10 @@ class NotHere(str):
     """A reason that only holds on this machine; any other reason of all devices is a mistake in the settings."""
 
 
-def why_not_installed(module: str, distribution: str) -> NotHere | None:
-    """Why a library cannot be used, determined without importing it."""
+def why_not_installed(module: str, distribution: str, how: str | None = None) -> NotHere | None:
+    """Why a library cannot be used, determined without importing it; `how` to install it, if not by pip."""
     found = importlib.util.find_spec(module.partition(".")[0])
-    return None if found else NotHere(f"{distribution} is not installed: pip install {distribution}")
+    return None if found else NotHere(f"{distribution} is not installed: {how or f'pip install {distribution}'}")
 
 
 def why_not_among(key: str, value: object, allowed: Iterable[object], library: str) -> str | None:

@@ -23,6 +23,11 @@ CPU = torch.device("cpu")
         ({"backend": "torchao_int4", "group_size": 16}, "cuda", "has no quant.group_size=16; it has 32, 64, 128, 256"),
         ({"backend": "gemlite", "bits": 3}, "cuda", "HQQ's backend gemlite has no quant.bits=3.0; it has 8, 4, 2, 1"),
         ({"backend": "marlin"}, "cuda", "would convert none of them"),
+        (
+            {"backend": "aten", "axis": 0},
+            "cuda",
+            "hqq_aten is not installed: build it from hqq/kernels in HQQ's sources",
+        ),
     ],
 )
 def test_what_cannot_be_has_a_reason(changes, device, reason):

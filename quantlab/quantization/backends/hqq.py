@@ -85,7 +85,7 @@ def _why_no_backend(quant: QuantConfig, device: str) -> str | None:
     what = f"HQQ's backend {backend}"
     if backend == "aten":
         return why_not_among("axis", _axis(quant), [0], what) or why_not_installed(
-            "hqq_aten", "hqq_aten, the CUDA extension in HQQ's own sources (hqq/kernels),"
+            "hqq_aten", "hqq_aten", "build it from hqq/kernels in HQQ's sources, or set quant.backend=pytorch"
         )
     if backend == "gemlite":
         return (
