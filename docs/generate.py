@@ -58,11 +58,24 @@ DOCSTRINGS = {"returns_multiple_items": False, "returns_named_value": False, "wa
 def setup(app: Sphinx) -> dict[str, bool]:
     """Entry point of the Sphinx extension: pages are filled when they are read."""
     app.connect("source-read", _read)
+    app.connect("build-finished", _write_reports)
     return {"parallel_read_safe": True}
 
 
 def _read(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = filled(source[0], f"{DOCS}/{name}.md")
+
+
+def _write_reports(app: Sphinx, failure: Exception | None) -> None:
+    """The report as a page with charts, of each archive of records in `docs/results`."""
+    for archive in [] if failure else sorted((ROOT / DOCS / "results").glob("*.tar.xz")):
+        page = Path(app.outdir) / "results" / _report_of(archive)
+        command = [sys.executable, "-m", "quantlab", "report", "--root", archive, "--format", "html", "--out", page]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+def _report_of(archive: Path) -> str:
+    return f"{archive.name.partition('.')[0]}_report.html"
 
 
 def filled(text: str, page: str) -> str:
@@ -92,6 +105,11 @@ def relinked(text: str, written: str, shown: str) -> str:
 def file(path: str, page: str) -> str:
     """A file outside of `docs/`."""
     return relinked((ROOT / path).read_text(encoding="utf-8"), path, page)
+
+
+def report(archive: str, page: str) -> str:
+    """A link to the report that is made of an archive of records once the pages are written."""
+    return f'<a href="{_report_of(Path(archive))}">The report of {Path(archive).name}, with charts</a>'
 
 
 def commands(_: str, page: str) -> str:
@@ -296,4 +314,5 @@ GENERATORS: dict[str, Callable[[str, str], str]] = {
     "file": file,
     "keys": keys,
     "options": options,
+    "report": report,
 }
