@@ -331,7 +331,13 @@ def test_the_model_that_has_the_shape_of_a_folder_is_named(folder):
     config = model_yaml("tiny").model_copy(update={"path": str(folder), "weights": "random"})
     with pytest.raises(ConfigError, match="its d_model is 512, that of tiny 384; set model=base or a name of its own"):
         models.fingerprint(config, 0)
-    for name in ("base", "base_en"):  # more or fewer tokens are no other model
+    assert models.fingerprint(config.model_copy(update={"name": "base"}), 0)
+    with pytest.raises(
+        ConfigError, match="is not base_en: its vocab_size is 51865, that of base_en 51864; set model=base"
+    ):
+        models.fingerprint(config.model_copy(update={"name": "base_en"}), 0)
+    edit_json(folder / "config.json", vocab_size=51_900)  # of no published model: fine-tuned, with more tokens
+    for name in ("base", "base_en"):
         assert models.fingerprint(config.model_copy(update={"name": name}), 0)
 
 

@@ -13,6 +13,7 @@ from helpers.compared import careful_grid, changed, compared, of_six_utterances,
 from helpers.synthetic import bad_result, grid, result
 from quantlab.cli.recommend import main
 from quantlab.records import storage
+from quantlab.records.schema import Noise
 from quantlab.report.recommend import Limits, NotRecordedError, SeveralCorporaError, recommend, show
 from quantlab.report.summaries import summary
 from quantlab.stats.estimate import Estimate
@@ -117,6 +118,17 @@ def test_an_rtf_limit_on_what_was_timed_once_says_so():
         "cells was measured once, so that it is compared with 1 without an interval; protocol=careful gives one"
     )
     assert not any("RTF" in note for note in recommend(paper_grid(), Limits(max_wer_increase=5)).notes)
+
+
+def test_an_rtf_measured_once_on_a_busy_machine_decides_nothing():
+    busy = Noise(flags=("other processes took 83 % of the cores",))
+    rows = [replace(row, record=row.record.model_copy(update={"noise": busy})) for row in paper_grid()]
+    found = recommend(rows, Limits(max_wer_increase=5, max_rtf=0.001))
+    assert found.best is None
+    assert not [one for one in found.rejected if "RTF" in one.reasons[0]]
+    [first, *_] = found.undecided
+    assert first.reasons[0].endswith("but it was measured once, while other processes took 83 % of the cores")
+    assert any(note.endswith("other processes took 83 % of the cores") for note in found.notes)
 
 
 def test_one_split_alone_can_be_asked_for():
@@ -253,7 +265,7 @@ def test_a_cell_that_failed_is_never_the_nearest():
         ({"device": "cuda"}, "no cell with device 'cuda' is recorded; recorded: cpu"),
         ({"model": "nona"}, "recorded: nano"),
         ({"dataset": "librispeech"}, "recorded: demo"),
-        ({"split": "othr"}, "recorded: clean, other"),
+        ({"split": "othr"}, "recorded: clean; other"),
     ],
 )
 def test_what_is_not_recorded_is_said(asked, message):

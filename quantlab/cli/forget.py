@@ -31,8 +31,8 @@ def command(cells: tuple[str, ...], failed: bool, root: Path) -> int:
     A failed cell stays in every report until a run of the same command succeeds. Cells are given by id or by label, as
     quantlab status shows them; an ok one by its id only. Their runs in a local MLflow are removed by quantlab sync.
 
-    Exit code: 0, 1 if a cell is still to be measured or there is none, 2 for an unknown cell or a wrong option; then
-    nothing is removed.
+    Exit code: 0; 1 if there are no records, or if a cell is kept as it is running or waits for its job; 2 for an
+    unknown cell or a wrong option: then nothing is removed.
     """
     if not cells and not failed:
         raise click.UsageError("nothing to forget: give cells, or --failed")

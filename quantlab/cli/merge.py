@@ -25,6 +25,8 @@ def command(roots: tuple[Path, ...], into: Path) -> int:
 
     Exit code: 0, 1 if records of one cell differ, 2 if a folder has no records or an option is wrong.
     """
+    if same := [str(root) for root in roots if root.exists() and into.exists() and root.samefile(into)]:
+        raise click.UsageError(f"--into {into} is one of the folders to copy, {same[0]}: name another target")
     merged = several.merge(roots, into)
     for clash in merged.clashes:
         warn(f"{clash}: not copied; keep two measurements of one cell in separate folders")

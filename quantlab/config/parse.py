@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from quantlab.config.effect import refuse_without_effect
 from quantlab.config.schema import RunConfig
 from quantlab.util.counted import counted
-from quantlab.util.errors import ConfigError, did_you_mean, shortened
+from quantlab.util.errors import ConfigError, did_you_mean, shortened, suggestion
 from quantlab.util.progress import over
 from quantlab.util.redact import why_secret
 
@@ -130,8 +130,7 @@ def _allowed(item: Any, key: str) -> str:
     told = own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
     names = re.findall("'([^']*)'", item.get("ctx", {}).get("expected", ""))  # of a Literal
     allowed = ["true", "false"] if "bool" in item["type"] else names
-    meant = did_you_mean(item["input"], allowed) if allowed and isinstance(item["input"], str) else ""
-    return told + (meant if "did you mean" in meant else "")
+    return told + (suggestion(item["input"], allowed) if isinstance(item["input"], str) else "")
 
 
 def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "") -> str:

@@ -23,7 +23,7 @@ from quantlab.data.noise import Noise, noise_facts
 from quantlab.data.utterance import Utterance
 from quantlab.records.schema import Problem
 from quantlab.scoring.normalise import is_wordless, normaliser
-from quantlab.util.errors import ConfigError
+from quantlab.util.errors import ConfigError, shortened
 
 Samples = npt.NDArray[np.float32]
 OVERLAP_SHARE = 1 / 3  # default overlap, as a share of the window; as in transformers' pipeline
@@ -108,7 +108,8 @@ def feature_settings(dataset: DatasetConfig) -> Mapping[str, object]:
 
 def _why_unscored(text: str, dataset: DatasetConfig) -> str | None:
     if is_wordless(text):
-        why = f"{text!r} has no words; dataset.nonspeech=true counts the words that the model outputs there"
+        what = f"its text {shortened(text)} has no words" if text else "it has no text"
+        why = f"{what}; dataset.nonspeech=true counts the words that the model outputs there"
         return None if dataset.nonspeech else why
     if not dataset.unscored:
         return None

@@ -7,6 +7,7 @@ that segfaults, hangs or is killed does not affect others.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import multiprocessing
 import os
@@ -184,6 +185,8 @@ def _status(error: Exception) -> Status:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text += f"; make room in {tempfile.gettempdir()}, or set TMPDIR to a larger folder, unless output_dir is full"
     return text if type(error).__module__.startswith("quantlab") else f"{type(error).__name__}: {text}"
 
 

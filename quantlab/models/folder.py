@@ -117,7 +117,10 @@ def whisper_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not is_there(path):
-        raise CheckpointError(f"{folder} has no config.json: not a transformers checkpoint")
+        raise CheckpointError(
+            f"{folder} has no config.json: model.path is a checkpoint of transformers, a folder of CTranslate2, a "
+            "ggml-*.bin or OpenAI's .pt"
+        )
     config = read_any_json(path)
     kind = config.get("model_type") if isinstance(config, dict) else None
     if not isinstance(config, dict) or kind != "whisper":

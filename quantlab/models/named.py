@@ -15,8 +15,8 @@ from quantlab.util.errors import CheckpointError
 def check_name(model: ModelConfig, folder: Path) -> None:
     """Refuse a checkpoint that is not the published model of its name, as its figures would be taken for that model's.
 
-    Another vocabulary is no reason: a fine-tuned model may have more tokens. Published figures are not compared
-    with it, see `quantlab.report.reproduced`.
+    A vocabulary that no published model of this shape has is no reason: a fine-tuned model may have more tokens.
+    Published figures are not compared with it, see `quantlab.report.reproduced`.
 
     Args:
         model: which; only names of `conf/model` with a repository on the hub are checked.
@@ -29,11 +29,11 @@ def check_name(model: ModelConfig, folder: Path) -> None:
     if expected is None or (model.path is None and model.repo == options.option("model", model.name)["repo"]):
         return
     found = _shape(whisper_config(folder))
-    if found | {"vocab_size": expected["vocab_size"]} == expected:
+    alike = [f"model={name}" for name, shape in _shapes().items() if shape == found]
+    if found == expected or (found | {"vocab_size": expected["vocab_size"]} == expected and not alike):
         return
     where = f"model.path={model.path}" if model.path is not None else f"model.repo={model.repo}"
     key = next(key for key in found if found[key] != expected[key])
-    alike = [f"model={name}" for name, shape in _shapes().items() if shape == found]
     raise CheckpointError(
         f"{where} is not {model.name}: its {key} is {found[key]}, that of {model.name} {expected[key]}; "
         f"set {' or '.join([*alike, 'a name of its own, model.name=NAME'])}"

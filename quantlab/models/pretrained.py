@@ -127,7 +127,8 @@ def _named(folder: Path, seen: Path | None = None) -> Iterator[None]:
         raise CheckpointError(f"{folder}: {error}") from error
     except Exception as error:
         message = " ".join(str(error).replace(str(seen or folder), str(folder)).split())[:LONGEST_REASON]
-        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {message}") from error
+        hint = "; copy it again, as a file is cut off or damaged" if type(error).__name__ == "SafetensorError" else ""
+        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {message}{hint}") from error
 
 
 @contextlib.contextmanager

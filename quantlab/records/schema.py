@@ -71,6 +71,12 @@ class Receipt(_Part):
     verified: bool
     problems: tuple[str, ...] = ()  # why not verified: modules that should have changed and did not
 
+    @model_validator(mode="after")
+    def _adds_up(self) -> Receipt:
+        if self.size_bytes != (total := sum(self.bytes_by_dtype.values())):
+            raise ValueError(f"size_bytes={self.size_bytes:,}, but bytes_by_dtype adds up to {total:,}")
+        return self
+
 
 class Utterance(_Part):
     """One scored utterance: raw reference and hypothesis, and counts after normalisation."""

@@ -91,6 +91,10 @@ def command(
 
     Exit code: 0, 1 if there are no records, 2 if the file cannot be written or an option is wrong.
     """
+    if audio and format != "html":
+        raise click.UsageError("--audio: only the page plays audio, add --format html")
+    if missing := [str(folder) for folder in audio if not folder.is_dir()]:
+        raise click.UsageError(f"--audio {missing[0]}: no such folder")
     asked = Asked(roots, format, out, audio, margin)
     with several.below(asked.roots) as root:
         return _report(asked, root)

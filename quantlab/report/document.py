@@ -30,7 +30,8 @@ from quantlab.report.wording import (
 _READING = (
     "WER and CER in percent over a whole split, differences in percentage points, RTF = generation time / audio time.",
     "[low, high] is a 95 % interval; an RTF without one was measured once.",
-    "Bold: the best figure of the column; ≈: the intervals cannot tell it from the best.",
+    "Bold: the best figure of the column; ≈: the data cannot tell it from the best, as the two intervals overlap. For "
+    "error rates with a common baseline, these are the intervals of the paired difference from it, which are narrower.",
 )
 
 

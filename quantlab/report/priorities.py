@@ -16,7 +16,10 @@ def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
     lines = tuple(_choice(group, choice) for choice in choices)
     header = ("device", "priority", "best", "what it comes with")
     table = Table(header, lines, caption("Best by priority", group), "llpp")
-    note = "A cell is called best only where the 95 % intervals of all others lie apart from its own."
+    note = (
+        "A cell is called best only where the 95 % intervals of all others lie apart from its own. For error rates "
+        "with a common baseline these are the intervals of the paired difference from it."
+    )
     return Section("Best by priority", table=table, notes=(note,), level=3)
 
 

@@ -33,6 +33,7 @@ from quantlab.report.wording import (
     ratio,
     scorings,
     sizes,
+    tied,
     too_few,
     underpowered,
 )
@@ -78,6 +79,8 @@ def _print(rows: Sequence[CellSummary], console: Console) -> None:
     console.print(_table(chosen, _name_widths(chosen, console), rows=True))
     if len(chosen) < len(filled):
         console.print(_left_out(filled, chosen, console), style="dim")
+    for what in tied(rows):
+        console.print(Text.assemble(("tied: ", _STYLES["tied"]), what))
     for what in underpowered(rows):
         console.print(Text.assemble(("underpowered: ", _STYLES["underpowered"]), what))
     called = names(rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+from quantlab.config.schema import StatsConfig
 from quantlab.records import labels
 from quantlab.report.cell_summary import CellSummary, Compared, Rate
 from quantlab.stats.bootstrap import MIN_UNITS
@@ -189,6 +191,14 @@ def underpowered(rows: Sequence[CellSummary]) -> Iterator[str]:
             "too few utterances to show either a difference from the baseline (Holm-corrected over all comparisons) or "
             f"an increase of {rate_name(some)} below {100 * margin:g} points"
         )
+
+
+def tied(rows: Sequence[CellSummary]) -> Iterator[str]:
+    """Explanation of the verdict where its margin is not the usual one."""
+    some = [row for row in rows if row.verdict == "tied"]
+    for margin in sorted({row.comparison.margin for row in some if row.comparison is not None}):
+        if not math.isclose(100 * margin, StatsConfig().margin):
+            yield f"an increase of {rate_name(some)} below {100 * margin:g} points is shown, the margin of this report"
 
 
 def problems(rows: Sequence[CellSummary]) -> Iterator[tuple[str, str, str]]:

@@ -25,25 +25,32 @@ class ExportError(ValueError):
     """A model that cannot be exported, or a folder that is not a valid export; the message says why."""
 
 
+_FEW = 6  # names that are listed beside a suggestion
 _ALSO_CALLED = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"}  # by other tools, and not similar in spelling
 
 
 def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
-    """`; did you mean 'x'?` for a close match, else the allowed names; `prefix` goes before each.
+    """`; did you mean 'x'?`, and the allowed names if they are few or none is close; `prefix` goes before each."""
+    if not allowed:
+        return "; there is none"
+    every = f"allowed: {', '.join(prefix + item for item in sorted(allowed))}"
+    meant = suggestion(name, allowed, prefix)
+    return f"{meant}{f' {every}' if len(allowed) <= _FEW else ''}" if meant else f"; {every}"
+
+
+def suggestion(name: str, allowed: list[str], prefix: str = "") -> str:
+    """`; did you mean 'x'?`; empty if no allowed name is close.
 
     A name that is the end of several (`int8` of `hqq_int8`, `bnb_int8`) may mean any of them.
     """
-    if not allowed:
-        return "; there is none"
     if (meant := _ALSO_CALLED.get(name.lower())) in allowed:
         return f"; did you mean '{prefix}{meant}'?"
     *others, last = [f"'{prefix}{item}'" for item in sorted(allowed) if name and item.endswith(f"_{name}")] or [""]
     if others:
         return f"; did you mean {', '.join(others)} or {last}?"
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean '{prefix}{near[0]}'?"
-    return f"; allowed: {', '.join(prefix + item for item in sorted(allowed))}"
+    begun = [item for item in sorted(allowed) if name and item.startswith(name)]
+    near = begun or difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    return f"; did you mean '{prefix}{near[0]}'?" if near else ""
 
 
 def shortened(value: object, characters: int = 80) -> str:

@@ -76,6 +76,7 @@ REFUSED = {  # what stands where, and is refused
     "no audio": (("splits", "clean", "audio_s"), 0),
     "a baseline of 0 bytes": (("receipt", "baseline_bytes"), 0),
     "a size below 0": (("receipt", "size_bytes"), -1),
+    "a size that is not its tensors'": (("receipt", "size_bytes"), 1_890_816),
     "a size beyond all machines": (("receipt", "size_bytes"), 2**70),
     "no receipt": (("receipt",), None),
     "no figures": (("splits",), {}),

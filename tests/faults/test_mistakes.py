@@ -28,6 +28,7 @@ GRID = [
     ("model.name=nanoo", "model.name='nanoo': no such checkpoint ships with quantlab; did you mean 'nano'?"),
     ("device=gpu", "device=gpu: no such device; did you mean 'cuda'?"),
     ("device=cuda:0", "device=cuda:0: no such device; did you mean 'cuda'?"),
+    ("device=tpu", "device=tpu: no such device; did you mean 'cpu'? allowed: auto, cpu, cuda, mps"),
     ("dataset=librspeech", "dataset=librspeech: no such dataset; did you mean 'librispeech'?"),
     ("protocol=fast", "protocol=fast: no such protocol; allowed: careful, paper, quick"),
     ("experiment=demos", "experiment=demos: no such experiment; did you mean 'demo'?"),
@@ -251,6 +252,9 @@ def test_a_study_of_ones_own(text, says, capsys, tmp_path, monkeypatch):
 BESIDE = [
     (report.main, "--fromat json", "--fromat: no such option; did you mean '--format'?"),
     (report.main, "--format jsno", "no format 'jsno'; did you mean 'json'?"),
+    (report.main, "--format html --audio nothere", "--audio nothere: no such folder"),
+    (report.main, "--audio nothere", "--audio: only the page plays audio, add --format html"),
+    (recommend.main, "--max-wer 0.5", "--max-wer: no such option; did you mean '--max-wer-increase'?"),
     (report.main, "--format", "'--format' requires an argument"),
     (report.main, "--margin -1", "--margin: -1: a number above 0"),
     (report.main, "mlruns", "unexpected extra argument (mlruns)"),
@@ -290,6 +294,7 @@ BESIDE = [
     (merge.main, "", "DIR...: required, but not given"),
     (merge.main, "a b", "--into: required, but not given"),
     (merge.main, "a b --int c", "--int: no such option; did you mean '--into'?"),
+    (merge.main, ". --into .", "--into . is one of the folders to copy, .: name another target"),
     (merge.main, "a b --into c", "no records in a, which does not exist"),
     (report.main, "--root a --root b", "no records in a, which does not exist"),
 ]

@@ -83,7 +83,7 @@ def cell(
         for split in dict.fromkeys(item.split for item in said)
     }
     size = {name: round(getattr(made.receipt, name) * larger) for name in ("size_bytes", "baseline_bytes", "params")}
-    receipt = made.receipt.model_copy(update=size)
+    receipt = made.receipt.model_copy(update=size | {"bytes_by_dtype": {"float32": size["size_bytes"]}})
     record = made.model_copy(update={"splits": splits, "receipt": receipt})
     return CellResult(record=record, utterances=tuple(utterances), batches=tuple(batches))
 

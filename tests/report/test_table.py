@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -250,3 +251,15 @@ def test_where_it_is_narrow_whole_columns_go_and_no_figure_is_cut(rows, width):
     assert told
     assert set(figures) <= whole
     assert all(len(line) <= width for line in table.splitlines())
+
+
+def test_a_margin_other_than_the_usual_one_is_said():
+    rows = careful_grid()
+    assert "tied: " not in text(rows)
+    wide = [
+        row
+        if row.comparison is None
+        else replace(row, evidence=replace(row.evidence, comparison=replace(row.comparison, margin=0.2)))
+        for row in rows
+    ]
+    assert "tied: an increase of WER below 20 points is shown, the margin of this report" in text(wide)

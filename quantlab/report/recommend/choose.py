@@ -17,7 +17,7 @@ from quantlab.report.cell_summary import CellSummary
 from quantlab.report.ranking import Ranking
 from quantlab.report.recommend.judge import STANDINGS, Candidate, Finding, Limits, Standing, judge, judge_counted
 from quantlab.report.summaries import compared
-from quantlab.report.wording import corpora, estimate, loops, models, names, ratio
+from quantlab.report.wording import corpora, estimate, loops, models, names, noise, ratio
 from quantlab.util.console import warn
 from quantlab.util.counted import counted
 
@@ -129,13 +129,14 @@ def _corpus_name(item: CellSummary, named: Mapping[str, str]) -> str:
 
 
 def _hint(there: Sequence[str]) -> str:
-    return f"; recorded: {', '.join(there)}" if there else ""
+    return f"; recorded: {'; '.join(there)}" if there else ""
 
 
 def _recommend(found: Sequence[CellSummary], limits: Limits, output_dir: str | None) -> Recommendation:
     kept, notes = _best_timed(found)
     called = names(kept)
-    notes += tuple(f"{cells}: {what}" for cells, what in loops(kept, called)) + tuple(_rtf_once(kept, limits))
+    notes += tuple(f"{cells}: {what}" for cells, what in (*loops(kept, called), *noise(kept, called)))
+    notes += tuple(_rtf_once(kept, limits))
     findings = [judge(item, called[item.cell_id], limits, output_dir or str(item.root)) for item in kept]
     of: dict[Standing, tuple[Finding, ...]] = {
         standing: tuple(sorted((one for one in findings if one.standing == standing), key=_nearness))
@@ -160,7 +161,7 @@ def _best_timed(found: Sequence[CellSummary]) -> tuple[list[CellSummary], tuple[
 
 
 def _rtf_once(kept: Sequence[CellSummary], limits: Limits) -> Iterator[str]:
-    once = [item for item in kept if item.rtf is not None and item.rtf.ci95 is None]
+    once = [item for item in kept if item.rtf is not None and item.rtf.ci95 is None and not item.flags]
     if once and limits.max_rtf is not None:
         yield (
             f"The RTF of {counted(len(once), 'cell')} was measured once, so that it is compared with "
@@ -207,7 +208,7 @@ def _reason(found: Ranking, cells: dict[str, Candidate], claim: str, count: int)
             return "no quantized cell is shown to stay within the limits"
         return "the only cell that qualifies"
     if claim == "fastest":
-        return f"the fastest of the {count} that qualify: the intervals of all others lie apart from its own"
+        return f"the fastest of the {count} that qualify: the intervals of all other times lie apart from its own"
     if not found.level and not found.others:
         return (
             f"the smallest of the {count} that qualify: speed was measured once, without an interval, so which is "

@@ -168,6 +168,9 @@ def _rtf(row: CellSummary, allowed: float) -> _Check:
         return _Check("undecided", "RTF was not measured")
     low, high = row.rtf.ci95 or (row.rtf.value, row.rtf.value)
     reason = f"RTF {estimate(row.rtf, three_digits)}, allowed {allowed:g}"
+    if row.rtf.ci95 is None and row.flags:
+        disturbed = f"{reason}, but it was measured once, while {'; '.join(row.flags)}"
+        return _Check("undecided", disturbed, "measure it alone on the machine, with protocol=careful")
     if low > allowed:
         return _Check("falls out", reason, over=row.rtf.value / allowed - 1)
     return _Check("underpowered" if high > allowed else "qualifies", reason)

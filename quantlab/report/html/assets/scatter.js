@@ -44,7 +44,8 @@ async function scatter() {
   const top = view.whole ? Math.max(...all) : ceiling(all);
   const above = all.filter((value) => value > top).length;
   const near = ids.map((id) => page.cells[id].bars[view.split]).filter(([value]) => 100 * value <= top);
-  const ys = span(near.flatMap(([value, low]) => [100 * value, 100 * Math.max(low ?? value, value / 3)]));
+  const ends = ([value, low, high]) => [value, Math.max(low ?? value, value / 3), Math.min(high ?? value, (1.5 * top) / 100)];
+  const ys = span(near.flatMap(ends).map((value) => 100 * value));
   const spots = new Map(ids.map((id) => [id, spot(id, cost, top, axisEnd(ys))]));
   const front = group().fronts[`${view.x} ${view.split}`];
   const axes = { xaxis: axis(cost.title, xs, wide(xs), cost.show), yaxis: axis(`${page.rate}, %`, ys, wide(ys), short) };
