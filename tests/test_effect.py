@@ -14,11 +14,13 @@ from quantlab.util.errors import ConfigError
 # A value of each key of a quantizer that no shipped option has.
 ODD = {
     "bits": 5.5, "format": "int9", "activations": "int9", "granularity": "per-tensor", "group_size": 24, "axis": 0,
-    "backend": "marlin", "symmetric": None, "double_quant": None,
+    "backend": "marlin", "symmetric": None, "double_quant": None, "act_order": None, "damping": 0.5,
 }  # fmt: skip
 # What each option honours of ODD; everything else is refused.
 HONOURED = {
     "hqq": {"group_size", "axis"},
+    "rtn": {"group_size"},
+    "gptq": {"group_size", "act_order", "damping"},
     "torch": {"granularity"},
     "torchao_fp8dq": {"granularity"},
     "torchao_intx": {"symmetric", "group_size"},
@@ -31,13 +33,13 @@ QUANTS = [name for name in names("quant") if name != "as_shipped"]
 
 def odd(name, key):
     usual = option("quant", name)[key]
-    return (not usual) if key in ("symmetric", "double_quant") else ODD[key]
+    return (not usual) if ODD[key] is None else ODD[key]
 
 
 @pytest.fixture(scope="module")
 def point():
     """A composed point, since composing one for each key would take minutes."""
-    [found] = composed(["device=cpu"]).points
+    [found] = composed(["device=cpu", "calibration.source=disjoint"]).points
     return found
 
 

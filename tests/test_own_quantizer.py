@@ -13,7 +13,7 @@ LOADED = """
 from pathlib import Path
 from quantlab.export import load
 
-[folder] = Path("exported").glob("nano-rtn_int8-*")
+[folder] = Path("exported").glob("nano-absmax_int8-*")
 model, _ = load(folder)
 print(type(model.model.encoder.layers[0].fc1).__name__)
 """
@@ -23,10 +23,10 @@ print(type(model.model.encoder.layers[0].fc1).__name__)
 def reader(tmp_path_factory):
     """A folder with the package of the page, installed beside it, without a package index."""
     folder = tmp_path_factory.mktemp("third_party")
-    write_files(PAGE, folder / "quantlab-rtn")
+    write_files(PAGE, folder / "quantlab-absmax")
     command = ["uv", "pip", "install", "--offline", "--no-deps", "--no-build-isolation", "--target", "site"]
     subprocess.run(
-        [sys.executable, "-m", *command, "--python", sys.executable, "./quantlab-rtn"], cwd=folder, check=True
+        [sys.executable, "-m", *command, "--python", sys.executable, "./quantlab-absmax"], cwd=folder, check=True
     )
     return folder
 
@@ -34,10 +34,10 @@ def reader(tmp_path_factory):
 def test_its_commands_measure_and_export_it(reader, shared_cache, warm):
     variables = environment(shared_cache, reader / "site", warm=warm)
     install, grid, export = commands(PAGE)
-    assert install == "pip install ./quantlab-rtn"
+    assert install == "pip install ./quantlab-absmax"
     done = run(on_less(grid, LESS), reader, variables)
     assert done.returncode == 0, done.stderr
-    [row] = [line.split() for line in done.stdout.splitlines() if "rtn_int8" in line and line.startswith("nano")]
+    [row] = [line.split() for line in done.stdout.splitlines() if "absmax_int8" in line and line.startswith("nano")]
     assert row[-1] == "ok"
     assert "68.4" in row  # smaller by %: a byte a weight, and a scale for each row
     done = run(on_less(export, LESS), reader, variables)
@@ -50,4 +50,4 @@ def test_its_keys_can_be_overridden_and_what_it_cannot_do_is_a_row(reader, share
     _, grid, _ = commands(PAGE)
     variables = environment(shared_cache, reader / "site", warm=warm)
     done = run(on_less(grid, f"{LESS} quant.target=encoder quant.bits=4"), reader, variables)
-    assert "rtn has no quant.bits=4.0: set quant.bits=8" in done.stdout
+    assert "absmax has no quant.bits=4.0: set quant.bits=8" in done.stdout

@@ -71,7 +71,7 @@ def _family(record: Record) -> str:
     config.pop("quant", None)
     if record.setting("calibration.source") != "disjoint":
         config.pop("calibration", None)
-    marks = dict(record.fingerprints)
+    marks = {name: mark for name, mark in record.fingerprints.items() if name != "calibration"}
     marks["checkpoint"] = marks.pop(
         "baseline", marks.get("checkpoint", "")
     )  # for a file as shipped, the checkpoint it was made from

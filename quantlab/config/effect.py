@@ -45,8 +45,21 @@ def _reads_columns(config: RunConfig) -> bool:
 _RULES = (
     _Rule(
         ("calibration.fraction",),
-        lambda config: config.quant.scheme == "static" or config.calibration.source == "disjoint",
+        lambda config: (
+            config.calibration.source == "disjoint"
+            or (config.quant.is_calibrated and config.calibration.source == "eval")
+        ),
         "a static scheme, e.g. quant=quanto_int8_static, or calibration.source=disjoint",
+    ),
+    _Rule(
+        ("calibration.path", "calibration.limit"),
+        lambda config: config.quant.is_calibrated and config.calibration.source == "manifest",
+        "a quantizer that it calibrates, e.g. quant=gptq_int4 calibration.source=manifest calibration.path=FILE",
+    ),
+    _Rule(
+        ("calibration.labels",),
+        lambda config: config.quant.is_calibrated and config.quant.scheme != "static",
+        "a quantizer that reads them, e.g. quant=gptq_int4",
     ),
     _Rule(
         ("protocol.rel_ci", "protocol.budget_s", "protocol.residency"),

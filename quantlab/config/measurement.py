@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quantlab.config.part import Part
-from quantlab.config.types import MOST, AudioContext, Count, Dtype, Name, Seconds
+from quantlab.config.types import MOST, AudioContext, Count, Dtype, FilePath, Name, Seconds
+from quantlab.util.errors import shortened
 
 
 class DeviceConfig(Part):
@@ -65,18 +66,35 @@ class ProtocolConfig(Part):
 
 
 class CalibrationConfig(Part):
-    """Calibration of static schemes; the study uses a random 10 % of the evaluation data (arXiv 2511.08093)."""
+    """Calibration data of static schemes and GPTQ; the study uses 10 % of the evaluation data (arXiv 2511.08093)."""
 
     fraction: float = Field(
         default=0.1,
         gt=0,
         le=1,
-        description="share of the utterances used for calibration of static schemes, drawn with the seed",
+        description="share of the evaluated utterances used for calibration, drawn with the seed",
     )
-    source: Literal["eval", "disjoint"] = Field(
+    source: Literal["eval", "disjoint", "manifest"] = Field(
         default="eval",
-        description="eval: these utterances are scored too, as in the study; disjoint: they are excluded from scoring",
+        description="eval: these utterances are scored too, as in the study; disjoint: they are excluded from scoring; "
+        "manifest: other utterances, those of calibration.path",
     )
+    path: FilePath | None = Field(default=None, description="source=manifest: file as of dataset=manifest")
+    limit: Count | None = Field(
+        default=None, description="source=manifest: this many utterances, drawn with the seed; null: all"
+    )
+    labels: Literal["self", "reference"] = Field(
+        default="self", description="tokens that the decoder of GPTQ is given: its own output before, or the references"
+    )
+
+    @model_validator(mode="after")
+    def _has_path(self) -> CalibrationConfig:
+        if (self.source == "manifest") != (self.path is not None):
+            raise ValueError(
+                f"calibration: source={self.source}, path={shortened(self.path)}: source=manifest and "
+                "path=<a manifest of utterances that are not scored> go together"
+            )
+        return self
 
 
 class StatsConfig(Part):

@@ -31,12 +31,23 @@ class QuantConfig(Part):
     double_quant: bool = Field(default=False, description="quantize the scales as well (bitsandbytes)")
     axis: Literal[0, 1] | None = Field(default=None, description="axis along which HQQ groups weights")
     backend: Backend | None = Field(default=None, description="HQQ's kernels; null: the best installed")
+    act_order: bool | None = Field(
+        default=None, description="GPTQ: round the inputs with the largest activations first"
+    )
+    damping: float | None = Field(
+        default=None, ge=0, le=10, description="GPTQ: share of the Hessian's mean that is added to its diagonal"
+    )
     target: Target = Field(default="all", description="which part of the model is quantized")
     skip: Names = Field(default=(), description="globs over names of modules not to quantize, e.g. '[\"*.k_proj\"]'")
     head: bool = Field(default=False, description="quantize proj_out too")
     embedding: bool = Field(
         default=False, description="quantize the token embedding too, and proj_out, which shares its matrix"
     )
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether calibration data run through the model."""
+        return self.scheme == "static" or self.library in CALIBRATED
 
     @model_validator(mode="after")
     def _reset_inapplicable_keys(self) -> QuantConfig:
@@ -57,4 +68,5 @@ class QuantConfig(Part):
 _OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
 NO_QUANTIZATION_LIBRARY = "none"
 NO_QUANTIZATION = QuantConfig(name="none", library=NO_QUANTIZATION_LIBRARY, scheme="none")
+CALIBRATED = ("gptq",)  # libraries of quantlab that round weights by calibration data
 AS_SHIPPED = "as_shipped"  # quant.library of a quantized file that is measured unchanged

@@ -14,7 +14,7 @@ from quantlab.config.dataset import DatasetConfig, HubSplit, NoiseConfig, corpus
 from quantlab.config.measurement import CalibrationConfig, DeviceConfig, ProtocolConfig, RuntimeConfig, StatsConfig
 from quantlab.config.model import SHIPPED, Architecture, ModelConfig, model_label
 from quantlab.config.part import Part, bounds
-from quantlab.config.quant import AS_SHIPPED, NO_QUANTIZATION, QuantConfig
+from quantlab.config.quant import AS_SHIPPED, CALIBRATED, NO_QUANTIZATION, QuantConfig
 from quantlab.config.types import FilePath, Seconds, Seed, ServerAddress
 from quantlab.util.errors import shortened
 
@@ -110,6 +110,28 @@ class RunConfig(Part):
         for key in ("model", "baseline"):
             object.__setattr__(self, key, getattr(found, key))
         return self
+
+    @model_validator(mode="after")
+    def _is_not_scored_on_calibration_data(self) -> RunConfig:
+        if self.quant.library in CALIBRATED and self.calibration.source == "eval":
+            raise ValueError(
+                f"quant={self.quant.name} would be scored on the utterances that it was calibrated with: set "
+                "calibration.source=disjoint, or calibration.source=manifest calibration.path=FILE"
+            )
+        return self
+
+    @property
+    def calibration_dataset(self) -> DatasetConfig | None:
+        """The corpus of `calibration.source=manifest`; None where evaluated utterances calibrate, or none do."""
+        if self.calibration.source != "manifest" or not self.quant.is_calibrated:
+            return None
+        return DatasetConfig(
+            name="calibration",
+            source="manifest",
+            path=self.calibration.path,
+            language=self.dataset.language,
+            nonspeech=True,  # audio without text calibrates too
+        )
 
     def of_baseline(self) -> RunConfig:
         """The baseline cell: no quantization, everything else equal."""

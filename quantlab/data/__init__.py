@@ -1,6 +1,6 @@
 """Speech data: corpora, features, and calibration utterances."""
 
-from quantlab.data.calibration import calibration_ids
+from quantlab.data.calibration import calibration_ids, chosen_ids
 from quantlab.data.corpus import Corpus, added_reader, open_corpus
 from quantlab.data.mel import entries, features
 from quantlab.data.merge import joined_text
@@ -17,6 +17,7 @@ __all__ = [
     "added_reader",
     "cache_dir",
     "calibration_ids",
+    "chosen_ids",
     "entries",
     "features",
     "file_utterance",

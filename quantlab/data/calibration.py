@@ -17,8 +17,13 @@ def calibration_ids(features: Features, calibration: CalibrationConfig, seed: in
     Drawn over all splits together. The selection is the same for `source=eval` and `source=disjoint`, on every
     machine and in every version, since utterances are ranked by a hash of seed and id.
     """
-    ids = list(dict.fromkeys(id for split in features.splits.values() for id in split.ids))  # windows share theirs
-    count = max(1, round(calibration.fraction * len(ids)))
+    count = len({id for split in features.splits.values() for id in split.ids})  # windows share theirs
+    return chosen_ids(features, max(1, round(calibration.fraction * count)), seed)
+
+
+def chosen_ids(features: Features, count: int | None, seed: int) -> tuple[str, ...]:
+    """Select `count` random utterances of all splits together, or all (None), in corpus order."""
+    ids = list(dict.fromkeys(id for split in features.splits.values() for id in split.ids))
     chosen = set(sorted(ids, key=lambda id: _rank(seed, id))[:count])
     return tuple(id for id in ids if id in chosen)
 

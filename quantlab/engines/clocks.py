@@ -46,14 +46,14 @@ class Clocks:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the block as stage `name`; stages may be nested."""
+        """Add the time of the block to stage `name`; stages may be nested."""
         self._begins(name)
         watch = Stopwatch(self._device)
         try:
             with watch.running():
                 yield
         finally:
-            self._seconds[name] = watch.seconds
+            self._seconds[name] = self._seconds.get(name, 0.0) + watch.seconds
 
     def stages(self, measure_s: float) -> Stages:
         """The times without overlap: calibration and compilation are subtracted from quantization."""

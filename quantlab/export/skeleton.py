@@ -6,6 +6,8 @@ determines only the values of tensors; the modules and their computation come fr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from quantlab.export.manifest import Manifest
 from quantlab.models.folder import some, whisper_config
 from quantlab.quantization import registry
-from quantlab.quantization.base import Calibrate
+from quantlab.quantization.base import Pass
 from quantlab.quantization.portable import Remembers
 from quantlab.quantization.select import replace
 from quantlab.util.errors import ExportError
@@ -71,12 +73,14 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
         device: device of the library's modules.
     """
     quantizer = registry.get(manifest.quant.library)
-    assert not registry.converts(quantizer)
-    assert not registry.loads(quantizer)  # see read
+    maker = registry.get(getattr(quantizer, "EMPTY", manifest.quant.library))
+    assert not registry.has_own_engine(quantizer)  # see read
+    assert not registry.converts(maker)
+    assert not registry.loads(maker)
     dtype = getattr(torch, manifest.dtype or "float32")
     for name in manifest.modules:
         alone = _only_module(name, _zeros(model.get_submodule(name), dtype))
-        made = quantizer.setup(alone, manifest.quant, (name,), device, _dummy_calibration(name)).get_submodule(name)
+        made = maker.setup(alone, manifest.quant, (name,), device, _Dummy(name)).get_submodule(name)
         if isinstance(quantizer, Remembers):
             quantizer.adopt(made, manifest.traits.get(name, {}))
         replace(model, name, made)
@@ -102,12 +106,16 @@ def _only_module(name: str, linear: nn.Linear) -> nn.Module:
     return root.eval()
 
 
-def _dummy_calibration(name: str) -> Calibrate:
+@dataclass(frozen=True)
+class _Dummy:
     """Calibration for static schemes with arbitrary input, as the scales come from the file."""
 
-    def calibrate(model: nn.Module) -> None:
-        module: Any = model.get_submodule(name)
+    name: str
+
+    def __call__(self, model: nn.Module) -> None:
+        module: Any = model.get_submodule(self.name)
         with torch.no_grad():
             module(torch.ones(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device))
 
-    return calibrate
+    def passes(self) -> Iterator[Pass]:
+        yield self

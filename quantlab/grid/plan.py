@@ -194,7 +194,9 @@ def _sources(config: RunConfig) -> str:
     """The settings that determine the fingerprints."""
     seed = config.seed if config.model.weights == "random" else None
     file = config.quant.library == AS_SHIPPED
-    return to_json([config.model.model_dump(), config.dataset.model_dump(), config.baseline.model_dump(), file, seed])
+    calibration = config.calibration_dataset
+    parts = [config.model, config.dataset, config.baseline, *([calibration] if calibration else [])]
+    return to_json([*(part.model_dump() for part in parts), file, seed])
 
 
 def _cached_by(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:

@@ -172,7 +172,7 @@ def _run(
         error_unit=scoring.unit,
         energy_j=energy.energy_j,
         energy_source=energy.source,
-        calibration_ids=speech.calibration_ids if config.quant.scheme == "static" else (),
+        calibration_ids=speech.calibration_ids if config.quant.is_calibrated else (),
         problems=(*speech.measured.problems, *doubts),
         splits={name: _figures(name, utterances, batches) for name in speech.measured.splits},
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
 FLOATS: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
 Calibrate = Callable[["nn.Module"], None]
+Pass = Callable[["nn.Module"], object]
 Trait = bool | int | float | str  # non-tensor state of a module, kept by an export
+
+
+class Calibration(Protocol):
+    """Calibration data, run through a model."""
+
+    def __call__(self, model: nn.Module) -> None:
+        """Decode all utterances, as in the measurement."""
+
+    def passes(self) -> Iterator[Pass]:
+        """A forward pass for each utterance; the decoder is given `calibration.labels`."""
 
 
 class Quantizer(Protocol):
@@ -34,7 +45,8 @@ class Quantizer(Protocol):
 
     A module that does not support all dtypes in FLOATS defines a tuple DTYPES of those it supports. One that does not
     read all keys of `quant` may define a tuple READS of those it reads: others are refused (`registry.check_keys`).
-    `scheme` is always read, and `target`, `skip`, `head` and `embedding` are applied by quantlab.
+    `scheme` is always read, and `target`, `skip`, `head` and `embedding` are applied by quantlab. One whose `setup`
+    rounds weights by calibration data defines EMPTY, the library whose `setup` makes the same modules without.
     """
 
     DISTRIBUTIONS: tuple[str, ...]  # packages whose versions can change a figure
@@ -51,7 +63,7 @@ class Quantizer(Protocol):
         quant: QuantConfig,
         names: tuple[str, ...],
         device: torch.device,
-        calibrate: Calibrate,
+        calibrate: Calibration,
     ) -> nn.Module:
         """Quantize exactly the Linear modules `names`, in place or not, and nothing else.
 
@@ -62,7 +74,7 @@ class Quantizer(Protocol):
             quant: the quantization settings.
             names: see `select`.
             device: target device of the model.
-            calibrate: runs the calibration data through a model; static schemes call it exactly once.
+            calibrate: the calibration data; static schemes call it exactly once.
 
         Returns:
             The model on `device`, ready for `generate`.

@@ -15,7 +15,7 @@ import torch
 
 from quantlab import models
 from quantlab.config.schema import AS_SHIPPED, RunConfig
-from quantlab.data import Corpus, Features, calibration_ids, features, open_corpus
+from quantlab.data import Corpus, Features, features, open_corpus
 from quantlab.engines import Engine, compiled, decoding
 from quantlab.engines.clocks import Clocks, use_threads
 from quantlab.engines.pytorch import Eager
@@ -24,6 +24,7 @@ from quantlab.quantization import embedding, receipt, registry
 from quantlab.quantization.backends.as_shipped import shipped_original
 from quantlab.quantization.portable import Portable, portable
 from quantlab.quantization.select import select
+from quantlab.recogniser.calibrate import calibration_runs, chosen
 from quantlab.records.schema import Receipt
 from quantlab.util import machine
 
@@ -44,7 +45,7 @@ class Speech:
     """The features of a cell: for scoring and for calibration."""
 
     measured: Features
-    calibration: Features
+    calibration: Features  # of the same corpus or another
     calibration_ids: tuple[str, ...]
 
 
@@ -102,7 +103,7 @@ def assemble(
         corpus = corpus or open_corpus(config.dataset)
         speech = _speech(config, corpus, checkpoint)
     with clocks.stage("quantize"):
-        decoder, evidence, kept = _quantize(config, checkpoint.model, device, speech, clocks, keep)
+        decoder, evidence, kept = _quantize(config, checkpoint, device, speech, clocks, keep)
     if not evidence.verified:
         raise NotQuantizedError(evidence)
     return Assembled(decoder, checkpoint.tokenizer, corpus, speech, evidence, kept)
@@ -111,22 +112,22 @@ def assemble(
 def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
     """Features of the corpus and of calibration; `disjoint` excludes calibration utterances from every score."""
     everything = features(corpus, checkpoint.feature_extractor)
-    chosen = calibration_ids(everything, config.calibration, config.seed)
+    calibration, ids = chosen(config, everything, checkpoint.feature_extractor)
     disjoint = config.calibration.source == "disjoint"
-    measured = everything.without(chosen) if disjoint else everything
-    return Speech(measured, everything.only(chosen), chosen)
+    return Speech(everything.without(ids) if disjoint else everything, calibration, ids)
 
 
 def _quantize(
-    config: RunConfig, model: Any, device: torch.device, speech: Speech, clocks: Clocks, keep: Path | None
+    config: RunConfig,
+    checkpoint: models.Checkpoint,
+    device: torch.device,
+    speech: Speech,
+    clocks: Clocks,
+    keep: Path | None,
 ) -> tuple[Engine, Receipt, Portable | None]:
     """Quantize, in place or not, and read the receipt from the result; calibration is timed separately."""
+    model: Any = checkpoint.model
     how = decoding(model, config)
-
-    def calibrate(half_quantized: Any) -> None:
-        with clocks.stage("calibrate"):
-            run_through(Eager(half_quantized, device, how), speech.calibration)
-
     quantizer = registry.get(config.quant.library)
     names, skipped = select(model, config.quant)
     before = receipt.snapshot(model)
@@ -138,7 +139,8 @@ def _quantize(
     if registry.converts(quantizer):
         converted = quantizer.convert(model, config.quant, names, device, how, threads, keep)
         return converted.engine, receipt.read_converted(before, converted, names, skipped), None
-    model = quantizer.setup(model, config.quant, names, device, calibrate)
+    calibration = calibration_runs(config, checkpoint, speech.calibration, device, how, clocks)
+    model = quantizer.setup(model, config.quant, names, device, calibration)
     if config.quant.embedding:
         assert isinstance(quantizer, embedding.LooksUp)  # see plan
         embedding.share(model, quantizer)

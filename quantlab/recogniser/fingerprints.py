@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from quantlab import models
-from quantlab.config.schema import AS_SHIPPED, RunConfig
+from quantlab.config.schema import AS_SHIPPED, DatasetConfig, RunConfig
 from quantlab.data import Corpus, added_reader, open_corpus
 from quantlab.quantization import registry
 from quantlab.records.cell_id import LIBRARIES, hashed
@@ -96,7 +96,7 @@ def resolve(config: RunConfig, site: Site | None = None) -> RunConfig:
 
 
 def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[str, str]:
-    """Content hashes of the checkpoint, the corpus and, if set, the baseline's checkpoint.
+    """Content hashes of the checkpoint, the corpus and, if set, the calibration data and the baseline's checkpoint.
 
     Args:
         config: resolved, see `resolve`.
@@ -110,9 +110,20 @@ def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[
         "checkpoint": models.fingerprint(config.model, config.seed, config.quant.library == AS_SHIPPED, checked),
         "corpus": corpus,
     }
+    if (calibration := config.calibration_dataset) is not None:
+        found["calibration"] = _calibration_fingerprint(calibration)
     if config.baseline.path is not None:
         found["baseline"] = _baseline_fingerprint(config, checked)
     return found
+
+
+def _calibration_fingerprint(dataset: DatasetConfig) -> str:
+    try:
+        return open_corpus(dataset).fingerprint
+    except ConfigError as error:
+        said = str(error).replace("dataset.path", "calibration.path")
+        other = "if it has another name, set dataset.text_column"
+        raise type(error)(said.replace(other, 'where audio has none, write "text": ""')) from None
 
 
 def _baseline_fingerprint(config: RunConfig, checked: bool) -> str:

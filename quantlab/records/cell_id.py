@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from quantlab.config.schema import CalibrationConfig, QuantConfig
 from quantlab.records.schema import to_json
 
 ID_LENGTH = 16  # hex digits
@@ -22,9 +23,15 @@ EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
     "baseline": True,
     "model": {"path"},
     "dataset": {"path", "licence", "ignored_columns"},
+    "calibration": {"path"},
 }
 
-# Keys added later; cells that do not use them keep their ids. Only dataset.long=sequential uses them.
+# Keys added later, with their defaults; cells that do not use them keep their ids.
+ADDED: dict[str, dict[str, object]] = {
+    "quant": {"act_order": None, "damping": None},
+    "calibration": {"limit": None, "labels": "self"},
+}
+# As before; only dataset.long=sequential uses them.
 LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # keys of the protocol, false by default
 
 # Distributions whose version can change figures of any quantizer.
@@ -58,6 +65,12 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         kept["protocol"] = {key: value for key, value in protocol.items() if value or key not in LONG_FORM}
     if isinstance(dataset, Mapping) and dataset.get("ids") is None:  # a key added later
         kept["dataset"] = {key: value for key, value in dataset.items() if key != "ids"}
+    if isinstance(calibration := kept.get("calibration"), Mapping) and calibration.get("source") == "manifest":
+        quant = QuantConfig.model_validate(kept["quant"])
+        kept["calibration"] = calibration if quant.is_calibrated else CalibrationConfig().model_dump(exclude={"path"})
+    for name, added in ADDED.items():
+        if isinstance(part := kept.get(name), Mapping):
+            kept[name] = {key: value for key, value in part.items() if key not in added or value != added[key]}
     if isinstance(noise := kept.get("dataset", {}).get("noise"), Mapping):  # the fingerprint covers its recordings
         kept["dataset"]["noise"] = {key: value for key, value in noise.items() if key != "path"}
     return kept

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from quantlab.config.overrides import GROUPS, overrides
+from quantlab.config.quant import CALIBRATED
 from quantlab.config.schema import AS_SHIPPED
 from quantlab.records import labels
 from quantlab.records.schema import Record
@@ -58,7 +59,7 @@ def name(record: Record) -> str:
 def params(record: Record) -> dict[str, str]:
     """Parameters of the run; a key without a value is left out."""
     values = {name: record.setting(key) for name, key in PARAMS.items()} | {"dataset": labels.of_record(record).dataset}
-    if record.setting("quant.scheme") != "static":
+    if record.setting("quant.scheme") != "static" and record.setting("quant.library") not in CALIBRATED:
         del values["calibration_source"]
     return {name: _text(value) for name, value in values.items() if value not in (None, (), [])}
 

@@ -68,7 +68,7 @@ def weight_bytes(quant, o, i):
         "bnb_fp4": o * i // 2 + FLOAT * groups + CODEBOOK,
         # scales in 8 bit, 256 of them to an fp32 scale, and their mean
         "bnb_nf4_dq": o * i // 2 + groups + FLOAT * math.ceil(groups / 256) + FLOAT + CODEBOOK + SCALE_CODEBOOK,
-    }[quant]
+    }[quant.replace("gptq", "hqq").replace("rtn", "hqq")]
 
 
 # Every module of bitsandbytes has these for itself.

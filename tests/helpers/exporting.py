@@ -5,6 +5,7 @@ from pathlib import Path
 
 from quantlab.config.compose import compose
 from quantlab.config.options import names, option
+from quantlab.config.quant import CALIBRATED
 from quantlab.config.schema import ExportConfig, QuantConfig
 from quantlab.quantization import registry
 
@@ -16,7 +17,8 @@ FEW = (
 
 # Nothing of an export tells these from others of their library: the same code writes and reads another number of bits.
 ALIKE = set(
-    "bnb_fp4 ct2_int8_float32 ggml_q4_1 ggml_q5_0 ggml_q5_1 hqq_int8 hqq_int2 hqq_int1 quanto_int2 quanto_fp8".split()
+    "bnb_fp4 ct2_int8_float32 ggml_q4_1 ggml_q5_0 ggml_q5_1 hqq_int8 hqq_int2 hqq_int1 quanto_int2 quanto_fp8 "
+    "rtn_int8 rtn_int4 rtn_int2 gptq_int4 gptq_int2".split()
 )
 
 
@@ -42,7 +44,8 @@ def composed(*more):
 
 def configure(name, directory, *more):
     """The cell of a file of conf/quant that is exported to `directory`."""
-    return composed(*more).model_copy(
+    calibration = ["calibration.source=disjoint"] if parsed(name).library in CALIBRATED else []
+    return composed(*calibration, *more).model_copy(
         update={"quant": parsed(name), "export": ExportConfig(dir=str(directory))},
     )
 

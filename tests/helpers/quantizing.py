@@ -39,22 +39,38 @@ def quant_config(config, /, **changes):
 
 def quantize(model, quant, device="cpu"):
     """Everything a cell does with a model up to the receipt."""
-    calls = []
-
-    def calibrate(half_quantized):
-        calls.append(generate(half_quantized))
-
+    calibration = OnNoise()
     quantizer = registry.get(quant.library)
     names, skipped = select(model, quant)
     before = receipt.snapshot(model)
-    model = quantizer.setup(model, quant, names, torch.device(device), calibrate)
+    model = quantizer.setup(model, quant, names, torch.device(device), calibration)
     if quant.embedding:
         share(model, quantizer)
-    return model, names, receipt.read(before, model, names, skipped, quantizer), len(calls)
+    return model, names, receipt.read(before, model, names, skipped, quantizer), calibration.calls
+
+
+class OnNoise:
+    """Calibration on two windows of seeded noise."""
+
+    calls = 0
+
+    def __call__(self, model):
+        self.calls += 1
+        generate(model)
+
+    def passes(self):
+        yield lambda model: model(
+            input_features=noise(model).to(model.device),
+            decoder_input_ids=torch.full((2, 8), model.config.decoder_start_token_id, device=model.device),
+        )
 
 
 def generate(model, tokens=6):
     """Token ids (2, ≤ tokens + prompt) for two windows of seeded noise."""
+    return model.generate(noise(model).to(model.device), max_new_tokens=tokens, min_new_tokens=tokens)
+
+
+def noise(model):
+    """Features of two windows."""
     config = model.config
-    mel = torch.randn(2, config.num_mel_bins, 2 * config.max_source_positions, generator=torch.manual_seed(0))
-    return model.generate(mel.to(model.device), max_new_tokens=tokens, min_new_tokens=tokens)
+    return torch.randn(2, config.num_mel_bins, 2 * config.max_source_positions, generator=torch.manual_seed(0))

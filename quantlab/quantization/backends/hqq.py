@@ -120,7 +120,7 @@ def setup(
     assert quant.group_size is not None
     axis = _axis(quant)
     bits = int(quant.bits) if quant.bits.is_integer() else quant.bits
-    _check_groups(model, names, bits, quant.group_size, axis)
+    check_groups(model, names, bits, quant.group_size, axis)
     _check_shapes(model, names, quant.backend)
     how = BaseQuantizeConfig(nbits=bits, group_size=quant.group_size, axis=axis)
     model.to(device)
@@ -191,8 +191,12 @@ def two_codes_a_byte() -> Iterator[None]:
         Layer.hqq_quants_to_torch_quants = original
 
 
-def _check_groups(model: nn.Module, names: tuple[str, ...], bits: float, group_size: int, axis: int) -> None:
-    """Check the groups: the library accepts groups that straddle rows, and breaks if their number does not pack."""
+def check_groups(model: nn.Module, names: tuple[str, ...], bits: float, group_size: int, axis: int) -> None:
+    """Refuse groups that do not divide: the library lets them straddle rows, and breaks if their number does not pack.
+
+    Raises:
+        ConfigError: names the module.
+    """
     for name in names:
         linear: Any = model.get_submodule(name)
         across = linear.in_features if axis == 1 else linear.out_features

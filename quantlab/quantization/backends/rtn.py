@@ -1,0 +1,38 @@
+"""Round to nearest: each group's levels span its weights, and each weight takes the nearest; needs no data.
+
+The control for methods that choose better: the same layers, which are HQQ's, and the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from quantlab.quantization.backends.hqq import DISTRIBUTIONS, is_quantized, kernel, look_up, why_unsupported
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from quantlab.config.schema import QuantConfig
+    from quantlab.quantization.base import Calibrate
+
+__all__ = ["DISTRIBUTIONS", "READS", "is_quantized", "kernel", "look_up", "setup", "why_unsupported"]
+READS = ("bits", "format", "granularity", "group_size", "symmetric")
+
+
+def setup(
+    model: nn.Module, quant: QuantConfig, names: tuple[str, ...], device: torch.device, calibrate: Calibrate
+) -> nn.Module:
+    """Round module by module.
+
+    Raises:
+        ConfigError: the group size does not fit a module.
+    """
+    from quantlab.quantization.rounding import hqq_layer, nearest
+
+    hqq_layer.check(model, quant, names)
+    model.to(device)
+    for name in names:
+        linear: Any = model.get_submodule(name)
+        hqq_layer.put(model, name, nearest(linear.weight.detach(), quant), quant, device)
+    return model

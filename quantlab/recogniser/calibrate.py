@@ -1,0 +1,122 @@
+"""Calibration data of a cell: which utterances, and how they run through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from quantlab import models
+from quantlab.config.schema import RunConfig
+from quantlab.data import Features, calibration_ids, chosen_ids, features, open_corpus
+from quantlab.engines.clocks import Clocks
+from quantlab.engines.pytorch import Eager, features_on
+from quantlab.models.decoding import Decoding
+from quantlab.quantization.base import Pass
+from quantlab.util.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quantlab.data import SplitFeatures
+
+
+def chosen(config: RunConfig, evaluated: Features, extractor: Any) -> tuple[Features, tuple[str, ...]]:
+    """Features and ids of the calibration utterances.
+
+    Raises:
+        ConfigError: the manifest has no utterance that fits the model's window.
+    """
+    dataset = config.calibration_dataset
+    if dataset is None:
+        ids = calibration_ids(evaluated, config.calibration, config.seed)
+        return evaluated.only(ids), ids
+    found = features(open_corpus(dataset), extractor)
+    ids = chosen_ids(found, config.calibration.limit, config.seed)
+    if not ids:
+        raise ConfigError(
+            f"calibration.path={config.calibration.path}: none of its utterances fits the model's window: "
+            f"{'; '.join(item.detail for item in found.problems[:1])}"
+        )
+    return found.only(ids), ids
+
+
+@dataclass(frozen=True)
+class CalibrationRuns:
+    """The calibration data, as quantizers run them through a model; see `Calibration`."""
+
+    speech: Features
+    device: torch.device
+    decoding: Decoding
+    clocks: Clocks
+    labels: Sequence[Sequence[int]]  # token ids of each utterance; empty unless `passes` is called
+
+    def __call__(self, model: Any) -> None:
+        with self.clocks.stage("calibrate"):
+            engine = Eager(model, self.device, self.decoding)
+            for split in self.speech.splits.values():
+                for batch in split.batches(self.decoding.batch_size):
+                    engine.generate(batch)
+
+    def passes(self) -> Iterator[Pass]:
+        """One utterance at a time, as padding of texts would be part of the statistics."""
+        for utterance, label in zip(_one_by_one(self.speech), self.labels, strict=True):
+            yield partial(self._teach, utterance, label)
+
+    def _teach(self, utterance: SplitFeatures, label: Sequence[int], model: Any) -> None:
+        tokens = torch.tensor([[*self.decoding.prompt, *label]], device=self.device)
+        inputs = features_on(model, self.device, utterance.mel)
+        with self.clocks.stage("calibrate"), torch.no_grad():
+            model(input_features=inputs, decoder_input_ids=tokens, use_cache=False)
+
+
+def calibration_runs(
+    config: RunConfig,
+    checkpoint: models.Checkpoint,
+    speech: Features,
+    device: torch.device,
+    how: Decoding,
+    clocks: Clocks,
+) -> CalibrationRuns:
+    """Prepare the calibration data of a model that is not quantized yet.
+
+    Raises:
+        ConfigError: `calibration.labels=reference`, and an utterance has no reference or the model no tokenizer.
+    """
+    how = replace(how, long_form=None, num_beams=1)
+    labels: list[list[int]] = []
+    if config.quant.is_calibrated and config.quant.scheme != "static":
+        with clocks.stage("calibrate"):
+            labels = (
+                _references(checkpoint, speech)
+                if config.calibration.labels == "reference"
+                else _heard(checkpoint.model.to(device), device, how, speech)
+            )
+    return CalibrationRuns(speech, device, how, clocks, labels)
+
+
+def _heard(model: Any, device: torch.device, how: Decoding, speech: Features) -> list[list[int]]:
+    engine = Eager(model, device, how)
+    return [row for split in speech.splits.values() for batch in split.batches(how.batch_size)
+            for row in engine.generate(batch)[0]]  # fmt: skip
+
+
+def _references(checkpoint: models.Checkpoint, speech: Features) -> list[list[int]]:
+    if checkpoint.tokenizer is None:
+        raise ConfigError("calibration.labels=reference: random weights have no tokenizer; set calibration.labels=self")
+    found = []
+    for utterance in _one_by_one(speech):
+        [text], [id] = utterance.texts, utterance.ids
+        if not text.strip():
+            raise ConfigError(
+                f"calibration.labels=reference: utterance {id} has no text: leave it out, or set "
+                "calibration.labels=self"
+            )
+        found.append(checkpoint.tokenizer(f" {text.strip()}", add_special_tokens=False).input_ids)
+    return found
+
+
+def _one_by_one(speech: Features) -> Iterator[SplitFeatures]:
+    for split in speech.splits.values():
+        yield from split.batches(1)
