@@ -39,13 +39,13 @@ def setup(
     Raises:
         ConfigError: the group size does not fit a module.
     """
-    from quantlab.quantization.rounding import by_block, gptq, hessians, hqq_layer
+    from quantlab.quantization.rounding import by_block, gptq, hessians
 
-    hqq_layer.check(model, quant, names)
+    hqq.check_groups(model, quant, names)
     model.to(device)
     for block, layers in by_block(names):
         found = hessians(model, block, layers, calibrate.passes())
         for name in layers:
             linear: Any = model.get_submodule(name)
-            hqq_layer.put(model, name, gptq(linear.weight.detach(), found[name], quant), quant, device)
+            hqq.put(model, name, gptq(linear.weight.detach(), found[name], quant), quant, device)
     return model

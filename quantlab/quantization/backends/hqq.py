@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibrate
+    from quantlab.quantization.rounding import Rounded
 
 DISTRIBUTIONS = ("hqq",)
 READS = ("bits", "format", "granularity", "group_size", "symmetric", "axis", "backend")
@@ -114,21 +115,41 @@ def setup(
         ConfigError: the group size does not fit a module.
     """
     import torch
-    from hqq.core.quantize import BaseQuantizeConfig
 
-    assert quant.bits is not None  # checked by why_unsupported
-    assert quant.group_size is not None
-    axis = _axis(quant)
-    bits = int(quant.bits) if quant.bits.is_integer() else quant.bits
-    check_groups(model, names, bits, quant.group_size, axis)
+    check_groups(model, quant, names)
     _check_shapes(model, names, quant.backend)
-    how = BaseQuantizeConfig(nbits=bits, group_size=quant.group_size, axis=axis)
+    how = _how(quant)
     model.to(device)
-    _use_backend(device, axis, quant.backend)
+    _use_backend(device, _axis(quant), quant.backend)
     with torch.no_grad():
         for name in names:
             replace(model, name, _quantized(model.get_submodule(name), name, how, device, quant.backend))
     return model
+
+
+def put(model: nn.Module, name: str, rounded: Rounded, quant: QuantConfig, device: torch.device) -> None:
+    """Replace a Linear by HQQ's layer with codes, scales and zero points that another method chose."""
+    from hqq.core.quantize import HQQLinear, Quantizer
+
+    linear: Any = model.get_submodule(name)
+    how = _how(quant)
+    how["weight_quant_params"]["optimize"] = False  # its codes are replaced
+    dtype = linear.weight.dtype
+    layer = HQQLinear(linear, how, compute_dtype=dtype, device=str(device))
+    pack = Quantizer.pack[layer.meta["packing"]]
+    layer.W_q.data = pack(rounded.codes.reshape(-1, layer.meta["group_size"])).to(device)
+    layer.meta["scale"] = rounded.levels.scale.reshape(-1, 1).to(device, dtype)
+    layer.meta["zero"] = rounded.levels.zero.reshape(-1, 1).to(device, dtype)
+    replace(model, name, layer)
+
+
+def _how(quant: QuantConfig) -> dict[str, Any]:
+    from hqq.core.quantize import BaseQuantizeConfig
+
+    assert quant.bits is not None  # checked by why_unsupported
+    bits = int(quant.bits) if quant.bits.is_integer() else quant.bits
+    found: dict[str, Any] = BaseQuantizeConfig(nbits=bits, group_size=quant.group_size, axis=_axis(quant))
+    return found
 
 
 def _quantized(linear: Any, name: str, how: dict[str, Any], device: torch.device, backend: str | None) -> nn.Module:
@@ -191,12 +212,15 @@ def two_codes_a_byte() -> Iterator[None]:
         Layer.hqq_quants_to_torch_quants = original
 
 
-def check_groups(model: nn.Module, names: tuple[str, ...], bits: float, group_size: int, axis: int) -> None:
+def check_groups(model: nn.Module, quant: QuantConfig, names: tuple[str, ...]) -> None:
     """Refuse groups that do not divide: the library lets them straddle rows, and breaks if their number does not pack.
 
     Raises:
         ConfigError: names the module.
     """
+    assert quant.bits is not None  # checked by why_unsupported
+    assert quant.group_size is not None
+    bits, group_size, axis = quant.bits, quant.group_size, _axis(quant)
     for name in names:
         linear: Any = model.get_submodule(name)
         across = linear.in_features if axis == 1 else linear.out_features

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from quantlab.quantization.backends import hqq
 from quantlab.quantization.backends.hqq import DISTRIBUTIONS, is_quantized, kernel, look_up, why_unsupported
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def setup(
     Raises:
         ConfigError: the group size does not fit a module.
     """
-    from quantlab.quantization.rounding import hqq_layer, nearest
+    from quantlab.quantization.rounding import nearest
 
-    hqq_layer.check(model, quant, names)
+    hqq.check_groups(model, quant, names)
     model.to(device)
     for name in names:
         linear: Any = model.get_submodule(name)
-        hqq_layer.put(model, name, nearest(linear.weight.detach(), quant), quant, device)
+        hqq.put(model, name, nearest(linear.weight.detach(), quant), quant, device)
     return model
