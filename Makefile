@@ -11,7 +11,7 @@ demo: $(READY) ## measure the shipped model, unquantized and with six quantizers
 	$(BIN)/python -m quantlab -m quant=none,torch_int8,quanto_int8,quanto_int8_static,hqq_int4,hqq_int3,bnb_nf4
 
 test: $(READY) ## the tests, offline, on the CPU: two files at a time, then those that measure time
-	$(BIN)/python -m pytest -m "not alone and not soak and not bench" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --durations 15 -m "not alone and not soak and not bench" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 
 soak: $(READY) ## fifty kills, and random records, checkpoints, configurations and manifests, for half an hour

@@ -369,3 +369,14 @@ def test_impossible_architectures():
     odd_window = TINY.model_copy(update={"max_source_positions": 301})
     with pytest.raises(ConfigError, match="max_source_positions=301: expected a multiple of 50"):
         models.load(tiny().model_copy(update={"architecture": odd_window}), 0)
+
+
+def test_the_names_of_linear_modules_follow_from_the_shape(folder):
+    from torch import nn
+
+    nano = models.load(model_yaml("nano"), 0, "float32").model
+    there = {name for name, module in nano.named_modules() if isinstance(module, nn.Linear)}
+    for config in (model_yaml("nano"), model_yaml("nano").model_copy(update={"name": "mine", "path": str(folder)})):
+        found = models.linear_names(config)
+        assert set(found) == there
+        assert len(found) == len(there)

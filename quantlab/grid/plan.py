@@ -14,6 +14,7 @@ from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.quantization import registry
 from quantlab.quantization.backends.as_shipped import read_off, why_not_applicable
 from quantlab.quantization.base import AnyQuantizer
+from quantlab.quantization.select import choose
 from quantlab.recogniser.fingerprints import Identity, fingerprints, library_versions, resolve
 from quantlab.records import labels
 from quantlab.records.cell_id import LONG_FORM, hashed
@@ -153,9 +154,19 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
     )
     if never:
         return Refusal("unsupported", never)
-    if wrong := why_not_applicable(config):
+    if wrong := why_not_applicable(config) or _why_not_selected(config):
         return Refusal("unsupported", wrong, is_mistake=True)
     return Refusal("failed", no_device) if no_device else None
+
+
+def _why_not_selected(config: RunConfig) -> str | None:
+    if not config.quant.skip or (names := models.linear_names(config.model)) is None:
+        return None
+    try:
+        choose(names, config.quant)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _why_no_runtime(config: RunConfig, quantizer: AnyQuantizer) -> str | None:

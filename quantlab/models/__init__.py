@@ -18,6 +18,7 @@ from quantlab.models import caches, convert, pretrained, random_weights
 from quantlab.models import folder as folders
 from quantlab.models.convert import Original
 from quantlab.models.foreign import EXPECTED, why_not_a_checkpoint
+from quantlab.models.linears import linears
 from quantlab.models.named import check_name
 from quantlab.models.tokens import Tokens
 from quantlab.records.schema import OriginalFile, to_json
@@ -187,6 +188,21 @@ def special_tokens(model: ModelConfig) -> Tokens | None:
     try:
         with hub.cache_only():
             return folders.check(locate(model, quantized_too=True))
+    except Unavailable:
+        return None
+
+
+def linear_names(model: ModelConfig) -> tuple[str, ...] | None:
+    """Names of the Linear modules, without loading weights; None if the checkpoint is not on this machine yet.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint.
+    """
+    if model.weights == "random":
+        return linears(random_weights.shape(model))
+    try:
+        with hub.cache_only():
+            return linears(folders.whisper_config(locate(model, quantized_too=True)))
     except Unavailable:
         return None
 

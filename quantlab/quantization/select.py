@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,19 @@ def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[
     """The Linear modules to quantize, and the skipped ones with the key that excludes them.
 
     Raises:
-        ConfigError: a glob in `quant.skip` matches nothing, or no module is left to quantize.
+        ConfigError: as `choose`.
     """
     from torch import nn
 
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return choose([name for name, module in model.named_modules() if isinstance(module, nn.Linear)], quant)
+
+
+def choose(linears: Sequence[str], quant: QuantConfig) -> tuple[tuple[str, ...], dict[str, str]]:
+    """As `select`, from the names of all Linear modules of a model.
+
+    Raises:
+        ConfigError: a glob in `quant.skip` matches nothing, or no module is left to quantize.
+    """
     _check_globs(quant.skip, linears)
     reasons = {name: _why_skipped(name, quant) for name in linears}
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
@@ -38,7 +46,7 @@ def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[
     return names, skipped
 
 
-def _check_globs(globs: Iterable[str], names: list[str]) -> None:
+def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
             near = difflib.get_close_matches(glob, names, n=3, cutoff=0.0)

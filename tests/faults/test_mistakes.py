@@ -33,7 +33,10 @@ GRID = [
     ("protocol=fast", "protocol=fast: no such protocol; allowed: careful, paper, quick"),
     ("experiment=demos", "experiment=demos: no such experiment; did you mean 'demo'?"),
     ("-m quant=none,quanto_int9", "quant=quanto_int9: no such quant; did you mean 'quanto_int"),
-    ("quant=int8", "no such quant; did you mean 'bnb_int8', 'ct2_int8', 'hqq_int8', 'quanto_int8' or 'torch_int8'?"),
+    (
+        "quant=int8",
+        "no such quant; did you mean 'bnb_int8', 'ct2_int8', 'hqq_int8', 'quanto_int8', 'rtn_int8' or 'torch_int8'?",
+    ),
     ("quant=nf4_dq", "no such quant; did you mean 'bnb_nf4"),
     ("quant.library=hqqq", "quant.library='hqqq': no such quantizer; did you mean 'hqq'?"),
     ("dataset.source=manifst", "dataset.source: no reader 'manifst'; did you mean 'manifest'?"),
@@ -85,6 +88,8 @@ GRID = [
     ("quant.bits=four", "quant.bits='four': input should be a valid number"),  # though none has no bits
     ("quant.group_size=-64", "quant.group_size=-64: input should be greater than 0"),
     ("quant.target=enc", "quant.target='enc': input should be 'all', 'encoder' or 'decoder'"),
+    ("quant=hqq_int4 quant.skip=['*.kproj']", "quant.skip='*.kproj' matches no Linear module; nearest: "),
+    ("quant=hqq_int4 quant.skip=['*']", "quant.target, quant.skip and quant.head leave nothing to quantize"),
     ("quant.skip=*.k_proj", "quant.skip='*.k_proj': expected a list, e.g. quant.skip=[*.k_proj]"),
     ("seed=true", "seed=True: input should be a valid integer"),
     ("seed=-1", "seed=-1: input should be greater than or equal to 0"),
