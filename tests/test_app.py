@@ -16,6 +16,7 @@ EXTRA = {  # options that are only complete with a key of the user's
     ("dataset", "manifest"): ["dataset.path=lines.jsonl"],
     ("dataset", "librispeech_dir"): ["dataset.path=LibriSpeech"],
     ("tracking", "server"): ["tracking.uri=http://127.0.0.1:5000"],
+    **{("quant", f"gptq_int{bits}"): ["calibration.source=disjoint"] for bits in (4, 3, 2)},
 }
 GROUPS = ("model", "quant", "device", "runtime", "dataset", "protocol", "tracking")
 

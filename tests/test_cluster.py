@@ -173,11 +173,11 @@ def test_a_script_starts_at_the_first_of_its_tasks(tmp_path):
 
 
 def test_a_batch_comes_back_as_it_was_written(tmp_path):
-    batch = submitted(tmp_path, planned("quant=hqq_int4", "quant.skip=[a,b]", "dataset.splits=[clean]"))
+    batch = submitted(tmp_path, planned("quant=hqq_int4", "quant.skip=['*.fc1','*.fc2']", "dataset.splits=[clean]"))
     again = batches.read(tmp_path, batch.id)
     assert again == batch
     [config] = [cell.run_config() for cell in again.cells]
-    assert config.quant.skip == ("a", "b")
+    assert config.quant.skip == ("*.fc1", "*.fc2")
     (tmp_path / "jobs" / batch.id / "batch.json").write_text('{"id": 3}')
     with pytest.raises(ValueError, match="is not a batch of this quantlab"):
         batches.read(tmp_path, batch.id)
