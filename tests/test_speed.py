@@ -190,9 +190,12 @@ def test_models_that_do_not_fit_together_take_turns_as_processes(quantlab):
 
 def test_the_resident_baseline_is_not_in_the_memory_of_the_cell(quantlab):
     save(quantlab.folder / "wide")  # 265 MB, where what a process takes differs by 15 MB from run to run
-    options = ("model.name=wide", "model.path=wide", "quant=none", "dataset.limit=4", "device=cpu", ONE, "tracking=off")
+    options = (
+        "model.name=wide model.path=wide quant=none device=cpu tracking=off dataset.limit=1 dataset.splits=[clean] "
+        "protocol.max_new_tokens=4 protocol.warmup_batches=0"
+    ).split()
     for protocol in ("quick", "paper", "careful"):  # the first one extracts the features, which takes memory
-        budget = ["protocol.budget_s=0.5"] if protocol == "careful" else []
+        budget = ["protocol.budget_s=0.5", "protocol.forced_tokens=2"] if protocol == "careful" else []
         assert quantlab(f"protocol={protocol}", *options, *budget, fresh=True).returncode == 0
     cells = {item.setting("protocol.name"): item for item in storage.read_all(quantlab.folder / "mlruns")}
     more = cells["careful"].peak_memory_bytes - cells["paper"].peak_memory_bytes
