@@ -9,6 +9,7 @@ from helpers.corpora import write_jsonl
 from helpers.exporting import ROOT
 from quantlab.analysis.pairs import find_baselines
 from quantlab.config.compose import compose
+from quantlab.data import open_corpus
 from quantlab.engines import decoding
 from quantlab.engines.clocks import Clocks
 from quantlab.measurement.cell import run_cell
@@ -75,7 +76,7 @@ def test_the_decoder_is_given_its_own_output_or_the_reference(cells, rows, tmp_p
     for labels in ("self", "reference"):
         [config] = cells("quant=gptq_int3", f"calibration.labels={labels}")
         checkpoint = load(config.model, 0, "float32")
-        speech, ids = chosen(config, None, checkpoint.feature_extractor)
+        speech, ids = chosen(config, open_corpus(config.dataset), None, checkpoint.feature_extractor)
         how = decoding(checkpoint.model, config)
         cpu = torch.device("cpu")
         made = calibration_runs(config, checkpoint, speech, cpu, how, Clocks(cpu))
@@ -92,6 +93,10 @@ def test_the_decoder_is_given_its_own_output_or_the_reference(cells, rows, tmp_p
         (lambda rows: [{**row, "text": ""} for row in rows], "calibration.labels=reference: utterance .* has no text"),
         (lambda rows: [], "calibration"),
         (lambda rows: [{**rows[0], "audio": "nowhere.wav"}], "nowhere.wav"),
+        (
+            lambda rows: [*rows, {"audio": str(DEMO / "other/other-0000.ogg"), "text": "a copy", "id": "other name"}],
+            "1 utterance of it would be scored too, e.g. other name: leave them out",
+        ),
     ],
 )
 def test_data_that_cannot_calibrate_say_why(cells, rows, tmp_path, spoil, message):

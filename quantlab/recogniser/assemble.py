@@ -112,7 +112,7 @@ def assemble(
 def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
     """Features of the corpus and of calibration; `disjoint` excludes calibration utterances from every score."""
     everything = features(corpus, checkpoint.feature_extractor)
-    calibration, ids = chosen(config, everything, checkpoint.feature_extractor)
+    calibration, ids = chosen(config, corpus, everything, checkpoint.feature_extractor)
     disjoint = config.calibration.source == "disjoint"
     return Speech(everything.without(ids) if disjoint else everything, calibration, ids)
 

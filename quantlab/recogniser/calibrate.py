@@ -11,28 +11,38 @@ import torch
 
 from quantlab import models
 from quantlab.config.schema import RunConfig
-from quantlab.data import Features, calibration_ids, chosen_ids, features, open_corpus
+from quantlab.data import Corpus, Features, calibration_ids, chosen_ids, features, open_corpus
+from quantlab.data.utterance import Part
 from quantlab.engines.clocks import Clocks
 from quantlab.engines.pytorch import Eager, features_on
 from quantlab.models.decoding import Decoding
 from quantlab.quantization.base import Pass
+from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
     from quantlab.data import SplitFeatures
 
 
-def chosen(config: RunConfig, evaluated: Features, extractor: Any) -> tuple[Features, tuple[str, ...]]:
+def chosen(config: RunConfig, corpus: Corpus, evaluated: Features, extractor: Any) -> tuple[Features, tuple[str, ...]]:
     """Features and ids of the calibration utterances.
 
+    Args:
+        config: of the cell.
+        corpus: which is evaluated.
+        evaluated: its features.
+        extractor: of features.
+
     Raises:
-        ConfigError: the manifest has no utterance that fits the model's window.
+        ConfigError: the manifest has no utterance that fits the model's window, or one that is evaluated too.
     """
     dataset = config.calibration_dataset
     if dataset is None:
         ids = calibration_ids(evaluated, config.calibration, config.seed)
         return evaluated.only(ids), ids
-    found = features(open_corpus(dataset), extractor)
+    others = open_corpus(dataset)
+    _check_apart(others, corpus)
+    found = features(others, extractor)
     ids = chosen_ids(found, config.calibration.limit, config.seed)
     if not ids:
         raise ConfigError(
@@ -40,6 +50,26 @@ def chosen(config: RunConfig, evaluated: Features, extractor: Any) -> tuple[Feat
             f"{'; '.join(item.detail for item in found.problems[:1])}"
         )
     return found.only(ids), ids
+
+
+def _check_apart(calibration: Corpus, evaluated: Corpus) -> None:
+    """Refuse audio that both have, by the hashes of its files and the times in them."""
+    scored: dict[str, list[Part]] = {}
+    for item in (item for split in evaluated.splits.values() for item in split if item.digest):
+        scored.setdefault(item.digest, []).append(item.part)
+    others = (item for split in calibration.splits.values() for item in split)
+    if shared := [item.id for item in others if any(_overlap(item.part, part) for part in scored.get(item.digest, ()))]:
+        raise ConfigError(
+            f"calibration.path={calibration.dataset.path}: {counted(len(shared), 'utterance')} of it would be scored "
+            f"too, e.g. {shared[0]}: leave them out, or set calibration.source=disjoint"
+        )
+
+
+def _overlap(one: Part, other: Part) -> bool:
+    return all(
+        first.duration_s is None or second.offset_s < first.offset_s + first.duration_s
+        for first, second in ((one, other), (other, one))
+    )
 
 
 @dataclass(frozen=True)
