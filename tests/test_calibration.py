@@ -1,6 +1,7 @@
 """Calibration data of another corpus than the one that is scored: in the figures, the record and the cell's id."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from quantlab.config.compose import compose
 from quantlab.data import open_corpus
 from quantlab.engines import decoding
 from quantlab.engines.clocks import Clocks
+from quantlab.engines.pytorch import features_on
 from quantlab.measurement.cell import run_cell
 from quantlab.models import load
+from quantlab.quantization.rounding import by_block, hessians
+from quantlab.quantization.select import select
 from quantlab.recogniser.calibrate import calibration_runs, chosen
 from quantlab.recogniser.fingerprints import identify, resolve
 from quantlab.util.errors import ConfigError
@@ -104,3 +108,41 @@ def test_data_that_cannot_calibrate_say_why(cells, rows, tmp_path, spoil, messag
     [config] = cells("quant=gptq_int3", "calibration.labels=reference")
     with pytest.raises(ConfigError, match=message):
         run_cell(config)
+
+
+def test_the_encoder_runs_once_per_utterance_after_its_last_block_and_progress_is_told(cells):
+    [config] = cells("quant=gptq_int3", "calibration.limit=3")
+    checkpoint, cpu, told = load(config.model, 0, "float32"), torch.device("cpu"), []
+    speech, _ = chosen(config, open_corpus(config.dataset), None, checkpoint.feature_extractor)
+    clocks = Clocks(cpu, lambda stage, done, total: told.append((stage, done, total)))
+    model = checkpoint.model
+    runs = calibration_runs(config, checkpoint, speech, cpu, decoding(model, config), clocks)
+    names, _ = select(model, config.quant)
+    heard = []
+    model.get_encoder().register_forward_hook(lambda *_: heard.append(block.name))
+    for block in by_block(names):
+        hessians(model, block, runs.passes(block))
+    decoder = [name for name in heard if "decoder" in name]
+    assert decoder == ["model.decoder.layers.0"] * 3
+    steps = 3 * (model.config.encoder_layers + model.config.decoder_layers)
+    assert [step for step in told if step[2]] == [("calibrate", done, steps) for done in range(steps)]
+
+
+def test_kept_encoder_output_changes_no_statistic(cells):
+    [config] = cells("quant=gptq_int3", "calibration.limit=2")
+    checkpoint, cpu = load(config.model, 0, "float32"), torch.device("cpu")
+    speech, _ = chosen(config, open_corpus(config.dataset), None, checkpoint.feature_extractor)
+    model = checkpoint.model
+    runs = calibration_runs(config, checkpoint, speech, cpu, decoding(model, config), Clocks(cpu))
+    names, _ = select(model, config.quant)
+    *_, last = by_block(names)
+    found = [hessians(model, last, runs.passes(last)) for _ in range(2)]  # the second time it is kept
+    batches = [batch for split in speech.splits.values() for batch in split.batches(1)]
+
+    def whole(batch, label, model):
+        tokens = torch.tensor([[*runs.decoding.prompt, *label]])
+        model(input_features=features_on(model, cpu, batch.mel), decoder_input_ids=tokens, use_cache=False)
+
+    expected = hessians(model, last, [partial(whole, *item) for item in zip(batches, runs.labels, strict=True)])
+    for name in last.layers:
+        assert all(torch.equal(item[name], expected[name]) for item in found)

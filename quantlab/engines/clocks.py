@@ -37,17 +37,19 @@ class Stopwatch:
 
 
 class Clocks:
-    """Wall seconds of a cell's stages outside the timed region; `begins` is called at the start of each."""
+    """Wall seconds of a cell's stages outside the timed region; `progress` is told when one begins."""
 
-    def __init__(self, device: torch.device, begins: Callable[[str], None] = lambda stage: None) -> None:
+    def __init__(
+        self, device: torch.device, progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+    ) -> None:
         self._device = device
-        self._begins = begins
+        self.progress = progress
         self._seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block to stage `name`; stages may be nested."""
-        self._begins(name)
+        self.progress(name, 0, 0)
         watch = Stopwatch(self._device)
         try:
             with watch.running():

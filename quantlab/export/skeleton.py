@@ -117,5 +117,5 @@ class _Dummy:
         with torch.no_grad():
             module(torch.ones(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device))
 
-    def passes(self) -> Iterator[Pass]:
+    def passes(self, block: object) -> Iterator[Pass]:
         yield self

@@ -97,7 +97,7 @@ def run_cell(
 def _run(
     config: RunConfig, known: Identity, device: torch.device, progress: Progress, staging: Path | None
 ) -> CellResult:
-    clocks, memory = Clocks(device, lambda stage: progress(stage, 0, 0)), Memory(device)
+    clocks, memory = Clocks(device, progress), Memory(device)
     energy, machine = Meter(device), Monitor(device)
 
     def between_batches(stage: str, done: int, total: int) -> None:

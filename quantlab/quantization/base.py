@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from quantlab.engines import Engine
     from quantlab.models.decoding import Decoding
+    from quantlab.quantization.rounding import Block
     from quantlab.quantization.tensors import Held, Stored
 
 FLOATS: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
@@ -36,8 +37,8 @@ class Calibration(Protocol):
     def __call__(self, model: nn.Module) -> None:
         """Decode all utterances, as in the measurement."""
 
-    def passes(self) -> Iterator[Pass]:
-        """A forward pass for each utterance; the decoder is given `calibration.labels`."""
+    def passes(self, block: Block) -> Iterator[Pass]:
+        """A forward pass for each utterance, up to a block; the decoder is given `calibration.labels`."""
 
 
 class Quantizer(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from quantlab.engines.clocks import Clocks
 from quantlab.engines.pytorch import Eager, features_on
 from quantlab.models.decoding import Decoding
 from quantlab.quantization.base import Pass
+from quantlab.quantization.rounding import Block
 from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 
@@ -81,6 +82,7 @@ class CalibrationRuns:
     decoding: Decoding
     clocks: Clocks
     labels: Sequence[Sequence[int]]  # token ids of each utterance; empty unless `passes` is called
+    _heard: dict[int, Any] = field(default_factory=dict, repr=False)  # utterance → output of the final encoder
 
     def __call__(self, model: Any) -> None:
         with self.clocks.stage("calibrate"):
@@ -89,16 +91,25 @@ class CalibrationRuns:
                 for batch in split.batches(self.decoding.batch_size):
                     engine.generate(batch)
 
-    def passes(self) -> Iterator[Pass]:
-        """One utterance at a time, as padding of texts would be part of the statistics."""
-        for utterance, label in zip(_one_by_one(self.speech), self.labels, strict=True):
-            yield partial(self._teach, utterance, label)
+    def passes(self, block: Block) -> Iterator[Pass]:
+        """One utterance at a time, as padding of texts would be part of the statistics.
 
-    def _teach(self, utterance: SplitFeatures, label: Sequence[int], model: Any) -> None:
+        Once the encoder does not change any more, its output is computed once and kept: 3 MB per utterance for base.
+        """
+        runs = len(self.labels)
+        for number, (utterance, label) in enumerate(zip(_one_by_one(self.speech), self.labels, strict=True)):
+            with self.clocks.stage("calibrate"):
+                self.clocks.progress("calibrate", block.number * runs + number, block.of * runs)
+                heard = self._heard if block.follows_encoder else {}
+                yield partial(self._teach, utterance, label, heard, number)
+
+    def _teach(
+        self, utterance: SplitFeatures, label: Sequence[int], heard: dict[int, Any], number: int, model: Any
+    ) -> object:
+        if number not in heard:
+            heard[number] = model.get_encoder()(features_on(model, self.device, utterance.mel))
         tokens = torch.tensor([[*self.decoding.prompt, *label]], device=self.device)
-        inputs = features_on(model, self.device, utterance.mel)
-        with self.clocks.stage("calibrate"), torch.no_grad():
-            model(input_features=inputs, decoder_input_ids=tokens, use_cache=False)
+        return model(encoder_outputs=heard[number], decoder_input_ids=tokens, use_cache=False)
 
 
 def calibration_runs(

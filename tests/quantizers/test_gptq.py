@@ -8,7 +8,7 @@ from helpers.quantizing import OnNoise, load_nano, quant_config
 from quantlab.config.compose import compose
 from quantlab.quantization.backends import gptq as backend
 from quantlab.quantization.backends import hqq
-from quantlab.quantization.rounding import by_block, gptq, hessians, nearest
+from quantlab.quantization.rounding import Block, by_block, gptq, hessians, nearest
 from quantlab.quantization.rounding.gptq import output_error
 from quantlab.quantization.rounding.levels import fitted, spanning
 from quantlab.quantization.select import select
@@ -99,29 +99,30 @@ def test_hqqs_layer_holds_the_codes_and_computes_with_them(bits):
 
 def test_statistics_are_means_over_all_inputs_and_end_with_the_block():
     model, ran = load_nano(), []
-    block = "model.encoder.layers.0"
+    block = Block("model.encoder.layers.0", ("model.encoder.layers.0.fc1",), 0, 1)
     model.model.decoder.register_forward_hook(lambda *_: ran.append("decoder"))
     seen = []
-    model.get_submodule(f"{block}.fc1").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    found = hessians(model, block, [f"{block}.fc1"], [*OnNoise().passes()] * 2)
+    [name] = block.layers
+    model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    found = hessians(model, block, [*OnNoise().passes(block)] * 2)
     x = torch.cat([item.flatten(0, -2) for item in seen])
-    torch.testing.assert_close(found[f"{block}.fc1"], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[name], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
     assert not ran
-    assert not model.get_submodule(f"{block}.fc1")._forward_hooks
+    assert not model.get_submodule(name)._forward_hooks
     model.generate(torch.randn(1, model.config.num_mel_bins, 2 * model.config.max_source_positions), max_new_tokens=2)
 
 
 def test_blocks_follow_one_another_as_they_run():
     model = load_nano()
     names, _ = select(model, quant_config("gptq_int4", head=True))
-    blocks = [block for block, _ in by_block(names)]
+    blocks = [block.name for block in by_block(names)]
     encoder, decoder = model.config.encoder_layers, model.config.decoder_layers
     assert blocks == [
         *(f"model.encoder.layers.{index}" for index in range(encoder)),
         *(f"model.decoder.layers.{index}" for index in range(decoder)),
         "proj_out",
     ]
-    assert sorted(name for _, of_it in by_block(names) for name in of_it) == sorted(names)
+    assert sorted(name for block in by_block(names) for name in block.layers) == sorted(names)
 
 
 def test_a_quantized_embedding_is_rounded_too(quantized):

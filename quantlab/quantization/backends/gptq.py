@@ -43,9 +43,9 @@ def setup(
 
     hqq.check_groups(model, quant, names)
     model.to(device)
-    for block, layers in by_block(names):
-        found = hessians(model, block, layers, calibrate.passes())
-        for name in layers:
+    for block in by_block(names):
+        found = hessians(model, block, calibrate.passes(block))
+        for name in block.layers:
             linear: Any = model.get_submodule(name)
             hqq.put(model, name, gptq(linear.weight.detach(), found[name], quant), quant, device)
     return model
