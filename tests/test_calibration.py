@@ -1,13 +1,12 @@
 """Calibration data of another corpus than the one that is scored: in the figures, the record and the cell's id."""
 
-import json
 from functools import partial
 
 import pytest
 import torch
 
+from helpers.calibrating import DEMO, SCORED, not_scored
 from helpers.corpora import write_jsonl
-from helpers.exporting import ROOT
 from quantlab.analysis.pairs import find_baselines
 from quantlab.config.compose import compose
 from quantlab.data import open_corpus
@@ -22,22 +21,11 @@ from quantlab.recogniser.calibrate import calibration_runs, chosen
 from quantlab.recogniser.fingerprints import identify, resolve
 from quantlab.util.errors import ConfigError
 
-DEMO = ROOT / "quantlab" / "assets" / "demo"
-SCORED = (
-    "device=cpu",
-    "device.threads=1",
-    "dataset.splits=[other]",
-    "dataset.limit=4",
-    "protocol=quick",
-    "tracking=off",
-)
-
 
 @pytest.fixture
 def rows():
     """Utterances of the split that is not scored."""
-    found = [json.loads(line) for line in (DEMO / "manifest.jsonl").read_text().splitlines()]
-    return [{"audio": str(DEMO / row["audio"]), "text": row["text"], "id": row["audio"]} for row in found[:6]]
+    return not_scored()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 from quantlab.config.options import BASE, names, option, read
 from quantlab.config.part import Part
 from quantlab.config.quant import NO_QUANTIZATION_LIBRARY
+from quantlab.config.recovery import RecoveryConfig
 from quantlab.config.schema import Architecture, RunConfig
 from quantlab.util.errors import ConfigError, shortened
 from quantlab.util.quoting import override
@@ -58,8 +59,13 @@ _RULES = (
     ),
     _Rule(
         ("calibration.labels",),
-        lambda config: config.quant.is_calibrated and config.quant.scheme != "static",
+        lambda config: config.quant.reads_labels,
         "a quantizer that reads them, e.g. quant=gptq_int4",
+    ),
+    _Rule(
+        tuple(f"recovery.{key}" for key in RecoveryConfig.model_fields),
+        lambda config: config.quant.recover is not None,
+        "quant.recover, e.g. quant=gptq_int3 quant.recover=scales",
     ),
     _Rule(
         ("protocol.rel_ci", "protocol.budget_s", "protocol.residency"),

@@ -37,6 +37,10 @@ class QuantConfig(Part):
     damping: float | None = Field(
         default=None, ge=0, le=10, description="GPTQ: share of the Hessian's mean that is added to its diagonal"
     )
+    recover: Literal["scales", "weights"] | None = Field(
+        default=None,
+        description="training afterwards on calibration data: of scales, zero points, biases, norms; or weights too",
+    )
     target: Target = Field(default="all", description="which part of the model is quantized")
     skip: Names = Field(default=(), description="globs over names of modules not to quantize, e.g. '[\"*.k_proj\"]'")
     head: bool = Field(default=False, description="quantize proj_out too")
@@ -47,7 +51,12 @@ class QuantConfig(Part):
     @property
     def is_calibrated(self) -> bool:
         """Whether calibration data run through the model."""
-        return self.scheme == "static" or self.library in CALIBRATED
+        return self.scheme == "static" or self.reads_labels
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the decoder is given `calibration.labels`, whose utterances must not be scored."""
+        return self.library in CALIBRATED or self.recover is not None
 
     @model_validator(mode="after")
     def _reset_inapplicable_keys(self) -> QuantConfig:

@@ -14,7 +14,8 @@ from quantlab.config.dataset import DatasetConfig, HubSplit, NoiseConfig, corpus
 from quantlab.config.measurement import CalibrationConfig, DeviceConfig, ProtocolConfig, RuntimeConfig, StatsConfig
 from quantlab.config.model import SHIPPED, Architecture, ModelConfig, model_label
 from quantlab.config.part import Part, bounds
-from quantlab.config.quant import AS_SHIPPED, CALIBRATED, NO_QUANTIZATION, QuantConfig
+from quantlab.config.quant import AS_SHIPPED, NO_QUANTIZATION, QuantConfig
+from quantlab.config.recovery import RecoveryConfig
 from quantlab.config.types import FilePath, Seconds, Seed, ServerAddress
 from quantlab.util.errors import shortened
 
@@ -33,6 +34,7 @@ __all__ = [
     "NoiseConfig",
     "ProtocolConfig",
     "QuantConfig",
+    "RecoveryConfig",
     "RunConfig",
     "RuntimeConfig",
     "StatsConfig",
@@ -86,6 +88,7 @@ class RunConfig(Part):
     dataset: DatasetConfig
     protocol: ProtocolConfig
     calibration: CalibrationConfig
+    recovery: RecoveryConfig = RecoveryConfig()
     tracking: TrackingConfig
     stats: StatsConfig = StatsConfig()
     export: ExportConfig = ExportConfig()
@@ -113,11 +116,18 @@ class RunConfig(Part):
 
     @model_validator(mode="after")
     def _is_not_scored_on_calibration_data(self) -> RunConfig:
-        if self.quant.library in CALIBRATED and self.calibration.source == "eval":
+        if self.quant.reads_labels and self.calibration.source == "eval":
+            how = f" with quant.recover={self.quant.recover}" if self.quant.recover else ""
             raise ValueError(
-                f"quant={self.quant.name} would be scored on the utterances that it was calibrated with: set "
+                f"quant={self.quant.name}{how} would be scored on the utterances that it was calibrated with: set "
                 "calibration.source=disjoint, or calibration.source=manifest calibration.path=FILE"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _recovers_in_fp32(self) -> RunConfig:
+        if self.quant.recover is not None and self.runtime.dtype != "float32":
+            raise ValueError(f"quant.recover={self.quant.recover} trains in fp32: set runtime.dtype=float32")
         return self
 
     @property

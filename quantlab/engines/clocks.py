@@ -58,14 +58,16 @@ class Clocks:
             self._seconds[name] = self._seconds.get(name, 0.0) + watch.seconds
 
     def stages(self, measure_s: float) -> Stages:
-        """The times without overlap: calibration and compilation are subtracted from quantization."""
+        """The times without overlap: what runs within quantization is subtracted from it."""
         seconds = self._seconds
+        within = sum(seconds.get(stage, 0.0) for stage in ("calibrate", "compile", "recover"))
         return Stages(
             load_s=seconds["load"],
             features_s=seconds["features"],
-            quantize_s=seconds["quantize"] - seconds.get("calibrate", 0.0) - seconds.get("compile", 0.0),
+            quantize_s=seconds["quantize"] - within,
             calibrate_s=seconds.get("calibrate"),
             compile_s=seconds.get("compile"),
+            recover_s=seconds.get("recover"),
             first_inference_s=seconds.get("first inference"),
             warmup_s=seconds["warm up"],
             measure_s=measure_s,

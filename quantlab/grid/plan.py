@@ -149,6 +149,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
     never = (
         quantizer.why_unsupported(config.quant, config.device.name)
         or registry.why_no_embedding(quantizer, config.quant)
+        or registry.why_no_recovery(quantizer, config.quant)
         or _why_no_runtime(config, quantizer)
         or _why_no_long_form(config, quantizer)
     )

@@ -125,7 +125,7 @@ def _run(
     scoring = Scoring.of_language(config.dataset.language)
     utterances, doubts = _score(decoded, made, scoring)
 
-    corpus, speech, evidence = made.corpus, made.speech, made.receipt
+    corpus, speech, evidence, recovered = made.corpus, made.speech, made.receipt, made.recovered
     exported = None
     if staging is not None:
         between_batches("export", 0, 0)
@@ -166,6 +166,7 @@ def _run(
         gpu_process_bytes=gpu_process_bytes,
         speed=speed(batches, "natural", rel_ci),
         fixed_work=fixed_work(batches, rel_ci),
+        recovered=recovered,
         compilation=compilation,
         noise=noise,
         normaliser=scoring.normaliser,

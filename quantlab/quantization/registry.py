@@ -85,7 +85,7 @@ def distributions(library: str) -> tuple[str, ...]:
 
 
 DEVICES = ("cpu", "cuda", "mps")
-_OF_EVERY_QUANTIZER = frozenset({"name", "library", "scheme", "target", "skip", "head", "embedding"})
+_OF_EVERY_QUANTIZER = frozenset({"name", "library", "scheme", "target", "skip", "head", "embedding", "recover"})
 
 
 def check_keys(quantizer: object, quant: QuantConfig) -> None:
@@ -112,7 +112,7 @@ def why_never(quantizer: AnyQuantizer, quant: QuantConfig) -> str | None:
     reasons = [quantizer.why_unsupported(quant, device) for device in DEVICES]
     if all(reasons) and not any(isinstance(reason, NotHere) for reason in reasons):
         return reasons[0]
-    return why_no_embedding(quantizer, quant)
+    return why_no_embedding(quantizer, quant) or why_no_recovery(quantizer, quant)
 
 
 def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:
@@ -121,3 +121,17 @@ def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:
         return None
     why = getattr(quantizer, "NO_EMBEDDING", f"{quant.library} cannot read single rows of a packed weight")
     return f"quant.embedding=true: {why}; set quant.embedding=false"
+
+
+def why_no_recovery(quantizer: object, quant: QuantConfig) -> str | None:
+    """Why a quantized model cannot be trained; None if it can, or is not to be."""
+    if quant.recover is None:
+        return None
+    asked = f"quant.recover={quant.recover}"
+    if not hasattr(quantizer, "repack"):
+        return f"{asked} trains HQQ's layers, which quant=hqq_*, rtn_* and gptq_* have: choose one of these"
+    if quant.axis == 0 or quant.backend not in (None, "pytorch"):
+        return f"{asked} trains groups along the inputs with torch's kernels: set quant.axis=1 quant.backend=null"
+    if quant.embedding:
+        return f"{asked} cannot train a quantized embedding: set quant.embedding=false"
+    return None

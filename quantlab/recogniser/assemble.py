@@ -23,13 +23,16 @@ from quantlab.models.companions import write_companions
 from quantlab.quantization import embedding, receipt, registry
 from quantlab.quantization.backends.as_shipped import shipped_original
 from quantlab.quantization.portable import Portable, portable
+from quantlab.quantization.recovery import Recovery, Unpacks
 from quantlab.quantization.select import select
-from quantlab.recogniser.calibrate import calibration_runs, chosen
-from quantlab.records.schema import Receipt
+from quantlab.recogniser.calibrate import CalibrationRuns, calibration_runs, chosen
+from quantlab.records.schema import Receipt, Recovered
 from quantlab.util import machine
 
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer
+
+    from quantlab.quantization.base import Quantizer
 
 
 class NotQuantizedError(RuntimeError):
@@ -59,6 +62,15 @@ class Assembled:
     speech: Speech
     receipt: Receipt
     portable: Portable | None  # the model's tensors for export, unless another engine holds them
+    recovered: Recovered | None = None  # if it was trained
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    engine: Engine
+    receipt: Receipt
+    portable: Portable | None = None
+    recovered: Recovered | None = None
 
 
 @contextlib.contextmanager
@@ -103,10 +115,10 @@ def assemble(
         corpus = corpus or open_corpus(config.dataset)
         speech = _speech(config, corpus, checkpoint)
     with clocks.stage("quantize"):
-        decoder, evidence, kept = _quantize(config, checkpoint, device, speech, clocks, keep)
-    if not evidence.verified:
-        raise NotQuantizedError(evidence)
-    return Assembled(decoder, checkpoint.tokenizer, corpus, speech, evidence, kept)
+        made = _quantize(config, checkpoint, device, speech, clocks, keep)
+    if not made.receipt.verified:
+        raise NotQuantizedError(made.receipt)
+    return Assembled(made.engine, checkpoint.tokenizer, corpus, speech, made.receipt, made.portable, made.recovered)
 
 
 def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
@@ -124,7 +136,7 @@ def _quantize(
     speech: Speech,
     clocks: Clocks,
     keep: Path | None,
-) -> tuple[Engine, Receipt, Portable | None]:
+) -> _Quantized:
     """Quantize, in place or not, and read the receipt from the result; calibration is timed separately."""
     model: Any = checkpoint.model
     how = decoding(model, config)
@@ -135,19 +147,40 @@ def _quantize(
     if registry.loads(quantizer):
         converted = quantizer.load(shipped_original(config.model).path, model, config.quant, device, how, threads)
         held = receipt.smaller(before, converted)
-        return converted.engine, receipt.read_converted(before, converted, held, {}), None
+        return _Quantized(converted.engine, receipt.read_converted(before, converted, held, {}))
     if registry.converts(quantizer):
         converted = quantizer.convert(model, config.quant, names, device, how, threads, keep)
-        return converted.engine, receipt.read_converted(before, converted, names, skipped), None
+        return _Quantized(converted.engine, receipt.read_converted(before, converted, names, skipped))
     calibration = calibration_runs(config, checkpoint, speech.calibration, device, how, clocks)
-    model = quantizer.setup(model, config.quant, names, device, calibration)
+    if config.quant.recover is None:
+        model, recovered = quantizer.setup(model, config.quant, names, device, calibration), None
+    else:
+        model, recovered = _quantize_and_recover(config, model, quantizer, names, device, calibration)
     if config.quant.embedding:
         assert isinstance(quantizer, embedding.LooksUp)  # see plan
         embedding.share(model, quantizer)
     # before compiling, which wraps the modules
     evidence = receipt.read(before, model, names, skipped, quantizer, config.runtime.dtype)
     kept = None if keep is None else portable(model, names, quantizer)
-    return torch_engine(model, device, config, speech.measured, clocks), evidence, kept
+    return _Quantized(torch_engine(model, device, config, speech.measured, clocks), evidence, kept, recovered)
+
+
+def _quantize_and_recover(
+    config: RunConfig,
+    model: Any,
+    quantizer: Quantizer,
+    names: tuple[str, ...],
+    device: torch.device,
+    calibration: CalibrationRuns,
+) -> tuple[Any, Recovered]:
+    assert isinstance(quantizer, Unpacks)  # see plan
+    clocks, steps = calibration.clocks, config.recovery.steps
+    with clocks.stage("recover"):
+        lessons = list(calibration.lessons())
+        recovery = Recovery(model.to(device), names, config.quant, config.recovery, lessons, config.seed)
+    model = quantizer.setup(model, config.quant, names, device, calibration)
+    with clocks.stage("recover"):
+        return model, recovery.run(model, names, quantizer, lambda step: clocks.progress("recover", step, steps))
 
 
 def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Features, clocks: Clocks) -> Engine:

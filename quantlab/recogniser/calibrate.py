@@ -103,6 +103,11 @@ class CalibrationRuns:
                 heard = self._heard if block.follows_encoder else {}
                 yield partial(self._teach, utterance, label, heard, number)
 
+    def lessons(self) -> Iterator[Pass]:
+        """A whole forward pass for each utterance, which returns the model's output, with gradients."""
+        for utterance, label in zip(_one_by_one(self.speech), self.labels, strict=True):
+            yield partial(self._listen_and_teach, utterance, label)
+
     def _teach(
         self, utterance: SplitFeatures, label: Sequence[int], heard: dict[int, Any], number: int, model: Any
     ) -> object:
@@ -110,6 +115,9 @@ class CalibrationRuns:
             heard[number] = model.get_encoder()(features_on(model, self.device, utterance.mel))
         tokens = torch.tensor([[*self.decoding.prompt, *label]], device=self.device)
         return model(encoder_outputs=heard[number], decoder_input_ids=tokens, use_cache=False)
+
+    def _listen_and_teach(self, utterance: SplitFeatures, label: Sequence[int], model: Any) -> object:
+        return self._teach(utterance, label, {}, 0, model)
 
 
 def calibration_runs(
@@ -127,7 +135,7 @@ def calibration_runs(
     """
     how = replace(how, long_form=None, num_beams=1)
     labels: list[list[int]] = []
-    if config.quant.is_calibrated and config.quant.scheme != "static":
+    if config.quant.reads_labels:
         with clocks.stage("calibrate"):
             labels = (
                 _references(checkpoint, speech)

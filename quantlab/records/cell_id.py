@@ -28,7 +28,7 @@ EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
 
 # Keys added later, with their defaults; cells that do not use them keep their ids.
 ADDED: dict[str, dict[str, object]] = {
-    "quant": {"act_order": None, "damping": None},
+    "quant": {"act_order": None, "damping": None, "recover": None},
     "calibration": {"limit": None, "labels": "self"},
 }
 # As before; only dataset.long=sequential uses them.
@@ -68,6 +68,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(calibration := kept.get("calibration"), Mapping) and calibration.get("source") == "manifest":
         quant = QuantConfig.model_validate(kept["quant"])
         kept["calibration"] = calibration if quant.is_calibrated else CalibrationConfig().model_dump(exclude={"path"})
+    if kept.get("quant", {}).get("recover") is None:
+        kept.pop("recovery", None)  # a section added later
     for name, added in ADDED.items():
         if isinstance(part := kept.get(name), Mapping):
             kept[name] = {key: value for key, value in part.items() if key not in added or value != added[key]}

@@ -256,6 +256,7 @@ class Stages(_Part):
     calibrate_s: Figure | None = None
     first_inference_s: Figure | None = None  # first batch that the model decodes, part of the warm-up
     compile_s: Figure | None = None  # runtime=compile only
+    recover_s: Figure | None = None  # quant.recover only
     warmup_s: Figure | None = None
     measure_s: Figure | None = None  # sum of the timed `generate` calls
     total_s: Figure | None = None  # the whole cell, process start included
@@ -295,6 +296,18 @@ class Problem(_Part):
     ]
     detail: str
     measured: bool = False  # whether it is included in the figures nevertheless
+
+
+class Recovered(_Part):
+    """Training of a model after quantization; losses are means over held-out utterances, in nats per token."""
+
+    steps: Count
+    best_step: Count  # whose parameters were kept
+    loss_before: Figure  # KL divergence from the original's token distribution
+    loss_after: Figure
+    utterances: Count  # trained on
+    held_out: Count
+    parameters: Count  # numbers that were trained
 
 
 _CONFIG = shape_of(RunConfig)
@@ -350,6 +363,7 @@ class Record(_Part):
     fixed_work: FixedWork | None = None
     compilation: Compilation | None = None  # runtime=compile only
     noise: Noise | None = None
+    recovered: Recovered | None = None  # quant.recover only
     energy_j: Figure | None = None  # of the timed region, if it can be read
     energy_source: str | None = None  # NVML or RAPL
     normaliser: str = "whisper"  # normaliser of the texts before counting
@@ -400,7 +414,8 @@ class Record(_Part):
         parts = (stages.load_s, stages.quantize_s, stages.first_inference_s)
         if any(part is None for part in parts):
             return None
-        return sum(part for part in parts if part is not None) + (stages.calibrate_s or 0.0) + (stages.compile_s or 0.0)
+        added = (stages.calibrate_s, stages.compile_s, stages.recover_s)
+        return sum(part for part in (*parts, *added) if part is not None)
 
     @property
     def size_reduction(self) -> float | None:

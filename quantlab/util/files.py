@@ -10,7 +10,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
@@ -150,7 +150,12 @@ def _state(file: BufferedReader) -> list[int]:
 
 
 def _replace(path: Path, text: str) -> None:
+    replace_whole(path, lambda fresh: fresh.write_text(text))
+
+
+def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file of a cache beside its place, then move it there, so that nobody reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    fresh.write_text(text)
+    write(fresh)
     fresh.replace(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quantlab.quantization.backends import hqq
-from quantlab.quantization.backends.hqq import DISTRIBUTIONS, is_quantized, kernel, look_up
+from quantlab.quantization.backends.hqq import DISTRIBUTIONS, is_quantized, kernel, look_up, repack, unpack
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibration
 
-__all__ = ["DISTRIBUTIONS", "EMPTY", "READS", "is_quantized", "kernel", "look_up", "setup", "why_unsupported"]
+__all__ = [
+    "DISTRIBUTIONS", "EMPTY", "READS", "is_quantized", "kernel", "look_up", "repack", "setup", "unpack",
+    "why_unsupported",
+]  # fmt: skip
 READS = ("bits", "format", "granularity", "group_size", "symmetric", "act_order", "damping")
 EMPTY = "rtn"  # the quantizer that makes the same layers without data, for an export to be loaded into
 

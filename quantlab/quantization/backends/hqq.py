@@ -129,18 +129,38 @@ def setup(
 
 def put(model: nn.Module, name: str, rounded: Rounded, quant: QuantConfig, device: torch.device) -> None:
     """Replace a Linear by HQQ's layer with codes, scales and zero points that another method chose."""
-    from hqq.core.quantize import HQQLinear, Quantizer
+    from hqq.core.quantize import HQQLinear
 
     linear: Any = model.get_submodule(name)
     how = _how(quant)
     how["weight_quant_params"]["optimize"] = False  # its codes are replaced
-    dtype = linear.weight.dtype
-    layer = HQQLinear(linear, how, compute_dtype=dtype, device=str(device))
-    pack = Quantizer.pack[layer.meta["packing"]]
-    layer.W_q.data = pack(rounded.codes.reshape(-1, layer.meta["group_size"])).to(device)
-    layer.meta["scale"] = rounded.levels.scale.reshape(-1, 1).to(device, dtype)
-    layer.meta["zero"] = rounded.levels.zero.reshape(-1, 1).to(device, dtype)
+    layer = HQQLinear(linear, how, compute_dtype=linear.weight.dtype, device=str(device))
+    repack(layer, rounded)
     replace(model, name, layer)
+
+
+def repack(layer: Any, rounded: Rounded) -> None:
+    """Give a layer of groups along the inputs other codes, scales and zero points of the same shapes, in place."""
+    from hqq.core.quantize import Quantizer
+
+    meta = layer.meta
+    layer.W_q.data = Quantizer.pack[meta["packing"]](rounded.codes.reshape(-1, meta["group_size"])).to(layer.device)
+    for key, values in (("scale", rounded.levels.scale), ("zero", rounded.levels.zero)):
+        meta[key] = values.reshape(-1, 1).to(layer.device, layer.compute_dtype)
+
+
+def unpack(layer: Any) -> Rounded:
+    """The codes, scales and zero points of a layer with groups along the inputs; scales and zero points not copied."""
+    from hqq.core.quantize import Quantizer
+
+    from quantlab.quantization.rounding import Levels, Rounded
+
+    meta = layer.meta
+    outputs, inputs = meta["shape"]
+    groups = inputs // meta["group_size"]
+    codes = Quantizer.unpack[meta["packing"]](layer.W_q)[: outputs * groups]  # 3 bit: the rest is padding
+    scale, zero = (meta[key].reshape(outputs, groups, 1) for key in ("scale", "zero"))
+    return Rounded(codes.reshape(outputs, inputs).float(), Levels(scale, zero, round(2 ** meta["nbits"] - 1)))
 
 
 def _how(quant: QuantConfig) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quantlab.quantization.backends import hqq
-from quantlab.quantization.backends.hqq import DISTRIBUTIONS, is_quantized, kernel, look_up, why_unsupported
+from quantlab.quantization.backends.hqq import (
+    DISTRIBUTIONS,
+    is_quantized,
+    kernel,
+    look_up,
+    repack,
+    unpack,
+    why_unsupported,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +25,9 @@ if TYPE_CHECKING:
     from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibrate
 
-__all__ = ["DISTRIBUTIONS", "READS", "is_quantized", "kernel", "look_up", "setup", "why_unsupported"]
+__all__ = [
+    "DISTRIBUTIONS", "READS", "is_quantized", "kernel", "look_up", "repack", "setup", "unpack", "why_unsupported"
+]  # fmt: skip
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
 
 

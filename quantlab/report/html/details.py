@@ -17,6 +17,7 @@ _STAGES = (  # in execution order
     ("load_s", "load"),
     ("quantize_s", "quantize"),
     ("calibrate_s", "calibrate"),
+    ("recover_s", "recover"),
     ("features_s", "audio features"),
     ("first_inference_s", "first batch"),
     ("warmup_s", "warm-up"),

@@ -1,0 +1,167 @@
+"""Recovery of a quantized model: what it learns from, which of its tensors are trained, and what is kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from quantlab.config.recovery import RecoveryConfig
+from quantlab.config.schema import QuantConfig
+from quantlab.quantization.base import Pass
+from quantlab.quantization.recovery.distil import Lesson, Progress, Training, lessons, only
+from quantlab.quantization.recovery.trainable import Trainable, Unpacks
+from quantlab.quantization.select import HEAD, replace
+from quantlab.records.schema import Recovered
+from quantlab.util.errors import ConfigError
+from quantlab.util.files import cache_dir, replace_whole
+
+
+class Recovery:
+    """A recovery, prepared while the model is still the original."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Iterable[str],
+        quant: QuantConfig,
+        how: RecoveryConfig,
+        passes: Sequence[Pass],
+        seed: int,
+    ) -> None:
+        """Run the original model over the calibration data.
+
+        Args:
+            model: before quantization, on its device.
+            names: the modules to be quantized.
+            quant: its `recover` says what is trained.
+            how: steps, learning rate and stopping.
+            passes: one for each calibration utterance; they keep gradients.
+            seed: of the order of the utterances.
+
+        Raises:
+            ConfigError: too few utterances for a held-out part.
+        """
+        self._how, self._seed = how, seed
+        least = 2
+        if len(passes) < least:
+            raise ConfigError(
+                f"quant.recover={quant.recover} needs {least} calibration utterances or more, one of them held out; "
+                f"there are {len(passes)}"
+            )
+        self._lessons = lessons(model, passes)
+        head: Any = model.get_submodule(HEAD)
+        self._head = head.weight.detach()
+        self._original: dict[str, torch.Tensor] = {}
+        if quant.recover == "weights":
+            self._original = {name: _weight(model, name).clone() for name in names}
+
+    def run(
+        self,
+        model: nn.Module,
+        names: Iterable[str],
+        quantizer: Unpacks,
+        tick: Callable[[int], None] = lambda step: None,
+    ) -> Recovered:
+        """Train the quantized model in place.
+
+        The state is kept in the cache, under a hash of all that it depends on: a training that was interrupted goes on,
+        and a finished one is not repeated.
+
+        Args:
+            model: the quantized model, on its device.
+            names: its quantized modules.
+            quantizer: which made them.
+            tick: called after each step, with the number of steps.
+        """
+        layers = {name: self._open(model, name, quantizer) for name in names}
+        packed = {name: model.get_submodule(name) for name in layers}
+        for name, layer in layers.items():
+            replace(model, name, layer)
+        trained = [item for item in model.parameters() if item.ndim <= 1 or _is_of(item, layers.values())]
+        training = Training(model, trained, *self._split(), self._head, self._how, self._seed)
+        with only(model, trained):
+            state = _State(training, self._key(layers.values(), trained))
+            at = state.at
+            training.run(at, state.adam, state.keep, tick)
+            state.restore_best()
+        for name, layer in layers.items():
+            module: Any = packed[name]
+            quantizer.repack(module, layer.rounded())
+            if layer.bias is not None:
+                module.bias.data = layer.bias.detach().to(module.bias.dtype)
+            replace(model, name, module)
+        return Recovered(
+            steps=at.step, best_step=at.best_step, loss_before=at.first, loss_after=at.best,
+            utterances=len(training.train), held_out=len(training.held_out), parameters=sum(p.numel() for p in trained),
+        )  # fmt: skip
+
+    def _open(self, model: nn.Module, name: str, quantizer: Unpacks) -> Trainable:
+        module: Any = model.get_submodule(name)
+        return Trainable(quantizer.unpack(module), module.bias, self._original.get(name))
+
+    def _split(self) -> tuple[Sequence[Lesson], Sequence[Lesson]]:
+        """The utterances to train on, and those held out."""
+        count = len(self._lessons)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self._seed)).tolist()
+        cut = min(max(1, round(self._how.held_out * count)), count - 1)
+        return [self._lessons[index] for index in order[cut:]], [self._lessons[index] for index in order[:cut]]
+
+    def _key(self, layers: Iterable[Trainable], trained: Iterable[torch.Tensor]) -> str:
+        digest = hashlib.sha256(f"{self._how!r} {self._seed}".encode())
+        hidden = [lesson.hidden for lesson in self._lessons]
+        codes = [layer.rounded().codes for layer in layers]
+        for tensor in (*hidden, *codes, *trained):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+class _State:
+    """The state of a training, in memory and in the cache."""
+
+    def __init__(self, training: Training, key: str) -> None:
+        self._parameters = training.parameters
+        self._path = cache_dir() / "recovery" / f"{key}.pt"
+        self.adam = training.optimiser()
+        self.at, self._best = self._load() or (training.begin(), self._values())
+
+    def _values(self) -> list[torch.Tensor]:
+        return [item.detach().cpu().clone() for item in self._parameters]
+
+    def keep(self, at: Progress) -> None:
+        """Write the state; called after each check."""
+        if at.best_step == at.step:
+            self._best = self._values()
+        state = {"at": vars(at), "values": self._values(), "best": self._best, "adam": self.adam.state_dict()}
+        replace_whole(self._path, lambda fresh: torch.save(state, fresh))
+
+    def _load(self) -> tuple[Progress, list[torch.Tensor]] | None:
+        if not self._path.exists():
+            return None
+        found = torch.load(self._path, weights_only=True)
+        _fill(self._parameters, found["values"])
+        self.adam.load_state_dict(found["adam"])
+        return Progress(**found["at"]), found["best"]
+
+    def restore_best(self) -> None:
+        """Go back to the parameters with the smallest held-out loss."""
+        _fill(self._parameters, self._best)
+
+
+def _fill(parameters: Iterable[torch.Tensor], values: Iterable[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for item, value in zip(parameters, values, strict=True):
+            item.copy_(value)
+
+
+def _weight(model: nn.Module, name: str) -> torch.Tensor:
+    linear: Any = model.get_submodule(name)
+    return linear.weight.detach()
+
+
+def _is_of(parameter: torch.Tensor, layers: Iterable[Trainable]) -> bool:
+    return any(parameter is own for layer in layers for own in layer.parameters())
