@@ -62,6 +62,7 @@ _RULES = (
         lambda config: config.quant.reads_labels,
         "a quantizer that reads them, e.g. quant=gptq_int4",
     ),
+    _Rule(("quant.lora_rank",), lambda config: config.quant.recover == "lora", "quant.recover=lora"),
     _Rule(
         tuple(f"recovery.{key}" for key in RecoveryConfig.model_fields),
         lambda config: config.quant.recover is not None,

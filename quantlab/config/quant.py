@@ -37,10 +37,11 @@ class QuantConfig(Part):
     damping: float | None = Field(
         default=None, ge=0, le=10, description="GPTQ: share of the Hessian's mean that is added to its diagonal"
     )
-    recover: Literal["scales", "weights"] | None = Field(
+    recover: Literal["scales", "weights", "lora"] | None = Field(
         default=None,
-        description="training afterwards on calibration data: of scales, zero points, biases, norms; or weights too",
+        description="training afterwards on calibration data: scales, zero points, biases, norms; weights too; or LoRA",
     )
+    lora_rank: Count = Field(default=8, description="quant.recover=lora: width of the added matrices")
     target: Target = Field(default="all", description="which part of the model is quantized")
     skip: Names = Field(default=(), description="globs over names of modules not to quantize, e.g. '[\"*.k_proj\"]'")
     head: bool = Field(default=False, description="quantize proj_out too")

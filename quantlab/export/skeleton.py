@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from quantlab.export.manifest import Manifest
 from quantlab.models.folder import some, whisper_config
 from quantlab.quantization import registry
+from quantlab.quantization.adapters import add_adapters
 from quantlab.quantization.base import Pass
 from quantlab.quantization.portable import Remembers
 from quantlab.quantization.select import replace
@@ -84,6 +85,8 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
         if isinstance(quantizer, Remembers):
             quantizer.adopt(made, manifest.traits.get(name, {}))
         replace(model, name, made)
+    if manifest.quant.recover == "lora":
+        add_adapters(model, manifest.modules, manifest.quant.lora_rank)
 
 
 def _zeros(linear: Any, dtype: torch.dtype) -> nn.Linear:
@@ -117,5 +120,5 @@ class _Dummy:
         with torch.no_grad():
             module(torch.ones(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device))
 
-    def passes(self, block: object) -> Iterator[Pass]:
+    def passes(self, block: object = None) -> Iterator[Pass]:
         yield self

@@ -37,8 +37,11 @@ class Calibration(Protocol):
     def __call__(self, model: nn.Module) -> None:
         """Decode all utterances, as in the measurement."""
 
-    def passes(self, block: Block) -> Iterator[Pass]:
-        """A forward pass for each utterance, up to a block; the decoder is given `calibration.labels`."""
+    def passes(self, block: Block | None = None) -> Iterator[Pass]:
+        """A forward pass for each utterance, which returns the model's output and does not disable gradients.
+
+        The decoder is given `calibration.labels`. With a block, it is for the statistics of its layers, and ends there.
+        """
 
 
 class Quantizer(Protocol):

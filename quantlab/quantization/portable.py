@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from quantlab.config.types import Dtype
+from quantlab.quantization.adapters import below
 from quantlab.quantization.base import Trait
 from quantlab.quantization.tensors import Leaf, leaves, unpacked
 
@@ -57,7 +58,7 @@ def portable(model: Any, names: tuple[str, ...], quantizer: object) -> Portable:
     """
     found: dict[str, dict[str, Trait]] = {}
     if isinstance(quantizer, Remembers):
-        found = {name: quantizer.traits(model.get_submodule(name)) for name in names}
+        found = {name: quantizer.traits(below(model.get_submodule(name))) for name in names}
     return Portable(
         modules=names,
         dtype=cast(Dtype, str(model.dtype).removeprefix("torch.")),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from quantlab.config.types import Dtype
+from quantlab.quantization.adapters import below, rank_of
 from quantlab.quantization.base import Converted, Quantizer
 from quantlab.quantization.embedding import SharedEmbedding
 from quantlab.quantization.tensors import (
@@ -160,11 +161,14 @@ def _module_tensors(module: nn.Module) -> Held:
 
 
 def _quantized(module: nn.Module, quantizer: Quantizer) -> bool:
-    return quantizer.is_quantized(module.head if isinstance(module, SharedEmbedding) else module)
+    return quantizer.is_quantized(module.head if isinstance(module, SharedEmbedding) else below(module))
 
 
 def _kernel(module: nn.Module, quantizer: Quantizer) -> str | None:
-    return "rows of proj_out, looked up" if isinstance(module, SharedEmbedding) else quantizer.kernel(module)
+    if isinstance(module, SharedEmbedding):
+        return "rows of proj_out, looked up"
+    rank = rank_of(module)
+    return quantizer.kernel(below(module)) if rank is None else f"{quantizer.kernel(below(module))} + LoRA, rank {rank}"
 
 
 def _module_receipt(

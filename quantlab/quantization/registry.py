@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from quantlab.config.schema import QuantConfig
 from quantlab.config.types import Dtype
 from quantlab.quantization import backends
-from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader, NotHere
+from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader, NotHere, why_not_installed
 from quantlab.util.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def distributions(library: str) -> tuple[str, ...]:
 
 
 DEVICES = ("cpu", "cuda", "mps")
-_OF_EVERY_QUANTIZER = frozenset({"name", "library", "scheme", "target", "skip", "head", "embedding", "recover"})
+_OF_EVERY_QUANTIZER = frozenset({"name", "library", "scheme", "target", "skip", "head", "embedding", "recover",
+                                   "lora_rank"})  # fmt: skip
 
 
 def check_keys(quantizer: object, quant: QuantConfig) -> None:
@@ -128,8 +129,11 @@ def why_no_recovery(quantizer: object, quant: QuantConfig) -> str | None:
     if quant.recover is None:
         return None
     asked = f"quant.recover={quant.recover}"
-    if not hasattr(quantizer, "repack"):
-        return f"{asked} trains HQQ's layers, which quant=hqq_*, rtn_* and gptq_* have: choose one of these"
+    if quant.recover not in getattr(quantizer, "RECOVERS", ()):
+        others = ", bnb_nf4 and bnb_fp4" if quant.recover == "lora" else ""
+        return f"{asked} trains the layers of hqq_*, rtn_* and gptq_*{others}: choose one of these"
+    if quant.recover == "lora" and (missing := why_not_installed("peft", "peft")):
+        return missing
     if quant.axis == 0 or quant.backend not in (None, "pytorch"):
         return f"{asked} trains groups along the inputs with torch's kernels: set quant.axis=1 quant.backend=null"
     if quant.embedding:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from quantlab.models.companions import write_companions
 from quantlab.quantization import embedding, receipt, registry
 from quantlab.quantization.backends.as_shipped import shipped_original
 from quantlab.quantization.portable import Portable, portable
-from quantlab.quantization.recovery import Recovery, Unpacks
+from quantlab.quantization.recovery import Recovers, Recovery
 from quantlab.quantization.select import select
 from quantlab.recogniser.calibrate import CalibrationRuns, calibration_runs, chosen
 from quantlab.records.schema import Receipt, Recovered
@@ -173,14 +173,14 @@ def _quantize_and_recover(
     device: torch.device,
     calibration: CalibrationRuns,
 ) -> tuple[Any, Recovered]:
-    assert isinstance(quantizer, Unpacks)  # see plan
     clocks, steps = calibration.clocks, config.recovery.steps
     with clocks.stage("recover"):
-        lessons = list(calibration.lessons())
+        lessons = list(calibration.passes())
         recovery = Recovery(model.to(device), names, config.quant, config.recovery, lessons, config.seed)
     model = quantizer.setup(model, config.quant, names, device, calibration)
+    recovers = cast("Recovers", quantizer)  # see plan
     with clocks.stage("recover"):
-        return model, recovery.run(model, names, quantizer, lambda step: clocks.progress("recover", step, steps))
+        return model, recovery.run(model, names, recovers, lambda step: clocks.progress("recover", step, steps))
 
 
 def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Features, clocks: Clocks) -> Engine:

@@ -91,33 +91,29 @@ class CalibrationRuns:
                 for batch in split.batches(self.decoding.batch_size):
                     engine.generate(batch)
 
-    def passes(self, block: Block) -> Iterator[Pass]:
+    def passes(self, block: Block | None = None) -> Iterator[Pass]:
         """One utterance at a time, as padding of texts would be part of the statistics.
 
         Once the encoder does not change any more, its output is computed once and kept: 3 MB per utterance for base.
         """
         runs = len(self.labels)
+        before, steps = (0, runs) if block is None else (block.number * runs, block.of * runs)
         for number, (utterance, label) in enumerate(zip(_one_by_one(self.speech), self.labels, strict=True)):
             with self.clocks.stage("calibrate"):
-                self.clocks.progress("calibrate", block.number * runs + number, block.of * runs)
-                heard = self._heard if block.follows_encoder else {}
+                self.clocks.progress("calibrate", before + number, steps)
+                heard = self._heard if block is not None and block.follows_encoder else None
                 yield partial(self._teach, utterance, label, heard, number)
 
-    def lessons(self) -> Iterator[Pass]:
-        """A whole forward pass for each utterance, which returns the model's output, with gradients."""
-        for utterance, label in zip(_one_by_one(self.speech), self.labels, strict=True):
-            yield partial(self._listen_and_teach, utterance, label)
-
     def _teach(
-        self, utterance: SplitFeatures, label: Sequence[int], heard: dict[int, Any], number: int, model: Any
+        self, utterance: SplitFeatures, label: Sequence[int], heard: dict[int, Any] | None, number: int, model: Any
     ) -> object:
-        if number not in heard:
-            heard[number] = model.get_encoder()(features_on(model, self.device, utterance.mel))
+        encoded = None if heard is None else heard.get(number)
+        if encoded is None:
+            encoded = model.get_encoder()(features_on(model, self.device, utterance.mel))
+        if heard is not None:
+            heard[number] = encoded
         tokens = torch.tensor([[*self.decoding.prompt, *label]], device=self.device)
-        return model(encoder_outputs=heard[number], decoder_input_ids=tokens, use_cache=False)
-
-    def _listen_and_teach(self, utterance: SplitFeatures, label: Sequence[int], model: Any) -> object:
-        return self._teach(utterance, label, {}, 0, model)
+        return model(encoder_outputs=encoded, decoder_input_ids=tokens, use_cache=False)
 
 
 def calibration_runs(

@@ -140,6 +140,8 @@ def library_versions(config: RunConfig) -> dict[str, str]:
     names the commit.
     """
     names = [*LIBRARIES, *registry.distributions(config.quant.library)]
+    if config.quant.recover == "lora":
+        names.append("peft")
     points = (registry.added(config.quant.library), added_reader(config.dataset.source))
     found = versions(names) | source_hash.of_editable(name for name in names if name != "quantlab")
     for point in points:

@@ -58,7 +58,7 @@ class OnNoise:
         self.calls += 1
         generate(model)
 
-    def passes(self, block):
+    def passes(self, block=None):
         yield lambda model: model(
             input_features=noise(model).to(model.device),
             decoder_input_ids=torch.full((2, 8), model.config.decoder_start_token_id, device=model.device),

@@ -132,7 +132,7 @@ def recover(library="rtn_int2", tick=lambda step: None, **changes):
     """The recovered model, the quantized one without, and what the training says of itself."""
     usual = {"steps": 20, "batch_size": 2, "learning_rate": 0.002, "held_out": 0.3, "patience": 20}
     how = RecoveryConfig(**(usual | changes.pop("how", {})))
-    quant = quant_config(library, group_size=16, **changes)
+    quant = quant_config(library, **({"group_size": 16} | changes))
     quantizer = registry.get(quant.library)
     model = load_nano()
     names, skipped = select(model, quant)
@@ -187,6 +187,22 @@ def test_training_that_makes_it_worse_is_stopped_and_undone(tmp_path, monkeypatc
     assert torch.equal(ours.meta["scale"], plain.model.encoder.layers[0].fc1.meta["scale"])
 
 
+@pytest.mark.parametrize("library", ["hqq_int3", "bnb_nf4"])
+def test_lora_comes_closer_too_and_its_bytes_are_counted(library):
+    changes = {"axis": 1} if library == "hqq_int3" else {}
+    model, plain, found, evidence = recover(library, recover="lora", lora_rank=4, group_size=64, **changes)
+    assert evidence.verified, evidence.problems
+    assert found.loss_after < 0.98 * found.loss_before
+    linears = [module for module in load_nano().modules() if isinstance(module, nn.Linear)]
+    added = sum(4 * 4 * (linear.in_features + linear.out_features) for linear in linears[:-1])  # but proj_out
+    assert evidence.size_bytes == receipt.size_bytes(plain) + added
+    assert found.parameters * 4 == added
+    assert all(item.kernel.endswith("LoRA, rank 4") for item in evidence.modules if item.quantized)
+    for name, tensor in plain.state_dict().items():  # codes, scales, norms
+        if isinstance(tensor, torch.Tensor) and name in model.state_dict():
+            assert torch.equal(model.state_dict()[name], tensor), name
+
+
 @pytest.fixture
 def calibration(tmp_path):
     """Of utterances that are not scored, without texts."""
@@ -194,8 +210,10 @@ def calibration(tmp_path):
     return ["calibration.source=manifest", f"calibration.path={tmp_path / 'calibration.jsonl'}"]
 
 
-def test_a_cell_is_trained_on_unlabelled_audio_exported_and_recorded(calibration, tmp_path):
-    line = ("quant=rtn_int2", "quant.recover=scales", "recovery.steps=4", "recovery.batch_size=2")
+@pytest.mark.parametrize("how", ["rtn_int2 scales", "gptq_int3 weights", "bnb_nf4 lora", "hqq_int4 lora"])
+def test_a_cell_is_trained_on_unlabelled_audio_exported_and_recorded(calibration, tmp_path, how):
+    name, recovers = how.split()
+    line = (f"quant={name}", f"quant.recover={recovers}", "recovery.steps=4", "recovery.batch_size=2")
     [config] = compose([*SCORED, *calibration, *line, f"export.dir={tmp_path / 'out'}"])
     record = run_cell(config).record
     assert record.status == "ok"
@@ -203,7 +221,7 @@ def test_a_cell_is_trained_on_unlabelled_audio_exported_and_recorded(calibration
     assert record.recovered.loss_after <= record.recovered.loss_before
     assert record.stages.recover_s > 0
     [folder] = (tmp_path / "out").iterdir()
-    load(folder)  # without the calibration data; the export itself compared every token
+    load(folder)  # without calibration data; the export itself has compared every token
 
 
 def test_only_cells_that_are_trained_have_other_ids(calibration):
@@ -235,7 +253,7 @@ def test_a_line_that_cannot_be_is_refused_at_once(line, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("quant=bnb_nf4", "trains HQQ's layers, which quant="),
+        ("quant=bnb_nf4", "trains the layers of hqq_*, rtn_* and gptq_*: choose one of these"),
         ("quant=hqq_int4 quant.axis=0", "set quant.axis=1"),
         ("quant=hqq_int4 quant.embedding=true", "set quant.embedding=false"),
     ],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTIONS = ("bitsandbytes",)
 READS = ("bits", "format", "granularity", "group_size", "symmetric", "double_quant")
+RECOVERS = ("lora",)
 NO_EMBEDDING = "bitsandbytes repacks its weights at run time, so that single rows cannot be read"
 BITS = {"int8": 8, "nf4": 4, "fp4": 4}
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # of bitsandbytes.functional.quantize_4bit
@@ -158,6 +159,22 @@ def _hidden(name: str) -> Iterator[None]:
     finally:
         del sys.modules[name]
         sys.modules.update(before)
+
+
+@contextmanager
+def trainable(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Within the block, no 4-bit weight is repacked on its first call, as the fused kernel has no gradient."""
+    from quantlab.quantization.adapters import below
+
+    layers: list[Any] = [below(model.get_submodule(name)) for name in names]
+    before = [layer.support_avx512bf16_for_cpu for layer in layers]
+    try:
+        for layer in layers:
+            layer.support_avx512bf16_for_cpu = False
+        yield
+    finally:
+        for layer, supported in zip(layers, before, strict=True):
+            layer.support_avx512bf16_for_cpu = supported
 
 
 def is_quantized(module: Any) -> bool:

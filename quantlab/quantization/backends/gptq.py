@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quantlab.quantization.backends import hqq
-from quantlab.quantization.backends.hqq import DISTRIBUTIONS, is_quantized, kernel, look_up, repack, unpack
+from quantlab.quantization.backends.hqq import (
+    DISTRIBUTIONS,
+    RECOVERS,
+    is_quantized,
+    kernel,
+    look_up,
+    repack,
+    trainable,
+    unpack,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +29,8 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibration
 
 __all__ = [
-    "DISTRIBUTIONS", "EMPTY", "READS", "is_quantized", "kernel", "look_up", "repack", "setup", "unpack",
-    "why_unsupported",
+    "DISTRIBUTIONS", "EMPTY", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "trainable",
+    "unpack", "why_unsupported",
 ]  # fmt: skip
 READS = ("bits", "format", "granularity", "group_size", "symmetric", "act_order", "damping")
 EMPTY = "rtn"  # the quantizer that makes the same layers without data, for an export to be loaded into

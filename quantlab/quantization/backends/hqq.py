@@ -13,7 +13,7 @@ Source: https://github.com/dropbox/hqq, https://mobiusml.github.io/hqq_blog/
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from quantlab.config.options import names, option
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTIONS = ("hqq",)
 READS = ("bits", "format", "granularity", "group_size", "symmetric", "axis", "backend")
+RECOVERS = ("scales", "weights", "lora")
 FORMATS = {8: "uint8", 4: "uint4", 3: "uint3", 2: "uint2", 1.58: "ternary", 1: "uint1"}  # by bits
 # bits → rows of groups packed into one; 3 bit packs ten, with padding
 ROWS_PER_PACK = {8: 1, 4: 2, 3: 1, 2: 4, 1.58: 4, 1: 8}
@@ -137,6 +138,12 @@ def put(model: nn.Module, name: str, rounded: Rounded, quant: QuantConfig, devic
     layer = HQQLinear(linear, how, compute_dtype=linear.weight.dtype, device=str(device))
     repack(layer, rounded)
     replace(model, name, layer)
+
+
+@contextlib.contextmanager
+def trainable(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Within the block, gradients pass through the layers, as they always do."""
+    yield
 
 
 def repack(layer: Any, rounded: Rounded) -> None:

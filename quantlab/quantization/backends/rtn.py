@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from quantlab.quantization.backends import hqq
 from quantlab.quantization.backends.hqq import (
     DISTRIBUTIONS,
+    RECOVERS,
     is_quantized,
     kernel,
     look_up,
     repack,
+    trainable,
     unpack,
     why_unsupported,
-)
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 __all__ = [
-    "DISTRIBUTIONS", "READS", "is_quantized", "kernel", "look_up", "repack", "setup", "unpack", "why_unsupported"
+    "DISTRIBUTIONS", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "trainable",
+    "unpack", "why_unsupported",
 ]  # fmt: skip
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
 

@@ -1,6 +1,6 @@
-"""Training of what a quantized model still has in floating point, so that it says again what the original says."""
+"""Training of a quantized model, so that it says again what the original says."""
 
 from quantlab.quantization.recovery.recover import Recovery
-from quantlab.quantization.recovery.trainable import Trainable, Unpacks
+from quantlab.quantization.recovery.trainable import Recovers, Trainable
 
-__all__ = ["Recovery", "Trainable", "Unpacks"]
+__all__ = ["Recovers", "Recovery", "Trainable"]

@@ -25,7 +25,7 @@ WARM_UP = 0.1  # of the steps: the learning rate rises
 LEAST_RATE = 0.05  # of the learning rate, at the end
 BETAS = (0.9, 0.99)
 CHECKS = 20  # of the held-out loss
-_SMALLEST = 1e-3  # root mean square that a parameter counts with at least
+_ZEROS = 0.1  # root mean square that a tensor of zeros counts with: LoRA's second matrix then has its usual rate
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Training:
         """AdamW with one learning rate for tensors of all magnitudes: relative to the root mean square of each."""
         groups = []
         for item in self.parameters:
-            size = item.detach().square().mean().sqrt().clamp(min=_SMALLEST).item()
+            size = item.detach().square().mean().sqrt().item() or _ZEROS
             groups.append({"params": [item], "lr": 0.0, "highest": self.how.learning_rate * size})
         return torch.optim.AdamW(groups, betas=BETAS, weight_decay=0.0)
 

@@ -11,10 +11,13 @@ from torch import nn
 
 from quantlab.config.recovery import RecoveryConfig
 from quantlab.config.schema import QuantConfig
+from quantlab.quantization.adapters import adapters, add_adapters
 from quantlab.quantization.base import Pass
+from quantlab.quantization.portable import plain
 from quantlab.quantization.recovery.distil import Lesson, Progress, Training, lessons, only
-from quantlab.quantization.recovery.trainable import Trainable, Unpacks
+from quantlab.quantization.recovery.trainable import Recovers, Trainable
 from quantlab.quantization.select import HEAD, replace
+from quantlab.quantization.tensors import leaves
 from quantlab.records.schema import Recovered
 from quantlab.util.errors import ConfigError
 from quantlab.util.files import cache_dir, replace_whole
@@ -45,7 +48,7 @@ class Recovery:
         Raises:
             ConfigError: too few utterances for a held-out part.
         """
-        self._how, self._seed = how, seed
+        self._quant, self._how, self._seed = quant, how, seed
         least = 2
         if len(passes) < least:
             raise ConfigError(
@@ -60,11 +63,7 @@ class Recovery:
             self._original = {name: _weight(model, name).clone() for name in names}
 
     def run(
-        self,
-        model: nn.Module,
-        names: Iterable[str],
-        quantizer: Unpacks,
-        tick: Callable[[int], None] = lambda step: None,
+        self, model: nn.Module, names: Sequence[str], quantizer: Recovers, tick: Callable[[int], None]
     ) -> Recovered:
         """Train the quantized model in place.
 
@@ -77,31 +76,46 @@ class Recovery:
             quantizer: which made them.
             tick: called after each step, with the number of steps.
         """
-        layers = {name: self._open(model, name, quantizer) for name in names}
-        packed = {name: model.get_submodule(name) for name in layers}
+        key = self._key(model)
+        if self._quant.recover == "lora":
+            add_adapters(model, names, self._quant.lora_rank, self._seed)
+            with quantizer.trainable(model, names):
+                return self._train(model, adapters(model), key, tick)
+        packed: dict[str, Any] = {name: model.get_submodule(name) for name in names}
+        layers = {
+            name: Trainable(quantizer.unpack(module), module.bias, self._original.get(name))
+            for name, module in packed.items()
+        }
         for name, layer in layers.items():
             replace(model, name, layer)
-        trained = [item for item in model.parameters() if item.ndim <= 1 or _is_of(item, layers.values())]
+        own = {id(item) for layer in layers.values() for item in layer.parameters()}
+        trained = [item for item in model.parameters() if item.ndim <= 1 or id(item) in own]
+        found = self._train(model, trained, key, tick)
+        for name, layer in layers.items():
+            quantizer.repack(packed[name], layer.rounded())
+            if layer.bias is not None:
+                packed[name].bias.data = layer.bias.detach().to(packed[name].bias.dtype)
+            replace(model, name, packed[name])
+        return found
+
+    def _train(
+        self, model: nn.Module, trained: Sequence[nn.Parameter], key: str, tick: Callable[[int], None]
+    ) -> Recovered:
         training = Training(model, trained, *self._split(), self._head, self._how, self._seed)
         with only(model, trained):
-            state = _State(training, self._key(layers.values(), trained))
+            state = _State(training, key)
             at = state.at
             training.run(at, state.adam, state.keep, tick)
             state.restore_best()
-        for name, layer in layers.items():
-            module: Any = packed[name]
-            quantizer.repack(module, layer.rounded())
-            if layer.bias is not None:
-                module.bias.data = layer.bias.detach().to(module.bias.dtype)
-            replace(model, name, module)
         return Recovered(
-            steps=at.step, best_step=at.best_step, loss_before=at.first, loss_after=at.best,
-            utterances=len(training.train), held_out=len(training.held_out), parameters=sum(p.numel() for p in trained),
-        )  # fmt: skip
-
-    def _open(self, model: nn.Module, name: str, quantizer: Unpacks) -> Trainable:
-        module: Any = model.get_submodule(name)
-        return Trainable(quantizer.unpack(module), module.bias, self._original.get(name))
+            steps=at.step,
+            best_step=at.best_step,
+            loss_before=at.first,
+            loss_after=at.best,
+            utterances=len(training.train),
+            held_out=len(training.held_out),
+            parameters=sum(item.numel() for item in trained),
+        )
 
     def _split(self) -> tuple[Sequence[Lesson], Sequence[Lesson]]:
         """The utterances to train on, and those held out."""
@@ -110,13 +124,14 @@ class Recovery:
         cut = min(max(1, round(self._how.held_out * count)), count - 1)
         return [self._lessons[index] for index in order[cut:]], [self._lessons[index] for index in order[:cut]]
 
-    def _key(self, layers: Iterable[Trainable], trained: Iterable[torch.Tensor]) -> str:
-        digest = hashlib.sha256(f"{self._how!r} {self._seed}".encode())
+    def _key(self, model: nn.Module) -> str:
+        """Hash of the quantized model, the original's output and all settings."""
+        rank = self._quant.lora_rank if self._quant.recover == "lora" else None
+        digest = hashlib.sha256(f"{self._quant.recover} {rank} {self._how!r} {self._seed}".encode())
         hidden = [lesson.hidden for lesson in self._lessons]
-        codes = [layer.rounded().codes for layer in layers]
-        for tensor in (*hidden, *codes, *trained):
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        for tensor in (*hidden, *self._original.values(), *plain(leaves(model)).values()):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -161,7 +176,3 @@ def _fill(parameters: Iterable[torch.Tensor], values: Iterable[torch.Tensor]) ->
 def _weight(model: nn.Module, name: str) -> torch.Tensor:
     linear: Any = model.get_submodule(name)
     return linear.weight.detach()
-
-
-def _is_of(parameter: torch.Tensor, layers: Iterable[Trainable]) -> bool:
-    return any(parameter is own for layer in layers for own in layer.parameters())

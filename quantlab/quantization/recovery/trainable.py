@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -12,9 +14,13 @@ from quantlab.quantization.rounding import Levels, Rounded
 _INSIDE = 0.49  # of a level: how far a weight may lie from its code at the start, so that it still rounds to it
 
 
-@runtime_checkable
-class Unpacks(Protocol):
-    """A quantizer whose layers give up their codes and take others."""
+class Recovers(Protocol):
+    """A quantizer whose layers can be trained."""
+
+    RECOVERS: tuple[str, ...]  # values of quant.recover; for `scales` and `weights` it has `unpack` and `repack`
+
+    def trainable(self, model: nn.Module, names: Sequence[str]) -> AbstractContextManager[None]:
+        """Within the block, gradients pass through its layers."""
 
     def unpack(self, layer: Any) -> Rounded:
         """Codes, scales and zero points of a layer."""
