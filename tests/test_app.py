@@ -3,7 +3,9 @@
 import pytest
 
 from quantlab.config.hydra import composed
+from quantlab.config.options import option
 from quantlab.config.parse import parse_config, parse_grid
+from quantlab.config.quant import CALIBRATED
 from quantlab.util.errors import ConfigError
 from quantlab.util.resources import shared_dir
 
@@ -16,7 +18,11 @@ EXTRA = {  # options that are only complete with a key of the user's
     ("dataset", "manifest"): ["dataset.path=lines.jsonl"],
     ("dataset", "librispeech_dir"): ["dataset.path=LibriSpeech"],
     ("tracking", "server"): ["tracking.uri=http://127.0.0.1:5000"],
-    **{("quant", f"gptq_int{bits}"): ["calibration.source=disjoint"] for bits in (4, 3, 2)},
+    **{
+        ("quant", name): ["calibration.source=disjoint"]
+        for name in options("quant")
+        if option("quant", name)["library"] in CALIBRATED
+    },
 }
 GROUPS = ("model", "quant", "device", "runtime", "dataset", "protocol", "tracking")
 

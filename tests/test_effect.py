@@ -15,13 +15,16 @@ from quantlab.util.errors import ConfigError
 ODD = {
     "bits": 5.5, "format": "int9", "activations": "int9", "granularity": "per-tensor", "group_size": 24, "axis": 0,
     "backend": "marlin", "symmetric": None, "double_quant": None, "act_order": None, "damping": 0.5,
+    "smoothing": 0.3,
 }  # fmt: skip
 # What each option honours of ODD; everything else is refused.
 HONOURED = {
     "hqq": {"group_size", "axis"},
     "rtn": {"group_size"},
     "gptq": {"group_size", "act_order", "damping"},
+    "awq": {"group_size"},
     "torch": {"granularity"},
+    "smoothquant": {"granularity", "smoothing"},
     "torchao_fp8dq": {"granularity"},
     "torchao_intx": {"symmetric", "group_size"},
     "bnb_nf4": {"double_quant"},

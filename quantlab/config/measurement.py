@@ -66,7 +66,7 @@ class ProtocolConfig(Part):
 
 
 class CalibrationConfig(Part):
-    """Calibration data of static schemes and GPTQ; the study uses 10 % of the evaluation data (arXiv 2511.08093)."""
+    """Data of static schemes and of rounding by data; the study uses 10 % of the evaluation data (arXiv 2511.08093)."""
 
     fraction: float = Field(
         default=0.1,
@@ -84,7 +84,8 @@ class CalibrationConfig(Part):
         default=None, description="source=manifest: this many utterances, drawn with the seed; null: all"
     )
     labels: Literal["self", "reference"] = Field(
-        default="self", description="tokens that the decoder of GPTQ is given: its own output before, or the references"
+        default="self",
+        description="tokens given to the decoder (GPTQ, AWQ, SmoothQuant): own output before, or references",
     )
 
     @model_validator(mode="after")

@@ -42,6 +42,9 @@ class QuantConfig(Part):
         description="training afterwards on calibration data: scales, zero points, biases, norms; weights too; or LoRA",
     )
     lora_rank: Count = Field(default=8, description="quant.recover=lora: width of the added matrices")
+    smoothing: float | None = Field(
+        default=None, ge=0, le=1, description="SmoothQuant: 1 makes all ranges of activations equal, 0 those of weights"
+    )
     target: Target = Field(default="all", description="which part of the model is quantized")
     skip: Names = Field(default=(), description="globs over names of modules not to quantize, e.g. '[\"*.k_proj\"]'")
     head: bool = Field(default=False, description="quantize proj_out too")
@@ -78,5 +81,5 @@ class QuantConfig(Part):
 _OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
 NO_QUANTIZATION_LIBRARY = "none"
 NO_QUANTIZATION = QuantConfig(name="none", library=NO_QUANTIZATION_LIBRARY, scheme="none")
-CALIBRATED = ("gptq",)  # libraries of quantlab that round weights by calibration data
+CALIBRATED = ("gptq", "awq", "smoothquant")  # libraries of quantlab that choose weights by calibration data
 AS_SHIPPED = "as_shipped"  # quant.library of a quantized file that is measured unchanged

@@ -71,7 +71,9 @@ class Quantizer(Protocol):
     ) -> nn.Module:
         """Quantize exactly the Linear modules `names`, in place or not, and nothing else.
 
-        Anything that the library builds or compiles at first use must happen here, outside of timed regions.
+        Other modules keep their types and shapes; their values may change only if the model before rounding then
+        computes the same (`rounding.folding`). Anything that the library builds or compiles at first use must happen
+        here, outside of timed regions.
 
         Args:
             model: the model in `runtime.dtype`, on the CPU, in evaluation mode.

@@ -28,7 +28,7 @@ EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
 
 # Keys added later, with their defaults; cells that do not use them keep their ids.
 ADDED: dict[str, dict[str, object]] = {
-    "quant": {"act_order": None, "damping": None, "recover": None, "lora_rank": 8},
+    "quant": {"act_order": None, "damping": None, "smoothing": None, "recover": None, "lora_rank": 8},
     "calibration": {"limit": None, "labels": "self"},
 }
 # As before; only dataset.long=sequential uses them.

@@ -12,6 +12,8 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from helpers.exporting import ROOT, composed, configure, parsed
+from helpers.quantizing import OnNoise
+from quantlab.config.quant import CALIBRATED
 from quantlab.config.schema import QuantConfig
 from quantlab.data.speech import split_batches
 from quantlab.engines import decoding
@@ -242,11 +244,20 @@ LIBRARIES = {
     "hqq": {"bits": 4, "group_size": 32},
     "bnb": {"format": "nf4"},
     "torchao": {"format": "int8", "scheme": "weight-only"},
+    "gptq": {"bits": 3, "group_size": 32, "act_order": True, "damping": 0.01},
+    "awq": {"bits": 3, "group_size": 32},
+    "smoothquant": {"bits": 8, "format": "int8", "scheme": "dynamic", "granularity": "per-channel", "smoothing": 0.5},
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("library", LIBRARIES)
+def test_all_that_choose_weights_by_calibration_data_are_among_them():
+    assert set(CALIBRATED) <= LIBRARIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("library", "dtype"),
+    [(name, getattr(torch, dtype)) for name in LIBRARIES for dtype in registry.dtypes(registry.get(name))],
+)
 def test_every_tensor_keeps_its_type_and_its_bits(library, dtype, tmp_path):
     model = tiny(dtype)
     quant = QuantConfig(name=library, library=library, **LIBRARIES[library])
@@ -254,9 +265,9 @@ def test_every_tensor_keeps_its_type_and_its_bits(library, dtype, tmp_path):
     names, _ = select(model, quant)
     extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     write_companions(Checkpoint(model, extractor, None), tmp_path, "en")
-    model = quantizer.setup(model, quant, names, CPU, print)
+    model = quantizer.setup(model, quant, names, CPU, OnNoise())
     held = portable(model, names, quantizer)
-    config = resolve(composed().model_copy(update={"quant": quant}))
+    config = resolve(composed("calibration.source=disjoint").model_copy(update={"quant": quant}))
     write(tmp_path, Made("0123456789abcdef", config, decoding(model, config), held))
     again, processor = load(tmp_path)
     assert isinstance(processor, WhisperFeatureExtractor)

@@ -35,7 +35,8 @@ GRID = [
     ("-m quant=none,quanto_int9", "quant=quanto_int9: no such quant; did you mean 'quanto_int"),
     (
         "quant=int8",
-        "no such quant; did you mean 'bnb_int8', 'ct2_int8', 'hqq_int8', 'quanto_int8', 'rtn_int8' or 'torch_int8'?",
+        "no such quant; did you mean 'bnb_int8', 'ct2_int8', 'hqq_int8', 'quanto_int8', 'rtn_int8', 'smoothquant_int8' "
+        "or 'torch_int8'?",
     ),
     ("quant=nf4_dq", "no such quant; did you mean 'bnb_nf4"),
     ("quant.library=hqqq", "quant.library='hqqq': no such quantizer; did you mean 'hqq'?"),

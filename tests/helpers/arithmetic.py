@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 FLOAT = 4  # bytes
@@ -51,6 +52,7 @@ def weight_bytes(quant, o, i):
     quanto_group = 128 if i % 128 == 0 else 96
     return {
         "torch_int8": o * i + 16,  # scale float64, zero point int64
+        "smoothquant_int8": o * i + 16 * o,  # as above, for each output
         "quanto_int8": o * i + FLOAT * o + quanto_scales,
         "quanto_fp8": o * i + FLOAT * o + quanto_scales,
         "quanto_int8_static": o * i + FLOAT * o + quanto_scales,
@@ -68,7 +70,7 @@ def weight_bytes(quant, o, i):
         "bnb_fp4": o * i // 2 + FLOAT * groups + CODEBOOK,
         # scales in 8 bit, 256 of them to an fp32 scale, and their mean
         "bnb_nf4_dq": o * i // 2 + groups + FLOAT * math.ceil(groups / 256) + FLOAT + CODEBOOK + SCALE_CODEBOOK,
-    }[quant.replace("gptq", "hqq").replace("rtn", "hqq")]
+    }[re.sub("^(gptq|awq|rtn)_", "hqq_", quant)]
 
 
 # Every module of bitsandbytes has these for itself.

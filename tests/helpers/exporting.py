@@ -18,7 +18,7 @@ FEW = (
 # Nothing of an export tells these from others of their library: the same code writes and reads another number of bits.
 ALIKE = set(
     "bnb_fp4 ct2_int8_float32 ggml_q4_1 ggml_q5_0 ggml_q5_1 hqq_int8 hqq_int2 hqq_int1 quanto_int2 quanto_fp8 "
-    "rtn_int8 rtn_int4 rtn_int2 gptq_int4 gptq_int2".split()
+    "rtn_int8 rtn_int4 rtn_int2 gptq_int4 gptq_int2 awq_int4".split()
 )
 
 

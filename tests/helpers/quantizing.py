@@ -60,7 +60,7 @@ class OnNoise:
 
     def passes(self, block=None):
         yield lambda model: model(
-            input_features=noise(model).to(model.device),
+            input_features=noise(model).to(model.device, model.dtype),
             decoder_input_ids=torch.full((2, 8), model.config.decoder_start_token_id, device=model.device),
         )
 

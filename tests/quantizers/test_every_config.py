@@ -12,7 +12,7 @@ from quantlab.quantization import registry
 EXPECTED = (
     "none torch_int8 quanto_int8 quanto_int4 quanto_int2 quanto_fp8 quanto_int8_static quanto_int8_fp8_static "
     "hqq_int8 hqq_int4 hqq_int3 hqq_int2 hqq_ternary hqq_int1 bnb_int8 bnb_nf4 bnb_nf4_dq bnb_fp4 "
-    "rtn_int8 rtn_int4 rtn_int3 rtn_int2 gptq_int4 gptq_int3 gptq_int2"
+    "rtn_int8 rtn_int4 rtn_int3 rtn_int2 gptq_int4 gptq_int3 gptq_int2 awq_int4 awq_int3 smoothquant_int8"
 ).split()
 
 CUDA_ONLY = {"ct2_bfloat16", "ct2_int8_float16", "torchao_fp8wo", "torchao_fp8dq"}
@@ -123,7 +123,7 @@ def test_group_size_is_a_key_of_hqq(name, group_size, quantized):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", [name for name in EXPECTED if name != "torch_int8"])
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name not in ("torch_int8", "smoothquant_int8")])
 def test_quantizes_on_cuda(name, quantized):
     result = quantized(name, device="cuda")
     assert result.receipt.verified, result.receipt.problems

@@ -9,8 +9,8 @@ from quantlab.config.compose import compose
 from quantlab.quantization.backends import gptq as backend
 from quantlab.quantization.backends import hqq
 from quantlab.quantization.rounding import Block, by_block, gptq, hessians, nearest
-from quantlab.quantization.rounding.gptq import output_error
 from quantlab.quantization.rounding.levels import fitted, spanning
+from quantlab.quantization.rounding.rounded import output_error
 from quantlab.quantization.select import select
 from quantlab.util.errors import ConfigError
 

@@ -253,7 +253,7 @@ def test_a_line_that_cannot_be_is_refused_at_once(line, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("quant=bnb_nf4", "trains the layers of hqq_*, rtn_* and gptq_*: choose one of these"),
+        ("quant=bnb_nf4", "trains the layers of hqq_*, rtn_*, gptq_* and awq_*: choose one of these"),
         ("quant=hqq_int4 quant.axis=0", "set quant.axis=1"),
         ("quant=hqq_int4 quant.embedding=true", "set quant.embedding=false"),
     ],

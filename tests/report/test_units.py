@@ -124,5 +124,9 @@ def test_what_depends_on_its_batch_is_said(tmp_path):
     found = stored(tmp_path, result("none"), result("torch_int8"), result("bnb_nf4"))
     assert "batch: nano-torch_int8-cpu: one scale for the activations of a batch of 16" in table.text(found)
     assert "neighbours in the batch" in markdown.render(found)
+    smooth = stored(
+        tmp_path / "smooth", result("torch_int8", quant__name="smoothquant_int8", quant__library="smoothquant")
+    )
+    assert "batch: nano-smoothquant_int8-cpu: one scale for the activations of a batch" in table.text(smooth)
     alone = stored(tmp_path / "alone", result("torch_int8", protocol__batch_size=1))
     assert "neighbours" not in table.text(alone)

@@ -55,27 +55,64 @@ def hessians(
     """
     sums: dict[str, torch.Tensor] = {}
     counts: dict[str, int] = {}
-    with _watched(model, block, sums, counts), torch.no_grad():
-        for run in passes:
-            with suppress(EnoughError):
-                run(model)
+
+    def add(name: str, x: torch.Tensor) -> None:
+        sums[name] = sums.get(name, 0) + x.T @ x
+        counts[name] = counts.get(name, 0) + len(x)
+
+    _watch(model, block.layers, add, passes, until=block.name)
     return {name: total / counts[name] for name, total in sums.items()}
 
 
-@contextmanager
-def _watched(model: nn.Module, block: Block, sums: dict[str, torch.Tensor], counts: dict[str, int]) -> Iterator[None]:
-    def watch(name: str) -> Any:
-        def add(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            x = inputs[0].detach().flatten(0, -2).float()
-            sums[name] = sums.get(name, 0) + x.T @ x
-            counts[name] = counts.get(name, 0) + len(x)
+def maxima(
+    model: nn.Module, names: Iterable[str], passes: Iterable[Callable[[nn.Module], object]]
+) -> dict[str, torch.Tensor]:
+    """The largest magnitude of each input of each layer, [inputs] in fp32.
 
-        return model.get_submodule(name).register_forward_pre_hook(add)
+    Args:
+        model: on its device.
+        names: the Linear modules.
+        passes: each runs a batch of calibration data through a model.
+    """
+    found: dict[str, torch.Tensor] = {}
+
+    def add(name: str, x: torch.Tensor) -> None:
+        largest = x.abs().amax(0)
+        found[name] = torch.maximum(found.get(name, largest), largest)
+
+    _watch(model, names, add, passes)
+    return found
+
+
+def _watch(
+    model: nn.Module,
+    names: Iterable[str],
+    add: Callable[[str, torch.Tensor], None],
+    passes: Iterable[Callable[[nn.Module], object]],
+    until: str | None = None,
+) -> None:
+    """Run the data, and give `add` the inputs [number, inputs] of each layer; a pass ends after the module `until`."""
+    with _hooks(model, names, add, until), torch.no_grad():
+        for run in passes:
+            with suppress(EnoughError):
+                run(model)
+
+
+@contextmanager
+def _hooks(
+    model: nn.Module, names: Iterable[str], add: Callable[[str, torch.Tensor], None], until: str | None
+) -> Iterator[None]:
+    def watch(name: str) -> Any:
+        def inputs_of(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            add(name, inputs[0].detach().flatten(0, -2).float())
+
+        return model.get_submodule(name).register_forward_pre_hook(inputs_of)
 
     def stop(*_: object) -> None:
         raise EnoughError
 
-    hooks = [watch(name) for name in block.layers] + [model.get_submodule(block.name).register_forward_hook(stop)]
+    hooks = [watch(name) for name in names]
+    hooks += [model.get_submodule(until).register_forward_hook(stop)] if until else []
     try:
         yield
     finally:
