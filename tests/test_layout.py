@@ -16,7 +16,7 @@ FLOORS = (  # from below; those of one floor do not import one another
     {"engines"},
     {"quantization"},
     {"recogniser", "report"},
-    {"export"},
+    {"export", "allocation"},
     {"measurement"},
     {"grid"},
     {"cli"},

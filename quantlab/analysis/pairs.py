@@ -41,6 +41,9 @@ class Pair(NamedTuple):
     baseline: Counts
 
 
+_OF_QUANTIZER = ("calibration", "recipe")  # fingerprints that a baseline lacks
+
+
 def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     """Cell id → id of its baseline, if any: quant=none and everything else equal.
 
@@ -71,7 +74,7 @@ def _family(record: Record) -> str:
     config.pop("quant", None)
     if record.setting("calibration.source") != "disjoint":
         config.pop("calibration", None)
-    marks = {name: mark for name, mark in record.fingerprints.items() if name != "calibration"}
+    marks = {name: mark for name, mark in record.fingerprints.items() if name not in _OF_QUANTIZER}
     marks["checkpoint"] = marks.pop(
         "baseline", marks.get("checkpoint", "")
     )  # for a file as shipped, the checkpoint it was made from

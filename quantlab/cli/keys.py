@@ -38,6 +38,11 @@ def described() -> Iterator[tuple[str, str]]:
     yield from _described(RunConfig, "")
 
 
+def described_of(part: Any) -> Iterator[tuple[str, str]]:
+    """Every key of a part of the configuration, as `described`."""
+    yield from _described(part, "")
+
+
 def _described(part: Any, prefix: str) -> Iterator[tuple[str, str]]:
     for name, field in part.model_fields.items():
         inner = next((item for item in _inside(field.annotation) if hasattr(item, "model_fields")), None)

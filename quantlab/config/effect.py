@@ -120,16 +120,20 @@ def refuse_without_effect(points: Sequence[Mapping[str, Any]], configs: Sequence
 
 def _refuse_dropped(points: Sequence[Mapping[str, Any]], configs: Sequence[RunConfig]) -> None:
     """Refuse keys of `quant` that validation has reset, unless another cell of the sweep has them."""
-    kept = {(key, value) for config in configs for key, value in config.quant}
-    by_name = {(config.quant.name, key, value) for config in configs for key, value in config.quant}
+    kept = {(key, _hashable(value)) for config in configs for key, value in config.quant}
+    by_name = {(config.quant.name, key, _hashable(value)) for config in configs for key, value in config.quant}
     for point, config in zip(points, configs, strict=True):
         quant = config.quant
-        dropped = {key: value for key, value in _tuples(point["quant"]).items() if value != getattr(quant, key)}
+        given = {key: _hashable(value) for key, value in point["quant"].items()}
+        dropped = {key: value for key, value in given.items() if value != _hashable(getattr(quant, key))}
         if quant.library == NO_QUANTIZATION_LIBRARY:
             dropped = {key: value for key, value in dropped.items() if (key, value) not in kept}
             why = "nothing is quantized, and no key of quant is read"
         elif quant.scheme == "none":
             why = "quant.scheme=none quantizes nothing, and no other key of quant is read"
+        elif "path" in dropped:
+            dropped = {key: value for key, value in dropped.items() if (key, value) not in kept}
+            why = "only quant=recipe reads a recipe"
         else:
             dropped = {key: value for key, value in dropped.items() if (quant.name, key, value) not in by_name}
             why = f"quant.granularity={quant.granularity} has no groups"
@@ -140,8 +144,8 @@ def _refuse_dropped(points: Sequence[Mapping[str, Any]], configs: Sequence[RunCo
             )
 
 
-def _tuples(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+def _hashable(value: Any) -> Any:
+    return tuple(value.items()) if isinstance(value, Mapping) else tuple(value) if isinstance(value, list) else value
 
 
 def _is_set(key: str, config: RunConfig) -> bool:

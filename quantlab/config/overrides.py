@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from quantlab.config.options import names, option, read
+from quantlab.config.quant import RECIPE
 from quantlab.config.schema import AS_SHIPPED
 from quantlab.util.quoting import override, shell
 from quantlab.util.redact import HIDDEN
@@ -17,8 +18,10 @@ _DEFAULTS = {"runtime": "eager", "tracking": "local"}  # printed only if another
 _LEFT_OUT = ("export", "resume", "output_dir")
 _BASELINE = "none"
 _OF_EVERY_QUANTIZER = ("quant.name", "quant.library", "quant.scheme")  # quant=none would inherit these
-_READ_OFF = {f"quant.{key}" for key in ("bits", "format", "scheme", "granularity", "group_size", "symmetric",
-                                        "double_quant")}  # of a file as shipped: read from the file  # fmt: skip
+_READ_OFF = {  # library, which names its option → keys of quant that are read from a file
+    AS_SHIPPED: ("bits", "format", "scheme", "granularity", "group_size", "symmetric", "double_quant"),
+    RECIPE: ("method", "group_size", "act_order", "damping", "modules"),
+}
 Overrides = dict[str, Any]  # dotted key → value; group → option; `~key` deletes, `++key` adds
 
 
@@ -70,13 +73,14 @@ def overrides(config: Mapping[str, Any]) -> Overrides:
 
 def _nearest(group: str, part: Mapping[str, Any]) -> tuple[str, Overrides]:
     """The option that needs the fewest overrides; ties go to the option of the same name."""
+    if group == "quant" and (library := str(part.get("library"))) in _READ_OFF:
+        own = {key: value for key, value in part.items() if key not in _READ_OFF[library]}
+        return library, dict(_differing(option(group, library), own, "quant."))
     found = {
         name: dict(_differing(option(group, name), part, f"{group}."))
         for name in names(group)
         if name != "auto"  # it is resolved to a device
     }
-    if group == "quant" and part.get("library") == AS_SHIPPED:
-        return AS_SHIPPED, {key: value for key, value in found[AS_SHIPPED].items() if key not in _READ_OFF}
     best = min(found, key=lambda option: (len(found[option]), option != part.get("name")))
     return best, found[best]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from quantlab.config.effect import refuse_without_effect
+from quantlab.config.recipe import with_recipe
 from quantlab.config.schema import RunConfig
 from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError, did_you_mean, shortened, suggestion
@@ -24,12 +25,13 @@ def parse_grid(points: Sequence[Mapping[str, Any]]) -> list[RunConfig]:
     """Validate every point of a grid, and filter them by `only` (globs over `axes`).
 
     Raises:
-        ConfigError: see `parse_config`; a key acts in no cell; or `only` matches no cell.
+        ConfigError: see `parse_config` and `with_recipe`; a key acts in no cell; or `only` matches no cell.
     """
     kept: list[RunConfig] = []
     left_out: list[RunConfig] = []
     configs: list[RunConfig] = []
     _refuse_secrets(dict.fromkeys(text for point in points for text in _texts(point, "")))  # each once
+    points = [with_recipe(point) for point in points]
     for point in over(points, "cells validated"):
         only = point.get("only")
         config = _validated(RunConfig, {key: value for key, value in point.items() if key != "only"})

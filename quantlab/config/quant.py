@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from quantlab.config.part import Part, reset
-from quantlab.config.types import Backend, Count, Name, Names, Target
+from quantlab.config.types import Backend, Count, FilePath, Method, Name, Names, Target
 
 
 class QuantConfig(Part):
@@ -45,6 +45,11 @@ class QuantConfig(Part):
     smoothing: float | None = Field(
         default=None, ge=0, le=1, description="SmoothQuant: 1 makes all ranges of activations equal, 0 those of weights"
     )
+    path: FilePath | None = Field(default=None, description="recipe: file with the bits of each module")
+    method: Method | None = Field(default=None, description="recipe: how weights are rounded, read from the file")
+    modules: dict[str, float | None] = Field(
+        default={}, description="recipe: bits by name or glob of modules, read from the file; null: not quantized"
+    )
     target: Target = Field(default="all", description="which part of the model is quantized")
     skip: Names = Field(default=(), description="globs over names of modules not to quantize, e.g. '[\"*.k_proj\"]'")
     head: bool = Field(default=False, description="quantize proj_out too")
@@ -60,7 +65,7 @@ class QuantConfig(Part):
     @property
     def reads_labels(self) -> bool:
         """Whether the decoder is given `calibration.labels`, whose utterances must not be scored."""
-        return self.library in CALIBRATED or self.recover is not None
+        return (self.method or self.library) in CALIBRATED or self.recover is not None
 
     @model_validator(mode="after")
     def _reset_inapplicable_keys(self) -> QuantConfig:
@@ -75,11 +80,14 @@ class QuantConfig(Part):
             reset(self, _OF_QUANTIZED)
         elif self.granularity in ("per-tensor", "per-channel"):
             reset(self, {"group_size"})
+        if self.library != RECIPE:
+            reset(self, {"path"})
         return self
 
 
 _OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}
 NO_QUANTIZATION_LIBRARY = "none"
+RECIPE = "recipe"  # quant.library of settings that differ by module
 NO_QUANTIZATION = QuantConfig(name="none", library=NO_QUANTIZATION_LIBRARY, scheme="none")
 CALIBRATED = ("gptq", "awq", "smoothquant")  # libraries of quantlab that choose weights by calibration data
 AS_SHIPPED = "as_shipped"  # quant.library of a quantized file that is measured unchanged

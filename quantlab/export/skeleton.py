@@ -21,6 +21,7 @@ from quantlab.quantization import registry
 from quantlab.quantization.adapters import add_adapters
 from quantlab.quantization.base import Pass
 from quantlab.quantization.portable import Remembers
+from quantlab.quantization.recipe import of_module
 from quantlab.quantization.select import replace
 from quantlab.util.errors import ExportError
 
@@ -81,7 +82,7 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
     dtype = getattr(torch, manifest.dtype or "float32")
     for name in manifest.modules:
         alone = _only_module(name, _zeros(model.get_submodule(name), dtype))
-        made = maker.setup(alone, manifest.quant, (name,), device, _Dummy(name)).get_submodule(name)
+        made = maker.setup(alone, of_module(manifest.quant, name), (name,), device, _Dummy(name)).get_submodule(name)
         if isinstance(quantizer, Remembers):
             quantizer.adopt(made, manifest.traits.get(name, {}))
         replace(model, name, made)

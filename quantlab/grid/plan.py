@@ -161,7 +161,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
 
 
 def _why_not_selected(config: RunConfig) -> str | None:
-    if not config.quant.skip or (names := models.linear_names(config.model)) is None:
+    if not (config.quant.skip or config.quant.modules) or (names := models.linear_names(config.model)) is None:
         return None
     try:
         choose(names, config.quant)
@@ -208,7 +208,9 @@ def _sources(config: RunConfig) -> str:
     file = config.quant.library == AS_SHIPPED
     calibration = config.calibration_dataset
     parts = [config.model, config.dataset, config.baseline, *([calibration] if calibration else [])]
-    return to_json([*(part.model_dump() for part in parts), file, seed])
+    return to_json(
+        [*(part.model_dump() for part in parts), config.quant.modules and config.quant.model_dump(), file, seed]
+    )
 
 
 def _cached_by(find: Callable[[Asked], Found], key: Callable[[Asked], str]) -> Callable[[Asked], Found]:

@@ -16,6 +16,7 @@ from quantlab.util.console import console as plain_console
 from quantlab.util.errors import shortened
 from quantlab.util.languages import RATES
 from quantlab.util.printable import printable
+from quantlab.util.progress import minutes
 from quantlab.util.redact import redact
 
 MARKS = {"ok": ("✓", "green"), "unsupported": ("–", "yellow")}  # character, style
@@ -100,10 +101,10 @@ class Display:
         """Estimated remaining time of the current stage and of the cells after this one, as far as known."""
         parts = []
         if done and total:
-            parts.append(f"{_minutes((now_s - self._stage_s) * (total - done) / done)} left")
+            parts.append(f"{minutes((now_s - self._stage_s) * (total - done) / done)} left")
         after = self.total - self._number - 1
         if after and self._took_s:
-            parts.append(f"{_minutes(after * sum(self._took_s) / len(self._took_s))} more for the other cells")
+            parts.append(f"{minutes(after * sum(self._took_s) / len(self._took_s))} more for the other cells")
         return f", about {', '.join(parts)}" if parts else ""
 
     def end(self, label: str, record: Record, note: str = "") -> None:
@@ -132,10 +133,6 @@ class Display:
             return ""
         first = self._first_with.setdefault(reasons.key(record.status, record.reason or "", record.setting), label)
         return f"{record.status}, for the same reason as {first}" if first != label else ""
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _outcome(record: Record) -> str:

@@ -50,7 +50,8 @@ class Quantizer(Protocol):
     A module that does not support all dtypes in FLOATS defines a tuple DTYPES of those it supports. One that does not
     read all keys of `quant` may define a tuple READS of those it reads: others are refused (`registry.check_keys`).
     `scheme` is always read, and `target`, `skip`, `head` and `embedding` are applied by quantlab. One whose `setup`
-    rounds weights by calibration data defines EMPTY, the library whose `setup` makes the same modules without.
+    rounds weights by calibration data defines EMPTY, the library whose `setup` makes the same modules without. One
+    whose modules tell their bits may define `stored_bits(module) -> float | None`, for the receipt.
     """
 
     DISTRIBUTIONS: tuple[str, ...]  # packages whose versions can change a figure

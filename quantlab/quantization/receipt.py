@@ -184,8 +184,14 @@ def _module_receipt(
         bytes_after=after.bytes,
         kernel=_kernel(module, quantizer) if quantized else None,
         quantized=quantized,
+        bits=_stored_bits(module, quantizer) if quantized else None,
         skipped=skipped,
     )
+
+
+def _stored_bits(module: nn.Module, quantizer: Quantizer) -> float | None:
+    tell = getattr(quantizer, "stored_bits", None)
+    return None if tell is None else tell(module.head if isinstance(module, SharedEmbedding) else module)
 
 
 def _problem(

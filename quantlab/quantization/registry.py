@@ -131,7 +131,7 @@ def why_no_recovery(quantizer: object, quant: QuantConfig) -> str | None:
     asked = f"quant.recover={quant.recover}"
     if quant.recover not in getattr(quantizer, "RECOVERS", ()):
         others = ", bnb_nf4 and bnb_fp4" if quant.recover == "lora" else ""
-        return f"{asked} trains the layers of hqq_*, rtn_*, gptq_* and awq_*{others}: choose one of these"
+        return f"{asked} trains the layers of hqq_*, rtn_*, gptq_*, awq_*, recipe{others}: choose one of these"
     if quant.recover == "lora" and (missing := why_not_installed("peft", "peft")):
         return missing
     if quant.axis == 0 or quant.backend not in (None, "pytorch"):

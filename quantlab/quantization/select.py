@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from quantlab.config.quant import RECIPE
 from quantlab.config.schema import QuantConfig
+from quantlab.quantization.recipe import bits_of, check_recipe
 from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,9 +33,11 @@ def choose(linears: Sequence[str], quant: QuantConfig) -> tuple[tuple[str, ...],
     """As `select`, from the names of all Linear modules of a model.
 
     Raises:
-        ConfigError: a glob in `quant.skip` matches nothing, or no module is left to quantize.
+        ConfigError: a glob in `quant.skip` matches nothing, a recipe does not name each module once, or no module is
+            left to quantize.
     """
     _check_globs(quant.skip, linears)
+    check_recipe(quant, linears)
     reasons = {name: _why_skipped(name, quant) for name in linears}
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     if quant.embedding and skipped.get(HEAD, "quant.head=false") != "quant.head=false":
@@ -61,6 +65,8 @@ def _why_skipped(name: str, quant: QuantConfig) -> str | None:
     for glob in quant.skip:
         if fnmatchcase(name, glob):
             return f"quant.skip={glob}"
+    if quant.library == RECIPE and bits_of(quant, name) is None:
+        return "none in quant.modules"
     return "quant.head=false" if name == HEAD and not quant.head else None
 
 

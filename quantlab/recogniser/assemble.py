@@ -175,8 +175,8 @@ def _quantize_and_recover(
 ) -> tuple[Any, Recovered]:
     clocks, steps = calibration.clocks, config.recovery.steps
     with clocks.stage("recover"):
-        lessons = list(calibration.passes())
-        recovery = Recovery(model.to(device), names, config.quant, config.recovery, lessons, config.seed)
+        passes = list(calibration.passes())
+        recovery = Recovery(model.to(device), names, config.quant, config.recovery, passes, config.seed)
     model = quantizer.setup(model, config.quant, names, device, calibration)
     recovers = cast("Recovers", quantizer)  # see plan
     with clocks.stage("recover"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from quantlab import models
@@ -43,6 +44,23 @@ def chosen(config: RunConfig, corpus: Corpus, evaluated: Features, extractor: An
         return evaluated.only(ids), ids
     others = open_corpus(dataset)
     _check_apart(others, corpus)
+    return _of_manifest(config, others, extractor)
+
+
+def calibration_alone(config: RunConfig, extractor: Any) -> tuple[Features, str]:
+    """Features of the calibration utterances, and the fingerprint of their corpus; nothing is evaluated.
+
+    Raises:
+        ConfigError: as `chosen`.
+    """
+    if (dataset := config.calibration_dataset) is None:
+        corpus = open_corpus(config.dataset)
+        return chosen(config, corpus, features(corpus, extractor), extractor)[0], corpus.fingerprint
+    others = open_corpus(dataset)
+    return _of_manifest(config, others, extractor)[0], others.fingerprint
+
+
+def _of_manifest(config: RunConfig, others: Corpus, extractor: Any) -> tuple[Features, tuple[str, ...]]:
     found = features(others, extractor)
     ids = chosen_ids(found, config.calibration.limit, config.seed)
     if not ids:
@@ -71,6 +89,16 @@ def _overlap(one: Part, other: Part) -> bool:
         first.duration_s is None or second.offset_s < first.offset_s + first.duration_s
         for first, second in ((one, other), (other, one))
     )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Some utterances with the tokens that the decoder is given, padded to one length."""
+
+    inputs: torch.Tensor  # features of the encoder
+    tokens: torch.Tensor  # [utterances, longest]: the prompt and the labels
+    predicts: torch.Tensor  # [utterances, longest], true where the next token is a label, or the end
+    targets: torch.Tensor  # those tokens, in the order of `predicts`
 
 
 @dataclass(frozen=True)
@@ -103,6 +131,24 @@ class CalibrationRuns:
                 self.clocks.progress("calibrate", before + number, steps)
                 heard = self._heard if block is not None and block.follows_encoder else None
                 yield partial(self._teach, utterance, label, heard, number)
+
+    def lessons(self, batch_size: int) -> Iterator[Lesson]:
+        """The same data for other uses than a pass; padding follows what it could change."""
+        labels = iter(self.labels)
+        for split in self.speech.splits.values():
+            for batch in split.batches(batch_size):
+                yield self._lesson(batch, [next(labels) for _ in batch.ids])
+
+    def _lesson(self, batch: SplitFeatures, labels: Sequence[Sequence[int]]) -> Lesson:
+        prompt, end = self.decoding.prompt, self.decoding.end
+        longest = len(prompt) + max(map(len, labels))
+        tokens = torch.full((len(labels), longest), end, device=self.device)
+        predicts = torch.zeros_like(tokens, dtype=torch.bool)
+        for row, label in enumerate(labels):
+            tokens[row, : len(prompt) + len(label)] = torch.tensor([*prompt, *label])
+            predicts[row, len(prompt) - 1 : len(prompt) + len(label)] = True
+        targets = torch.tensor([token for label in labels for token in (*label, end)], device=self.device)
+        return Lesson(torch.from_numpy(np.array(batch.mel)).to(self.device), tokens, predicts, targets)
 
     def _teach(
         self, utterance: SplitFeatures, label: Sequence[int], heard: dict[int, Any] | None, number: int, model: Any

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from quantlab import models
-from quantlab.config.schema import AS_SHIPPED, DatasetConfig, RunConfig
+from quantlab.config.schema import AS_SHIPPED, DatasetConfig, QuantConfig, RunConfig
 from quantlab.data import Corpus, added_reader, open_corpus
 from quantlab.quantization import registry
 from quantlab.records.cell_id import LIBRARIES, hashed
+from quantlab.records.schema import to_json
 from quantlab.util import source_hash
 from quantlab.util.errors import ConfigError
 from quantlab.util.machine import Site, here, versions
@@ -96,7 +98,7 @@ def resolve(config: RunConfig, site: Site | None = None) -> RunConfig:
 
 
 def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[str, str]:
-    """Content hashes of the checkpoint, the corpus and, if set, the calibration data and the baseline's checkpoint.
+    """Content hashes of the checkpoint, the corpus and, if set, recipe, calibration data and the baseline's checkpoint.
 
     Args:
         config: resolved, see `resolve`.
@@ -110,11 +112,18 @@ def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[
         "checkpoint": models.fingerprint(config.model, config.seed, config.quant.library == AS_SHIPPED, checked),
         "corpus": corpus,
     }
+    if config.quant.modules:
+        found["recipe"] = _recipe_fingerprint(config.quant)
     if (calibration := config.calibration_dataset) is not None:
         found["calibration"] = _calibration_fingerprint(calibration)
     if config.baseline.path is not None:
         found["baseline"] = _baseline_fingerprint(config, checked)
     return found
+
+
+def _recipe_fingerprint(quant: QuantConfig) -> str:
+    content = {key: getattr(quant, key) for key in ("method", "group_size", "act_order", "damping", "modules")}
+    return hashlib.sha256(to_json(content).encode()).hexdigest()
 
 
 def _calibration_fingerprint(dataset: DatasetConfig) -> str:

@@ -22,13 +22,22 @@ EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
     "export": True,
     "baseline": True,
     "model": {"path"},
+    "quant": {"path"},
     "dataset": {"path", "licence", "ignored_columns"},
     "calibration": {"path"},
 }
 
 # Keys added later, with their defaults; cells that do not use them keep their ids.
 ADDED: dict[str, dict[str, object]] = {
-    "quant": {"act_order": None, "damping": None, "smoothing": None, "recover": None, "lora_rank": 8},
+    "quant": {
+        "act_order": None,
+        "damping": None,
+        "smoothing": None,
+        "recover": None,
+        "lora_rank": 8,
+        "method": None,
+        "modules": {},
+    },
     "calibration": {"limit": None, "labels": "self"},
 }
 # As before; only dataset.long=sequential uses them.

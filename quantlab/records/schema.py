@@ -55,6 +55,7 @@ class ModuleReceipt(_Part):
     bytes_after: Count
     kernel: str | None = None  # matrix multiplication kernel, if the library tells
     quantized: bool
+    bits: Annotated[float, Field(gt=0, le=32)] | None = None  # of a code, if the module tells
     skipped: str | None = None  # why it was deliberately not quantized: outside the target, skip=…, head=false
 
 

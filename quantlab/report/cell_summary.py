@@ -14,6 +14,7 @@ from quantlab.quantization.base import FLOATS
 from quantlab.quantization.select import HEAD
 from quantlab.records import labels
 from quantlab.records.schema import OriginalFile, Problem, Receipt, Record, SplitResult, Status, added
+from quantlab.report import costs
 from quantlab.report.settings import Settings
 from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict
@@ -294,6 +295,9 @@ class CellSummary:
             "size_reduction": record.size_reduction,
             "embedding_bytes": self.embedding_bytes,
             "params": None if receipt is None else receipt.params,
+            "bits_per_weight": costs.bits_per_weight(record),
+            "bytes_per_token": costs.bytes_per_token(record),
+            "bit_ops_per_s": costs.bit_ops_per_s(record),
             "splits": {name: split.to_dict() for name, split in self.splits.items()},
             "wer": None if self.wer is None else self.wer.value,
             "wer_ci95": _listed(self.evidence.wer_ci95),

@@ -14,7 +14,7 @@ from quantlab.records import labels
 from quantlab.records.schema import Record
 from quantlab.records.several import Roots, Stored, paths, stored
 from quantlab.records.storage import recorded
-from quantlab.report import reproduced
+from quantlab.report import costs, reproduced
 from quantlab.report.cell_summary import CellSummary
 from quantlab.stats.estimate import Estimate
 from quantlab.util.console import warn
@@ -31,7 +31,8 @@ class Summaries(tuple[CellSummary, ...]):
 
         Columns are named as in the CSV report: `label` (unique here), `cell_id`, `status`, `model` and `corpus` (unique
         names), `quant`, `library`, `bits`, `device`, `dtype`, `runtime`, `protocol`, `error_unit`, `verdict`,
-        `size_bytes`, `size_reduction`, `peak_memory_bytes`; over all splits `wer`, `cer`, `rtf`, `wer_difference` (to
+        `size_bytes`, `size_reduction`, `bits_per_weight`, `bytes_per_token`, `bit_ops_per_s`, `peak_memory_bytes`;
+        over all splits `wer`, `cer`, `rtf`, `wer_difference` (to
         the baseline) and `ratio` (time / time of the baseline); of each split `splits.NAME.wer`, `splits.NAME.cer`,
         `splits.NAME.wer_difference`. The 95 % interval of each is in columns such as `wer_ci95.low`, `wer_ci95.high`.
         """
@@ -147,6 +148,9 @@ def _flat(cell: CellSummary) -> dict[str, Any]:
         "verdict": cell.verdict,
         "size_bytes": cell.size_bytes,
         "size_reduction": record.size_reduction,
+        "bits_per_weight": costs.bits_per_weight(record),
+        "bytes_per_token": costs.bytes_per_token(record),
+        "bit_ops_per_s": costs.bit_ops_per_s(record),
         "peak_memory_bytes": record.peak_memory_bytes,
         **{column: value for name, estimate in found.items() for column, value in _columns(name, estimate)},
     }

@@ -59,7 +59,9 @@ def name(record: Record) -> str:
 def params(record: Record) -> dict[str, str]:
     """Parameters of the run; a key without a value is left out."""
     values = {name: record.setting(key) for name, key in PARAMS.items()} | {"dataset": labels.of_record(record).dataset}
-    if record.setting("quant.scheme") != "static" and record.setting("quant.library") not in CALIBRATED:
+    library = record.setting("quant.method") or record.setting("quant.library")
+    calibrated = library in CALIBRATED or record.setting("quant.recover") is not None
+    if record.setting("quant.scheme") != "static" and not calibrated:
         del values["calibration_source"]
     return {name: _text(value) for name, value in values.items() if value not in (None, (), [])}
 

@@ -21,6 +21,7 @@ SECTIONS = {  # section → command → what it does
     "Measure": {
         "run": "measure a grid of cells; may be left out before keys: quantlab quant=hqq_int4",
         "fetch": "download checkpoints and corpora to this machine, so that jobs need no network",
+        "allocate": "choose the bits of each module within a size, and write them as a recipe for quant=recipe",
         "status": "show the state of every cell: recorded, running, pending in a SLURM queue, lost",
         "forget": "remove the records of some cells, or of all that failed",
     },

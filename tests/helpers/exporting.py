@@ -23,13 +23,16 @@ ALIKE = set(
 
 
 def on_cpu():
-    """The files of conf/quant that run on a CPU, but for ALIKE; k-quants do not fit nano, a file is no export."""
+    """The files of conf/quant that run on a CPU, but for ALIKE; k-quants do not fit nano, a file is no export, and a
+    recipe needs its file.
+    """
     found = {name: parsed(name) for name in names("quant")}
     return [
         name
         for name, quant in found.items()
         if name not in ALIKE
         and not name.endswith("_k")
+        and name != "recipe"  # see tests/quantizers/test_recipe.py
         and not registry.loads(registry.get(quant.library))
         and registry.get(quant.library).why_unsupported(quant, "cpu") is None
     ]

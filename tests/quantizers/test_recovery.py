@@ -16,7 +16,7 @@ from quantlab.measurement.cell import run_cell
 from quantlab.quantization import receipt, registry
 from quantlab.quantization.backends import hqq
 from quantlab.quantization.recovery import Recovery, Trainable
-from quantlab.quantization.recovery.distil import Lesson, batches, divergence, rate
+from quantlab.quantization.recovery.distil import Example, batches, divergence, rate
 from quantlab.quantization.rounding import nearest
 from quantlab.quantization.select import select
 from quantlab.recogniser.fingerprints import identify, resolve
@@ -100,9 +100,9 @@ def test_divergence_of_a_case_by_hand():
         def __init__(self):
             self.logits = logits
 
-    lesson = Lesson(lambda model: Output(), torch.zeros(2, 4))
+    example = Example(lambda model: Output(), torch.zeros(2, 4))
     expected = 0.5 * (0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25))
-    assert divergence(None, lesson, torch.ones(2, 4)).item() == pytest.approx(expected, rel=1e-5)
+    assert divergence(None, example, torch.ones(2, 4)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_rate_rises_then_falls_and_every_pass_over_the_data_has_every_utterance():
@@ -253,7 +253,7 @@ def test_a_line_that_cannot_be_is_refused_at_once(line, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("quant=bnb_nf4", "trains the layers of hqq_*, rtn_*, gptq_* and awq_*: choose one of these"),
+        ("quant=bnb_nf4", "trains the layers of hqq_*, rtn_*, gptq_*, awq_*, recipe: choose one of these"),
         ("quant=hqq_int4 quant.axis=0", "set quant.axis=1"),
         ("quant=hqq_int4 quant.embedding=true", "set quant.embedding=false"),
     ],

@@ -18,6 +18,7 @@ from quantlab.quantization.backends.hqq import (
     kernel,
     look_up,
     repack,
+    stored_bits,
     trainable,
     unpack,
     why_unsupported,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from quantlab.quantization.rounding import Block
 
 __all__ = [
-    "DISTRIBUTIONS", "EMPTY", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "trainable",
-    "unpack", "why_unsupported",
+    "DISTRIBUTIONS", "EMPTY", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup",
+    "stored_bits", "trainable", "unpack", "why_unsupported",
 ]  # fmt: skip
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
 EMPTY = "rtn"  # the quantizer that makes the same layers without data, for an export to be loaded into

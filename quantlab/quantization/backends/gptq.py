@@ -17,11 +17,14 @@ from quantlab.quantization.backends.hqq import (
     kernel,
     look_up,
     repack,
+    stored_bits,
     trainable,
     unpack,
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import nn
 
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibration
 
 __all__ = [
-    "DISTRIBUTIONS", "EMPTY", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "trainable",
-    "unpack", "why_unsupported",
+    "DISTRIBUTIONS", "EMPTY", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "setup_each",
+    "stored_bits", "trainable", "unpack", "why_unsupported",
 ]  # fmt: skip
 READS = ("bits", "format", "granularity", "group_size", "symmetric", "act_order", "damping")
 EMPTY = "rtn"  # the quantizer that makes the same layers without data, for an export to be loaded into
@@ -51,13 +54,21 @@ def setup(
     Raises:
         ConfigError: the group size does not fit a module.
     """
+    return setup_each(model, dict.fromkeys(names, quant), device, calibrate)
+
+
+def setup_each(
+    model: nn.Module, quants: Mapping[str, QuantConfig], device: torch.device, calibrate: Calibration
+) -> nn.Module:
+    """As `setup`, with settings for each module."""
     from quantlab.quantization.rounding import by_block, gptq, hessians
 
-    hqq.check_groups(model, quant, names)
+    for name, quant in quants.items():
+        hqq.check_groups(model, quant, (name,))
     model.to(device)
-    for block in by_block(names):
+    for block in by_block(tuple(quants)):
         found = hessians(model, block, calibrate.passes(block))
         for name in block.layers:
             linear: Any = model.get_submodule(name)
-            hqq.put(model, name, gptq(linear.weight.detach(), found[name], quant), quant, device)
+            hqq.put(model, name, gptq(linear.weight.detach(), found[name], quants[name]), quants[name], device)
     return model

@@ -318,6 +318,11 @@ def is_quantized(module: Any) -> bool:
     return _backend_of(module) is not None and packed is not None and not packed.is_floating_point()
 
 
+def stored_bits(module: Any) -> float | None:
+    """Bits of a code; None for the layers of other kernels, which do not tell."""
+    return float(module.meta["nbits"]) if _backend_of(module) == "core" else None
+
+
 def kernel(module: Any) -> str | None:
     """The kernel: the module's class, and for HQQ's own class its current backend."""
     backend = _backend_of(module)

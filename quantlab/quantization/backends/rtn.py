@@ -15,6 +15,7 @@ from quantlab.quantization.backends.hqq import (
     kernel,
     look_up,
     repack,
+    stored_bits,
     trainable,
     unpack,
     why_unsupported,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibrate
 
 __all__ = [
-    "DISTRIBUTIONS", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "trainable",
-    "unpack", "why_unsupported",
+    "DISTRIBUTIONS", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "stored_bits",
+    "trainable", "unpack", "why_unsupported",
 ]  # fmt: skip
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
 

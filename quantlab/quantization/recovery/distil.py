@@ -29,7 +29,7 @@ _ZEROS = 0.1  # root mean square that a tensor of zeros counts with: LoRA's seco
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Example:
     """One utterance: how a model hears it, and what the original had before its output projection."""
 
     run: Pass
@@ -54,10 +54,10 @@ class Progress:
             self.since += 1
 
 
-def lessons(model: nn.Module, passes: Sequence[Pass]) -> list[Lesson]:
+def examples(model: nn.Module, passes: Sequence[Pass]) -> list[Example]:
     """Run the original model over the calibration data; only what its output projection reads is kept."""
     with torch.no_grad():
-        return [Lesson(run, _hidden(model, run)) for run in passes]
+        return [Example(run, _hidden(model, run)) for run in passes]
 
 
 def _hidden(model: nn.Module, run: Pass) -> torch.Tensor:
@@ -76,17 +76,17 @@ def _hidden(model: nn.Module, run: Pass) -> torch.Tensor:
     return found[0]
 
 
-def divergence(model: Any, lesson: Lesson, head: torch.Tensor) -> torch.Tensor:
+def divergence(model: Any, example: Example, head: torch.Tensor) -> torch.Tensor:
     """Mean over tokens of KL(original ‖ model), in nats.
 
     Args:
         model: whose distributions are compared.
-        lesson: an utterance.
+        example: an utterance.
         head: output projection of the original, [vocabulary, d_model].
     """
-    found: Any = lesson.run(model)
+    found: Any = example.run(model)
     ours = found.logits.flatten(0, -2).float().log_softmax(-1)
-    theirs = nn.functional.linear(lesson.hidden.to(head), head).float().log_softmax(-1)
+    theirs = nn.functional.linear(example.hidden.to(head), head).float().log_softmax(-1)
     return nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
@@ -132,8 +132,8 @@ class Training:
 
     model: nn.Module
     parameters: Sequence[nn.Parameter]
-    train: Sequence[Lesson]
-    held_out: Sequence[Lesson]
+    train: Sequence[Example]
+    held_out: Sequence[Example]
     head: torch.Tensor  # output projection of the original
     how: RecoveryConfig
     seed: int
@@ -154,7 +154,7 @@ class Training:
     def loss(self) -> float:
         """Mean divergence over the held-out utterances."""
         with torch.no_grad():
-            found = [divergence(self.model, lesson, self.head).item() for lesson in self.held_out]
+            found = [divergence(self.model, example, self.head).item() for example in self.held_out]
         return sum(found) / len(found)
 
     def run(

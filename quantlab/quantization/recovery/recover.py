@@ -14,7 +14,7 @@ from quantlab.config.schema import QuantConfig
 from quantlab.quantization.adapters import adapters, add_adapters
 from quantlab.quantization.base import Pass
 from quantlab.quantization.portable import plain
-from quantlab.quantization.recovery.distil import Lesson, Progress, Training, lessons, only
+from quantlab.quantization.recovery.distil import Example, Progress, Training, examples, only
 from quantlab.quantization.recovery.trainable import Recovers, Trainable
 from quantlab.quantization.select import HEAD, replace
 from quantlab.quantization.tensors import leaves
@@ -55,7 +55,7 @@ class Recovery:
                 f"quant.recover={quant.recover} needs {least} calibration utterances or more, one of them held out; "
                 f"there are {len(passes)}"
             )
-        self._lessons = lessons(model, passes)
+        self._examples = examples(model, passes)
         head: Any = model.get_submodule(HEAD)
         self._head = head.weight.detach()
         self._original: dict[str, torch.Tensor] = {}
@@ -117,18 +117,18 @@ class Recovery:
             parameters=sum(item.numel() for item in trained),
         )
 
-    def _split(self) -> tuple[Sequence[Lesson], Sequence[Lesson]]:
+    def _split(self) -> tuple[Sequence[Example], Sequence[Example]]:
         """The utterances to train on, and those held out."""
-        count = len(self._lessons)
+        count = len(self._examples)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self._seed)).tolist()
         cut = min(max(1, round(self._how.held_out * count)), count - 1)
-        return [self._lessons[index] for index in order[cut:]], [self._lessons[index] for index in order[:cut]]
+        return [self._examples[index] for index in order[cut:]], [self._examples[index] for index in order[:cut]]
 
     def _key(self, model: nn.Module) -> str:
         """Hash of the quantized model, the original's output and all settings."""
         rank = self._quant.lora_rank if self._quant.recover == "lora" else None
         digest = hashlib.sha256(f"{self._quant.recover} {rank} {self._how!r} {self._seed}".encode())
-        hidden = [lesson.hidden for lesson in self._lessons]
+        hidden = [example.hidden for example in self._examples]
         for tensor in (*hidden, *self._original.values(), *plain(leaves(model)).values()):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

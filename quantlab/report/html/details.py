@@ -10,6 +10,7 @@ import numpy as np
 
 from quantlab.records import storage
 from quantlab.records.schema import Batch, Receipt
+from quantlab.report.bits import by_layer
 from quantlab.report.cell_summary import CellSummary
 
 _BINS = 24
@@ -58,6 +59,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "verified": receipt.verified,
         "problems": receipt.problems,
         "bytes": receipt.bytes_by_dtype,
+        "bits": _bits(receipt),
         "modules": [
             [
                 module.name,
@@ -72,6 +74,12 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
             for module in receipt.modules
         ],
     }
+
+
+def _bits(receipt: Receipt) -> dict[str, Any] | None:
+    """Bits by layer, if they differ by module."""
+    found = {module.name: module.bits for module in receipt.modules}
+    return vars(by_layer(found)) if len(set(found.values()) - {None}) > 1 else None
 
 
 def _latencies(root: Path, cell_id: str) -> dict[str, Any] | None:

@@ -137,11 +137,20 @@ async function histogram(latency) {
   await Plotly.react("latency", traces, layout({ height: 230, barmode: "overlay", bargap: 0.05, showlegend: latency.baseline.length > 0, legend: { orientation: "h", y: 1.1, x: 0 }, margin: { l: 40, r: 10, t: 20, b: 40 }, xaxis: { title: { text: "seconds per batch" } }, yaxis: { title: { text: "batches" } } }), { ...CONFIG, displayModeBar: false });
 }
 
+function bitsByLayer(known) {
+  const shade = (text) => (Number(text) ? `w bits-${Math.ceil(Number(text))}` : "w");
+  const cells = (tag, row) => row.map((text, column) => el(tag, { class: column ? shade(text) : "w" }, text));
+  const table = el("table", {}, el("thead", {}, el("tr", {}, cells("th", known.heads))), el("tbody", {}, known.rows.map((row) => el("tr", {}, cells("td", row)))));
+  return el("div", { class: "box bits", tabindex: "0", role: "region", "aria-label": "bits by layer" }, table);
+}
+
 function receipt(known) {
   if (!known) return null;
   const sizes = Object.entries(known.bytes).map(([dtype, count]) => `${dtype} ${bytes(count)}`).join(", ");
   const proof = known.verified ? "Verified: read from the model itself" : `Not verified: ${known.problems.join("; ")}`;
   return part(`Receipt: ${known.quantized} of ${known.total} linear layers quantized`, false,
     el("p", {}, `${proof}. Stored as ${sizes}.`),
+    known.bits ? el("h3", {}, "Bits by layer") : null,
+    known.bits ? bitsByLayer(known.bits) : null,
     lines(["module", "class before", "after", "bytes before", "after", "kernel", "not quantized because", "stored as"], known.modules, "box modules"));
 }
