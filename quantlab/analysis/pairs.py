@@ -72,6 +72,7 @@ def is_baseline(record: Record) -> bool:
 def _family(record: Record) -> str:
     config = identity(record.config)
     config.pop("quant", None)
+    config.pop("recovery", None)
     if record.setting("calibration.source") != "disjoint":
         config.pop("calibration", None)
     marks = {name: mark for name, mark in record.fingerprints.items() if name not in _OF_QUANTIZER}

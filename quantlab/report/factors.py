@@ -23,8 +23,8 @@ Settings = tuple[tuple[str, Any], ...]  # every choice with its level, hashable
 
 # Keys of `quant` that distinguish quantizers; `granularity` includes `group_size`.
 _CHOICES = (
-    "scheme", "bits", "format", "granularity", "symmetric", "activations", "double_quant", "axis", "backend", "target",
-    "head", "skip",
+    "scheme", "bits", "format", "granularity", "symmetric", "activations", "double_quant", "axis", "backend", "recover",
+    "target", "head", "skip",
 )  # fmt: skip
 _COARSEST_FIRST = ("per-tensor", "per-channel", "per-group")
 _SCHEMES = ("weight-only", "dynamic", "static")

@@ -31,6 +31,7 @@ class Settings:
     double_quant: bool | None = _at("quant.double_quant")
     axis: int | None = _at("quant.axis")
     backend: str | None = _at("quant.backend")
+    recover: str | None = _at("quant.recover")
     target: str | None = _at("quant.target")
     skip: Sequence[str] | None = _at("quant.skip")
     head: bool | None = _at("quant.head")

@@ -22,7 +22,7 @@ from quantlab.util.printable import printable
 _AXES = ("model", "quant", "device", "runtime", "protocol")
 _OF_QUANT = (
     *("library", "bits", "format", "scheme", "activations", "granularity", "group_size", "symmetric", "double_quant"),
-    *("target", "skip", "head"),
+    *("recover", "target", "skip", "head"),
 )
 PARAMS = (
     {axis: f"{axis}.name" for axis in _AXES}
@@ -35,7 +35,7 @@ PARAMS = (
 )
 _QUALITY = ("wer", "cer", "empty_share", "loop_share", "nonspeech_words_per_min")
 _SPEED = ("rtf", "tokens_per_s", "latency_p50_s", "latency_p90_s", "latency_p99_s")
-STAGES = ("load_s", "quantize_s", "calibrate_s", "warmup_s", "measure_s", "total_s")
+STAGES = ("load_s", "quantize_s", "calibrate_s", "recover_s", "warmup_s", "measure_s", "total_s")
 _IN_LABEL = ("runtime.dtype", "dataset.noise.kind", "dataset.noise.snr_db")
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]", re.ASCII)  # not allowed by MLflow in the name of a metric or tag
 _LONGEST_NAME = 250  # characters; MLflow's own limit

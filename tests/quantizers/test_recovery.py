@@ -9,6 +9,7 @@ from torch import nn
 from helpers.calibrating import SCORED, not_scored
 from helpers.corpora import write_jsonl
 from helpers.quantizing import load_nano, noise, quant_config
+from quantlab.analysis.pairs import find_baselines
 from quantlab.config.compose import compose
 from quantlab.config.recovery import RecoveryConfig
 from quantlab.export import load
@@ -220,6 +221,9 @@ def test_a_cell_is_trained_on_unlabelled_audio_exported_and_recorded(calibration
     assert record.recovered.utterances + record.recovered.held_out == len(record.calibration_ids) == 6
     assert record.recovered.loss_after <= record.recovered.loss_before
     assert record.stages.recover_s > 0
+    [plain] = compose([*SCORED, "quant=none"])
+    baseline = run_cell(plain).record
+    assert find_baselines([baseline, record])[record.cell_id] == baseline.cell_id
     [folder] = (tmp_path / "out").iterdir()
     load(folder)  # without calibration data; the export itself has compared every token
 

@@ -46,6 +46,7 @@ def cell_details(row: CellSummary) -> dict[str, Any]:
             for item in record.problems
         ],
         "calibration": len(record.calibration_ids),
+        "recovered": None if record.recovered is None else record.recovered.model_dump(mode="json"),
         "config": record.config,
         "fingerprints": record.fingerprints,
         "original": record.original and f"{record.original.name} (SHA-256 {record.original.sha256[:12]})",

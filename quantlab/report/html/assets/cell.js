@@ -115,6 +115,11 @@ function timing(known) {
   const add = (name, value) => list.append(el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   if (known.cold !== null) add("cold start (load, quantize, calibrate, first batch)", seconds(known.cold));
   for (const [name, value] of known.stages) add(name, seconds(value));
+  if (known.recovered) {
+    const { steps, best_step, utterances, held_out, loss_before, loss_after } = known.recovered;
+    const losses = [loss_before, loss_after].map((loss) => loss.toPrecision(3)).join(" → ");
+    add(`training, ${steps} steps on ${utterances} utterances`, `divergence on ${held_out} others ${losses} nats per token, best after ${best_step}`);
+  }
   if (known.memory !== null) add("peak memory", bytes(known.memory));
   if (known.energy) add(`energy (${known.energy[1] || "source unknown"})`, `${known.energy[0].toFixed(0)} J`);
   if (known.fixed) {
