@@ -28,8 +28,11 @@ GROUPS = ("model", "quant", "device", "runtime", "dataset", "protocol", "trackin
 
 
 @pytest.mark.parametrize(("group", "option"), [(group, name) for group in GROUPS for name in options(group)])
-def test_every_option_composes(group, option):
-    [point] = composed([f"{group}={option}", *EXTRA.get((group, option), [])]).points
+def test_every_option_composes(group, option, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("method: rtn\ngroup_size: 64\nmodules: {'*': 4}\n")
+    file = [f"quant.path={recipe}"] if option == "recipe" else []
+    [point] = composed([f"{group}={option}", *EXTRA.get((group, option), []), *file]).points
     config = parse_grid([point])[0]
     assert getattr(config, group).name == option
 

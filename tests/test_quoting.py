@@ -13,7 +13,12 @@ from quantlab.util.quoting import override, shell
 ODD = st.sampled_from(list("\\\"'${}=,()[]: \n\t%@#~&;|<>*?!"))
 TEXTS = st.text(st.one_of(ODD, st.characters(exclude_categories=["Cs"], exclude_characters="\x00")), max_size=12)
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS, st.lists(TEXTS, max_size=3)
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_subnormal=False),
+    TEXTS,
+    st.lists(TEXTS, max_size=3),
 )
 
 

@@ -20,7 +20,7 @@ def cells(experiment):
     for name, *values in itertools.product(*params.values()):
         swept = {key.removeprefix("quant."): yaml.safe_load(value) for key, value in zip(keys, values, strict=True)}
         found.append(quant_config(name, **study.get("quant", {}), **swept))
-    return list(dict.fromkeys(found))
+    return list({quant.model_dump_json(): quant for quant in found}.values())
 
 
 def test_lowbit_is_every_bit_width_by_every_group_size_in_the_decoder():

@@ -132,7 +132,9 @@ def test_what_cannot_exist_has_a_reason(name, device, changes, reason):
     assert reason in (registry.get(quant.library).why_unsupported(quant, device) or "")
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith(("torch_int8", "ggml_"))])
+@pytest.mark.parametrize(
+    "name", [name for name in CONFIGS if not name.startswith(("torch_int8", "smoothquant_", "ggml_"))]
+)
 def test_everything_else_exists_on_cuda(name):
     quant = quant_config(name)
     assert registry.get(quant.library).why_unsupported(quant, "cuda") is None
