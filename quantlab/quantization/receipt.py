@@ -191,7 +191,7 @@ def _module_receipt(
 
 def _stored_bits(module: nn.Module, quantizer: Quantizer) -> float | None:
     tell = getattr(quantizer, "stored_bits", None)
-    return None if tell is None else tell(module.head if isinstance(module, SharedEmbedding) else module)
+    return None if tell is None else tell(module.head if isinstance(module, SharedEmbedding) else below(module))
 
 
 def _problem(

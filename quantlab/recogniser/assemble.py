@@ -174,8 +174,8 @@ def _quantize_and_recover(
     calibration: CalibrationRuns,
 ) -> tuple[Any, Recovered]:
     clocks, steps = calibration.clocks, config.recovery.steps
+    passes = list(calibration.passes())
     with clocks.stage("recover"):
-        passes = list(calibration.passes())
         recovery = Recovery(model.to(device), names, config.quant, config.recovery, passes, config.seed)
     model = quantizer.setup(model, config.quant, names, device, calibration)
     recovers = cast("Recovers", quantizer)  # see plan

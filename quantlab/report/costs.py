@@ -105,7 +105,12 @@ def _bit_ops(layer: Layer, record: Record) -> float | None:
         return layer.weights * floats * floats
     bits = module.bits if module.bits is not None else record.setting("quant.bits")
     activations = _activation_bits(record, floats)
-    return None if bits is None or activations is None else layer.weights * bits * activations
+    if bits is None or activations is None:
+        return None
+    adapter = 0
+    if record.setting("quant.recover") == "lora":  # two matrices in floats
+        adapter = record.setting("quant.lora_rank") * (layer.weights // layer.outputs + layer.outputs)
+    return layer.weights * bits * activations + adapter * floats * floats
 
 
 def _activation_bits(record: Record, floats: int) -> int | None:

@@ -204,6 +204,19 @@ def test_lora_comes_closer_too_and_its_bytes_are_counted(library):
             assert torch.equal(model.state_dict()[name], tensor), name
 
 
+def test_a_damaged_state_is_not_read_and_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path))
+    first, *_ = recover(recover="scales", how={"steps": 2})
+    [state] = (tmp_path / "recovery").iterdir()
+    state.write_bytes(state.read_bytes()[:1000])
+    again, *_ = recover(recover="scales", how={"steps": 2})
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QUANTLAB_CACHE", str(tmp_path / "file"))  # no folder can be made there
+    without, *_ = recover(recover="scales", how={"steps": 2})
+    for other in (again, without):
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
 @pytest.fixture
 def calibration(tmp_path):
     """Of utterances that are not scored, without texts."""
@@ -218,6 +231,8 @@ def test_a_cell_is_trained_on_unlabelled_audio_exported_and_recorded(calibration
     [config] = compose([*SCORED, *calibration, *line, f"export.dir={tmp_path / 'out'}"])
     record = run_cell(config).record
     assert record.status == "ok"
+    layers = [item for item in record.receipt.modules if item.quantized]
+    assert all(item.bits == record.setting("quant.bits") for item in layers) or name.startswith("bnb")
     assert record.recovered.utterances + record.recovered.held_out == len(record.calibration_ids) == 6
     assert record.recovered.loss_after <= record.recovered.loss_before
     assert record.stages.recover_s > 0

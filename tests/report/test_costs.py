@@ -4,6 +4,7 @@ import csv
 import io
 
 import pytest
+from torch import nn
 
 from helpers.quantizing import load_nano, quant_config, quantize
 from helpers.synthetic import result
@@ -125,6 +126,18 @@ def test_bits_that_a_record_does_not_tell_are_null():
     found = at(record("torch_int8"), quant__bits=None)  # whose modules do not tell theirs
     assert costs.bit_ops_per_s(found) is None
     assert costs.bits_per_weight(found) is not None
+
+
+def test_matrices_of_lora_are_floats_and_count():
+    plain = record("hqq_int4")
+    found = at(plain, quant__recover="lora", quant__lora_rank=4)
+    parts = {"encoder": 0, "decoder": 0}
+    for name, module in load_nano().named_modules():
+        if isinstance(module, nn.Linear) and name != "proj_out":
+            once = "encoder" in name.split(".") or name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
+            parts["encoder" if once else "decoder"] += 4 * (module.in_features + module.out_features)
+    added = costs.bit_ops_per_s(found) - costs.bit_ops_per_s(plain)
+    assert added == bit_ops(plain, 32 * 32 * parts["encoder"], 32 * 32 * parts["decoder"])
 
 
 def test_a_record_without_a_receipt_has_none_of_them(fp32):

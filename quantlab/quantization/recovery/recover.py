@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ from quantlab.quantization.tensors import leaves
 from quantlab.records.schema import Recovered
 from quantlab.util.errors import ConfigError
 from quantlab.util.files import cache_dir, replace_whole
+from quantlab.util.machine import versions
 
 
 class Recovery:
@@ -125,9 +128,10 @@ class Recovery:
         return [self._examples[index] for index in order[cut:]], [self._examples[index] for index in order[:cut]]
 
     def _key(self, model: nn.Module) -> str:
-        """Hash of the quantized model, the original's output and all settings."""
+        """Hash of the quantized model, the original's output, all settings and the versions that train."""
         rank = self._quant.lora_rank if self._quant.recover == "lora" else None
-        digest = hashlib.sha256(f"{self._quant.recover} {rank} {self._how!r} {self._seed}".encode())
+        by = versions(("quantlab", "torch"))
+        digest = hashlib.sha256(f"{by} {self._quant.recover} {rank} {self._how!r} {self._seed}".encode())
         hidden = [example.hidden for example in self._examples]
         for tensor in (*hidden, *self._original.values(), *plain(leaves(model)).values()):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -152,12 +156,16 @@ class _State:
         if at.best_step == at.step:
             self._best = self._values()
         state = {"at": vars(at), "values": self._values(), "best": self._best, "adam": self.adam.state_dict()}
-        replace_whole(self._path, lambda fresh: torch.save(state, fresh))
+        with contextlib.suppress(OSError, RuntimeError):  # torch's, for a full disk
+            replace_whole(self._path, lambda fresh: torch.save(state, fresh))
 
     def _load(self) -> tuple[Progress, list[torch.Tensor]] | None:
         if not self._path.exists():
             return None
-        found = torch.load(self._path, weights_only=True)
+        try:
+            found = torch.load(self._path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return None  # damaged: train from the start
         _fill(self._parameters, found["values"])
         self.adam.load_state_dict(found["adam"])
         return Progress(**found["at"]), found["best"]
