@@ -261,7 +261,7 @@ def test_the_table_has_the_difference_its_interval_p_and_against_what(timed, cap
     assert re.search(r"−[\d.]+ \[−[\d.]+, −[\d.]+\] +(< )?0\.\d{3} +better +ok", row)
     assert "against hqq," in shown
     assert "\ncompared with: nano-hqq_int3-cpu: nano-gptq_int3-cpu\n" in shown
-    without = "2 cells (nano-none-cpu, nano-bnb_nf4-cpu): no measured cell of hqq has the same bits, groups and modules"
+    without = "nano-none-cpu, nano-bnb_nf4-cpu: no measured cell of hqq has the same bits, groups and modules"
     assert f"no verdict: {without}" in shown
     assert re.search(r"hqq_int3 .* reference +ok", shown)
     assert "against" not in printed(timed, capsys)

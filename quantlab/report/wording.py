@@ -231,7 +231,7 @@ def sizes(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tu
 
 
 def no_verdict(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Measured cells without a reference, and why; cells with the same reason are joined, and all are named."""
+    """Measured cells without a reference, and why; the first of the cells with the same reason are named."""
     found: dict[str, list[str]] = {}
     for row in rows:
         if (
@@ -240,7 +240,7 @@ def no_verdict(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterat
             and (why := row.no_baseline if row.against is None else row.against.missing)
         ):
             found.setdefault(why, []).append(called[row.cell_id])
-    yield from ((enumerated(cells), why) for why, cells in found.items())
+    yield from ((listed(cells), why) for why, cells in found.items())
 
 
 def noise(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
