@@ -157,7 +157,6 @@ def test_a_library_is_met_at_equal_bits_groups_and_modules_and_a_quantizer_anywh
     [
         {"model": "tiny"},
         {"device": "cuda"},
-        {"seed": 1},
         {"dataset__limit": 40},
         {"dataset__noise": {"kind": "white", "snr_db": 10.0}},
         {"protocol__batch_size": 1},
@@ -188,14 +187,22 @@ def test_every_format_of_a_library_has_a_reference_of_its_own():
     assert named(*cells, name="hqq_int3") == dict.fromkeys(["hqq3", "hqq4", "gptq3", "gptq4", "none"], "hqq3")
 
 
+def test_of_several_the_one_with_the_same_calibration_data_is_chosen():
+    gptq = [other("gptq_int3", f"gptq{seed}", seed=seed) for seed in (0, 1)]
+    more = other("gptq_int3", "more", calibration__fraction=0.2)
+    trained = other("gptq_int3", "trained", calibration__fraction=0.2, quant__recover="scales")
+    recipe = other("recipe", "recipe", seed=1)
+    found = named(*gptq, more, trained, recipe, name="gptq_int3")
+    assert found == {"gptq0": "gptq0", "gptq1": "gptq1", "more": "more", "trained": "more", "recipe": "gptq1"}
+
+
 @pytest.mark.parametrize("name", ["hqq", "hqq_int3"])
 def test_of_two_that_fit_none_is_chosen_and_both_are_named(name):
-    cells = [hqq("a", calibration__fraction=0.1), hqq("b", calibration__fraction=0.2), other("gptq_int3", "gptq")]
+    cells = [hqq("a", calibration__fraction=0.2), hqq("b", calibration__fraction=0.3), other("gptq_int3", "gptq")]
     found = find_references([item.record for item in cells], name)
-    assert {item.cell_id for item in found.values()} == {None}
-    assert set(found) == {"a", "b", "gptq"}
-    [why] = {item.missing for item in found.values()}
-    assert re.fullmatch(rf"2 cells of {name} fit, and none is chosen: .*fraction=0\.1.*, .*fraction=0\.2.*", why)
+    assert {cell: item.cell_id for cell, item in found.items()} == {"a": "a", "b": "b", "gptq": None}
+    why = found["gptq"].missing
+    assert re.fullmatch(rf"2 cells of {name} fit, and none is chosen: .*fraction=0\.2.*, .*fraction=0\.3.*", why)
 
 
 def test_a_trained_cell_is_the_reference_only_where_no_other_is():

@@ -262,7 +262,9 @@ def test_other_references_are_not_compared(tmp_path):
     [
         {"model": "tiny"},
         {"device": "cuda"},
-        {"seed": 1},
+        {"seed": 1, "calibration__source": "disjoint"},
+        {"seed": 1, "model__weights": "random"},
+        {"seed": 1, "protocol__fallbacks": True},
         {"dataset__limit": 40},
         {"protocol__batch_size": 1},
         {"calibration__source": "disjoint"},
@@ -303,6 +305,13 @@ def test_calibration_matters_only_where_it_takes_utterances_away():
         for quant, cell_id, fraction in [("none", "a", 0.1), ("none", "b", 0.2), ("quanto_int8_static", "c", 0.2)]
     ]
     assert baseline_of(*disjoint) == {"a": "a", "b": "b", "c": "b"}
+
+
+def test_a_seed_that_draws_calibration_data_makes_no_other_baseline_but_its_own_comes_first():
+    none, drawn = result("none", "a"), result("quanto_int8_static", "b", seed=1)
+    assert baseline_of(none, drawn) == {"a": "a", "b": "a"}
+    own = result("none", "c", seed=1, minute=0)
+    assert baseline_of(none, drawn, own) == {"a": "a", "b": "c", "c": "c"}
 
 
 def test_the_latest_good_baseline_counts_and_each_is_its_own():

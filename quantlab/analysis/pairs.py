@@ -49,7 +49,8 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
 
     "Everything else" covers all inputs of the cell id except the quantizer and its libraries' versions, plus
     normaliser, error unit and scorer. Calibration settings are ignored unless they remove utterances from the score
-    (`disjoint`). Of several baselines the latest is used.
+    (`disjoint`), and so is the seed unless it changes a baseline's texts. Of several baselines the latest is used, of
+    those with the cell's seed if there are any.
     """
     families: dict[str, list[Record]] = {}
     for item in records:
@@ -58,8 +59,9 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     for some in families.values():
         candidates = [item for item in some if is_baseline(item) and item.status == "ok"]
         if candidates:
-            latest = max(candidates, key=lambda item: item.created_at)
-            found |= {item.cell_id: latest.cell_id for item in some}
+            for item in some:
+                of_seed = [other for other in candidates if other.setting("seed") == item.setting("seed")]
+                found[item.cell_id] = max(of_seed or candidates, key=lambda other: other.created_at).cell_id
         found |= {item.cell_id: item.cell_id for item in some if is_baseline(item)}
     return found
 
@@ -76,6 +78,8 @@ def family(record: Record) -> str:
     config.pop("recovery", None)
     if record.setting("calibration.source") != "disjoint":
         config.pop("calibration", None)
+        if record.setting("model.weights") != "random" and not record.setting("protocol.fallbacks"):
+            config.pop("seed", None)  # it only draws calibration utterances, or orders a training
     marks = {name: mark for name, mark in record.fingerprints.items() if name not in _OF_QUANTIZER}
     marks["checkpoint"] = marks.pop(
         "baseline", marks.get("checkpoint", "")

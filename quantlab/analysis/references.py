@@ -28,7 +28,8 @@ def find_references(records: Sequence[Record], name: str) -> dict[str, Reference
     Cell and reference agree in everything but quantizer, calibration and recovery, as a cell and its baseline do
     (`find_baselines`). If `name` is a library, they also agree in bits, group size and quantized modules; if it is a
     quantizer, it is the reference of all cells. A reference was measured; it was trained (`quant.recover`) only if no
-    untrained cell fits. If several fit, there is none, since any choice among them would be arbitrary.
+    untrained cell fits. Of several, the one with the cell's calibration data and seed is used; if that does not leave
+    one, there is none, since any choice would be arbitrary.
 
     Args:
         records: the cells, references among them.
@@ -44,9 +45,9 @@ def find_references(records: Sequence[Record], name: str) -> dict[str, Reference
     for item in measured:
         if name in (item.setting("quant.library"), item.setting("quant.name")):
             fitting.setdefault(key(item), []).append(item)
-    chosen = {of: _chosen(name, some) for of, some in fitting.items()}
     none = Reference(name, None, _none_fits(name, key is _format))
-    return {item.cell_id: chosen.get(key(item), none) for item in records}
+    groups = [(item, fitting.get(key(item))) for item in records]
+    return {item.cell_id: _chosen(name, some, item) if some else none for item, some in groups}
 
 
 def _check(name: str, measured: Sequence[Record]) -> None:
@@ -71,13 +72,24 @@ def _format(record: Record) -> str:
     return to_json([family(record), bits and float(bits), record.setting("quant.group_size"), modules])
 
 
-def _chosen(name: str, fitting: Sequence[Record]) -> Reference:
+def _chosen(name: str, fitting: Sequence[Record], cell: Record) -> Reference:
     untrained = [item for item in fitting if item.setting("quant.recover") is None]
     some = untrained or fitting
+    some = [item for item in some if _calibration(item) == _calibration(cell)] or some
     if len(some) == 1:
         return Reference(name, some[0].cell_id, None)
     called = sorted(labels.names([labels.of_record(item) for item in some]).values())
     return Reference(name, None, f"{len(some)} cells of {name} fit, and none is chosen: {', '.join(called)}")
+
+
+def _calibration(record: Record) -> tuple[object, ...]:
+    """Which data calibrated a cell, its seed included."""
+    mark = record.fingerprints.get("calibration")
+    return (
+        record.setting("seed"),
+        mark,
+        *(record.setting(f"calibration.{key}") for key in ("source", "limit", "fraction")),
+    )
 
 
 def _none_fits(name: str, is_library: bool) -> str:
