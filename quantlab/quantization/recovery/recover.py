@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from quantlab.config.recovery import RecoveryConfig
 from quantlab.config.schema import QuantConfig
 from quantlab.quantization.adapters import adapters, add_adapters
-from quantlab.quantization.base import Pass
+from quantlab.quantization.base import Pass, Quantizer, layer_of
 from quantlab.quantization.portable import plain
 from quantlab.quantization.recovery.distil import Example, Progress, Training, examples, only
 from quantlab.quantization.recovery.trainable import Recovers, Trainable
@@ -66,7 +66,7 @@ class Recovery:
             self._original = {name: _weight(model, name).clone() for name in names}
 
     def run(
-        self, model: nn.Module, names: Sequence[str], quantizer: Recovers, tick: Callable[[int], None]
+        self, model: nn.Module, names: Sequence[str], quantizer: Quantizer, tick: Callable[[int], None]
     ) -> Recovered:
         """Train the quantized model in place.
 
@@ -79,25 +79,26 @@ class Recovery:
             quantizer: which made them.
             tick: called after each step, with the number of steps.
         """
+        layer = cast("Recovers", layer_of(quantizer))  # see registry.why_no_recovery
         key = self._key(model)
         if self._quant.recover == "lora":
             add_adapters(model, names, self._quant.lora_rank, self._seed)
-            with quantizer.trainable(model, names):
+            with layer.trainable(model, names):
                 return self._train(model, adapters(model), key, tick)
         packed: dict[str, Any] = {name: model.get_submodule(name) for name in names}
-        layers = {
-            name: Trainable(quantizer.unpack(module), module.bias, self._original.get(name))
+        opened = {
+            name: Trainable(layer.unpack(module), module.bias, self._original.get(name))
             for name, module in packed.items()
         }
-        for name, layer in layers.items():
-            replace(model, name, layer)
-        own = {id(item) for layer in layers.values() for item in layer.parameters()}
+        for name, module in opened.items():
+            replace(model, name, module)
+        own = {id(item) for module in opened.values() for item in module.parameters()}
         trained = [item for item in model.parameters() if item.ndim <= 1 or id(item) in own]
         found = self._train(model, trained, key, tick)
-        for name, layer in layers.items():
-            quantizer.repack(packed[name], layer.rounded())
-            if layer.bias is not None:
-                packed[name].bias.data = layer.bias.detach().to(packed[name].bias.dtype)
+        for name, module in opened.items():
+            layer.repack(packed[name], module.rounded())
+            if module.bias is not None:
+                packed[name].bias.data = module.bias.detach().to(packed[name].bias.dtype)
             replace(model, name, packed[name])
         return found
 
