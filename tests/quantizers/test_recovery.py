@@ -8,13 +8,14 @@ from torch import nn
 
 from helpers.calibrating import SCORED, not_scored
 from helpers.corpora import write_jsonl
-from helpers.quantizing import load_nano, noise, quant_config
+from helpers.quantizing import OnNoise, load_nano, noise, quant_config
 from quantlab.analysis.pairs import find_baselines
 from quantlab.config.compose import compose
 from quantlab.config.recovery import RecoveryConfig
 from quantlab.export import load
 from quantlab.measurement.cell import run_cell
 from quantlab.quantization import hqq_layer, receipt, registry
+from quantlab.quantization.backends import awq
 from quantlab.quantization.recovery import Recovery, Trainable
 from quantlab.quantization.recovery.distil import Example, batches, divergence, rate
 from quantlab.quantization.rounding import nearest
@@ -158,6 +159,25 @@ def test_it_comes_closer_to_the_original_and_adds_nothing(recovers):
     assert not any(torch.equal(a.meta["scale"], b.meta["scale"]) for a, b in pairs)
     assert torch.equal(model.proj_out.weight, plain.proj_out.weight)  # tied to the embedding, not trained
     assert not torch.equal(model.model.decoder.layer_norm.weight, plain.model.decoder.layer_norm.weight)
+
+
+def test_weights_begin_at_those_that_awq_has_scaled():
+    """Trained so little that they stay: those that round to their codes are the original's times the folded scale."""
+    quant = quant_config("awq_int3", group_size=16, recover="weights")
+    how = RecoveryConfig(steps=1, batch_size=1, learning_rate=1e-9)
+    model, original = load_nano(), load_nano()
+    names, _ = select(model, quant)
+    recovery = Recovery(model, names, quant, how, passes(), seed=0)
+    model = awq.setup(model, quant, names, CPU, OnNoise())
+    block, unscaled = model.model.encoder.layers[1], original.model.encoder.layers[1]
+    scale = unscaled.final_layer_norm.weight.detach() / block.final_layer_norm.weight.detach()
+    assert scale.max() / scale.min() > 1.5
+    expected, opened, begun = unscaled.fc1.weight.detach() * scale, hqq_layer.unpack(block.fc1), []
+    recovery.run(model, names, awq, lambda step: begun.append(block.fc1.weight.detach().clone()))
+    levels = opened.levels.scale.expand(-1, -1, 16).flatten(1)
+    inside = (expected - opened.values()).abs() < 0.48 * levels
+    assert inside.float().mean() > 0.9
+    torch.testing.assert_close(begun[0][inside], expected[inside])
 
 
 def test_an_interrupted_training_goes_on_and_a_finished_one_is_not_repeated(tmp_path, monkeypatch):

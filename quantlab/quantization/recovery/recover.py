@@ -61,9 +61,9 @@ class Recovery:
         self._examples = examples(model, passes)
         head: Any = model.get_submodule(HEAD)
         self._head = head.weight.detach()
-        self._original: dict[str, torch.Tensor] = {}
-        if quant.recover == "weights":
-            self._original = {name: _weight(model, name).clone() for name in names}
+        self._unrounded: dict[str, torch.Tensor] = {}
+        if quant.recover == "weights":  # no copies: what a quantizer folds into the weights is in them before it rounds
+            self._unrounded = {name: _weight(model, name) for name in names}
 
     def run(
         self, model: nn.Module, names: Sequence[str], quantizer: Quantizer, tick: Callable[[int], None]
@@ -87,7 +87,7 @@ class Recovery:
                 return self._train(model, adapters(model), key, tick)
         packed: dict[str, Any] = {name: model.get_submodule(name) for name in names}
         opened = {
-            name: Trainable(layer.unpack(module), module.bias, self._original.get(name))
+            name: Trainable(layer.unpack(module), module.bias, self._unrounded.get(name))
             for name, module in packed.items()
         }
         for name, module in opened.items():
@@ -134,7 +134,7 @@ class Recovery:
         by = versions(("quantlab", "torch"))
         digest = hashlib.sha256(f"{by} {self._quant.recover} {rank} {self._how!r} {self._seed}".encode())
         hidden = [example.hidden for example in self._examples]
-        for tensor in (*hidden, *self._original.values(), *plain(leaves(model)).values()):
+        for tensor in (*hidden, *self._unrounded.values(), *plain(leaves(model)).values()):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
