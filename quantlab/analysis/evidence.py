@@ -1,7 +1,8 @@
 """Intervals and verdicts for a set of records, from their raw counts.
 
 All records are processed together: data shared by several cells (the corpus, its resamples, the baseline) is read and
-drawn once, and Holm's correction covers all comparisons of the set.
+drawn once, and Holm's correction covers all comparisons of the set. Cells are compared with their baselines, or with
+references asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
+from quantlab.analysis.references import Reference
 from quantlab.config.schema import StatsConfig
 from quantlab.records.schema import Record
 from quantlab.records.several import Stored
@@ -24,11 +26,12 @@ from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
 
 RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 Key = TypeVar("Key", bound=Hashable)
+Word = Literal["baseline", "reference"] | Verdict  # the first two: of a cell that others are compared with
 
 
 @dataclass(frozen=True)
 class SplitEvidence:
-    """95 % intervals of a split's rates and of its differences to the baseline; fractions, None if absent."""
+    """95 % intervals of a split's rates and of its differences to the reference; fractions, None if absent."""
 
     wer_ci95: Interval | None = None
     cer_ci95: Interval | None = None
@@ -40,9 +43,9 @@ class SplitEvidence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A cell against its baseline over all splits, on the utterances that both have; rates are fractions."""
+    """A cell against its reference over all splits, on the utterances that both have; rates are fractions."""
 
-    wer_difference: Estimate  # cell − baseline
+    wer_difference: Estimate  # cell − reference
     cer_difference: Estimate | None
     p: float  # of "no difference in WER"
     p_holm: float
@@ -61,11 +64,17 @@ class Evidence:
     """Statistical evidence from the utterances of a cell; all None if it has no text or its status is not ok."""
 
     baseline: str | None = None  # cell id
-    verdict: Literal["baseline"] | Verdict | None = None
+    verdict: Word | None = None
     wer_ci95: Interval | None = None
     cer_ci95: Interval | None = None
     comparison: Comparison | None = None
     splits: dict[str, SplitEvidence] = field(default_factory=dict)
+    against: Reference | None = None  # if asked for: what the cell is compared with instead of its baseline
+
+    @property
+    def reference(self) -> str | None:
+        """Id of the cell that this one is compared with; its own if others are compared with it."""
+        return self.baseline if self.against is None else self.against.cell_id
 
 
 class _Settings(NamedTuple):
@@ -74,29 +83,37 @@ class _Settings(NamedTuple):
 
 
 def evidence(
-    found: Sequence[Stored], margin: float | None = None, warn: Warn = lambda message: None
+    found: Sequence[Stored],
+    margin: float | None = None,
+    warn: Warn = lambda message: None,
+    references: Mapping[str, Reference] | None = None,
 ) -> dict[str, Evidence]:
-    """Compare every cell with its baseline.
+    """Compare every cell with its baseline, or with another reference.
 
     Args:
-        found: the cells, including their baselines.
+        found: the cells, including their baselines and references.
         margin: non-inferiority margin in percentage points of WER; None: `stats.margin` of each record.
-        warn: called for unreadable raw files, and for cells whose utterances differ from the baseline's.
+        warn: called for unreadable raw files, and for cells whose utterances differ from the reference's.
+        references: cell id → what to compare it with (`find_references`); others are not compared. None: baselines.
 
     Returns:
         Evidence by cell id, for every record.
     """
     records = [item.record for item in found]
     baselines = find_baselines(records)
+    blank = {
+        item.cell_id: Evidence(baselines.get(item.cell_id), against=(references or {}).get(item.cell_id))
+        for item in records
+    }
     settings = {item.cell_id: _settings(item, margin) for item in records}
     scores = read_scores(found, warn)
     own = _own_intervals(scores, settings)
-    comparisons = _comparisons(pair_up(scores, baselines, warn), settings)
+    compared = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
+    pairs = pair_up(scores, {cell_id: other for cell_id, other in compared.items() if other is not None}, warn)
+    comparisons = _comparisons(pairs, settings)
     return {
-        item.cell_id: _evidence(
-            item.cell_id, baselines.get(item.cell_id), own.get(item.cell_id), comparisons.get(item.cell_id)
-        )
-        for item in records
+        cell_id: _filled(cell_id, item, own[cell_id], comparisons.get(cell_id)) if cell_id in own else item
+        for cell_id, item in blank.items()
     }
 
 
@@ -153,18 +170,18 @@ def _grouped(keys: Mapping[str, Key]) -> dict[Key, list[str]]:
 
 
 def _differences(pair: Pair) -> Counts:
-    return Counts(pair.cell.words - pair.baseline.words, pair.cell.chars - pair.baseline.chars)
+    return Counts(pair.cell.words - pair.reference.words, pair.cell.chars - pair.reference.chars)
 
 
 def _bounded(pair: Pair, result: Resampled) -> Resampled:
     """Widen the intervals of WER differences by the rule of three where errors of one kind were not observed.
 
-    If no utterance has more errors than the baseline's, no resample has either, and an interval that ends at 0 would
+    If no utterance has more errors than the reference's, no resample has either, and an interval that ends at 0 would
     exclude rare losses however small the corpus is; likewise for gains. By the rule of three (Hanley and Lippman-Hand
     1983), an event not observed in n words may have a rate of 3 / n. An end on the other side of 0 is unchanged, as
     the difference is then significant.
     """
-    more, fewer = pair.cell.words > pair.baseline.words, pair.cell.words < pair.baseline.words
+    more, fewer = pair.cell.words > pair.reference.words, pair.cell.words < pair.reference.words
     words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
 
     def bounded(rates: Rates, chosen: Any) -> Rates:
@@ -191,7 +208,7 @@ def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:
     assert wer is not None
     units = pair.sample.units
     p = p_value(result.samples, wer.value, units.count) if wer.ci95 else 1.0
-    second = mapsswe(pair.cell.words, pair.baseline.words)
+    second = mapsswe(pair.cell.words, pair.reference.words)
     return Comparison(
         wer_difference=wer,
         cer_difference=cer,
@@ -208,18 +225,12 @@ def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:
     )
 
 
-def _evidence(
-    cell_id: str,
-    baseline: str | None,
-    own: _Intervals | None,
-    compared: tuple[Comparison, _Intervals] | None,
-) -> Evidence:
-    if own is None:
-        return Evidence(baseline=baseline)
+def _filled(cell_id: str, blank: Evidence, own: _Intervals, compared: tuple[Comparison, _Intervals] | None) -> Evidence:
     comparison, differences = compared or (None, None)
-    return Evidence(
-        baseline=baseline,
-        verdict="baseline" if baseline == cell_id else _word(comparison) if comparison else None,
+    reference: Word = "baseline" if blank.against is None else "reference"
+    return replace(
+        blank,
+        verdict=reference if blank.reference == cell_id else _word(comparison) if comparison else None,
         wer_ci95=_interval(own.pooled.wer),
         cer_ci95=_interval(own.pooled.cer),
         comparison=comparison,

@@ -1,4 +1,4 @@
-"""Pairing of cells with their baselines on common utterances."""
+"""Pairing of cells with their baselines, or other references, on common utterances."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Scores(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A cell and its baseline on common utterances, in the same order."""
+    """A cell and what it is compared with on common utterances, in the same order."""
 
     sample: Sample
     cell: Counts
-    baseline: Counts
+    reference: Counts
 
 
 _OF_QUANTIZER = ("calibration", "recipe")  # fingerprints that a baseline lacks
@@ -53,14 +53,14 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     """
     families: dict[str, list[Record]] = {}
     for item in records:
-        families.setdefault(_family(item), []).append(item)
+        families.setdefault(family(item), []).append(item)
     found: dict[str, str] = {}
-    for family in families.values():
-        candidates = [item for item in family if is_baseline(item) and item.status == "ok"]
+    for some in families.values():
+        candidates = [item for item in some if is_baseline(item) and item.status == "ok"]
         if candidates:
             latest = max(candidates, key=lambda item: item.created_at)
-            found |= {item.cell_id: latest.cell_id for item in family}
-        found |= {item.cell_id: item.cell_id for item in family if is_baseline(item)}
+            found |= {item.cell_id: latest.cell_id for item in some}
+        found |= {item.cell_id: item.cell_id for item in some if is_baseline(item)}
     return found
 
 
@@ -69,7 +69,8 @@ def is_baseline(record: Record) -> bool:
     return bool(record.setting("quant.name") == "none")
 
 
-def _family(record: Record) -> str:
+def family(record: Record) -> str:
+    """What a cell shares with those it may be compared with: all but quantizer, calibration and recovery."""
     config = identity(record.config)
     config.pop("quant", None)
     config.pop("recovery", None)
@@ -150,39 +151,43 @@ def _check_sums(record: Record, scores: Scores) -> None:
             raise ValueError(f"its counts do not add up to those of split {shortened(name)} in record.json")
 
 
-def pair_up(scores: Mapping[str, Scores], baselines: Mapping[str, str], warn: Warn) -> dict[str, Pair]:
-    """Pairs of all cells that have a baseline, by cell id.
+def pair_up(scores: Mapping[str, Scores], references: Mapping[str, str], warn: Warn) -> dict[str, Pair]:
+    """Pairs of all cells that are compared with another, by cell id.
 
-    If one of the two lacks utterances, the common ones are compared and `warn` is called. If references differ, the two
-    were measured on different corpora, and there is no pair.
+    If one of the two lacks utterances, the common ones are compared and `warn` is called. If reference texts differ,
+    the two were measured on different corpora, and there is no pair.
+
+    Args:
+        scores: by cell id.
+        references: cell id → id of the cell to compare with; one that is its own reference has no pair.
+        warn: called for pairs that do not have all utterances in common.
     """
     found = {}
     for cell_id, cell in scores.items():
-        baseline_id = baselines.get(cell_id, cell_id)
-        if baseline_id == cell_id or baseline_id not in scores:
+        other_id = references.get(cell_id, cell_id)
+        if other_id == cell_id or other_id not in scores:
             continue
-        pair = _align(cell, scores[baseline_id])
+        pair = _align(cell, scores[other_id])
         if pair is None:
-            warn(f"cell {cell_id} and its baseline {baseline_id} have no references in common, so are not compared")
+            warn(f"cell {cell_id} is not compared with cell {other_id}: they have no utterance and text in common")
             continue
-        missing = max(len(cell.sample.ids), len(scores[baseline_id].sample.ids)) - len(pair.sample.ids)
+        missing = max(len(cell.sample.ids), len(scores[other_id].sample.ids)) - len(pair.sample.ids)
         if missing:
-            lacking = f"{counted(missing, 'utterance')} of one not in the other"
-            warn(f"cell {cell_id} and its baseline {baseline_id}: {lacking}")
+            warn(f"cell {cell_id} and cell {other_id}: {counted(missing, 'utterance')} of one not in the other")
         found[cell_id] = pair
     return found
 
 
-def _align(cell: Scores, baseline: Scores) -> Pair | None:
-    if cell.sample == baseline.sample:
-        return Pair(cell.sample, cell.counts, baseline.counts)
-    theirs = {key: index for index, key in enumerate(_keys(baseline.sample))}
+def _align(cell: Scores, reference: Scores) -> Pair | None:
+    if cell.sample == reference.sample:
+        return Pair(cell.sample, cell.counts, reference.counts)
+    theirs = {key: index for index, key in enumerate(_keys(reference.sample))}
     mine = [index for index, key in enumerate(_keys(cell.sample)) if key in theirs]
     theirs_too = [theirs[key] for key in _keys(cell.sample) if key in theirs]
     sample = cell.sample.only(mine)
-    if not mine or sample != baseline.sample.only(theirs_too):
+    if not mine or sample != reference.sample.only(theirs_too):
         return None
-    return Pair(sample, _selected(cell.counts, mine), _selected(baseline.counts, theirs_too))
+    return Pair(sample, _selected(cell.counts, mine), _selected(reference.counts, theirs_too))
 
 
 def _keys(sample: Sample) -> list[tuple[str, str]]:

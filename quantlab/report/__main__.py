@@ -56,6 +56,7 @@ class Asked:
     out: Path | None
     audio: tuple[Path, ...]
     margin: float | None
+    against: str | None
 
 
 @click.command(
@@ -80,9 +81,20 @@ class Asked:
     metavar="POINTS",
     help="Non-inferiority margin, percentage points of WER (default: stats.margin of each record).",
 )
+@click.option(
+    "--against",
+    metavar="NAME",
+    help="Compare accuracy with cells of this library (hqq: at equal bits, groups and modules) or quantizer "
+    "(hqq_int3); all else is equal (default: with the unquantized cell).",
+)
 @without_gc()
 def command(
-    roots: tuple[Path, ...], format: str, out: Path | None, audio: tuple[Path, ...], margin: float | None
+    roots: tuple[Path, ...],
+    format: str,
+    out: Path | None,
+    audio: tuple[Path, ...],
+    margin: float | None,
+    against: str | None,
 ) -> int:
     """Print the cells measured so far.
 
@@ -95,7 +107,7 @@ def command(
         raise click.UsageError("--audio: only the page plays audio, add --format html")
     if missing := [str(folder) for folder in audio if not folder.is_dir()]:
         raise click.UsageError(f"--audio {missing[0]}: no such folder")
-    asked = Asked(roots, format, out, audio, margin)
+    asked = Asked(roots, format, out, audio, margin, against)
     with several.below(asked.roots) as root:
         return _report(asked, root)
 
@@ -107,7 +119,7 @@ def _report(asked: Asked, root: Path) -> int:
         warn(why)
         unread.append(why)
 
-    found = summaries(root, margin=asked.margin, on_unreadable=leave_out)
+    found = summaries(root, margin=asked.margin, on_unreadable=leave_out, against=asked.against)
     if not found:
         warn(no_records(*asked.roots))
         if asked.format != "json":

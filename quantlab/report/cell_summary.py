@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from quantlab.analysis.evidence import Comparison, Evidence, SplitEvidence
+from quantlab.analysis.evidence import Comparison, Evidence, SplitEvidence, Word
+from quantlab.analysis.references import Reference
 from quantlab.config.schema import AS_SHIPPED
 from quantlab.quantization.base import FLOATS
 from quantlab.quantization.select import HEAD
@@ -17,7 +18,6 @@ from quantlab.records.schema import OriginalFile, Problem, Receipt, Record, Spli
 from quantlab.report import costs
 from quantlab.report.settings import Settings
 from quantlab.stats.estimate import Estimate, Interval
-from quantlab.stats.paired import Verdict
 
 Rate = Literal["wer", "cer"]
 Reproduced = Literal["reproduced", "not reproduced", "not comparable"]
@@ -43,7 +43,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Recorded figures of one split, with intervals and differences to the baseline."""
+    """Recorded figures of one split, with intervals and differences to the reference."""
 
     result: SplitResult
     evidence: SplitEvidence = field(default_factory=SplitEvidence)
@@ -128,13 +128,28 @@ class CellSummary:
         return self.baseline == self.cell_id
 
     @property
-    def verdict(self) -> Literal["baseline"] | Verdict | None:
-        """Verdict on the accuracy against the baseline."""
+    def against(self) -> Reference | None:
+        """What accuracy is compared with, if a reference was asked for; None: the baseline."""
+        return self.evidence.against
+
+    @property
+    def reference(self) -> str | None:
+        """Id of the cell that accuracy is compared with: the baseline, unless another reference was asked for."""
+        return self.evidence.reference
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the accuracy of other cells is compared with this one."""
+        return self.reference == self.cell_id
+
+    @property
+    def verdict(self) -> Word | None:
+        """Verdict on the accuracy against the reference."""
         return self.evidence.verdict
 
     @property
     def comparison(self) -> Comparison | None:
-        """Comparison with the baseline over all splits."""
+        """Comparison with the reference over all splits."""
         return self.evidence.comparison
 
     @cached_property
@@ -204,15 +219,15 @@ class CellSummary:
         return self.splits[split].rate(rate) if split in self.splits else None
 
     def difference(self, rate: Rate = "wer", split: str | None = None) -> Estimate | None:
-        """WER or CER minus the baseline's, in a split or over all (None). None for the baseline itself."""
+        """WER or CER minus the reference's, in a split or over all (None). None for the reference itself."""
         part = self.comparison if split is None else self.evidence.splits.get(split)
         if part is None:
             return None
         return part.wer_difference if rate == "wer" else part.cer_difference
 
     def increase(self, rate: Rate = "wer", split: str | None = None) -> Estimate | None:
-        """As `difference`, but exactly 0 for the baseline itself."""
-        return EXACTLY_0 if self.is_baseline and self.wer is not None else self.difference(rate, split)
+        """As `difference`, but exactly 0 for the reference itself."""
+        return EXACTLY_0 if self.is_reference and self.wer is not None else self.difference(rate, split)
 
     @cached_property
     def rtf(self) -> Estimate | None:
@@ -306,6 +321,7 @@ class CellSummary:
             "baseline": self.baseline,
             "verdict": self.verdict,
             "no_baseline": self.no_baseline,
+            "against": None if self.against is None else self.against._asdict(),
             "comparison": None if self.comparison is None else _comparison(self.comparison),
             "normaliser": record.normaliser,
             "error_unit": record.error_unit,

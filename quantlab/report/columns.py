@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from quantlab.records.labels import AXES, ID, OF_FORMAT, differences
 from quantlab.report import ranking
+from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Rate
 from quantlab.report.ranking import Metric
 from quantlab.report.wording import (
     corpora,
+    estimate,
     half_width,
     megabytes,
     models,
+    p_value,
     percent,
+    points,
     rate_columns,
     rate_name,
     three_digits,
 )
+from quantlab.stats.estimate import Estimate
 
+Shown = TypeVar("Shown")
 Names = Mapping[str, str | None]  # cell id → text in a column
 
 
@@ -34,7 +41,7 @@ class Column:
     drop_first: int = 0  # order of dropping on a narrow terminal, highest first; 0 = never
     shrinks: bool = False  # names may be shortened if even that is not enough, figures never
     words: bool = False
-    scored: bool = False  # an error rate, left unmarked if there are few utterances
+    scored: bool = False  # an error rate or a difference of two, among the last to be dropped
 
 
 def columns(rows: Sequence[CellSummary]) -> list[Column]:
@@ -54,6 +61,7 @@ def columns(rows: Sequence[CellSummary]) -> list[Column]:
         Column(("size", "MB"), lambda row: _shown(row.size_bytes, megabytes), _size),
         Column(("smaller", "by %"), lambda row: _shown(row.record.size_reduction, _percent_short), _size, drop_first=5),
         *_nonspeech(rows),
+        *_difference(rows),
         *([Column((rate, "verdict"), lambda row: row.verdict, words=True)] if judged else []),
         Column(("status",), lambda row: row.status, drop_first=status_drops, words=True),
     ]
@@ -63,7 +71,7 @@ def _size(rows: Sequence[CellSummary]) -> Metric:
     return ranking.size()
 
 
-def _shown(figure: float | None, show: Callable[[float], str]) -> str | None:
+def _shown(figure: Shown | None, show: Callable[[Shown], str]) -> str | None:
     return None if figure is None else show(figure)
 
 
@@ -112,6 +120,21 @@ def _ratio(row: CellSummary) -> str | None:
     """`0.84 ±0.01`, with a question mark if the interval is wider than the protocol requires."""
     speed = row.record.speed
     return None if speed is None else half_width(speed.ratio, speed.ci95) + ("" if speed.converged else " ?")
+
+
+def _difference(rows: Sequence[CellSummary]) -> list[Column]:
+    """Columns of the difference from a reference that was asked for, and of its corrected p-value."""
+    name = asked_for(rows)
+    if name is None:
+        return []
+    return [
+        Column((f"against {name},", "points"), lambda row: _shown(row.difference(), _points), scored=True),
+        Column(("p",), lambda row: _shown(row.comparison, lambda found: p_value(found.p_holm)), drop_first=3),
+    ]
+
+
+def _points(change: Estimate) -> str:
+    return estimate(change, points)
 
 
 def _named(rows: Sequence[CellSummary]) -> list[Column]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quantlab.report import published, study
+from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Compared
 from quantlab.report.factors import ChoiceEffect, choice_effects
 from quantlab.report.parts import Cell, Section, Table
@@ -31,7 +32,8 @@ _READING = (
     "WER and CER in percent over a whole split, differences in percentage points, RTF = generation time / audio time.",
     "[low, high] is a 95 % interval; an RTF without one was measured once.",
     "Bold: the best figure of the column; ≈: the data cannot tell it from the best, as the two intervals overlap. For "
-    "error rates with a common baseline, these are the intervals of the paired difference from it, which are narrower.",
+    "error rates compared with the same cell, these are the intervals of the paired difference from it, which are "
+    "narrower.",
 )
 
 
@@ -52,13 +54,17 @@ def _characters(rows: Sequence[CellSummary]) -> Iterator[str]:
 
 
 def _comparisons(rows: Sequence[CellSummary]) -> Iterator[str]:
-    """How cells were compared with their baseline, if any were."""
+    """How cells were compared, if any were."""
     compared = next((row.comparison for row in rows if row.comparison is not None), None)
+    name = asked_for(rows)
     if compared is not None:
         yield (
-            f"{rate_name(rows)} against baseline: a paired bootstrap, Holm-corrected over all cells; without a "
-            f"difference, tied if the interval stays below {percent(compared.margin, 1)} points, else underpowered."
+            f"{rate_name(rows)} against {name or 'baseline'}: a paired bootstrap, Holm-corrected over all cells; "
+            f"without a difference, tied if the interval stays below {percent(compared.margin, 1)} points, else "
+            "underpowered."
         )
+        if name is not None:
+            yield f"Only accuracy is compared with {name}: size and time ×base are relative to the unquantized cell."
     if any(row.record.speed is not None for row in rows):
         yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."
 
@@ -81,20 +87,21 @@ def _group_sections(group: Group) -> Iterator[Section]:
 
 
 def wer_increase(group: Group) -> Section:
-    """WER minus the baseline's in each split."""
+    """WER minus that of the baseline, or of another reference, in each split."""
     lines = tuple(
         (
             Cell(str(row.settings.device)),
             Cell(group.methods[row.cell_id]),
             *(Cell(points_field(changes[split])) for split in group.splits),
             Cell(points_field(row.difference())),
+            Cell(ABSENT if row.comparison is None else p_value(row.comparison.p_holm)),
             Cell(row.verdict or ABSENT),
         )
         for row, changes in study.increases(group)
     )
-    header = ("device", "method", *(f"{split}, points" for split in group.splits), "all, points", "verdict")
-    align = "ll" + "r" * (len(group.splits) + 1) + "l"
-    title = f"{rate_name(group.rows)} increase against the baseline"
+    header = ("device", "method", *(f"{split}, points" for split in group.splits), "all, points", "p", "verdict")
+    align = "ll" + "r" * (len(group.splits) + 2) + "l"
+    title = f"{rate_name(group.rows)} increase against {asked_for(group.rows) or 'the baseline'}"
     return Section(title, table=Table(header, lines, caption(title, group), align), level=3)
 
 
@@ -114,8 +121,8 @@ def robustness(group: Group) -> Section:
     hard = "the other split" if several else found[0].hard
     header = ("device", "method", "gap, points", "change, points")
     table = Table(header, lines, caption("Robustness gap", group), "llrr")
-    rate = rate_name(group.rows)
-    note = f"Gap: {rate} {hard} − {rate} {found[0].easy}; change: the gap − the baseline's gap."
+    rate, of = rate_name(group.rows), asked_for(group.rows) or "the baseline"
+    note = f"Gap: {rate} {hard} − {rate} {found[0].easy}; change: the gap − {of}'s gap."
     return Section("Robustness gap", table=table, notes=(note,), level=3)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quantlab.report.against import reference, unquantized
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.results import caption, points_field, rtf_field
 from quantlab.report.study import Group, Priority
-from quantlab.report.wording import between, estimate, listed, megabytes, percent, rate_name, ratio, unquantized
+from quantlab.report.wording import between, estimate, listed, megabytes, percent, rate_name, ratio
 
 
 def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
@@ -18,7 +19,7 @@ def by_priority(group: Group, choices: Sequence[Priority]) -> Section:
     table = Table(header, lines, caption("Best by priority", group), "llpp")
     note = (
         "A cell is called best only where the 95 % intervals of all others lie apart from its own. For error rates "
-        "with a common baseline these are the intervals of the paired difference from it."
+        "compared with the same cell these are the intervals of the paired difference from it."
     )
     return Section("Best by priority", table=table, notes=(note,), level=3)
 
@@ -71,7 +72,7 @@ def _accuracy_words(row: CellSummary) -> str:
     change = row.difference()
     if change is None:
         return text
-    return f"{text}, {points_field(change)} points against {unquantized(row)} ({row.verdict})"
+    return f"{text}, {points_field(change)} points against {reference([row])} ({row.verdict})"
 
 
 def _size_words(row: CellSummary) -> str:

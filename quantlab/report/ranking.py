@@ -23,12 +23,12 @@ class Metric:
     """A figure to rank cells by (lower is better), with a test whether two cells differ in it."""
 
     figure: Figure
-    paired: Figure | None = None  # its difference to the baseline, used for cells that share one
+    paired: Figure | None = None  # its difference to the reference, used for cells that share one
     counts: Callable[[CellSummary], bool] = lambda row: True  # whether there are enough data to mark it
 
     def apart(self, a: CellSummary, b: CellSummary) -> bool | None:
         """Whether two cells differ; None if one of them has no interval."""
-        figure = self.paired if self.paired and same_baseline([a, b]) else self.figure
+        figure = self.paired if self.paired and _shared([a.reference, b.reference]) else self.figure
         one, other = figure(a), figure(b)
         return None if one is None or other is None else one.apart(other)
 
@@ -79,7 +79,7 @@ def size_bytes(row: CellSummary) -> Estimate | None:
 
 
 def accuracy(rate: Rate = "wer", split: str | None = None) -> Metric:
-    """Ranking by error rate of a split, or pooled (None); by paired differences for cells that share a baseline."""
+    """Ranking by error rate of a split, or pooled (None); by paired differences for cells that share a reference."""
     return Metric(
         lambda row: row.rate(rate, split), lambda row: row.increase(rate, split), counts=lambda row: not few(row)
     )
@@ -106,7 +106,7 @@ def marks(rows: Sequence[CellSummary], metric: Metric | None) -> dict[str, Mark]
 
 def speed(rows: Sequence[CellSummary]) -> Metric:
     """Ranking by time ratio if all rows were timed in turns with the same baseline, else by RTF."""
-    timed = same_baseline(rows) and all(row.ratio is not None for row in rows)
+    timed = _shared([row.baseline for row in rows]) and all(row.ratio is not None for row in rows)
     return Metric(time_ratio if timed else rtf)
 
 
@@ -130,7 +130,6 @@ def time_ratio(row: CellSummary) -> Estimate | None:
     return row.ratio
 
 
-def same_baseline(rows: Sequence[CellSummary]) -> bool:
-    """Whether all rows have the same baseline."""
-    found = {row.baseline for row in rows}
-    return len(found) == 1 and None not in found
+def _shared(ids: Sequence[str | None]) -> bool:
+    """Whether all cells have the same baseline or reference."""
+    return len(set(ids)) == 1 and None not in ids

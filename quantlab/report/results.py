@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quantlab.report import ranking
+from quantlab.report.against import asked_for, compared
 from quantlab.report.cell_summary import CellSummary, Rate
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.study import Group
@@ -18,7 +19,7 @@ from quantlab.report.wording import (
     depends_on_batch,
     estimate,
     loops,
-    no_baseline,
+    no_verdict,
     noise,
     percent,
     points,
@@ -71,7 +72,7 @@ def _columns(group: Group) -> Iterator[_Column]:
     yield _Column("time ×base", _ratio, words=True)
     yield _Column("smaller by %", reduction_field, ranking.size())
     yield _Column("non-speech words/min", _nonspeech)
-    yield _Column(f"{name} against baseline", lambda row: row.verdict, words=True)
+    yield _Column(f"{name} against {asked_for(group.rows) or 'baseline'}", lambda row: row.verdict, words=True)
 
 
 def rate_field(rate: Rate, split: str) -> Callable[[CellSummary], str | None]:
@@ -110,7 +111,9 @@ def _notes_of_results(group: Group) -> Iterator[str]:
         yield f"Size of {cells}: {what}."
     for cells, what in (*loops(group.rows, group.methods), *depends_on_batch(group.rows, group.methods)):
         yield f"{cells}: {what}."
-    for cells, what in no_baseline(group.rows, group.methods):
+    for cell, others in compared(group.rows, group.methods):
+        yield f"Compared with {cell}: {others}."
+    for cells, what in no_verdict(group.rows, group.methods):
         yield f"No verdict of {cells}: {what}."
     for cells, what in noise(group.rows, group.methods):
         yield f"While timed, {cells}: {what}."

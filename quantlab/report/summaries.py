@@ -1,4 +1,4 @@
-"""Typed summaries of the cells of one or several roots, each compared with its baseline."""
+"""Typed summaries of the cells of one or several roots, each compared with its baseline or another reference."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantlab.analysis.evidence import Evidence, evidence
 from quantlab.analysis.pairs import find_baselines
+from quantlab.analysis.references import find_references
 from quantlab.records import labels
 from quantlab.records.schema import Record
 from quantlab.records.several import Roots, Stored, paths, stored
@@ -31,10 +32,11 @@ class Summaries(tuple[CellSummary, ...]):
 
         Columns are named as in the CSV report: `label` (unique here), `cell_id`, `status`, `model` and `corpus` (unique
         names), `quant`, `library`, `bits`, `device`, `dtype`, `runtime`, `protocol`, `error_unit`, `verdict`,
-        `size_bytes`, `size_reduction`, `bits_per_weight`, `bytes_per_token`, `bit_ops_per_s`, `peak_memory_bytes`;
-        over all splits `wer`, `cer`, `rtf`, `wer_difference` (to
-        the baseline) and `ratio` (time / time of the baseline); of each split `splits.NAME.wer`, `splits.NAME.cer`,
-        `splits.NAME.wer_difference`. The 95 % interval of each is in columns such as `wer_ci95.low`, `wer_ci95.high`.
+        `against` (see `summaries`; None: the baseline), `size_bytes`, `size_reduction`, `bits_per_weight`,
+        `bytes_per_token`, `bit_ops_per_s`, `peak_memory_bytes`; over all splits `wer`, `cer`, `rtf`, `wer_difference`
+        (to the baseline, or to the cell that `against` asks for) and `ratio` (time / time of the baseline); of each
+        split `splits.NAME.wer`, `splits.NAME.cer`, `splits.NAME.wer_difference`. The 95 % interval of each is in
+        columns such as `wer_ci95.low`, `wer_ci95.high`.
         """
         import pandas
 
@@ -58,8 +60,9 @@ def summaries(
     ids: Sequence[str] | None = None,
     margin: float | None = None,
     on_unreadable: Callable[[str], None] = warn,
+    against: str | None = None,
 ) -> Summaries:
-    """Summarise every cell recorded below the roots, each compared with its baseline.
+    """Summarise every cell recorded below the roots, each compared with its baseline or another reference.
 
     An unreadable record is left out; so is the evidence of a cell with unreadable raw files. Holm's
     correction covers the returned cells.
@@ -67,14 +70,17 @@ def summaries(
     Args:
         roots: one or several output folders of grids; a cell's baseline may be in another root.
         ids: only these cells, in this order; None: all, baseline first within each model, dataset and device.
-            A baseline that is not among them is still searched for below the roots.
+            A baseline or reference that is not among them is still searched for below the roots.
         margin: percentage points of WER that do not matter; None: `stats.margin` of each record.
         on_unreadable: called with a message for each unreadable file and each cell that could not be fully paired.
+        against: compare WER and CER with cells of this library (`hqq`: of equal bits, groups and modules) or quantizer
+            (`hqq_int3`); None: with the baseline. Times and sizes are relative to the baseline in any case.
 
     Raises:
-        ConfigError: two roots hold different records of one cell, or one of several holds none.
+        ConfigError: two roots hold different records of one cell, one of several holds none, or no measured cell is of
+            the library or quantizer `against`.
     """
-    found = compared(roots, stored(roots, ids, on_unreadable), margin, on_unreadable)
+    found = compared(roots, stored(roots, ids, on_unreadable), margin, on_unreadable, against)
     return Summaries(sorted(found, key=_order)) if ids is None else found
 
 
@@ -84,10 +90,25 @@ def of_records(root: str | Path, records: Sequence[Record], on_unreadable: Calla
 
 
 def compared(
-    roots: Roots, found: Sequence[Stored], margin: float | None = None, on_unreadable: Callable[[str], None] = warn
+    roots: Roots,
+    found: Sequence[Stored],
+    margin: float | None = None,
+    on_unreadable: Callable[[str], None] = warn,
+    against: str | None = None,
 ) -> Summaries:
     """As `summaries`, for records that are already read, in their order."""
-    known = evidence([*found, *_baselines_elsewhere(roots, found)], margin, on_unreadable)
+    others = _elsewhere(roots, found) if against is not None or _lacks_baselines(found) else []
+    records = [item.record for item in (*found, *others)]
+    here = [item.record.cell_id for item in found]
+    references = None
+    if against is not None and here:
+        every = find_references(records, against)
+        references = {cell_id: every[cell_id] for cell_id in here}
+    baselines = find_baselines(records)
+    wanted = {baselines.get(cell_id) for cell_id in here}
+    wanted |= {reference.cell_id for reference in (references or {}).values()}
+    needed = [item for item in others if item.record.cell_id in wanted]
+    known = evidence([*found, *needed], margin, on_unreadable, references)
     return Summaries(summary(record, known[record.cell_id], root) for root, record in found)
 
 
@@ -97,18 +118,16 @@ def summary(record: Record, known: Evidence | None = None, root: Path = Path("ml
     return replace(plain, published=reproduced.compared(plain))
 
 
-def _baselines_elsewhere(roots: Roots, found: Sequence[Stored]) -> list[Stored]:
-    """Recorded baselines missing from `found`; read separately, as reading all records is slow."""
+def _lacks_baselines(found: Sequence[Stored]) -> bool:
     records = [item.record for item in found]
-    known = find_baselines(records)
-    here = {record.cell_id for record in records}
-    if here <= set(known):
-        return []
-    elsewhere = [cell_id for root in paths(roots) for cell_id in recorded(root) if cell_id not in here]
-    others = stored(roots, list(dict.fromkeys(elsewhere)), lambda message: None)
-    baselines = find_baselines([*records, *(item.record for item in others)])
-    wanted = {baselines.get(cell_id) for cell_id in here}
-    return [item for item in others if item.record.cell_id in wanted]
+    return not {record.cell_id for record in records} <= set(find_baselines(records))
+
+
+def _elsewhere(roots: Roots, found: Sequence[Stored]) -> list[Stored]:
+    """Records below the roots that are missing from `found`; read only if needed, as reading all records is slow."""
+    here = {item.record.cell_id for item in found}
+    ids = [cell_id for root in paths(roots) for cell_id in recorded(root) if cell_id not in here]
+    return stored(roots, list(dict.fromkeys(ids)), lambda message: None) if ids else []
 
 
 def _order(cell: CellSummary) -> tuple[Any, ...]:
@@ -146,6 +165,7 @@ def _flat(cell: CellSummary) -> dict[str, Any]:
         "protocol": asked.protocol,
         "error_unit": record.error_unit,
         "verdict": cell.verdict,
+        "against": cell.against and cell.against.name,
         "size_bytes": cell.size_bytes,
         "size_reduction": record.size_reduction,
         "bits_per_weight": costs.bits_per_weight(record),

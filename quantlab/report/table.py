@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantlab.report import ranking, study
+from quantlab.report.against import compared
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.columns import Column, columns
 from quantlab.report.study import Group
@@ -26,7 +27,7 @@ from quantlab.report.wording import (
     failures,
     loops,
     names,
-    no_baseline,
+    no_verdict,
     noise,
     problems,
     published,
@@ -44,7 +45,8 @@ _SHORTEST = 8  # smallest width of a shortened name
 _UNLIMITED = 400  # characters per line in a file or pipe, which have no width
 _STYLES = {
     **{"ok": "green", "unsupported": "yellow", "failed": "red", "oom": "red", "timeout": "red"},
-    **{"better": "green", "tied": "green", "worse": "red", "underpowered": "yellow", "baseline": "dim"},
+    **{"better": "green", "tied": "green", "worse": "red", "underpowered": "yellow"},
+    **{"baseline": "dim", "reference": "dim"},
     **{"faster": "green", "slower": "red", "not converged": "yellow"},
     **{"reproduced": "green", "not reproduced": "red", "not comparable": "yellow"},
 }
@@ -84,6 +86,8 @@ def _print(rows: Sequence[CellSummary], console: Console) -> None:
     for what in underpowered(rows):
         console.print(Text.assemble(("underpowered: ", _STYLES["underpowered"]), what))
     called = names(rows)
+    for name, cells in compared(rows, called):
+        console.print(_line("compared with", "dim", name, cells))
     for line in (
         *_failures(rows, called), *_too_few_notes(rows), *_problems(rows),
         *_unconverged(rows, called), *_notes(rows, called),
@@ -241,7 +245,7 @@ def _unconverged(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Itera
 
 
 def _notes(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[Text]:
-    notes = {"loops": loops, "batch": depends_on_batch, "size": sizes, "noise": noise, "no verdict": no_baseline}
+    notes = {"loops": loops, "batch": depends_on_batch, "size": sizes, "noise": noise, "no verdict": no_verdict}
     for word, found in notes.items():
         for cells, what in found(rows, called):
             yield _line(word, "yellow", cells, what)

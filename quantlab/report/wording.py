@@ -10,6 +10,7 @@ from functools import partial
 
 from quantlab.config.schema import StatsConfig
 from quantlab.records import labels
+from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Compared, Rate
 from quantlab.stats.bootstrap import MIN_UNITS
 from quantlab.stats.estimate import Estimate, Interval
@@ -111,17 +112,6 @@ def utterances(count: int) -> str:
     return counted(count, "utterance")
 
 
-def unquantized(row: CellSummary) -> str:
-    """Name of a cell's baseline, by its dtype."""
-    return str(row.settings.dtype) if row.settings.is_half else "fp32"
-
-
-def reference(rows: Sequence[CellSummary]) -> str:
-    """One name for the baselines of all rows."""
-    stored = {unquantized(row) for row in rows}
-    return stored.pop() if len(stored) == 1 else "the baseline"
-
-
 def names(rows: Sequence[CellSummary]) -> dict[str, str]:
     """Cell id → unique display name, e.g. `nano-hqq_int4-cpu`."""
     return labels.names([row.named for row in rows])
@@ -188,8 +178,8 @@ def underpowered(rows: Sequence[CellSummary]) -> Iterator[str]:
     some = [row for row in rows if row.verdict == "underpowered"]
     for margin in sorted({row.comparison.margin for row in some if row.comparison is not None}):
         yield (
-            "too few utterances to show either a difference from the baseline (Holm-corrected over all comparisons) or "
-            f"an increase of {rate_name(some)} below {100 * margin:g} points"
+            f"too few utterances to show either a difference from {asked_for(some) or 'the baseline'} "
+            f"(Holm-corrected over all comparisons) or an increase of {rate_name(some)} below {100 * margin:g} points"
         )
 
 
@@ -240,10 +230,17 @@ def sizes(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tu
         yield _some([called[row.cell_id] for row in some]), _joined([embedding_left(row) or "" for row in some])
 
 
-def no_baseline(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Cells without a possible baseline, with the reason; as `noise`."""
-    lone = (row for row in rows if row.ok and row.baseline is None)
-    yield from _once(((row, row.no_baseline) for row in lone if row.no_baseline), called)
+def no_verdict(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Measured cells without a reference, and why; the first of the cells with the same reason are named."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if (
+            row.ok
+            and row.reference is None
+            and (why := row.no_baseline if row.against is None else row.against.missing)
+        ):
+            found.setdefault(why, []).append(called[row.cell_id])
+    yield from ((listed(cells), why) for why, cells in found.items())
 
 
 def noise(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -148,7 +148,7 @@ def test_worst_regressions_first_and_only_what_differs(tmp_path):
     assert more == sorted(more, reverse=True)
     assert more[0] > 0
     assert found["worse"] == sum(change > 0 for change in more)
-    assert found["baseline"] == "cell0"
+    assert found["compared_with"] == "cell0"
 
 
 def test_a_page_of_too_much_text_holds_the_worst_and_says_so(tmp_path):

@@ -109,6 +109,22 @@ def test_all_charts_are_drawn(opened, large):
     assert page.locator("#scatter-note").inner_text().count("%") > 3
 
 
+def test_with_a_reference_asked_for_accuracy_is_compared_with_it(opened, tmp_path):
+    said, counts = pages.spoken(60), {}
+    for quant in ("none", "hqq_int3", "hqq_int4"):
+        storage.write(tmp_path, pages.cell(quant, said, quant, counts))
+    path = tmp_path / "report.html"
+    path.write_text(html.page(summaries(tmp_path, against="hqq_int3")), encoding="utf-8")
+    page = opened(path)
+    assert page.locator("#forest .scatterlayer .point").count() == 2
+    assert "of hqq_int3, points" in page.locator("#forest").inner_text()
+    assert page.locator("#cells .badge.reference").count() == 1
+    assert page.locator("#scatter .legend").text_content().count("fp32") == 1
+    page.locator("#cells tbody a", has_text="hqq_int4").click()
+    assert page.locator("#hypotheses h3").inner_text() == "Texts that differ from those of hqq_int3"
+    assert set(page.locator("#hypotheses .hypotheses b").all_text_contents()) == {"reference", "hqq_int3", "this cell"}
+
+
 def test_what_a_line_between_splits_shows_is_said_by_its_scale(opened, large):
     page = opened(large)
     note = page.locator("#splits-note").inner_text()

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from quantlab.report.against import asked_for, baseline, reference
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html import details, grid, sections, summary, texts
 from quantlab.report.html.payload import asset, data_block, packed, plotly, policy, script
 from quantlab.report.html.templates import render
-from quantlab.report.wording import rate_name, reference
+from quantlab.report.wording import rate_name
 
 PAGE_BYTES = 7_800_000  # limit of the page, so that it can be mailed and opens quickly
 EMPTY = "No records: measure something first, e.g. quantlab -m quant=none,torch_int8"
@@ -65,6 +66,8 @@ def _filled(rows: Sequence[CellSummary], unread: Sequence[str], blocks: Markup) 
         choices=sections.choices(rows),
         table=grid.table(rows),
         reference=reference(rows),
+        baseline=baseline(rows),
+        asked_for=asked_for(rows),
         rate=rate_name(rows),
         not_measured=sections.not_measured(rows),
         study=sections.study(rows, unread),

@@ -8,7 +8,9 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from quantlab.analysis.evidence import Word
 from quantlab.report import ranking
+from quantlab.report.against import baseline, reference
 from quantlab.report.cell_summary import CellSummary, Rate
 from quantlab.report.html.summary import Group, groups, labels
 from quantlab.report.html.templates import render
@@ -23,15 +25,14 @@ from quantlab.report.wording import (
     rate_columns,
     rate_name,
     ratio,
-    reference,
     three_digits,
 )  # fmt: skip
 from quantlab.stats.estimate import Estimate
-from quantlab.stats.paired import Verdict
 
-VERDICTS: tuple[Verdict | Literal["baseline"], ...] = (
+VERDICTS: tuple[Word, ...] = (
     "better",
     "baseline",
+    "reference",
     "tied",
     "underpowered",
     "worse",
@@ -91,15 +92,15 @@ def _group_columns(made: Sequence[Group]) -> Iterator[Column]:
 
 def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
     splits = tuple(dict.fromkeys(split for row in rows for split in row.splits))
-    rate, against = rate_name(rows), reference(rows)
+    rate = rate_name(rows)
     for way in rate_columns(rows, "wer"):
         yield _restricted(_rate(rate, "wer"), way)
-        yield _restricted(_figure(f"against {against}", "points", CellSummary.difference, points), way)
+        yield _restricted(_figure(f"against {reference(rows)}", "points", CellSummary.difference, points), way)
     yield replace(_words("verdict", lambda row: row.verdict or ""), sort=_rank, kind="verdict")
     yield _figure("RTF", "", ranking.rtf, three_digits, ranking.speed_by(ranking.rtf))
     if any(row.record.speed is not None for row in rows):
         time = ranking.time_ratio
-        yield Column(f"time / {against}", "", _value(time), _ratio, ranking.speed_by(time))
+        yield Column(f"time / {baseline(rows)}", "", _value(time), _ratio, ranking.speed_by(time))
     yield Column("size", "MB", lambda row: row.size_bytes, _size, lambda rows: ranking.size())
     for split in splits if len(splits) > 1 else ():
         yield from (_restricted(_rate(f"{rate} {split}", "wer", split), way) for way in rate_columns(rows, "wer"))

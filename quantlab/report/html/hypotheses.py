@@ -1,4 +1,4 @@
-"""Hypotheses of every cell against those of its baseline, worst regressions first."""
+"""Hypotheses of every cell against those of its baseline or other reference, worst regressions first."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Hypothesis(NamedTuple):
     key: Key
     text: str
     errors: int  # words
-    extra_errors: int  # errors minus the baseline's; 0 without a baseline
+    extra_errors: int  # errors minus the reference cell's; 0 without one
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Hypotheses of a cell to show: those that differ from the baseline's or, without a baseline, have errors."""
+    """Hypotheses of a cell to show: those that differ from the reference cell's or, without one, have errors."""
 
     id: str
-    baseline: str | None  # None also for a baseline itself
+    compared_with: str | None  # id of the reference cell; None also for such a cell itself
     hypotheses: tuple[Hypothesis, ...]  # worst first
     utterances: int
-    worse: int  # utterances with more errors than the baseline's
+    worse: int  # utterances with more errors than the reference cell's
     better: int
 
 
@@ -64,25 +64,26 @@ class Corpus:
 def compared_cells(found: Sequence[CellSummary], corpus: Corpus) -> Iterator[Cell]:
     """The hypotheses to show of each cell; fills `corpus` in place.
 
-    Baselines are read first and stay in memory; of other cells, only the hypotheses that differ do.
+    Cells that others are compared with are read first and stay in memory; of other cells, only the hypotheses that
+    differ do.
 
     Args:
         found: measured cells.
         corpus: changed in place.
     """
-    baselines: dict[str, dict[Key, Hypothesis]] = {}
-    for row in sorted(found, key=lambda row: not row.is_baseline):
-        record, baseline = row.record, row.baseline
+    references: dict[str, dict[Key, Hypothesis]] = {}
+    for row in sorted(found, key=lambda row: not row.is_reference):
+        record, other = row.record, row.reference
         own = _read(row.root, record, corpus)
         if own is None:
             continue
-        if record.cell_id == baseline:
-            baselines[baseline] = own
-            yield _without_baseline(record, own.values(), len(own))
-        elif baseline in baselines:
-            yield _compared(record, baseline, own, baselines[baseline])
+        if record.cell_id == other:
+            references[other] = own
+            yield _alone(record, own.values(), len(own))
+        elif other in references:
+            yield _compared(record, other, own, references[other])
         else:
-            yield _without_baseline(record, (item for item in own.values() if item.errors), len(own))
+            yield _alone(record, (item for item in own.values() if item.errors), len(own))
 
 
 def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Hypothesis] | None:
@@ -105,12 +106,12 @@ def _read(root: Path, record: Record, corpus: Corpus) -> dict[Key, Hypothesis] |
     return own
 
 
-def _without_baseline(record: Record, shown: Iterable[Hypothesis], utterances: int) -> Cell:
+def _alone(record: Record, shown: Iterable[Hypothesis], utterances: int) -> Cell:
     ordered = sorted(shown, key=lambda item: -item.errors)
     return Cell(record.cell_id, None, tuple(ordered), utterances, worse=0, better=0)
 
 
-def _compared(record: Record, baseline: str, own: dict[Key, Hypothesis], base: dict[Key, Hypothesis]) -> Cell:
+def _compared(record: Record, other: str, own: dict[Key, Hypothesis], base: dict[Key, Hypothesis]) -> Cell:
     shown = [
         item._replace(extra_errors=item.errors - base[key].errors)
         for key, item in own.items()
@@ -118,7 +119,7 @@ def _compared(record: Record, baseline: str, own: dict[Key, Hypothesis], base: d
     ]
     return Cell(
         record.cell_id,
-        baseline,
+        other,
         tuple(sorted(shown, key=lambda item: (-item.extra_errors, -item.errors))),
         len(own),
         worse=sum(item.extra_errors > 0 for item in shown),

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from quantlab.report import document, ranking
+from quantlab.report.against import asked_for, compared, reference
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html.grid import VERDICTS
 from quantlab.report.html.summary import Group, groups, labels
@@ -21,10 +22,9 @@ from quantlab.report.wording import (
     failures,
     models,
     names,
-    no_baseline,
+    no_verdict,
     percent,
     rate_name,
-    reference,
     sizes,
     together,
     too_few,
@@ -93,19 +93,21 @@ def in_short(rows: Sequence[CellSummary]) -> Markup:
         "short",
         few=too_few(rows),
         answers=[_answer(group) | {"cards": list(_cards(group, named))} for group in groups(rows)],
-        notes=[*sizes(rows, called), *no_baseline(rows, called)],
+        notes=[*sizes(rows, called), *no_verdict(rows, called)],
+        compared=compared(rows, called),
         named=named,
     )
 
 
 def _answer(group: Group) -> dict[str, Any]:
     """Number of cells per verdict."""
-    counts = Counter(row.verdict for row in group.measured if row.verdict not in (None, "baseline"))
+    counts = Counter(row.verdict for row in group.measured if row.verdict and not row.is_reference)
     shared = next((row.comparison for row in group.measured if row.comparison is not None), None)
     return {
         "label": group.label,
         "rate": rate_name(group.rows),
         "reference": reference(group.rows),
+        "asked_for": asked_for(group.rows),
         "verdicts": [(word, counts[word]) for word in VERDICTS if word in counts],
         "margin": shared and percent(shared.margin, 1),
     }
@@ -123,17 +125,22 @@ class Card:
 
 def _cards(group: Group, named: Mapping[str, str]) -> Iterator[Card | None]:
     rows = group.measured
+    if asked_for(rows) is None:  # else, what is no worse than a quantized cell may still lose accuracy
+        yield from _without_loss(rows, named)
+    if any(map(ranking.few, rows)):
+        return  # with few utterances, the lowest WER is chance
+    yield _card(f"Lowest {rate_name(rows)}", rows, ranking.accuracy(), "most accurate", named)
+
+
+def _without_loss(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Iterator[Card | None]:
     harmless = [row for row in rows if row.verdict in ("better", "tied")]
     if harmless:
         yield _card("Smallest without loss of accuracy", harmless, ranking.size(), "smallest", named)
-        harmless += [row for row in rows if row.verdict == "baseline"]  # the baseline may be the fastest
+        harmless += [row for row in rows if row.is_reference]  # the baseline may be the fastest
         yield _card("Fastest without loss of accuracy", harmless, ranking.speed(harmless), "fastest", named)
     elif len(rows) > 1:
         none = f"None is shown to be as accurate as {reference(rows)}: none is better or tied."
         yield Card("Without loss of accuracy", (none,))
-    if any(map(ranking.few, rows)):
-        return  # with few utterances, the lowest WER is chance
-    yield _card(f"Lowest {rate_name(rows)}", rows, ranking.accuracy(), "most accurate", named)
 
 
 def _card(

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quantlab.report import ranking, wording
+from quantlab.report import against, ranking, wording
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.front import Candidate, Front, front
 from quantlab.report.ranking import Figure
@@ -33,9 +33,9 @@ class Group:
         return [row for row in self.rows if row.ok]
 
     @property
-    def baseline(self) -> str | None:
-        """The baseline that all cells share, if any; sampling error of the corpus cancels in differences to it."""
-        found = {row.baseline for row in self.measured}
+    def reference(self) -> str | None:
+        """The reference that all cells share, if any; sampling error of the corpus cancels in differences to it."""
+        found = {row.reference for row in self.measured}
         return found.pop() if len(found) == 1 else None
 
     @property
@@ -82,7 +82,7 @@ def labels(rows: Sequence[CellSummary]) -> dict[str, str]:
 
 def _label_of(model: str, method: str, row: CellSummary) -> str:
     """Label of a cell; baselines get a clearer word than `none`."""
-    text = method.replace("none", wording.unquantized(row), 1) if method.split(" ")[0] == "none" else method
+    text = method.replace("none", against.unquantized(row), 1) if method.split(" ")[0] == "none" else method
     return f"{model} {text}".strip()
 
 
@@ -95,7 +95,8 @@ def state(rows: Sequence[CellSummary]) -> dict[str, Any]:
     margins = [row.comparison.margin for row in rows if row.comparison is not None]
     return {
         "pooled": POOLED,
-        "reference": wording.reference(rows),
+        "reference": against.reference(rows),
+        "baseline": against.baseline(rows),
         "rate": wording.rate_name(rows),
         "margin": margins[0] if margins else None,
         "libraries": list(dict.fromkeys(row.settings.library for row in rows)),
@@ -104,7 +105,7 @@ def state(rows: Sequence[CellSummary]) -> dict[str, Any]:
                 "label": group.label,
                 "cells": [row.cell_id for row in group.rows],
                 "splits": group.splits,
-                "paired": group.baseline is not None,
+                "paired": group.reference is not None,
                 "few": next((what for _, what in wording.too_few(group.measured)), None),
                 "fronts": dict(_fronts(group, by_id)),
             }
@@ -142,16 +143,16 @@ def wer(row: CellSummary, split: str) -> Estimate | None:
 
 
 def difference(row: CellSummary, split: str) -> Estimate | None:
-    """WER minus the baseline's, of a split or pooled; None for a baseline, or without one."""
+    """WER minus the reference's, of a split or pooled; None for a reference, or without one."""
     return row.difference("wer", None if split == POOLED else split)
 
 
 def _bars(row: CellSummary, group: Group, by_id: dict[str, CellSummary]) -> dict[str, list[float | None] | None]:
-    """WER for the scatter plot, with the interval of the paired difference if all cells share a baseline."""
+    """WER for the scatter plot, with the interval of the paired difference if all cells share a reference."""
     found: dict[str, list[float | None] | None] = {}
     for split in (POOLED, *row.splits):
         pairing, change = _pairing(row, split, by_id)
-        if group.baseline is None or pairing is None:
+        if group.reference is None or pairing is None:
             found[split] = _value_and_interval(wer(row, split))
         elif change is None or change.ci95 is None:
             found[split] = [pairing[1].value if change is None else pairing[1].value + change.value, None, None]
@@ -171,12 +172,12 @@ def facts(row: CellSummary) -> Iterator[tuple[str, str]]:
         yield "loops", loops
     found = difference(row, POOLED)
     if found is not None:
-        yield f"against {wording.unquantized(row)}", estimate(found, points, " points")
+        yield f"against {against.reference([row])}", estimate(found, points, " points")
     if row.rtf is not None:
         yield "RTF", estimate(row.rtf, three_digits)
     if (speed := row.record.speed) is not None:
         text = f"{wording.ratio(speed.ratio)}{between(speed.ci95, wording.ratio)}, {speed.verdict}"
-        yield f"time / {wording.unquantized(row)}", text
+        yield f"time / {against.unquantized(row)}", text
     if row.size_bytes is not None:
         smaller = f", {percent(row.record.size_reduction, 0)} % smaller" if row.record.size_reduction else ""
         yield "size", f"{megabytes(row.size_bytes)} MB{smaller}"
@@ -200,7 +201,7 @@ def _front(group: Group, cost: str, split: str, by_id: dict[str, CellSummary]) -
         x, y = COSTS[cost](row), wer(row, split)
         if x is not None and y is not None:
             pairing, change = _pairing(row, split, by_id)
-            if pairing is not None and group.baseline is not None:
+            if pairing is not None and group.reference is not None:
                 pairing = (pairing[0], Estimate(pairing[1].value))
             candidates.append(Candidate(row.cell_id, x, y, pairing, change))
     return front(candidates)
@@ -209,9 +210,9 @@ def _front(group: Group, cost: str, split: str, by_id: dict[str, CellSummary]) -
 def _pairing(
     row: CellSummary, split: str, by_id: dict[str, CellSummary]
 ) -> tuple[tuple[str, Estimate] | None, Estimate | None]:
-    """Baseline (cell id, WER) and difference to it; (None, None) without a comparison."""
-    baseline = by_id.get(row.baseline or "")
-    base, change = None if baseline is None else wer(baseline, split), difference(row, split)
-    if baseline is None or base is None or (change is None and baseline is not row):
+    """Reference (cell id, WER) and difference to it; (None, None) without a comparison."""
+    other = by_id.get(row.reference or "")
+    base, change = None if other is None else wer(other, split), difference(row, split)
+    if other is None or base is None or (change is None and other is not row):
         return None, None
-    return (baseline.cell_id, base), change
+    return (other.cell_id, base), change

@@ -1,6 +1,6 @@
 """Texts of the page, word by word, as many as fit into its size limit.
 
-A reference is stored once for all cells, a hypothesis only if it differs from the baseline's.
+A reference is stored once for all cells, a hypothesis only if it differs from that of the cell it is compared with.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def fitted(found: Sequence[CellSummary], budget: int, audio: tuple[Path, ...] = 
 
 
 def _guess(cells: Sequence[Cell], most: int) -> float:
-    shown = [item.text for cell in cells if cell.baseline for item in cell.hypotheses[:most]]
+    shown = [item.text for cell in cells if cell.compared_with for item in cell.hypotheses[:most]]
     return sum(map(len, shown)) * _PER_LETTER + len(shown) * _PER_ENTRY
 
 
@@ -71,12 +71,12 @@ def _build(cells: Sequence[Cell], corpus: Corpus, most: int, scored: _Scored) ->
 
 
 def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Hypothesis, ...]]:
-    """The worst hypotheses of each cell; for a baseline, also those that shown cells are compared with."""
+    """The worst hypotheses of each cell; also those that hypotheses shown of others are compared with."""
     shown = {cell.id: cell.hypotheses[:most] for cell in cells}
     needed: dict[str, set[Key]] = {}
     for cell in cells:
-        if cell.baseline is not None:
-            needed.setdefault(cell.baseline, set()).update(item.key for item in shown[cell.id])
+        if cell.compared_with is not None:
+            needed.setdefault(cell.compared_with, set()).update(item.key for item in shown[cell.id])
     for cell in cells:
         if cell.id in needed:
             wanted = needed[cell.id] | {item.key for item in shown[cell.id]}
@@ -87,9 +87,9 @@ def _shown(cells: Sequence[Cell], most: int) -> dict[str, tuple[Hypothesis, ...]
 def _cell(cell: Cell, shown: Sequence[Hypothesis], index: dict[Key, int], scored: _Scored) -> dict[str, Any]:
     marks = scored.alignments(shown)
     return {
-        "baseline": cell.baseline,
+        "compared_with": cell.compared_with,
         "utterances": cell.utterances,
-        "differing": sum(cell.baseline is not None or item.errors > 0 for item in cell.hypotheses),
+        "differing": sum(cell.compared_with is not None or item.errors > 0 for item in cell.hypotheses),
         "worse": cell.worse,
         "better": cell.better,
         # utterance, text as scored, raw text if it differs, alignment

@@ -77,7 +77,7 @@ const VERDICT_LOOK = {
 };
 
 function verdictBadge(word) {
-  const sign = { baseline: "◆" }[word] || VERDICT_LOOK[word][2];
+  const sign = { baseline: "◆", reference: "◆" }[word] || VERDICT_LOOK[word][2];
   return el("span", { class: `badge ${word}` }, `${sign} ${word}`);
 }
 

@@ -33,7 +33,7 @@ async function textsOf(id) {
   const own = await data(`hypotheses-${id}`);
   if (!own) return null;
   const known = await data("utterances");
-  const base = own.baseline ? await data(`hypotheses-${own.baseline}`) : null;
+  const base = own.compared_with ? await data(`hypotheses-${own.compared_with}`) : null;
   const before = base && new Map(base.hypotheses.map((item) => [item[0], entry(item)]));
   const all = own.hypotheses.map(entry).map((item) => ({ item, before: before ? before.get(item.utterance) : null, known: known[item.utterance] }));
   return hypothesesPart(own, before ? all : all.filter(({ item }) => item.errors));
@@ -51,7 +51,7 @@ function hypothesesPart(own, all) {
   const list = el("div");
   const find = el("input", { type: "search", id: "hypotheses-find", placeholder: "a word, an id, a speaker" });
   const order = el("select", { id: "hypotheses-order" });
-  for (const [key, [text]] of Object.entries(ORDERS)) if (own.baseline || !/regr|impr/.test(key)) order.append(el("option", { value: key }, text));
+  for (const [key, [text]] of Object.entries(ORDERS)) if (own.compared_with || !/regr|impr/.test(key)) order.append(el("option", { value: key }, text));
   const show = () => {
     const words = find.value.toLowerCase();
     const match = ({ item, before, known }) =>
@@ -63,7 +63,7 @@ function hypothesesPart(own, all) {
   order.addEventListener("change", show);
   show();
   return el("section", { id: "hypotheses" },
-    el("h3", {}, own.baseline ? `Texts that differ from those of ${page.reference}` : "Texts with errors"),
+    el("h3", {}, own.compared_with ? `Texts that differ from those of ${page.reference}` : "Texts with errors"),
     el("p", { class: "note" }, counted(own, all.length)),
     el("p", { class: "note legend" }, el("span", { class: "s" }, "wrong word"), el("span", {}, el("del", {}, "missing word")), el("span", {}, el("ins", {}, "extra word"))),
     el("div", { class: "controls" },
@@ -75,7 +75,7 @@ function hypothesesPart(own, all) {
 function counted(own, shown) {
   const n = (count) => count.toLocaleString("en");
   const cut = shown < own.differing ? ` To keep this page small, the worst ${n(shown)} of them are here; the record holds all.` : "";
-  if (!own.baseline) return `Errors in ${n(own.differing)} of ${plural(own.utterances, "utterance")}.${cut}`;
+  if (!own.compared_with) return `Errors in ${n(own.differing)} of ${plural(own.utterances, "utterance")}.${cut}`;
   const same = own.differing - own.worse - own.better;
   return `Different in ${n(own.differing)} of ${plural(own.utterances, "utterance")}: ${n(own.worse)} with more word errors, ${n(own.better)} with fewer, ${n(same)} with as many.${cut}`;
 }
@@ -124,7 +124,7 @@ function timing(known) {
   if (known.energy) add(`energy (${known.energy[1] || "source unknown"})`, `${known.energy[0].toFixed(0)} J`);
   if (known.fixed) {
     const fixed = known.fixed;
-    const against = (speed) => (speed ? `, ${speed.ratio.toFixed(2)} × ${page.reference} (${speed.verdict})` : "");
+    const against = (speed) => (speed ? `, ${speed.ratio.toFixed(2)} × ${page.baseline} (${speed.verdict})` : "");
     add("encoder alone", `RTF ${fixed.encoder_rtf.toPrecision(3)}${against(fixed.encoder)}`);
     add(`one token, of ${fixed.forced_tokens} forced`, `${(1000 * fixed.token_s).toPrecision(3)} ms${against(fixed.token)}`);
   }
@@ -138,7 +138,7 @@ async function histogram(latency) {
   const centres = latency.cell.map((_, i) => (latency.edges[i] + latency.edges[i + 1]) / 2);
   const bars = (counts, title, shade) => ({ type: "bar", x: centres, y: counts, name: title, marker: { color: shade }, opacity: 0.75, hovertemplate: "%{y} batches of about %{x:.3g} s<extra></extra>" });
   const traces = [bars(latency.cell, "this cell", colour("library-0"))];
-  if (latency.baseline.length) traces.push(bars(latency.baseline, `${page.reference}, in turns`, colour("soft")));
+  if (latency.baseline.length) traces.push(bars(latency.baseline, `${page.baseline}, in turns`, colour("soft")));
   await Plotly.react("latency", traces, layout({ height: 230, barmode: "overlay", bargap: 0.05, showlegend: latency.baseline.length > 0, legend: { orientation: "h", y: 1.1, x: 0 }, margin: { l: 40, r: 10, t: 20, b: 40 }, xaxis: { title: { text: "seconds per batch" } }, yaxis: { title: { text: "batches" } } }), { ...CONFIG, displayModeBar: false });
 }
 

@@ -1,4 +1,4 @@
-// Charts of every cell against its baseline, and of WER by split.
+// Charts of every cell against its baseline or other reference, and of WER by split.
 
 const ROW = 27; // px
 const MOST_ROWS = 60; // more would be a wall; the table has them all

@@ -45,11 +45,12 @@ function readySheet() {
 
 function readyChoices() {
   const { splits: names, cells } = group();
-  const some = (cost) => cells.some((id) => page.cells[id].verdict !== "baseline" && page.cells[id].cost[cost]);
+  const some = (cost) => cells.some((id) => page.cells[id].baseline !== id && page.cells[id].cost[cost]);
   const costs = Object.keys(COSTS).filter(some);
   // On a busy machine a ratio is more stable than times, but it needs a common baseline.
   const timed = cells.filter((id) => page.cells[id].cost.rtf);
-  const ratios = group().paired && timed.length > 1 && timed.every((id) => page.cells[id].cost.ratio);
+  const baselines = new Set(timed.map((id) => page.cells[id].baseline));
+  const ratios = baselines.size === 1 && !baselines.has(null) && timed.length > 1 && timed.every((id) => page.cells[id].cost.ratio);
   view.x = ratios ? "ratio" : costs[0] || "rtf";
   view.split = againstSplit = page.pooled;
   const options = [[page.pooled, "all splits"], ...(names.length > 1 ? names.map((split) => [split, split]) : [])];

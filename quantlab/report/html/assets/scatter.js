@@ -3,8 +3,8 @@
 const COSTS = {
   rtf: { name: "real-time factor", title: "RTF (generation time / audio time)", of: (v) => v, show: short },
   ratio: {
-    get name() { return `time / ${page.reference}`; },
-    get title() { return `time of the cell / time of ${page.reference}`; },
+    get name() { return `time / ${page.baseline}`; },
+    get title() { return `time of the cell / time of ${page.baseline}`; },
     of: (v) => v, show: short,
   },
   size: { name: "size", title: "size of the model, MB", of: (v) => v / 1e6, show: short },
@@ -115,7 +115,7 @@ function libraryTraces(spots, front) {
     const at = own.map((id) => spots.get(id));
     const ring = library === "none";
     return {
-      type: "scatter", mode: "markers", name: ring ? page.reference : plain(library), showlegend: own.length > 0,
+      type: "scatter", mode: "markers", name: ring ? page.baseline : plain(library), showlegend: own.length > 0,
       x: at.map(({ x }) => x[0]), y: at.map(({ y }) => y[0]),
       error_x: { ...errors(at.map(({ x }) => x)), color: shade }, error_y: { ...errors(at.map(({ y }) => y)), color: shade },
       marker: {
@@ -146,7 +146,7 @@ async function nameThem() {
   const chart = $("scatter");
   const { xaxis, yaxis } = chart._fullLayout;
   const front = group().fronts[`${view.x} ${view.split}`];
-  const rank = (id) => (page.cells[id].verdict === "baseline" ? 2 : (front && front.share[id]) || 0);
+  const rank = (id) => (["baseline", "reference"].includes(page.cells[id].verdict) ? 2 : (front && front.share[id]) || 0);
   const found = [];
   for (const trace of chart.data.filter((one) => one.customdata)) {
     trace.customdata.forEach(([id], index) => {

@@ -1,4 +1,4 @@
-// One utterance: reference, hypothesis of the baseline and of the quantized model, word by word.
+// One utterance: reference, hypothesis of the cell that is compared with and of this cell, word by word.
 
 // Runs of an alignment: "e5s1d2" → [["e", 5], ["s", 1], ["d", 2]].
 const runs = (marks) => [...marks.matchAll(/([esdi])(\d+)/g)].map(([, kind, count]) => [kind, Number(count)]);
@@ -28,6 +28,8 @@ function marked(reference, hypothesis, marks) {
 // An entry of a cell's block as an object.
 const entry = ([utterance, scored, written, marks]) => ({ utterance, scored, written, marks, errors: errorCount(marks) });
 
+const whose = (before) => (!before ? "hypothesis" : page.reference === page.baseline ? "quantized" : "this cell");
+
 function utteranceCard(known, own, before) {
   const [id, split, speaker, seconds, audio, reference, written] = known;
   const change = before ? own.errors - before.errors : null;
@@ -41,13 +43,13 @@ function utteranceCard(known, own, before) {
     el("div", { class: "hypotheses" },
       el("div", {}, el("b", {}, "reference"), el("p", {}, reference || "(empty after normalisation)")),
       before ? el("div", {}, el("b", {}, page.reference), marked(reference, before.scored, before.marks)) : null,
-      el("div", { class: before ? null : "one" }, el("b", {}, before ? "quantized" : "hypothesis"), marked(reference, own.scored, own.marks))),
+      el("div", { class: before ? null : "one" }, el("b", {}, whose(before)), marked(reference, own.scored, own.marks))),
     asWritten(written, own, before));
 }
 
 // The raw text, with the case and punctuation that scoring ignores.
 function asWritten(reference, own, before) {
-  const lines = [["reference", reference], [page.reference, before && before.written], [before ? "quantized" : "hypothesis", own.written]].filter(([, text]) => text);
+  const lines = [["reference", reference], [page.reference, before && before.written], [whose(before), own.written]].filter(([, text]) => text);
   if (!lines.length) return null;
   return el("details", {}, el("summary", {}, "as written"), lines.map(([who, text]) => el("p", { class: "note" }, `${who}: ${text}`)));
 }
