@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from quantlab.quantization.backends.hqq import ROWS_PER_PACK, THREE_BIT_PARTS
+from quantlab.quantization.hqq_layer import ROWS_PER_PACK, THREE_BIT_PARTS
 
 _INT32 = 4  # bytes
 

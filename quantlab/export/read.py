@@ -79,7 +79,7 @@ def model_of(folder: Path, found: Manifest) -> Any:
     model = on_meta(folder)
     check_modules(model, found)
     quantizer = registry.get(found.quant.library)
-    if found.quant.embedding and isinstance(quantizer, embedding.LooksUp):
+    if found.quant.embedding:
         embedding.share(model, quantizer)
     _check_rest(folder, model, found, values)  # before memory is allocated for the other tensors
     quantize_empty(model, found, device)

@@ -19,7 +19,7 @@ from quantlab.export.manifest import Manifest
 from quantlab.models.folder import some, whisper_config
 from quantlab.quantization import registry
 from quantlab.quantization.adapters import add_adapters
-from quantlab.quantization.base import Pass
+from quantlab.quantization.base import Pass, layer_of
 from quantlab.quantization.portable import Remembers
 from quantlab.quantization.recipe import of_module
 from quantlab.quantization.select import replace
@@ -75,6 +75,7 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
         device: device of the library's modules.
     """
     quantizer = registry.get(manifest.quant.library)
+    layer = layer_of(quantizer)
     maker = registry.get(getattr(quantizer, "EMPTY", manifest.quant.library))
     assert not registry.has_own_engine(quantizer)  # see read
     assert not registry.converts(maker)
@@ -83,8 +84,8 @@ def quantize_empty(model: nn.Module, manifest: Manifest, device: torch.device) -
     for name in manifest.modules:
         alone = _only_module(name, _zeros(model.get_submodule(name), dtype))
         made = maker.setup(alone, of_module(manifest.quant, name), (name,), device, _Dummy(name)).get_submodule(name)
-        if isinstance(quantizer, Remembers):
-            quantizer.adopt(made, manifest.traits.get(name, {}))
+        if isinstance(layer, Remembers):
+            layer.adopt(made, manifest.traits.get(name, {}))
         replace(model, name, made)
     if manifest.quant.recover == "lora":
         add_adapters(model, manifest.modules, manifest.quant.lora_rank)

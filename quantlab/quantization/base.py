@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from quantlab.config.schema import QuantConfig
 from quantlab.config.types import Dtype
@@ -50,8 +50,8 @@ class Quantizer(Protocol):
     A module that does not support all dtypes in FLOATS defines a tuple DTYPES of those it supports. One that does not
     read all keys of `quant` may define a tuple READS of those it reads: others are refused (`registry.check_keys`).
     `scheme` is always read, and `target`, `skip`, `head` and `embedding` are applied by quantlab. One whose `setup`
-    rounds weights by calibration data defines EMPTY, the library whose `setup` makes the same modules without. One
-    whose modules tell their bits may define `stored_bits(module) -> float | None`, for the receipt.
+    rounds weights by calibration data defines EMPTY, the library whose `setup` makes the same modules without. It
+    implements `Layer` too, or names the module that does as LAYER.
     """
 
     DISTRIBUTIONS: tuple[str, ...]  # packages whose versions can change a figure
@@ -90,11 +90,25 @@ class Quantizer(Protocol):
             ConfigError: a module does not fit the scheme; the message names it.
         """
 
+
+class Layer(Protocol):
+    """Module-level interface of the modules that replace Linear ones.
+
+    May define `stored_bits(module) -> float | None`, the bits of a code, for the receipt; what `LooksUp`, `Remembers`
+    and `Recovers` have; and NO_EMBEDDING, why `quant.embedding` is not supported.
+    """
+
     def is_quantized(self, module: nn.Module) -> bool:
         """Whether a module holds quantized weights, judged by its class and tensors."""
 
     def kernel(self, module: nn.Module) -> str | None:
         """The matmul kernel of a quantized module, as far as the library reports it."""
+
+
+def layer_of(quantizer: Any) -> Layer:
+    """Where a quantizer's modules are described: the module that it names as LAYER, or itself."""
+    found: Layer = getattr(quantizer, "LAYER", quantizer)
+    return found
 
 
 @dataclass(frozen=True)

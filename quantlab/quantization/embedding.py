@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from quantlab.quantization.base import AnyQuantizer, layer_of
 from quantlab.quantization.select import HEAD, replace
 
 EMBEDDING = "model.decoder.embed_tokens"
@@ -20,7 +21,7 @@ LookUp = Callable[[Any, torch.Tensor], torch.Tensor]
 
 @runtime_checkable
 class LooksUp(Protocol):
-    """A quantizer module that can read single rows of a quantized Linear."""
+    """A layer of which single rows can be read."""
 
     def look_up(self, head: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         """Rows of the weight, (…, in_features), for ids (…), in the Linear's compute dtype."""
@@ -44,6 +45,8 @@ class SharedEmbedding(nn.Module):
         return self._look_up(self.head, ids)
 
 
-def share(model: nn.Module, quantizer: LooksUp) -> None:
+def share(model: nn.Module, quantizer: AnyQuantizer) -> None:
     """Replace the model's embedding by one that reads the quantized projection, in place."""
-    replace(model, EMBEDDING, SharedEmbedding(model, quantizer.look_up))
+    layer = layer_of(quantizer)
+    assert isinstance(layer, LooksUp)  # see registry.why_no_embedding
+    replace(model, EMBEDDING, SharedEmbedding(model, layer.look_up))

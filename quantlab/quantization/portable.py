@@ -15,13 +15,13 @@ from torch import nn
 
 from quantlab.config.types import Dtype
 from quantlab.quantization.adapters import below
-from quantlab.quantization.base import Trait
+from quantlab.quantization.base import Quantizer, Trait, layer_of
 from quantlab.quantization.tensors import Leaf, leaves, unpacked
 
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A quantizer whose modules have state besides tensors."""
+    """A layer that has state besides tensors."""
 
     def traits(self, module: nn.Module) -> dict[str, Trait]:
         """The non-tensor state of a module, set by calibration."""
@@ -48,7 +48,7 @@ class Portable:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in plain(self.leaves).items()}
 
 
-def portable(model: Any, names: tuple[str, ...], quantizer: object) -> Portable:
+def portable(model: Any, names: tuple[str, ...], quantizer: Quantizer) -> Portable:
     """Keep references to all tensors of a model.
 
     Args:
@@ -57,8 +57,8 @@ def portable(model: Any, names: tuple[str, ...], quantizer: object) -> Portable:
         quantizer: the quantizer used.
     """
     found: dict[str, dict[str, Trait]] = {}
-    if isinstance(quantizer, Remembers):
-        found = {name: quantizer.traits(below(model.get_submodule(name))) for name in names}
+    if isinstance(layer := layer_of(quantizer), Remembers):
+        found = {name: layer.traits(below(model.get_submodule(name))) for name in names}
     return Portable(
         modules=names,
         dtype=cast(Dtype, str(model.dtype).removeprefix("torch.")),

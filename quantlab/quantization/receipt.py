@@ -9,7 +9,7 @@ from torch import nn
 
 from quantlab.config.types import Dtype
 from quantlab.quantization.adapters import below, rank_of
-from quantlab.quantization.base import Converted, Quantizer
+from quantlab.quantization.base import Converted, Layer, Quantizer, layer_of
 from quantlab.quantization.embedding import SharedEmbedding
 from quantlab.quantization.tensors import (
     Held,
@@ -73,20 +73,21 @@ def read(
         A receipt with `verified` false and all modules named in `problems`, if one of `names` is unchanged, not
         quantized or not smaller, or if any other module changed or is not in `dtype`.
     """
+    layer = layer_of(quantizer)
     modules = dict(model.named_modules())
     shared = {name for name, module in modules.items() if isinstance(module, SharedEmbedding)}
     wanted = frozenset(names) | shared
     before = before.with_others(shared)
     after = {name: _module_tensors(modules[name]) for name in before.linears if name in modules}
     receipts = [
-        _module_receipt(name, held, after[name], modules[name], skipped.get(name), quantizer)
+        _module_receipt(name, held, after[name], modules[name], skipped.get(name), layer)
         for name, held in before.linears.items()
         if name in after
     ]
     problems = [
         problem
         for name, held in before.linears.items()
-        if (problem := _problem(name, held, after.get(name), name in wanted, modules, quantizer))
+        if (problem := _problem(name, held, after.get(name), name in wanted, modules, layer))
     ]
     others = _others(model, before.linears)
     problems += _changed_others(before.others, others)
@@ -160,21 +161,21 @@ def _module_tensors(module: nn.Module) -> Held:
     )
 
 
-def _quantized(module: nn.Module, quantizer: Quantizer) -> bool:
-    return quantizer.is_quantized(module.head if isinstance(module, SharedEmbedding) else below(module))
+def _quantized(module: nn.Module, layer: Layer) -> bool:
+    return layer.is_quantized(module.head if isinstance(module, SharedEmbedding) else below(module))
 
 
-def _kernel(module: nn.Module, quantizer: Quantizer) -> str | None:
+def _kernel(module: nn.Module, layer: Layer) -> str | None:
     if isinstance(module, SharedEmbedding):
         return "rows of proj_out, looked up"
     rank = rank_of(module)
-    return quantizer.kernel(below(module)) if rank is None else f"{quantizer.kernel(below(module))} + LoRA, rank {rank}"
+    return layer.kernel(below(module)) if rank is None else f"{layer.kernel(below(module))} + LoRA, rank {rank}"
 
 
 def _module_receipt(
-    name: str, before: Held, after: Held, module: nn.Module, skipped: str | None, quantizer: Quantizer
+    name: str, before: Held, after: Held, module: nn.Module, skipped: str | None, layer: Layer
 ) -> ModuleReceipt:
-    quantized = after.differs(before) and _quantized(module, quantizer)
+    quantized = after.differs(before) and _quantized(module, layer)
     return ModuleReceipt(
         name=name,
         class_before=before.class_name,
@@ -182,15 +183,15 @@ def _module_receipt(
         dtypes={item.name: item.dtype for item in after.tensors},
         bytes_before=before.bytes,
         bytes_after=after.bytes,
-        kernel=_kernel(module, quantizer) if quantized else None,
+        kernel=_kernel(module, layer) if quantized else None,
         quantized=quantized,
-        bits=_stored_bits(module, quantizer) if quantized else None,
+        bits=_stored_bits(module, layer) if quantized else None,
         skipped=skipped,
     )
 
 
-def _stored_bits(module: nn.Module, quantizer: Quantizer) -> float | None:
-    tell = getattr(quantizer, "stored_bits", None)
+def _stored_bits(module: nn.Module, layer: Layer) -> float | None:
+    tell = getattr(layer, "stored_bits", None)
     return None if tell is None else tell(module.head if isinstance(module, SharedEmbedding) else below(module))
 
 
@@ -200,7 +201,7 @@ def _problem(
     after: Held | None,
     wanted: bool,
     modules: dict[str, nn.Module],
-    quantizer: Quantizer,
+    layer: Layer,
 ) -> str | None:
     if after is None:
         return f"{name} is gone"
@@ -208,7 +209,7 @@ def _problem(
         return f"{name} changed from {before} to {after} although it should not" if after.differs(before) else None
     if not after.differs(before):
         return f"{name} is unchanged: {after}"
-    if not _quantized(modules[name], quantizer):
+    if not _quantized(modules[name], layer):
         return f"{name} is not quantized: {after}"
     if after.bytes >= before.bytes:
         return f"{name} did not shrink: {before.bytes} bytes before, {after.bytes} after"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from quantlab.config.schema import QuantConfig
 from quantlab.config.types import Dtype
 from quantlab.quantization import backends
-from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader, NotHere, why_not_installed
+from quantlab.quantization.base import FLOATS, AnyQuantizer, Converter, Loader, NotHere, layer_of, why_not_installed
 from quantlab.util.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def get(library: str) -> AnyQuantizer:
     """The quantizer of a library: a module of `backends`, else an entry point of group `quantlab.quantizers`.
 
     Raises:
-        ConfigError: there is no such quantizer, or it lacks a part of `Quantizer` or `Converter`.
+        ConfigError: there is no such quantizer, or it lacks a part of `Quantizer`, `Layer` or `Converter`.
     """
     shipped = [item.name for item in pkgutil.iter_modules(backends.__path__)]
     if library in shipped:
@@ -39,10 +39,14 @@ def get(library: str) -> AnyQuantizer:
     else:
         hint = did_you_mean(library, [*shipped, *added])
         raise ConfigError(f"quant.library={library!r}: no such quantizer{hint}")
-    own_parts = ["setup", "is_quantized", "kernel"]
-    if has_own_engine(module):
-        own_parts = ["convert", "reload"] if converts(module) else []
-    if missing := [part for part in ("DISTRIBUTIONS", "why_unsupported", *own_parts) if not hasattr(module, part)]:
+    parts, of_layer = ["DISTRIBUTIONS", "why_unsupported"], list[str]()
+    if not has_own_engine(module):
+        parts, of_layer = [*parts, "setup"], ["is_quantized", "kernel"]
+    elif converts(module):
+        parts += ["convert", "reload"]
+    missing = [part for part in parts if not hasattr(module, part)]
+    missing += [part for part in of_layer if not hasattr(layer_of(module), part)]
+    if missing:
         raise ConfigError(f"quantizer {library!r} has no {', '.join(missing)}")
     return cast("AnyQuantizer", module)
 
@@ -118,9 +122,10 @@ def why_never(quantizer: AnyQuantizer, quant: QuantConfig) -> str | None:
 
 def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:
     """Why the token embedding cannot be quantized; None if it can, or is not requested."""
-    if not quant.embedding or hasattr(quantizer, "look_up"):
+    layer = layer_of(quantizer)
+    if not quant.embedding or hasattr(layer, "look_up"):
         return None
-    why = getattr(quantizer, "NO_EMBEDDING", f"{quant.library} cannot read single rows of a packed weight")
+    why = getattr(layer, "NO_EMBEDDING", f"{quant.library} cannot read single rows of a packed weight")
     return f"quant.embedding=true: {why}; set quant.embedding=false"
 
 
@@ -129,7 +134,7 @@ def why_no_recovery(quantizer: object, quant: QuantConfig) -> str | None:
     if quant.recover is None:
         return None
     asked = f"quant.recover={quant.recover}"
-    if quant.recover not in getattr(quantizer, "RECOVERS", ()):
+    if quant.recover not in getattr(layer_of(quantizer), "RECOVERS", ()):
         others = ", bnb_nf4 and bnb_fp4" if quant.recover == "lora" else ""
         return f"{asked} trains the layers of hqq_*, rtn_*, gptq_*, awq_*, recipe{others}: choose one of these"
     if quant.recover == "lora" and (missing := why_not_installed("peft", "peft")):

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from quantlab.models.companions import write_companions
 from quantlab.quantization import embedding, receipt, registry
 from quantlab.quantization.backends.as_shipped import shipped_original
 from quantlab.quantization.portable import Portable, portable
-from quantlab.quantization.recovery import Recovers, Recovery
+from quantlab.quantization.recovery import Recovery
 from quantlab.quantization.select import select
 from quantlab.recogniser.calibrate import CalibrationRuns, calibration_runs, chosen
 from quantlab.records.schema import Receipt, Recovered
@@ -157,7 +157,6 @@ def _quantize(
     else:
         model, recovered = _quantize_and_recover(config, model, quantizer, names, device, calibration)
     if config.quant.embedding:
-        assert isinstance(quantizer, embedding.LooksUp)  # see plan
         embedding.share(model, quantizer)
     # before compiling, which wraps the modules
     evidence = receipt.read(before, model, names, skipped, quantizer, config.runtime.dtype)
@@ -178,9 +177,8 @@ def _quantize_and_recover(
     with clocks.stage("recover"):
         recovery = Recovery(model.to(device), names, config.quant, config.recovery, passes, config.seed)
     model = quantizer.setup(model, config.quant, names, device, calibration)
-    recovers = cast("Recovers", quantizer)  # see plan
     with clocks.stage("recover"):
-        return model, recovery.run(model, names, recovers, lambda step: clocks.progress("recover", step, steps))
+        return model, recovery.run(model, names, quantizer, lambda step: clocks.progress("recover", step, steps))
 
 
 def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Features, clocks: Clocks) -> Engine:

@@ -9,7 +9,7 @@ import torch
 from helpers.quantizing import load_nano, quant_config, quantize
 from quantlab.allocation import Format, cheapest, choose
 from quantlab.allocation.size import Shape, stored_bytes, why_not
-from quantlab.quantization.backends import hqq
+from quantlab.quantization import hqq_layer
 from quantlab.util.errors import ConfigError
 
 
@@ -84,7 +84,7 @@ def test_what_hqq_refuses_is_no_format(outputs, inputs, group_size, bits):
     quant = quant_config(f"rtn_int{bits}", group_size=group_size)
     reason = why_not(Shape(outputs, inputs, True, 4), bits, group_size)
     if reason is None:
-        hqq.check_groups(model, quant, ("0",))
+        hqq_layer.check_groups(model, quant, ("0",))
     else:
         with pytest.raises(ConfigError, match="cannot cut"):
-            hqq.check_groups(model, quant, ("0",))
+            hqq_layer.check_groups(model, quant, ("0",))

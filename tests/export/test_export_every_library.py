@@ -111,6 +111,6 @@ def test_whisper_cpp_prints_the_words(exported):
 def test_a_library_that_is_not_here_is_named(exported, monkeypatch):
     _, folder = exported("hqq_int4")
     monkeypatch.setitem(sys.modules, "hqq", None)
-    monkeypatch.setattr("quantlab.quantization.backends.hqq.why_not_installed", lambda *_: "hqq is not installed")
+    monkeypatch.setattr("quantlab.quantization.hqq_layer.why_not_installed", lambda *_: "hqq is not installed")
     with pytest.raises((ExportError, ValueError), match="hqq is not installed"):
         load(folder)

@@ -6,8 +6,8 @@ from torch import nn
 
 from helpers.quantizing import OnNoise, load_nano, quant_config
 from quantlab.config.compose import compose
+from quantlab.quantization import hqq_layer
 from quantlab.quantization.backends import gptq as backend
-from quantlab.quantization.backends import hqq
 from quantlab.quantization.rounding import Block, by_block, gptq, hessians, nearest
 from quantlab.quantization.rounding.levels import fitted, spanning
 from quantlab.quantization.rounding.rounded import output_error
@@ -90,7 +90,7 @@ def test_hqqs_layer_holds_the_codes_and_computes_with_them(bits):
     rounded = nearest(linear.weight.detach(), quant)
     expected = x @ rounded.values().T + linear.bias.detach()
     model = nn.Sequential(linear)
-    hqq.put(model, "0", rounded, quant, CPU)
+    hqq_layer.put(model, "0", rounded, quant, CPU)
     packed = model[0]
     codes = Quantizer.unpack[packed.meta["packing"]](packed.W_q)[: rounded.codes.numel() // 16]
     assert torch.equal(codes.float().reshape(24, 64), rounded.codes)

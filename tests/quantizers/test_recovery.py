@@ -8,14 +8,14 @@ from torch import nn
 
 from helpers.calibrating import SCORED, not_scored
 from helpers.corpora import write_jsonl
-from helpers.quantizing import load_nano, noise, quant_config
+from helpers.quantizing import OnNoise, load_nano, noise, quant_config
 from quantlab.analysis.pairs import find_baselines
 from quantlab.config.compose import compose
 from quantlab.config.recovery import RecoveryConfig
 from quantlab.export import load
 from quantlab.measurement.cell import run_cell
-from quantlab.quantization import receipt, registry
-from quantlab.quantization.backends import hqq
+from quantlab.quantization import hqq_layer, receipt, registry
+from quantlab.quantization.backends import awq
 from quantlab.quantization.recovery import Recovery, Trainable
 from quantlab.quantization.recovery.distil import Example, batches, divergence, rate
 from quantlab.quantization.rounding import nearest
@@ -35,17 +35,17 @@ def packed(bits=3, inputs=64, outputs=24):
     model = nn.Sequential(linear)
     weight = linear.weight.detach().clone()
     quant = quant_config(f"rtn_int{bits}", group_size=16)
-    hqq.put(model, "0", nearest(weight, quant), quant, CPU)
+    hqq_layer.put(model, "0", nearest(weight, quant), quant, CPU)
     return model[0], weight
 
 
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 def test_what_is_unpacked_computes_the_same_and_packs_to_the_same_bits(bits):
     layer, _ = packed(bits)
-    opened, x = hqq.unpack(layer), seeded(5, 64)
+    opened, x = hqq_layer.unpack(layer), seeded(5, 64)
     torch.testing.assert_close(Trainable(opened, layer.bias)(x), layer(x))
     before = {key: layer.meta[key].clone() for key in ("scale", "zero")} | {"codes": layer.W_q.clone()}
-    hqq.repack(layer, Trainable(opened, layer.bias).rounded())
+    hqq_layer.repack(layer, Trainable(opened, layer.bias).rounded())
     assert torch.equal(layer.W_q, before["codes"])
     assert all(torch.equal(layer.meta[key], before[key]) for key in ("scale", "zero"))
 
@@ -53,7 +53,8 @@ def test_what_is_unpacked_computes_the_same_and_packs_to_the_same_bits(bits):
 @pytest.mark.parametrize("name", ["scale", "zero", "bias"])
 def test_gradients_are_those_of_finite_differences(name):
     layer, _ = packed()
-    trainable, x, target = Trainable(hqq.unpack(layer), layer.bias).double(), seeded(7, 64).double(), seeded(7, 24)
+    trainable = Trainable(hqq_layer.unpack(layer), layer.bias).double()
+    x, target = seeded(7, 64).double(), seeded(7, 24)
     parameter = getattr(trainable, name)
 
     def loss():
@@ -73,7 +74,7 @@ def test_gradients_are_those_of_finite_differences(name):
 
 def test_weights_begin_at_their_codes_and_as_near_to_the_original_as_these_allow():
     layer, weight = packed(2)
-    opened = hqq.unpack(layer)
+    opened = hqq_layer.unpack(layer)
     trainable = Trainable(opened, layer.bias, weight)
     assert torch.equal(trainable.rounded().codes, opened.codes)
     scale = opened.levels.scale.expand(24, 4, 16).flatten(1)
@@ -84,7 +85,7 @@ def test_weights_begin_at_their_codes_and_as_near_to_the_original_as_these_allow
 
 def test_a_weight_has_the_gradient_of_its_rounded_value_unless_it_is_outside_of_the_levels():
     layer, weight = packed(2)
-    trainable = Trainable(hqq.unpack(layer), None, weight)
+    trainable = Trainable(hqq_layer.unpack(layer), None, weight)
     with torch.no_grad():
         trainable.weight[0, 0] = 100.0
     trainable(torch.ones(1, 64)).sum().backward()
@@ -152,12 +153,31 @@ def test_it_comes_closer_to_the_original_and_adds_nothing(recovers):
     assert evidence.size_bytes == receipt.size_bytes(plain)
     assert found.loss_after < 0.85 * found.loss_before
     assert (found.utterances, found.held_out) == (4, 2)
-    pairs = [(a, b) for a, b in zip(model.modules(), plain.modules(), strict=True) if hqq.is_quantized(a)]
+    pairs = [(a, b) for a, b in zip(model.modules(), plain.modules(), strict=True) if hqq_layer.is_quantized(a)]
     same_codes = [torch.equal(a.W_q, b.W_q) for a, b in pairs]
     assert all(same_codes) == (recovers == "scales")
     assert not any(torch.equal(a.meta["scale"], b.meta["scale"]) for a, b in pairs)
     assert torch.equal(model.proj_out.weight, plain.proj_out.weight)  # tied to the embedding, not trained
     assert not torch.equal(model.model.decoder.layer_norm.weight, plain.model.decoder.layer_norm.weight)
+
+
+def test_weights_begin_at_those_that_awq_has_scaled():
+    """Trained so little that they stay: those that round to their codes are the original's times the folded scale."""
+    quant = quant_config("awq_int3", group_size=16, recover="weights")
+    how = RecoveryConfig(steps=1, batch_size=1, learning_rate=1e-9)
+    model, original = load_nano(), load_nano()
+    names, _ = select(model, quant)
+    recovery = Recovery(model, names, quant, how, passes(), seed=0)
+    model = awq.setup(model, quant, names, CPU, OnNoise())
+    block, unscaled = model.model.encoder.layers[1], original.model.encoder.layers[1]
+    scale = unscaled.final_layer_norm.weight.detach() / block.final_layer_norm.weight.detach()
+    assert scale.max() / scale.min() > 1.5
+    expected, opened, begun = unscaled.fc1.weight.detach() * scale, hqq_layer.unpack(block.fc1), []
+    recovery.run(model, names, awq, lambda step: begun.append(block.fc1.weight.detach().clone()))
+    levels = opened.levels.scale.expand(-1, -1, 16).flatten(1)
+    inside = (expected - opened.values()).abs() < 0.48 * levels
+    assert inside.float().mean() > 0.9
+    torch.testing.assert_close(begun[0][inside], expected[inside])
 
 
 def test_an_interrupted_training_goes_on_and_a_finished_one_is_not_repeated(tmp_path, monkeypatch):

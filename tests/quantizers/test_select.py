@@ -42,34 +42,47 @@ def is_quantized(module):
 def kernel(module):
     return None
 """
+SAME_LAYER = """
+import half_of_it
+
+DISTRIBUTIONS = ("half-of-it",)
+LAYER = half_of_it
+setup, why_unsupported = half_of_it.setup, half_of_it.why_unsupported
+"""
 
 
 @pytest.fixture
 def third_party(tmp_path, monkeypatch):
     (tmp_path / "half_of_it.py").write_text(THIRD_PARTY)
+    (tmp_path / "same_layer.py").write_text(SAME_LAYER)
     (tmp_path / "incomplete.py").write_text("DISTRIBUTIONS = ()\n")
+    (tmp_path / "no_layer.py").write_text(SAME_LAYER.replace("LAYER = half_of_it", "import incomplete as LAYER"))
     info = tmp_path / "half_of_it-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-of-it\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[quantlab.quantizers]\nhalf = half_of_it\nincomplete = incomplete\n")
+    points = ["half = half_of_it", "same_layer = same_layer", "incomplete = incomplete", "no_layer = no_layer"]
+    (info / "entry_points.txt").write_text("\n".join(["[quantlab.quantizers]", *points]))
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def test_another_package_registers_a_quantizer(third_party):
+@pytest.mark.parametrize("library", ["half", "same_layer"])
+def test_another_package_registers_a_quantizer(third_party, library):
     from helpers.quantizing import load_nano
 
-    quant = quant_config("hqq_int4", name="half", library="half")
+    quant = quant_config("hqq_int4", name="half", library=library)
     model, names, evidence, _ = quantize(load_nano(), quant)
     assert evidence.verified, evidence.problems
     assert evidence.modules_quantized == len(names) == evidence.modules_total - 1
     assert {item.class_after for item in evidence.modules if item.quantized} == {"Half"}
-    assert registry.distributions("half") == ("half-of-it",)
+    assert registry.distributions(library) == ("half-of-it",)
     generate(model)
 
 
 def test_an_incomplete_quantizer_says_what_it_lacks(third_party):
     with pytest.raises(ConfigError, match="why_unsupported, setup, is_quantized, kernel"):
         registry.get("incomplete")
+    with pytest.raises(ConfigError, match="'no_layer' has no is_quantized, kernel"):
+        registry.get("no_layer")
 
 
 def test_unknown_library():
@@ -238,7 +251,7 @@ def test_a_module_that_calibration_never_reached_is_named(nano):
 
 
 LIBRARY_FILES = {
-    "hqq": {"quantization/backends/hqq.py"},
+    "hqq": {"quantization/backends/hqq.py", "quantization/hqq_layer.py"},
     "optimum": {"quantization/backends/quanto.py"},
     "bitsandbytes": {"quantization/backends/bnb.py"},
     "torchao": {"quantization/backends/torchao.py"},

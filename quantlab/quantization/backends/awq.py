@@ -10,19 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quantlab.quantization.backends import hqq
-from quantlab.quantization.backends.hqq import (
-    DISTRIBUTIONS,
-    RECOVERS,
-    is_quantized,
-    kernel,
-    look_up,
-    repack,
-    stored_bits,
-    trainable,
-    unpack,
-    why_unsupported,
-)  # fmt: skip
+from quantlab.quantization import hqq_layer
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +20,12 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Calibration
     from quantlab.quantization.rounding import Block
 
-__all__ = [
-    "DISTRIBUTIONS", "EMPTY", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup",
-    "stored_bits", "trainable", "unpack", "why_unsupported",
-]  # fmt: skip
+DISTRIBUTIONS = ("hqq",)
+LAYER = hqq_layer
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
 EMPTY = "rtn"  # the quantizer that makes the same layers without data, for an export to be loaded into
+
+why_unsupported = hqq_layer.why_unsupported
 
 
 def setup(
@@ -50,14 +38,14 @@ def setup(
     """
     from quantlab.quantization.rounding import by_block, clipped, hessians
 
-    hqq.check_groups(model, quant, names)
+    hqq_layer.check_groups(model, quant, names)
     model.to(device)
     for block in by_block(names):
         found = hessians(model, block, calibrate.passes(block))
         _scale_inputs(model, quant, block, found)
         for name in block.layers:
             linear: Any = model.get_submodule(name)
-            hqq.put(model, name, clipped(linear.weight.detach(), found[name], quant), quant, device)
+            hqq_layer.put(model, name, clipped(linear.weight.detach(), found[name], quant), quant, device)
     return model
 
 

@@ -9,18 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quantlab.quantization.backends import hqq
-from quantlab.quantization.backends.hqq import (
-    DISTRIBUTIONS,
-    RECOVERS,
-    is_quantized,
-    kernel,
-    look_up,
-    repack,
-    stored_bits,
-    trainable,
-    unpack,
-)  # fmt: skip
+from quantlab.quantization import hqq_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,10 +20,8 @@ if TYPE_CHECKING:
     from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibration
 
-__all__ = [
-    "DISTRIBUTIONS", "EMPTY", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "setup_each",
-    "stored_bits", "trainable", "unpack", "why_unsupported",
-]  # fmt: skip
+DISTRIBUTIONS = ("hqq",)
+LAYER = hqq_layer
 READS = ("bits", "format", "granularity", "group_size", "symmetric", "act_order", "damping")
 EMPTY = "rtn"  # the quantizer that makes the same layers without data, for an export to be loaded into
 
@@ -43,7 +30,7 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     """Check bits, groups, scheme and damping."""
     if quant.damping is None or quant.act_order is None:
         return "GPTQ needs quant.damping and quant.act_order"
-    return hqq.why_unsupported(quant, device)
+    return hqq_layer.why_unsupported(quant, device)
 
 
 def setup(
@@ -64,11 +51,11 @@ def setup_each(
     from quantlab.quantization.rounding import by_block, gptq, hessians
 
     for name, quant in quants.items():
-        hqq.check_groups(model, quant, (name,))
+        hqq_layer.check_groups(model, quant, (name,))
     model.to(device)
     for block in by_block(tuple(quants)):
         found = hessians(model, block, calibrate.passes(block))
         for name in block.layers:
             linear: Any = model.get_submodule(name)
-            hqq.put(model, name, gptq(linear.weight.detach(), found[name], quants[name]), quants[name], device)
+            hqq_layer.put(model, name, gptq(linear.weight.detach(), found[name], quants[name]), quants[name], device)
     return model

@@ -8,18 +8,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from quantlab.quantization import hqq_layer
 from quantlab.quantization.backends import gptq, hqq, rtn
-from quantlab.quantization.backends.hqq import (
-    DISTRIBUTIONS,
-    RECOVERS,
-    is_quantized,
-    kernel,
-    look_up,
-    repack,
-    stored_bits,
-    trainable,
-    unpack,
-)  # fmt: skip
 from quantlab.quantization.recipe import of_module, with_bits
 
 if TYPE_CHECKING:
@@ -29,10 +19,8 @@ if TYPE_CHECKING:
     from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibration
 
-__all__ = [
-    "DISTRIBUTIONS", "EMPTY", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup",
-    "stored_bits", "trainable", "unpack", "why_unsupported",
-]  # fmt: skip
+DISTRIBUTIONS = ("hqq",)
+LAYER = hqq_layer
 READS = ("granularity", "group_size", "symmetric", "act_order", "damping", "path", "method", "modules")
 EMPTY = "rtn"  # see gptq
 METHODS = {"rtn": rtn, "hqq": hqq, "gptq": gptq}

@@ -7,19 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quantlab.quantization.backends import hqq
-from quantlab.quantization.backends.hqq import (
-    DISTRIBUTIONS,
-    RECOVERS,
-    is_quantized,
-    kernel,
-    look_up,
-    repack,
-    stored_bits,
-    trainable,
-    unpack,
-    why_unsupported,
-)  # fmt: skip
+from quantlab.quantization import hqq_layer
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +16,11 @@ if TYPE_CHECKING:
     from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibrate
 
-__all__ = [
-    "DISTRIBUTIONS", "READS", "RECOVERS", "is_quantized", "kernel", "look_up", "repack", "setup", "stored_bits",
-    "trainable", "unpack", "why_unsupported",
-]  # fmt: skip
+DISTRIBUTIONS = ("hqq",)
+LAYER = hqq_layer
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
+
+why_unsupported = hqq_layer.why_unsupported
 
 
 def setup(
@@ -45,9 +33,9 @@ def setup(
     """
     from quantlab.quantization.rounding import nearest
 
-    hqq.check_groups(model, quant, names)
+    hqq_layer.check_groups(model, quant, names)
     model.to(device)
     for name in names:
         linear: Any = model.get_submodule(name)
-        hqq.put(model, name, nearest(linear.weight.detach(), quant), quant, device)
+        hqq_layer.put(model, name, nearest(linear.weight.detach(), quant), quant, device)
     return model

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quantlab.quantization.backends import torch as dynamic_int8
-from quantlab.quantization.backends.torch import DISTRIBUTIONS, DTYPES, NO_EMBEDDING, is_quantized, kernel
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from quantlab.config.schema import QuantConfig
     from quantlab.quantization.base import Calibration
 
-__all__ = ["DISTRIBUTIONS", "DTYPES", "EMPTY", "NO_EMBEDDING", "READS", "is_quantized", "kernel", "setup",
-           "why_unsupported"]  # fmt: skip
+DISTRIBUTIONS, DTYPES = dynamic_int8.DISTRIBUTIONS, dynamic_int8.DTYPES
+LAYER = dynamic_int8
 READS = (*dynamic_int8.READS, "smoothing")
 EMPTY = "torch"  # the quantizer that makes the same layers without data, for an export to be loaded into
 

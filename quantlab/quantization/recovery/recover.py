@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from quantlab.config.recovery import RecoveryConfig
 from quantlab.config.schema import QuantConfig
 from quantlab.quantization.adapters import adapters, add_adapters
-from quantlab.quantization.base import Pass
+from quantlab.quantization.base import Pass, Quantizer, layer_of
 from quantlab.quantization.portable import plain
 from quantlab.quantization.recovery.distil import Example, Progress, Training, examples, only
 from quantlab.quantization.recovery.trainable import Recovers, Trainable
@@ -61,12 +61,12 @@ class Recovery:
         self._examples = examples(model, passes)
         head: Any = model.get_submodule(HEAD)
         self._head = head.weight.detach()
-        self._original: dict[str, torch.Tensor] = {}
-        if quant.recover == "weights":
-            self._original = {name: _weight(model, name).clone() for name in names}
+        self._unrounded: dict[str, torch.Tensor] = {}
+        if quant.recover == "weights":  # no copies: what a quantizer folds into the weights is in them before it rounds
+            self._unrounded = {name: _weight(model, name) for name in names}
 
     def run(
-        self, model: nn.Module, names: Sequence[str], quantizer: Recovers, tick: Callable[[int], None]
+        self, model: nn.Module, names: Sequence[str], quantizer: Quantizer, tick: Callable[[int], None]
     ) -> Recovered:
         """Train the quantized model in place.
 
@@ -79,25 +79,26 @@ class Recovery:
             quantizer: which made them.
             tick: called after each step, with the number of steps.
         """
+        layer = cast("Recovers", layer_of(quantizer))  # see registry.why_no_recovery
         key = self._key(model)
         if self._quant.recover == "lora":
             add_adapters(model, names, self._quant.lora_rank, self._seed)
-            with quantizer.trainable(model, names):
+            with layer.trainable(model, names):
                 return self._train(model, adapters(model), key, tick)
         packed: dict[str, Any] = {name: model.get_submodule(name) for name in names}
-        layers = {
-            name: Trainable(quantizer.unpack(module), module.bias, self._original.get(name))
+        opened = {
+            name: Trainable(layer.unpack(module), module.bias, self._unrounded.get(name))
             for name, module in packed.items()
         }
-        for name, layer in layers.items():
-            replace(model, name, layer)
-        own = {id(item) for layer in layers.values() for item in layer.parameters()}
+        for name, module in opened.items():
+            replace(model, name, module)
+        own = {id(item) for module in opened.values() for item in module.parameters()}
         trained = [item for item in model.parameters() if item.ndim <= 1 or id(item) in own]
         found = self._train(model, trained, key, tick)
-        for name, layer in layers.items():
-            quantizer.repack(packed[name], layer.rounded())
-            if layer.bias is not None:
-                packed[name].bias.data = layer.bias.detach().to(packed[name].bias.dtype)
+        for name, module in opened.items():
+            layer.repack(packed[name], module.rounded())
+            if module.bias is not None:
+                packed[name].bias.data = module.bias.detach().to(packed[name].bias.dtype)
             replace(model, name, packed[name])
         return found
 
@@ -133,7 +134,7 @@ class Recovery:
         by = versions(("quantlab", "torch"))
         digest = hashlib.sha256(f"{by} {self._quant.recover} {rank} {self._how!r} {self._seed}".encode())
         hidden = [example.hidden for example in self._examples]
-        for tensor in (*hidden, *self._original.values(), *plain(leaves(model)).values()):
+        for tensor in (*hidden, *self._unrounded.values(), *plain(leaves(model)).values()):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

@@ -15,12 +15,12 @@ _INSIDE = 0.49  # of a level: how far a weight may lie from its code at the star
 
 
 class Recovers(Protocol):
-    """A quantizer whose layers can be trained."""
+    """A layer that can be trained."""
 
     RECOVERS: tuple[str, ...]  # values of quant.recover; for `scales` and `weights` it has `unpack` and `repack`
 
     def trainable(self, model: nn.Module, names: Sequence[str]) -> AbstractContextManager[None]:
-        """Within the block, gradients pass through its layers."""
+        """Within the block, gradients pass through the layers."""
 
     def unpack(self, layer: Any) -> Rounded:
         """Codes, scales and zero points of a layer."""
