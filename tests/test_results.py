@@ -1,6 +1,7 @@
 """The records that docs/results/ shows: whole, and every figure follows from their raw data."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from quantlab.cli.verify import main as verify
 from quantlab.report.__main__ import main as report
 
-ARCHIVES = sorted((Path(__file__).parents[1] / "docs" / "results").glob("*.tar.xz"))
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+ARCHIVES = sorted(RESULTS.glob("*.tar.xz"))
 
 
 @pytest.mark.parametrize("path", ARCHIVES, ids=lambda path: path.name)
@@ -23,3 +25,30 @@ def test_published_records_are_verified_and_open(path, capsys):
 
 def test_there_are_some():
     assert ARCHIVES
+
+
+def difference(cell):
+    """As in a table: points and interval."""
+    change = cell["comparison"]
+    values = (change["wer_difference"], *change["wer_difference_ci95"])
+    points, low, high = (f"{100 * value:+.2f}".replace("-", "−") for value in values)
+    return f"{points} [{low}, {high}]"
+
+
+def test_the_rows_below_eight_bits_are_those_of_their_records(capsys):
+    found = {}
+    for against in ([], ["--against", "hqq"]):
+        assert report(["--root", str(RESULTS / "lowbit_h200.tar.xz"), "--format", "json", *against]) == 0
+        for cell in json.loads(capsys.readouterr().out):
+            found.setdefault(cell["cell_id"][:8], []).append(cell)
+    page = (RESULTS / "lowbit.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.search(r"\| [0-9a-f]{8} \|$", line)]
+    assert len(rows) == 46
+    for _, bits, size, wer, fp32, verdict, hqq, cell_id in rows:
+        ours, against_hqq = found[cell_id]
+        splits = [f"{100 * ours['splits'][name]['wer']:.2f}" for name in ("test-clean", "test-other")]
+        assert (wer, bits) == (" / ".join(splits), f"{ours['bits_per_weight']:.2f}")
+        assert size == f"{ours['size_bytes'] / 1e6:.1f}"
+        if ours["comparison"] is not None:
+            assert (fp32, verdict) == (difference(ours), ours["verdict"])
+        assert hqq.partition(", p")[0] in ("", against_hqq["comparison"] and difference(against_hqq))

@@ -89,9 +89,10 @@ def run_program(program, folder, variables):
 def user_folder(folder):
     """A user's folder: a checkpoint and recordings of their own, and LibriSpeech as it is unpacked."""
     shutil.copytree(ROOT / "quantlab/assets/nano", folder / "my-whisper")
-    clips = [json.loads(line) for line in (DEMO / "manifest.jsonl").open()][:2]
+    clips = [json.loads(line) for line in (DEMO / "manifest.jsonl").open()][:4]
     lines = [{"audio": str(DEMO / clip["audio"]), "text": clip["text"]} for clip in clips]
-    (folder / "my.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, some in (("my.jsonl", lines[:2]), ("calls.jsonl", lines[2:])):
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in some))
     for split, speaker in (("test-clean", "1089"), ("test-other", "1688")):
         chapter = folder / "LibriSpeech" / split / speaker / "134686"
         chapter.mkdir(parents=True)
