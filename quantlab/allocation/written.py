@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -47,8 +49,15 @@ def write(path: Path, config: RunConfig, wanted: AllocateConfig, found: Found) -
         raise ConfigError(f"out={path}: {error.strerror}: set out=FILE") from None
 
 
-def show(path: Path, config: RunConfig, found: Found) -> None:
-    """Print the bits of each layer, the size, and how to measure it."""
+def show(path: Path, keys: Sequence[str], found: Found) -> None:
+    """Print the bits of each layer, the size, and how to measure it.
+
+    Args:
+        path: of the recipe.
+        keys: model, corpus and calibration data as on the command line: with others, a disjoint share of the corpus
+            would be another, and what calibrated would be scored.
+        found: the recipe.
+    """
     grid = by_layer({name: item.bits for name, item in found.formats.items()})
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in grid.heads:
@@ -63,10 +72,5 @@ def show(path: Path, config: RunConfig, found: Found) -> None:
         f"predicted loss {found.loss:.3g} nats per token",
         soft_wrap=True,
     )
-    source = config.calibration.source
-    data = f" calibration.path={config.calibration.path}" if config.calibration.path else ""
-    out.print(
-        f"measure it: quantlab -m model={config.model.name} quant=none,recipe quant.path={printable(str(path))} "
-        f"calibration.source={source}{data}",
-        soft_wrap=True,
-    )
+    command = shlex.join(["quantlab", "-m", *keys, "quant=none,recipe", f"quant.path={path}"])
+    out.print(f"measure it: {printable(command)}", soft_wrap=True)

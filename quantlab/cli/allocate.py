@@ -53,7 +53,7 @@ def command(config_dir: str | None, arguments: tuple[str, ...]) -> int:
     own, shared = _divided(arguments)
     wanted = _wanted(own)
     out = Path(wanted.out).expanduser()
-    _refuse_existing(out, wanted)
+    _check_writable(out, wanted)
     if not any(argument.startswith("calibration.source=") for argument in shared):
         raise ConfigError(
             "no calibration audio: set calibration.source=manifest calibration.path=FILE, or "
@@ -78,7 +78,7 @@ def command(config_dir: str | None, arguments: tuple[str, ...]) -> int:
         return NO
     write(out, config, wanted, found)
     with to_stdout():
-        show(out, config, found)
+        show(out, shared, found)
     return 0
 
 
@@ -107,9 +107,12 @@ def _wanted(own: dict[str, str]) -> AllocateConfig:
     return parse(AllocateConfig, values)
 
 
-def _refuse_existing(out: Path, wanted: AllocateConfig) -> None:
+def _check_writable(out: Path, wanted: AllocateConfig) -> None:
+    """Refuse a file that could not be written, before the model is loaded."""
     if out.exists():
         raise ConfigError(f"out={wanted.out} exists: remove it, or set out=FILE")
+    if not out.parent.is_dir():
+        raise ConfigError(f"out={wanted.out}: there is no folder {out.parent}: make it, or set out=FILE")
 
 
 main = partial(perform, command)

@@ -18,6 +18,7 @@ from quantlab.report.wording import (
     between,
     depends_on_batch,
     estimate,
+    little_calibration,
     loops,
     no_verdict,
     noise,
@@ -109,8 +110,8 @@ def _notes_of_results(group: Group) -> Iterator[str]:
         yield f"Too few utterances: {what}."
     for cells, what in sizes(group.rows, group.methods):
         yield f"Size of {cells}: {what}."
-    for cells, what in (*loops(group.rows, group.methods), *depends_on_batch(group.rows, group.methods)):
-        yield f"{cells}: {what}."
+    for found in (loops, depends_on_batch, little_calibration):
+        yield from (f"{cells}: {what}." for cells, what in found(group.rows, group.methods))
     for cell, others in compared(group.rows, group.methods):
         yield f"Compared with {cell}: {others}."
     for cells, what in no_verdict(group.rows, group.methods):

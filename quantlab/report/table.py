@@ -25,6 +25,7 @@ from quantlab.report.wording import (
     depends_on_batch,
     enumerated,
     failures,
+    little_calibration,
     loops,
     names,
     no_verdict,
@@ -245,7 +246,10 @@ def _unconverged(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Itera
 
 
 def _notes(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[Text]:
-    notes = {"loops": loops, "batch": depends_on_batch, "size": sizes, "noise": noise, "no verdict": no_verdict}
+    notes = {
+        "loops": loops, "batch": depends_on_batch, "calibration": little_calibration, "size": sizes, "noise": noise,
+        "no verdict": no_verdict,
+    }  # fmt: skip
     for word, found in notes.items():
         for cells, what in found(rows, called):
             yield _line(word, "yellow", cells, what)

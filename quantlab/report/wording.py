@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+from quantlab.config.quant import CALIBRATED
 from quantlab.config.schema import StatsConfig
 from quantlab.records import labels
 from quantlab.report.against import asked_for
@@ -23,6 +24,7 @@ MB = 1_000_000  # bytes
 MINUS = "−"
 _MUCH = 0.25  # share of the model's size
 _NAMED = 3  # most cells named in one line
+_LEAST_CALIBRATION = 16  # utterances; see docs/reference/quantizers.md
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -278,6 +280,20 @@ def depends_on_batch(rows: Sequence[CellSummary], called: Mapping[str, str]) -> 
     what = "one scale for the activations of a batch of {}: a text may depend on its neighbours in the batch"
     batched = [row for row in some if row.ok and (row.settings.batch_size or 1) > 1]
     yield from _once(((row, what.format(row.settings.batch_size)) for row in batched), called)
+
+
+def little_calibration(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells whose codes were chosen, or trained, by so few utterances that rounding to nearest may be better."""
+    counts = [(row, len(row.record.calibration_ids)) for row in rows if row.ok and _is_chosen_by_data(row)]
+    what = f"calibrate: a calibrated format may be no better than rtn with fewer than {_LEAST_CALIBRATION}"
+    few = ((row, f"{utterances(count)} {what}") for row, count in counts if count < _LEAST_CALIBRATION)
+    yield from _once(few, called)
+
+
+def _is_chosen_by_data(row: CellSummary) -> bool:
+    found = row.record.setting
+    by = (found("quant.library"), found("quant.method"))
+    return any(name in CALIBRATED for name in by) or found("quant.recover") is not None
 
 
 def failures(rows: Sequence[CellSummary]) -> Iterator[tuple[list[CellSummary], str, str]]:

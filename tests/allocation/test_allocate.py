@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -86,7 +87,9 @@ def test_other_audio_calibrates_and_the_evaluated_corpus_need_not_be_here(alloca
     source = ["calibration.source=manifest", "calibration.path=mine.jsonl"]
     code, shown, _ = allocate(*FEW[:3], *source, "dataset=librispeech_dir", "dataset.path=nowhere", "budget_mb=3.4")
     assert code == 0
-    assert "calibration.source=manifest calibration.path=mine.jsonl" in shown
+    [command] = [line for line in shown.splitlines() if line.startswith("measure it: ")]
+    given = [*FEW[:3], *source, "dataset=librispeech_dir", "dataset.path=nowhere"]
+    assert shlex.split(command)[4:] == [*given, "quant=none,recipe", "quant.path=recipe.yaml"]
     assert "# calibration: 2 utterances of the corpus" in Path("recipe.yaml").read_text()
     code, _, said = allocate(*FEW[:3], *source, "calibration.labels=reference", "budget_mb=3.4", "out=x.yaml")
     assert code == 2
@@ -125,7 +128,7 @@ WRONG = [
     ("calibration.source=disjoint budget_mb=3 seed=1,2", "2 combinations of keys"),
     (
         "calibration.source=disjoint budget_mb=3.4 out=nowhere/x.yaml dataset.limit=5",
-        "out=nowhere/x.yaml: No such file",
+        "out=nowhere/x.yaml: there is no folder nowhere: make it, or set out=FILE",
     ),
 ]
 

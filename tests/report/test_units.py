@@ -130,3 +130,23 @@ def test_what_depends_on_its_batch_is_said(tmp_path):
     assert "batch: nano-smoothquant_int8-cpu: one scale for the activations of a batch" in table.text(smooth)
     alone = stored(tmp_path / "alone", result("torch_int8", protocol__batch_size=1))
     assert "neighbours" not in table.text(alone)
+
+
+def test_too_little_calibration_data_are_said_where_they_choose_the_weights(tmp_path):
+    def calibrated(count, quant="gptq_int3", **changes):
+        found = result("hqq_int3", quant__name=quant, quant__library=quant.partition("_")[0], **changes)
+        ids = tuple(f"clean/{number}" for number in range(count))
+        return found.model_copy(update={"record": found.record.model_copy(update={"calibration_ids": ids})})
+
+    def said(name, *cells):
+        found = stored(tmp_path / name, result("none"), *cells)
+        return "calibrate: a calibrated format" in table.text(found), "calibrate: a calibrated" in markdown.render(
+            found
+        )
+
+    assert said("few", calibrated(2)) == (True, True)
+    assert "calibration: nano-gptq_int3-cpu: 2 utterances calibrate" in table.text(summaries(tmp_path / "few"))
+    assert said("enough", calibrated(16)) == (False, False)
+    assert said("trained", calibrated(15, "hqq_int3", quant__recover="scales")) == (True, True)
+    assert said("recipe", calibrated(15, "recipe", quant__method="gptq")) == (True, True)
+    assert said("static", calibrated(2, "quanto_int8_static")) == (False, False)
