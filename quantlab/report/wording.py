@@ -283,9 +283,9 @@ def depends_on_batch(rows: Sequence[CellSummary], called: Mapping[str, str]) -> 
 
 
 def little_calibration(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Cells whose codes were chosen, or trained, by so few utterances that rounding to nearest may be better."""
+    """Cells whose codes were chosen, or trained, by so few utterances that more would be better."""
     counts = [(row, len(row.record.calibration_ids)) for row in rows if row.ok and _is_chosen_by_data(row)]
-    what = f"calibrate: a calibrated format may be no better than rtn with fewer than {_LEAST_CALIBRATION}"
+    what = f"chose its codes: {_LEAST_CALIBRATION} or more choose better ones"
     few = ((row, f"{utterances(count)} {what}") for row, count in counts if count < _LEAST_CALIBRATION)
     yield from _once(few, called)
 

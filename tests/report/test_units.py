@@ -145,7 +145,9 @@ def test_too_little_calibration_data_are_said_where_they_choose_the_weights(tmp_
         )
 
     assert said("few", calibrated(2)) == (True, True)
-    assert "calibration: nano-gptq_int3-cpu: 2 utterances calibrate" in table.text(summaries(tmp_path / "few"))
+    assert "calibration: nano-gptq_int3-cpu: 2 utterances chose its codes: 16 or more choose" in table.text(
+        summaries(tmp_path / "few")
+    )
     assert said("enough", calibrated(16)) == (False, False)
     assert said("trained", calibrated(15, "hqq_int3", quant__recover="scales")) == (True, True)
     assert said("recipe", calibrated(15, "recipe", quant__method="gptq")) == (True, True)
