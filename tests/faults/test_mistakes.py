@@ -12,7 +12,7 @@ from quantlab.cli.keys import groups
 from quantlab.cli.main import main as named
 from quantlab.cli.run import main
 from quantlab.config.hydra import composed
-from quantlab.config.parse import KEYS, kind_of
+from quantlab.config.key_names import KEYS, kind_of
 from quantlab.export import __main__ as export
 from quantlab.grid.run import Grid
 from quantlab.report import __main__ as report
@@ -233,7 +233,7 @@ YAML = [
     ),
     (HEAD + "protocol:\n  batch_size: many\n", "protocol.batch_size='many': input should be a valid integer"),
     (HEAD + "protocol:\n  batch_size: -1\n", "protocol.batch_size=-1: input should be greater than 0"),
-    (HEAD + "quant: hqq_int4\n", "quant='hqq_int4': input should be a valid dictionary"),
+    (HEAD + "quant: hqq_int4\n", "quant='hqq_int4': expected keys with values, {KEY: VALUE}"),
     (HEAD + "seed: [1\n", "mine.yaml:3: expected ',' or ']'"),
     (HEAD + "quant:\n\tbits: 4\n", "mine.yaml:3: found character '\\t' that cannot start any token"),
     (HEAD + "seed: 1\nseed: 2\n", "mine.yaml:3: found duplicate key seed"),
