@@ -38,6 +38,8 @@ GRID = [
         "no such quant; did you mean 'bnb_int8', 'ct2_int8', 'hqq_int8', 'quanto_int8', 'rtn_int8', 'smoothquant_int8' "
         "or 'torch_int8'?",
     ),
+    ("quant=HQQ_int4", "quant=HQQ_int4: no such quant; did you mean 'hqq_int4'?"),
+    ("quant.Group_Size=32", "quant.Group_Size: no such key; did you mean 'quant.group_size'?"),
     ("quant=nf4_dq", "no such quant; did you mean 'bnb_nf4"),
     ("quant.library=hqqq", "quant.library='hqqq': no such quantizer; did you mean 'hqq'?"),
     ("dataset.source=manifst", "dataset.source: no reader 'manifst'; did you mean 'manifest'?"),
@@ -318,5 +320,8 @@ def test_a_folder_without_records_is_no_misuse(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for run, more in ((report.main, []), (verify.main, []), (rescore.main, ["--normaliser", "none"])):
         assert run(["--root", "nowhere", *more]) == 1
-        assert "no records in nowhere, which is not a folder" in capsys.readouterr().err
+        assert "no records in nowhere: no such file or folder; make some" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a_file").touch()
+    assert status.main(["--root", "a_file"]) == 1
+    assert "no records in a_file, which is not a folder; make some" in capsys.readouterr().err
