@@ -236,6 +236,7 @@ def test_what_was_not_measured_is_no_reference():
     ("name", "said"),
     [
         ("hqq_int5", "did you mean 'hqq_int3'"),
+        ("HQQ", "did you mean 'hqq'?"),
         ("ct2", "allowed: gptq, gptq_int3, hqq, hqq_int3"),  # known, and not in these records
         ("", "no measured cell"),
         ("a\nb", r"'a\nb'"),

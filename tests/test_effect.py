@@ -87,6 +87,12 @@ WITHOUT_EFFECT = [
     ("quant=none,torch_int8 quant.group_size=32", "quant.group_size=32: no effect on quant="),
     ("quant=torch_int8,hqq_int4 quant.group_size=32", "quant.group_size=32: no effect on quant=torch_int8"),
     ("quant=none,hqq_int4 calibration.fraction=0.5", "calibration.fraction=0.5: no effect without a static scheme"),
+    ("quant=hqq_int4 calibration.limit=5", "calibration.limit=5: no effect without a quantizer that it calibrates"),
+    (
+        "quant=gptq_int3 calibration.source=disjoint calibration.limit=5",
+        "calibration.limit=5: no effect without calibration.source=manifest (what other sources take of the evaluated "
+        "corpus is set by calibration.fraction)",
+    ),
     ("protocol.budget_s=3 protocol.rel_ci=0.1", "protocol.rel_ci=0.1, protocol.budget_s=3.0: no effect without"),
     ("dataset.chunk_overlap_s=2", "dataset.chunk_overlap_s=2.0: no effect without dataset.long=chunked"),
     ("dataset.noise.seed=3", "dataset.noise.seed=3: no effect without noise"),

@@ -10,8 +10,8 @@ import pytest
 
 from helpers.synthetic import grid
 from quantlab.cli import keys, main
+from quantlab.config.key_names import keys as every_key
 from quantlab.config.options import BASE
-from quantlab.config.parse import keys as every_key
 from quantlab.config.schema import RunConfig
 from quantlab.grid import run as grids
 from quantlab.util.console import COMMANDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import nn
 from quantlab import models
 from quantlab.allocation.choose import Format, choose
 from quantlab.allocation.sensitivity import Losses, divergences, estimates
-from quantlab.allocation.size import Shape, stored_bytes, why_not
+from quantlab.allocation.size import NOT_A_MULTIPLE, Shape, fitting, stored_bytes, why_not
 from quantlab.config.allocate import AllocateConfig
 from quantlab.config.schema import RunConfig
 from quantlab.engines import decoding
 from quantlab.engines.clocks import Clocks
 from quantlab.quantization import receipt
+from quantlab.quantization.hqq_layer import GROUP_MULTIPLE
 from quantlab.quantization.select import HEAD
 from quantlab.recogniser.assemble import prepared
 from quantlab.recogniser.calibrate import CalibrationRuns, calibration_alone, calibration_runs
@@ -56,16 +57,17 @@ def find(config: RunConfig, wanted: AllocateConfig) -> Found:
         wanted: the budget, and how losses are found.
 
     Raises:
-        ConfigError: no recipe fits the budget, or the calibration data cannot be used.
+        ConfigError: no module has such groups, no recipe fits the budget, or the calibration data cannot be used.
         Unavailable: checkpoint or corpus is not here.
     """
     with prepared(config) as device:
         with libraries_silent():
             checkpoint = models.load(config.model, config.seed, "float32")  # losses are found in it, whatever the dtype
         shapes = _shapes(checkpoint.model, _FLOAT_BYTES[config.runtime.dtype])
+        _refuse_no_groups(wanted.group_size, shapes.values())
         sizes = {name: _sizes(shape, wanted.group_size) for name, shape in shapes.items()}
         rest = _rest(checkpoint.model, sizes, _FLOAT_BYTES[config.runtime.dtype])
-        budget = _budget(wanted, shapes, sizes, rest)
+        budget = _budget(wanted, shapes.values(), rest)
         with libraries_silent():
             speech, mark = calibration_alone(config, checkpoint.feature_extractor)
             how = decoding(checkpoint.model, config)
@@ -121,13 +123,28 @@ def _rest(model: nn.Module, sizes: Mapping[str, Sizes], float_bytes: int) -> int
     return whole - sum(some[None] for some in sizes.values())
 
 
-def _budget(wanted: AllocateConfig, shapes: Mapping[str, Shape], sizes: Mapping[str, Sizes], rest: int) -> int:
+def _refuse_no_groups(group_size: int, shapes: Collection[Shape]) -> None:
+    """Refuse a group size in which no module can be stored; where some cannot, those stay in floats.
+
+    Raises:
+        ConfigError: the message says why, and names the sizes in which every module can be stored.
+    """
+    if any(why_not(shape, 8, group_size) is None for shape in shapes):  # eight bits need no packing
+        return
+    inputs = ", ".join(map(str, sorted({shape.inputs for shape in shapes})))
+    is_multiple = group_size % GROUP_MULTIPLE == 0
+    why = f"it divides the inputs of no module ({inputs})" if is_multiple else NOT_A_MULTIPLE
+    sizes = ", ".join(map(str, fitting(shapes, BITS))) or "none"
+    raise ConfigError(f"group_size={group_size}: {why}; these fit every module: {sizes}: set one of them")
+
+
+def _budget(wanted: AllocateConfig, shapes: Collection[Shape], rest: int) -> int:
     """Bytes of the model at most.
 
     Raises:
-        ConfigError: the smallest recipe takes more; the message says how much.
+        ConfigError: the smallest recipe takes more; the message says how much, and what would fit.
     """
-    params, least = sum(shape.params for shape in shapes.values()), sum(min(some.values()) for some in sizes.values())
+    params, least = sum(shape.params for shape in shapes), _least(shapes, wanted.group_size)
     smallest = f"the smallest recipe with group_size={wanted.group_size} takes"
     if wanted.budget_mb is not None:
         budget = int(wanted.budget_mb * _MB)
@@ -135,7 +152,8 @@ def _budget(wanted: AllocateConfig, shapes: Mapping[str, Shape], sizes: Mapping[
             return budget
         raise ConfigError(
             f"budget_mb={wanted.budget_mb:g}: {smallest} {-(-(rest + least) // 1000) / 1000:.3f} MB, of which "
-            f"{rest / _MB:.3f} MB are not quantized (embedding, convolutions, norms)"
+            f"{rest / _MB:.3f} MB are not quantized (embedding, convolutions, norms): raise the budget"
+            f"{_or_other_groups(shapes, budget - rest)}"
         )
     assert wanted.bits_per_weight is not None  # see AllocateConfig
     budget = int(wanted.bits_per_weight * params / 8)
@@ -143,5 +161,16 @@ def _budget(wanted: AllocateConfig, shapes: Mapping[str, Shape], sizes: Mapping[
         return rest + budget
     raise ConfigError(
         f"bits_per_weight={wanted.bits_per_weight:g}: {smallest} {-(-8000 * least // params) / 1000:.3f}, scales and "
-        "zero points included: allow that, or set a larger group_size"
+        f"zero points included: raise the budget{_or_other_groups(shapes, budget)}"
     )
+
+
+def _least(shapes: Collection[Shape], group_size: int) -> int:
+    """Bytes of the smallest recipe's modules."""
+    return sum(min(_sizes(shape, group_size).values()) for shape in shapes)
+
+
+def _or_other_groups(shapes: Collection[Shape], budget: int) -> str:
+    """Group sizes that bring the modules within a budget of bytes; empty if none does."""
+    enough = [str(size) for size in fitting(shapes, BITS) if _least(shapes, size) <= budget]
+    return f", or set group_size={' or '.join(enough)}" if enough else ""

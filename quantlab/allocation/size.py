@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from quantlab.quantization.hqq_layer import ROWS_PER_PACK, THREE_BIT_PARTS
+from quantlab.quantization.hqq_layer import GROUP_MULTIPLE, ROWS_PER_PACK, THREE_BIT_PARTS
 
+NOT_A_MULTIPLE = f"HQQ's layer takes multiples of {GROUP_MULTIPLE}"
 _INT32 = 4  # bytes
 
 
@@ -27,10 +29,22 @@ class Shape:
 
 def why_not(shape: Shape, bits: float, group_size: int) -> str | None:
     """Why HQQ cannot store it in groups along the inputs; None if it can."""
+    if group_size % GROUP_MULTIPLE:
+        return NOT_A_MULTIPLE
     if shape.inputs % group_size:
         return f"{shape.inputs} inputs are no whole groups of {group_size}"
     groups = shape.outputs * shape.inputs // group_size
     return f"{groups} groups do not pack in {bits:g} bit" if groups % ROWS_PER_PACK[bits] else None
+
+
+def fitting(shapes: Collection[Shape], bits: Collection[float]) -> list[int]:
+    """Group sizes in which HQQ can store every module in each of these bits, the smallest first."""
+    most = math.gcd(*(shape.inputs for shape in shapes))
+    return [
+        size
+        for size in range(GROUP_MULTIPLE, most + 1, GROUP_MULTIPLE)
+        if not any(why_not(shape, some, size) for shape in shapes for some in bits)
+    ]
 
 
 def stored_bytes(shape: Shape, bits: float | None, group_size: int) -> int:

@@ -54,8 +54,13 @@ _RULES = (
     ),
     _Rule(
         ("calibration.path", "calibration.limit"),
-        lambda config: config.quant.is_calibrated and config.calibration.source == "manifest",
+        lambda config: config.quant.is_calibrated,
         "a quantizer that it calibrates, e.g. quant=gptq_int4 calibration.source=manifest calibration.path=FILE",
+    ),
+    _Rule(
+        ("calibration.limit",),
+        lambda config: config.quant.is_calibrated and config.calibration.source == "manifest",
+        "calibration.source=manifest (what other sources take of the evaluated corpus is set by calibration.fraction)",
     ),
     _Rule(
         ("calibration.labels",),

@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
+from quantlab.config.key_names import KEYS, SECTIONS, kind_of, nearest_key
 from quantlab.config.launcher import PREFIX, LauncherConfig
-from quantlab.config.parse import KEYS, SECTIONS, kind_of, nearest_key
 from quantlab.util import quoting
 from quantlab.util.console import COMMANDS
 from quantlab.util.errors import ConfigError, did_you_mean, shortened

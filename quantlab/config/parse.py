@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from quantlab.config.effect import refuse_without_effect
+from quantlab.config.explain import explained
 from quantlab.config.recipe import with_recipe
 from quantlab.config.schema import RunConfig
 from quantlab.util.counted import counted
-from quantlab.util.errors import ConfigError, did_you_mean, shortened, suggestion
+from quantlab.util.errors import ConfigError
 from quantlab.util.progress import over
 from quantlab.util.redact import why_secret
 
-_LONGEST_KEY = 80  # characters
 _ADDRESS = "tracking.uri"  # the one setting that may hold a secret: `quantlab.util.address`
 
 
@@ -98,99 +97,4 @@ def _validated(model: type[Model], raw: Mapping[str, Any], prefix: str = "") -> 
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
-        unknown = [_explain(item, model, prefix) for item in error.errors() if item["type"] == "extra_forbidden"]
-        wrong = [_explain(item, model, prefix) for item in error.errors() if item["type"] != "extra_forbidden"]
-        mistyped = [text for text in unknown if "did you mean" in text]
-        others = [text for text in unknown if text not in mistyped]  # each with the list of what is allowed
-        raise ConfigError("\n".join([*([" ".join(mistyped)] if mistyped else []), *others, *wrong])) from None
-
-
-def _explain(item: Any, model: type[BaseModel], prefix: str) -> str:
-    dotted = prefix + ".".join(str(part) for part in item["loc"])
-    key = dotted if dotted.isprintable() and len(dotted) <= _LONGEST_KEY else shortened(dotted)
-    if key.partition(".")[0] == "experiment":
-        return "experiment: the first line of its YAML has to be: # @package _global_"
-    if item["type"] == "extra_forbidden":
-        return f"{key}: no such key{nearest_key(dotted, model, prefix)}"
-    if item["type"] == "missing":
-        return f"{key}: required, but not given"
-    if item["type"] == "address":  # the value may hold a password
-        return str(item["msg"])
-    if item["type"] == "value_error":
-        return item["msg"].removeprefix("Value error, ")
-    return f"{key}={shortened(item['input'])}: {_allowed(item, key)}"
-
-
-def _allowed(item: Any, key: str) -> str:
-    """What is allowed: pydantic's message, or our own where pydantic's is about Python types."""
-    own = {
-        "bool_type": "expected true or false",
-        "tuple_type": f"expected a list, e.g. {key}=[{str(item['input'])[:40]}]",
-        "too_short": "give at least one, or null for all",
-        "string_too_short": "it is empty",
-    }
-    told = own.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
-    names = re.findall("'([^']*)'", item.get("ctx", {}).get("expected", ""))  # of a Literal
-    allowed = ["true", "false"] if "bool" in item["type"] else names
-    return told + (suggestion(item["input"], allowed) if isinstance(item["input"], str) else "")
-
-
-def nearest_key(dotted: str, model: type[BaseModel] = RunConfig, prefix: str = "") -> str:
-    """Suggest a valid key for a misspelt one such as `quant.grop_size`; `prefix` goes before the keys of `model`."""
-    *parents, last = dotted.lstrip("+~").removeprefix(prefix).split(".")
-    try:
-        fields = _fields_at(model, parents)
-    except KeyError:
-        return nearest_key(prefix + ".".join(parents), model, prefix)
-    if last in fields:
-        return f"; {dotted} is a group: choose one of its options, {dotted}=NAME, or set one of its keys"
-    if elsewhere := [key for key in keys(model) if key.endswith(f".{last}")]:
-        return f"; did you mean '{prefix}{elsewhere[0]}'?"
-    extra = ["experiment", "only"] if model is RunConfig and not parents else []
-    return did_you_mean(last, fields + extra, prefix=prefix + ".".join([*parents, ""]))
-
-
-def keys(part: Any, prefix: str = "") -> Iterator[str]:
-    """All dotted keys below a part."""
-    for name in getattr(part, "model_fields", {}):
-        yield prefix + name
-        yield from keys(_part(part.model_fields[name].annotation), f"{prefix}{name}.")
-
-
-def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
-    part: Any = model
-    for name in loc:
-        part = _part(part.model_fields[name].annotation)
-    return list(getattr(part, "model_fields", {}))
-
-
-def kind_of(dotted: str) -> Literal["text", "list"] | None:
-    """Whether a key takes a string or a list of strings; None for any other key."""
-    *parents, last = dotted.lstrip("+").split(".")
-    part: Any = RunConfig
-    for name in [*parents, last]:
-        fields = getattr(part, "model_fields", {})
-        if name not in fields:
-            return None
-        part = _part(fields[name].annotation)
-    kinds = set(_inside(fields[last].annotation))
-    if tuple in kinds:
-        return "list"
-    return "text" if str in kinds and dict not in kinds else None
-
-
-def _inside(annotation: Any) -> Iterator[Any]:
-    """The types inside an annotation: str, tuple and None for `Annotated[tuple[str, ...], …] | None`."""
-    yield get_origin(annotation) or annotation
-    if get_origin(annotation) is not Literal:
-        for item in get_args(annotation):
-            yield from _inside(item)
-
-
-def _part(annotation: Any) -> Any:
-    """The model behind `Architecture | None`."""
-    return next((item for item in get_args(annotation) if hasattr(item, "model_fields")), annotation)
-
-
-SECTIONS = frozenset(key.rpartition(".")[0] for key in keys(RunConfig)) - {""}  # groups, and groups of keys within them
-KEYS = frozenset(keys(RunConfig)) - SECTIONS
+        raise ConfigError("\n".join(explained(error, model, prefix))) from None

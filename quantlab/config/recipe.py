@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from quantlab.config.explain import explained
 from quantlab.config.options import option
 from quantlab.config.part import Part
 from quantlab.config.quant import CALIBRATED, RECIPE
@@ -28,6 +29,7 @@ from quantlab.util.errors import ConfigError, shortened
 from quantlab.util.files import NOTE_BYTES, read_bytes
 
 NONE = "none"  # of a module that is not quantized
+_NEXT = "quantlab allocate writes one"  # a recipe
 _LIKE = "gptq_int4"  # whose act_order and damping are those of a recipe that gives none
 
 
@@ -38,13 +40,15 @@ class Recipe(Part):
     group_size: Count
     act_order: bool | None = None
     damping: float | None = Field(default=None, ge=0, le=10)
-    modules: dict[str, float | None] = Field(min_length=1)
+    modules: dict[str, float | None]
 
     @field_validator("modules", mode="before")
     @classmethod
     def _none_is_null(cls, modules: object) -> object:
         if not isinstance(modules, Mapping):
             return modules
+        if not modules:
+            raise ValueError("modules: it names none: give each Linear module its bits, or none")
         if empty := [name for name, bits in modules.items() if bits is None]:
             raise ValueError(f"{empty[0]}: expected bits, or none")
         return {name: None if bits == NONE else bits for name, bits in modules.items()}
@@ -58,6 +62,9 @@ class Recipe(Part):
         elif given := [key for key, value in of_gptq.items() if value is not None]:
             raise ValueError(f"{', '.join(given)}: only method: gptq reads it")
         return self
+
+
+_REQUIRED = [key for key, field in Recipe.model_fields.items() if field.is_required()]
 
 
 class _Loader(yaml.SafeLoader):
@@ -83,24 +90,27 @@ def read(path: str) -> Recipe:
         ConfigError: the file cannot be read, or is no recipe; one line that names it.
     """
     where = f"quant.path={shortened(path)}"
+    raw = _content(path, where)
+    if not isinstance(raw, Mapping):
+        got = "it is empty" if raw is None else f"it holds {shortened(raw)}"
+        raise ConfigError(f"{where} is no recipe: {got}; expected the keys {', '.join(_REQUIRED)}; {_NEXT}")
     try:
-        raw = yaml.load(read_bytes(Path(path).expanduser(), NOTE_BYTES).decode(), _Loader)
         return Recipe.model_validate(raw)
-    except OSError as error:
-        raise ConfigError(
-            f"{where}: {error.strerror or error}: give a recipe, which quantlab allocate writes"
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{where} is not a text in UTF-8: give a recipe, which quantlab allocate writes") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where} is no recipe: {f'{at}: ' if at else ''}{said}") from None
+        raise ConfigError(f"{where} is no recipe: {explained(error, Recipe)[0]}; correct it: {_NEXT}") from None
+
+
+def _content(path: str, where: str) -> object:
+    try:
+        return yaml.load(read_bytes(Path(path).expanduser(), NOTE_BYTES).decode(), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{where}: {error.strerror or error}; give a recipe: {_NEXT}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where} is not a text in UTF-8; give a recipe: {_NEXT}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}; correct it: {_NEXT}") from None
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}: give each module once") from None
+        raise ConfigError(f"{where}: {error}: give each once") from None
 
 
 def with_recipe(point: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -67,19 +67,25 @@ def check_groups(model: nn.Module, quant: QuantConfig, names: tuple[str, ...]) -
     Raises:
         ConfigError: names the module.
     """
+    for name in names:
+        if why := why_not_cut(model, quant, name):
+            raise ConfigError(
+                f"{why} of quant.group_size={quant.group_size}: choose a divisor, or quant.skip=['{name}']"
+            )
+
+
+def why_not_cut(model: nn.Module, quant: QuantConfig, name: str) -> str | None:
+    """Why a module has no whole groups; None if it has."""
     assert quant.bits is not None  # checked by why_unsupported
     assert quant.group_size is not None
-    bits, group_size, axis = quant.bits, quant.group_size, axis_of(quant)
-    for name in names:
-        linear: Any = model.get_submodule(name)
-        across = linear.in_features if axis == 1 else linear.out_features
-        groups = linear.weight.numel() // group_size
-        if across % group_size or (axis == 1 and groups % ROWS_PER_PACK[bits]):
-            shape = f"{linear.out_features}×{linear.in_features}"
-            raise ConfigError(
-                f"HQQ cannot cut {name} ({shape}) into whole groups of quant.group_size={group_size} along "
-                f"axis {axis}: choose a divisor, or quant.skip=['{name}']"
-            )
+    linear: Any = model.get_submodule(name)
+    axis = axis_of(quant)
+    across = linear.in_features if axis == 1 else linear.out_features
+    groups = linear.weight.numel() // quant.group_size
+    if across % quant.group_size == 0 and (axis == 0 or groups % ROWS_PER_PACK[quant.bits] == 0):
+        return None
+    shape = f"{linear.out_features}×{linear.in_features}"
+    return f"HQQ cannot cut {name} ({shape}) along axis {axis} into whole groups"
 
 
 def axis_of(quant: QuantConfig) -> int:

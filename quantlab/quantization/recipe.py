@@ -29,6 +29,11 @@ def bits_of(quant: QuantConfig, name: str) -> float | None:
     return next((bits for glob, bits in quant.modules.items() if fnmatchcase(name, glob)), None)
 
 
+def where(quant: QuantConfig) -> str:
+    """What a message on a recipe begins with: its file, where it was read from one."""
+    return quant.path or "quant.modules"
+
+
 def check_recipe(quant: QuantConfig, linears: Sequence[str]) -> None:
     """Refuse a recipe that does not name each Linear of the model exactly once; no check without a recipe.
 
@@ -39,16 +44,19 @@ def check_recipe(quant: QuantConfig, linears: Sequence[str]) -> None:
         return
     if not quant.modules:
         raise ConfigError(f"quant={quant.name}: it has no modules; set quant.path=FILE")
-    where = quant.path or "quant.modules"
     for glob in quant.modules:
         if not any(fnmatchcase(name, glob) for name in linears):
             near = difflib.get_close_matches(glob, linears, n=1, cutoff=0.0)
-            raise ConfigError(f"{where}: {glob} matches no Linear module of the model; nearest: {', '.join(near)}")
+            raise ConfigError(
+                f"{where(quant)}: {glob} matches no Linear module of the model; nearest: {', '.join(near)}"
+            )
     matches = {name: [glob for glob in quant.modules if fnmatchcase(name, glob)] for name in linears}
     if missing := [name for name, globs in matches.items() if not globs]:
         raise ConfigError(
-            f"{where}: it lacks {counted(len(missing), 'module')} of the model, e.g. {missing[0]}: give the bits, "
-            "or none"
+            f"{where(quant)}: it lacks {counted(len(missing), 'module')} of the model, e.g. {missing[0]}: give the "
+            "bits, or none"
         )
     if twice := next((name for name, globs in matches.items() if len(globs) > 1), None):
-        raise ConfigError(f"{where}: {twice} is given twice, by {' and '.join(matches[twice])}: give each module once")
+        raise ConfigError(
+            f"{where(quant)}: {twice} is given twice, by {' and '.join(matches[twice])}: give each module once"
+        )

@@ -134,9 +134,11 @@ def why_no_recovery(quantizer: object, quant: QuantConfig) -> str | None:
     if quant.recover is None:
         return None
     asked = f"quant.recover={quant.recover}"
-    if quant.recover not in getattr(layer_of(quantizer), "RECOVERS", ()):
+    allowed = getattr(layer_of(quantizer), "RECOVERS", ())
+    if quant.recover not in allowed:
         others = ", bnb_nf4 and bnb_fp4" if quant.recover == "lora" else ""
-        return f"{asked} trains the layers of hqq_*, rtn_*, gptq_*, awq_*, recipe{others}: choose one of these"
+        instead = f", or set quant.recover={' or '.join(allowed)}, which {quant.name} allows" if allowed else ""
+        return f"{asked} trains the layers of hqq_*, rtn_*, gptq_*, awq_*, recipe{others}: choose one of these{instead}"
     if quant.recover == "lora" and (missing := why_not_installed("peft", "peft")):
         return missing
     if quant.axis == 0 or quant.backend not in (None, "pytorch"):

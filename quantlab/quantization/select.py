@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from quantlab.config.quant import RECIPE
 from quantlab.config.schema import QuantConfig
-from quantlab.quantization.recipe import bits_of, check_recipe
+from quantlab.quantization.recipe import bits_of, check_recipe, where
 from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ def choose(linears: Sequence[str], quant: QuantConfig) -> tuple[tuple[str, ...],
     if quant.embedding:
         skipped.pop(HEAD, None)
     names = tuple(name for name in linears if name not in skipped)
+    if not names and quant.library == RECIPE:
+        raise ConfigError(
+            f"{where(quant)}: every module is none, so the recipe quantizes nothing: give one its bits, or measure "
+            "quant=none"
+        )
     if not names and quant.scheme != "none":
         raise ConfigError(f"quant={quant.name}: quant.target, quant.skip and quant.head leave nothing to quantize")
     return names, skipped

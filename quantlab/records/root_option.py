@@ -39,7 +39,8 @@ def roots_option(more: str = "") -> Callable[[Function], Function]:
 
 def no_records(*roots: str | Path) -> str:
     """Message that nothing has been measured, with the next step."""
-    missing = "" if Path(roots[0]).is_dir() else ", which is not a folder"
+    first = Path(roots[0])
+    missing = "" if first.is_dir() else ", which is not a folder" if first.exists() else ": no such file or folder"
     below = " and ".join(map(str, roots))
     return (
         f"no records in {below}{missing}{storage.nearby(roots[0]) or '; make some: quantlab -m quant=none,torch_int8'}"

@@ -39,18 +39,19 @@ def did_you_mean(name: str, allowed: list[str], prefix: str = "") -> str:
 
 
 def suggestion(name: str, allowed: list[str], prefix: str = "") -> str:
-    """`; did you mean 'x'?`; empty if no allowed name is close.
+    """`; did you mean 'x'?`, whatever the case of the letters; empty if no allowed name is close.
 
     A name that is the end of several (`int8` of `hqq_int8`, `bnb_int8`) may mean any of them.
     """
-    if (meant := _ALSO_CALLED.get(name.lower())) in allowed:
+    name, spelt = name.lower(), {item.lower(): item for item in sorted(allowed)}
+    if (meant := _ALSO_CALLED.get(name)) in allowed:
         return f"; did you mean '{prefix}{meant}'?"
-    *others, last = [f"'{prefix}{item}'" for item in sorted(allowed) if name and item.endswith(f"_{name}")] or [""]
+    *others, last = [f"'{prefix}{spelt[item]}'" for item in spelt if name and item.endswith(f"_{name}")] or [""]
     if others:
         return f"; did you mean {', '.join(others)} or {last}?"
-    begun = [item for item in sorted(allowed) if name and item.startswith(name)]
-    near = begun or difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    return f"; did you mean '{prefix}{near[0]}'?" if near else ""
+    begun = [item for item in sorted(spelt) if name and item.startswith(name)]
+    near = begun or difflib.get_close_matches(name, spelt, n=1, cutoff=0.5)
+    return f"; did you mean '{prefix}{spelt[near[0]]}'?" if near else ""
 
 
 def shortened(value: object, characters: int = 80) -> str:

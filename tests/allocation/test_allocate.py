@@ -127,6 +127,20 @@ WRONG = [
     ("calibration.source=disjoint budget_mb=3 modle=base", "modle: no such key"),
     ("calibration.source=disjoint budget_mb=3 seed=1,2", "2 combinations of keys"),
     (
+        "calibration.source=disjoint budget_mb=3.4 group_size=50",
+        "group_size=50: HQQ's layer takes multiples of 8; these fit every module: 8, 16, 24, 32, 48, 64, 96, 192: set",
+    ),
+    (
+        "calibration.source=disjoint bits_per_weight=3 group_size=40",
+        r"group_size=40: it divides the inputs of no module \(192, 768\); these fit every module: 8, 16, 24, 32, 48",
+    ),
+    (
+        "calibration.source=disjoint budget_mb=1",
+        r"takes 2.824 MB, of which 1.332 MB are not quantized \(embedding, convolutions, norms\): raise the budget$",
+    ),
+    ("calibration.source=disjoint budget_mb=2.7", ": raise the budget, or set group_size=96 or 192$"),
+    ("calibration.source=disjoint bits_per_weight=2.9", "included: raise the budget, or set group_size=96 or 192$"),
+    (
         "calibration.source=disjoint budget_mb=3.4 out=nowhere/x.yaml dataset.limit=5",
         "out=nowhere/x.yaml: there is no folder nowhere: make it, or set out=FILE",
     ),

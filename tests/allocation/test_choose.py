@@ -8,7 +8,7 @@ import torch
 
 from helpers.quantizing import load_nano, quant_config, quantize
 from quantlab.allocation import Format, cheapest, choose
-from quantlab.allocation.size import Shape, stored_bytes, why_not
+from quantlab.allocation.size import Shape, fitting, stored_bytes, why_not
 from quantlab.quantization import hqq_layer
 from quantlab.util.errors import ConfigError
 
@@ -88,3 +88,20 @@ def test_what_hqq_refuses_is_no_format(outputs, inputs, group_size, bits):
     else:
         with pytest.raises(ConfigError, match="cannot cut"):
             hqq_layer.check_groups(model, quant, ("0",))
+
+
+def test_group_sizes_are_multiples_of_eight_as_in_the_layer():
+    shape = Shape(outputs=24, inputs=60, bias=True, float_bytes=4)
+    for group_size in (4, 12, 60):
+        assert why_not(shape, 8, group_size) == "HQQ's layer takes multiples of 8"
+        quant = quant_config("rtn_int8", group_size=group_size)
+        assert "a multiple of 8" in hqq_layer.why_unsupported(quant, "cpu")
+
+
+def test_the_group_sizes_that_fit_every_module():
+    """Of 48 and 80 inputs, the multiples of 8 that divide both are 8 and 16; one row of 48 gives 3 groups of 16."""
+    wide, narrow = Shape(4, 80, True, 4), Shape(4, 48, True, 4)
+    assert fitting([wide, narrow], (8.0, 2.0)) == [8, 16]
+    assert fitting([wide, Shape(1, 48, True, 4)], (8.0,)) == [8, 16]
+    assert fitting([wide, Shape(1, 48, True, 4)], (4.0,)) == [8]  # two rows of groups a byte: 6 groups pack, 3 do not
+    assert fitting([Shape(4, 60, True, 4)], (8.0,)) == []

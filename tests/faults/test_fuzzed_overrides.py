@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from helpers.damage import JUNK, NUMBERS, tried
 from quantlab.config.compose import compose
-from quantlab.config.parse import keys
+from quantlab.config.key_names import keys
 from quantlab.config.schema import RunConfig
 from quantlab.grid.plan import plan
 from quantlab.util import quoting

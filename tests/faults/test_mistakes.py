@@ -12,7 +12,7 @@ from quantlab.cli.keys import groups
 from quantlab.cli.main import main as named
 from quantlab.cli.run import main
 from quantlab.config.hydra import composed
-from quantlab.config.parse import KEYS, kind_of
+from quantlab.config.key_names import KEYS, kind_of
 from quantlab.export import __main__ as export
 from quantlab.grid.run import Grid
 from quantlab.report import __main__ as report
@@ -38,6 +38,8 @@ GRID = [
         "no such quant; did you mean 'bnb_int8', 'ct2_int8', 'hqq_int8', 'quanto_int8', 'rtn_int8', 'smoothquant_int8' "
         "or 'torch_int8'?",
     ),
+    ("quant=HQQ_int4", "quant=HQQ_int4: no such quant; did you mean 'hqq_int4'?"),
+    ("quant.Group_Size=32", "quant.Group_Size: no such key; did you mean 'quant.group_size'?"),
     ("quant=nf4_dq", "no such quant; did you mean 'bnb_nf4"),
     ("quant.library=hqqq", "quant.library='hqqq': no such quantizer; did you mean 'hqq'?"),
     ("dataset.source=manifst", "dataset.source: no reader 'manifst'; did you mean 'manifest'?"),
@@ -233,7 +235,7 @@ YAML = [
     ),
     (HEAD + "protocol:\n  batch_size: many\n", "protocol.batch_size='many': input should be a valid integer"),
     (HEAD + "protocol:\n  batch_size: -1\n", "protocol.batch_size=-1: input should be greater than 0"),
-    (HEAD + "quant: hqq_int4\n", "quant='hqq_int4': input should be a valid dictionary"),
+    (HEAD + "quant: hqq_int4\n", "quant='hqq_int4': expected keys with values, {KEY: VALUE}"),
     (HEAD + "seed: [1\n", "mine.yaml:3: expected ',' or ']'"),
     (HEAD + "quant:\n\tbits: 4\n", "mine.yaml:3: found character '\\t' that cannot start any token"),
     (HEAD + "seed: 1\nseed: 2\n", "mine.yaml:3: found duplicate key seed"),
@@ -318,5 +320,8 @@ def test_a_folder_without_records_is_no_misuse(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for run, more in ((report.main, []), (verify.main, []), (rescore.main, ["--normaliser", "none"])):
         assert run(["--root", "nowhere", *more]) == 1
-        assert "no records in nowhere, which is not a folder" in capsys.readouterr().err
+        assert "no records in nowhere: no such file or folder; make some" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a_file").touch()
+    assert status.main(["--root", "a_file"]) == 1
+    assert "no records in a_file, which is not a folder; make some" in capsys.readouterr().err

@@ -163,8 +163,11 @@ def test_only_gptq_is_calibrated(recipe):
             "layers.9.fc1 matches no Linear module of the model; nearest: model",
         ),
         ({"*": 4, "proj_out": "none"}, "proj_out is given twice, by .* and proj_out: give each module once"),
-        ({"model.*": 7, "proj_out": "none"}, r"model.\*: HQQ has no quant.bits=7"),
-        ({"*": "none"}, "leave nothing to quantize"),
+        (
+            {"model.*": 7, "proj_out": "none"},
+            r"recipe.yaml: model.\*: 7: method: rtn takes 1, 1.58, 2, 3, 4, 8 or none",
+        ),
+        ({"*": "none"}, "recipe.yaml: every module is none, so the recipe quantizes nothing: give one its bits"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_measured(recipe, modules, message):
@@ -177,14 +180,30 @@ def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_measured(recip
     ("text", "message"),
     [
         ("method: rtn\ngroup_size: 64\nmodules:\n  a: 4\n  a: 3\n", "line 5: a is given twice"),
-        ("method: awq\ngroup_size: 64\nmodules: {a: 4}\n", "is no recipe: method: .*'rtn', 'hqq' or 'gptq'"),
-        ("group_size: 64\nmodules: {a: 4}\n", "is no recipe: method: Field required"),
+        ("method: awq\ngroup_size: 64\nmodules: {a: 4}\n", "is no recipe: method='awq': .*'rtn', 'hqq' or 'gptq'"),
+        (
+            "group_size: 64\nmodules: {a: 4}\n",
+            "is no recipe: method: required, but not given; correct it: quantlab allo",
+        ),
+        (
+            "method: rtn\ngroup_size: 64\nbitz: 3\nmodules: {a: 4}\n",
+            "bitz: no such key; allowed: act_order, damping, gro",
+        ),
+        ("method: rtn\ngroup_sise: 64\nmodules: {a: 4}\n", r"group_sise: no such key; did you mean 'group_size'\?"),
         ("method: rtn\ngroup_size: 64\nmodules: {a: }\n", "a: expected bits, or none"),
-        ("method: rtn\ngroup_size: 64\nmodules: {a: four}\n", "modules.a: Input should be a valid number"),
-        ("method: rtn\ngroup_size: 64\nmodules: {}\n", "modules: Dictionary should have at least 1"),
-        ("method: rtn\ngroup_size: 64\nmodules: 4\n", "modules: Input should be a valid dictionary"),
+        ("method: rtn\ngroup_size: 64\nmodules: {a: four}\n", "modules.a='four': input should be a valid number"),
+        ("method: rtn\ngroup_size: 64\nmodules: {}\n", "is no recipe: modules: it names none: give each"),
+        ("method: rtn\ngroup_size: 64\nmodules: 4\n", "is no recipe: modules=4: expected names with values"),
         ("method: rtn\ngroup_size: 64\ndamping: 0.1\nmodules: {a: 4}\n", "damping: only method: gptq reads it"),
-        ("- 1\n", "is no recipe"),
+        (
+            "method: rtn\ngroup_size: 6.5\nmodules: {a: 4}\n",
+            "group_size=6.5: input should be a valid integer.*; correct it: quantlab allocate writes one$",
+        ),
+        (
+            "- 1\n",
+            r"is no recipe: it holds \[1\]; expected the keys method, group_size, modules; quantlab allo",
+        ),
+        ("", "is no recipe: it is empty; expected the keys method, group_size, modules; quantlab allo"),
         ("a: [", "is not YAML"),
     ],
 )
@@ -212,8 +231,19 @@ def test_keys_that_contradict_are_refused(recipe, line, message):
 
 def test_groups_that_do_not_divide_name_the_module(recipe):
     quant = composed(recipe(group_size=40)).quant
-    with pytest.raises(ConfigError, match=r"cannot cut model.*group_size=40"):
+    message = (
+        r"recipe.yaml: HQQ cannot cut model.* into whole groups of group_size: 40: set a divisor, or give the module"
+    )
+    with pytest.raises(ConfigError, match=message) as caught:
         quantize(load_nano(), quant)
+    assert "quant." not in str(caught.value)  # the fix is in the file
+
+
+@pytest.mark.parametrize("method", ["rtn", "hqq", "gptq"])
+def test_a_group_size_that_the_layer_does_not_take_names_the_key_of_the_file(recipe, method):
+    config = composed(recipe(method, group_size=50), "calibration.source=disjoint")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: group_size: 50: HQQ's layer takes multiples of 8: set one"):
+        plan([config])
 
 
 @pytest.mark.parametrize("method", ["rtn", "hqq", "gptq"])

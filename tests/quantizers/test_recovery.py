@@ -292,7 +292,11 @@ def test_a_line_that_cannot_be_is_refused_at_once(line, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("quant=bnb_nf4", "trains the layers of hqq_*, rtn_*, gptq_*, awq_*, recipe: choose one of these"),
+        (
+            "quant=bnb_nf4",
+            "trains the layers of hqq_*, rtn_*, gptq_*, awq_*, recipe: choose one of these, or set quant.recover=lora, "
+            "which bnb_nf4 allows",
+        ),
         ("quant=hqq_int4 quant.axis=0", "set quant.axis=1"),
         ("quant=hqq_int4 quant.embedding=true", "set quant.embedding=false"),
     ],

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from quantlab.quantization import hqq_layer
 from quantlab.quantization.backends import gptq, hqq, rtn
-from quantlab.quantization.recipe import of_module, with_bits
+from quantlab.quantization.hqq_layer import GROUP_MULTIPLE, ROWS_PER_PACK
+from quantlab.quantization.recipe import of_module, where, with_bits
+from quantlab.util.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -33,11 +35,26 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
             "a recipe names every module: leave quant.target, quant.skip and quant.head out, and write none in the "
             "recipe for modules that stay as they are"
         )
+    if quant.group_size and quant.group_size % GROUP_MULTIPLE:
+        return (
+            f"{where(quant)}: group_size: {quant.group_size}: HQQ's layer takes multiples of {GROUP_MULTIPLE}: set one"
+        )
+    reasons = (_why_not(quant, name, bits, device) for name, bits in quant.modules.items() if bits is not None)
+    return next((why for why in reasons if why), None)
+
+
+def _why_not(quant: QuantConfig, name: str, bits: float, device: str) -> str | None:
+    """Why the method cannot store a module in so many bits; other reasons are the method's own."""
     method = METHODS[quant.method or "rtn"]
-    for name, bits in quant.modules.items():
-        if bits is not None and (why := method.why_unsupported(with_bits(quant, bits), device)):
-            return f"{name}: {why}"
-    return None
+    why = method.why_unsupported(with_bits(quant, bits), device)
+    if why is None:
+        return None
+    allowed = [
+        f"{some:g}" for some in sorted(ROWS_PER_PACK) if not method.why_unsupported(with_bits(quant, some), device)
+    ]
+    if not allowed:
+        return why
+    return f"{where(quant)}: {name}: {bits:g}: method: {quant.method} takes {', '.join(allowed)} or none: give one"
 
 
 def setup(
@@ -49,6 +66,11 @@ def setup(
         ConfigError: the group size does not fit a module.
     """
     settings = {name: of_module(quant, name) for name in names}
+    for name, of in settings.items():
+        if why := hqq_layer.why_not_cut(model, of, name):
+            raise ConfigError(
+                f"{where(quant)}: {why} of group_size: {quant.group_size}: set a divisor, or give the module none"
+            )
     if quant.method == "gptq":
         return gptq.setup_each(model, settings, device, calibrate)
     method = METHODS[quant.method or "rtn"]
