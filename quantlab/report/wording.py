@@ -283,9 +283,9 @@ def depends_on_batch(rows: Sequence[CellSummary], called: Mapping[str, str]) -> 
 
 
 def little_calibration(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Cells whose codes were chosen, or trained, by so few utterances that more would be better."""
+    """Cells whose weights were chosen or trained by so few utterances that more would be better."""
     counts = [(row, len(row.record.calibration_ids)) for row in rows if row.ok and _is_chosen_by_data(row)]
-    what = f"chose its codes: {_LEAST_CALIBRATION} or more choose better ones"
+    what = f"calibrate: {_LEAST_CALIBRATION} or more give better weights"
     few = ((row, f"{utterances(count)} {what}") for row, count in counts if count < _LEAST_CALIBRATION)
     yield from _once(few, called)
 
