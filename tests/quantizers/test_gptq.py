@@ -161,7 +161,7 @@ def test_groups_that_do_not_divide_name_the_module(quantized):
         ("quant=hqq_int4 calibration.labels=reference", "calibration.labels=reference: no effect without"),
         (
             "quant=gptq_int4 calibration.source=disjoint calibration.limit=4",
-            "calibration.limit=4: no effect without a quant",
+            "calibration.limit=4: no effect without calibration.source=manifest",
         ),
     ],
 )
