@@ -63,7 +63,8 @@ def command(config_dir: str | None, arguments: tuple[str, ...]) -> int:
         raise ConfigError(f"{given}: quantlab allocate writes a recipe, which quant=recipe reads: leave quant out")
     from quantlab.config.compose import compose
 
-    configs = compose([*(() if config_dir is None else (CONFIG_DIR, config_dir)), *shared, f"quant={_QUANT}"])
+    shared = [*(() if config_dir is None else (CONFIG_DIR, config_dir)), *shared]
+    configs = compose([*shared, f"quant={_QUANT}"])
     if len(configs) != 1:
         raise ConfigError(f"{len(configs)} combinations of keys: quantlab allocate takes one model at a time")
     with libraries_silent():

@@ -183,6 +183,11 @@ def test_what_slurm_has_forgotten_is_no_error(slurm):
     assert ask.max_array_size() == 2
 
 
+def submitted(slurm):
+    """The SLURM jobs of the only batch so far: the file is written again after each array."""
+    return [job for path in slurm.root.glob("jobs/*/submitted.json") for job in json.loads(path.read_text())["jobs"]]
+
+
 def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm, postgres, server, credentials):
     """Held cells hang: one job of them is cancelled, the other one runs into its limit. Resumed, all are good.
 
@@ -194,10 +199,9 @@ def test_24_cells_with_one_job_cancelled_and_one_timed_out(slurm, postgres, serv
     command = ("-m", *ON, "hydra.launcher.cells_per_job=6")
     command += ("quant=torch_int8", "quant.library=torch,held", seeds, *TINY, *tracked)
     process = slurm.run.start(*command)
-    wait_for("submitted", lambda: list(slurm.root.glob("jobs/*/submitted.json")), slurm)
+    wait_for("both arrays are submitted", lambda: len(submitted(slurm)) == 4, slurm)
     [batch] = (slurm.root / "jobs").glob("*/batch.json")
-    tasks = json.loads(batch.read_text())["tasks"]
-    jobs = json.loads((batch.parent / "submitted.json").read_text())["jobs"]
+    tasks, jobs = json.loads(batch.read_text())["tasks"], submitted(slurm)
     assert [len(task) for task in tasks] == [6, 6, 6, 6]
     assert [job.partition("_")[2] for job in jobs] == ["0", "1", "0", "1"], "two arrays, as one holds two jobs here"
 
