@@ -39,8 +39,14 @@ from quantlab.stats.rates import Sample
 from quantlab.stats.sequential import Design, Looks, examine, repeated_p, seen
 
 Array = npt.NDArray[Any]
+DESIGNS = {
+    "default": Design(0.0),
+    "obrien_fleming": Design(0.0, 1, "obrien_fleming", "obrien_fleming"),
+    "pocock": Design(0.0, 1, "pocock", "pocock"),
+}
 NULLS = SWAPPED, NO_DIFFERENCE, AT_MARGIN = "swapped", "no difference", "at the margin"
 VERDICTS = ("worse", "better", "tied", "underpowered")
+LOST = 5.0  # points of WER by which a cell is worse for a line of its own
 LIKELIER = 30.0  # most by which the logarithm of a losing utterance's weight is changed
 HEAD = "| records | utterances | spending | "
 USED = f"""{HEAD}whole corpus | cells | used, median | 90 % use at most | same verdict |
@@ -60,6 +66,11 @@ class Cell(NamedTuple):
     @property
     def differences(self) -> Array:
         return self.pair.cell.words - self.pair.reference.words
+
+    @property
+    def points(self) -> float:
+        """Difference of the WER over the whole corpus."""
+        return 100 * float(self.differences.sum()) / sum(self.pair.sample.words)
 
     @property
     def invents(self) -> str:
@@ -96,7 +107,7 @@ def main() -> None:
             some = [cell for cell in cells if len(cell.differences) == size]
             for spending in options.spending:
                 start = f"| {root.name.split('.')[0]} | {size:,} | {spending} | "
-                design = Design(options.margin / 100, len(cells), spending)
+                design = replace(DESIGNS[spending], margin=options.margin / 100, cells=len(cells))
                 used += [start + line for line in savings(some, cells, design, options)]
                 wrong += [start + line for line in errors(some, replace(design, cells=1), options)]
     print(f"{options.orders:,} orders of every cell, {options.looks} looks, seed {options.seed}.\n")
@@ -111,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of orders and nulls (default: %(default)s)")
     parser.add_argument("--margin", type=float, default=0.5, help="points of WER (default: %(default)s)")
     parser.add_argument("--least", type=int, default=300, help="leave out shorter corpora (default: %(default)s)")
-    parser.add_argument("--spending", nargs="+", default=["obrien_fleming"], choices=["obrien_fleming", "pocock"])
+    parser.add_argument("--spending", nargs="+", default=["default"], choices=list(DESIGNS))
     parser.add_argument("--by-cell", action="store_true", help="a line for every cell, not for every verdict")
     return parser
 
@@ -189,8 +200,10 @@ def _replayed(cell: Cell, design: Design, options: argparse.Namespace) -> Replay
 def _groups(cells: Sequence[Cell], by_cell: bool) -> Mapping[str, list[int]]:
     """Places of the cells of each line."""
     groups: dict[str, list[int]] = {}
-    for place, cell in sorted(enumerate(cells), key=lambda item: VERDICTS.index(item[1].verdict)):
-        groups.setdefault(f"{cell.verdict}: {cell.name}" if by_cell else cell.verdict, []).append(place)
+    for place, cell in sorted(enumerate(cells), key=lambda item: (VERDICTS.index(item[1].verdict), -item[1].points)):
+        lost = cell.verdict == "worse" and cell.points >= LOST
+        word = f"{cell.verdict}, by {LOST:g} points or more" if lost else cell.verdict
+        groups.setdefault(f"{word}: {cell.name}" if by_cell else word, []).append(place)
     return groups
 
 

@@ -14,6 +14,12 @@ larger, as differences of few utterances seem to vary less than they do: that of
 does not make them less alike, and Σ|d|, that of errors that come one by one (Poisson). Student's t with one less than
 the number of units is turned into z of the same tail (Jennison and Turnbull 2000, section 4.4).
 
+**Invented text.** A loop may add hundreds of errors to an utterance, and then varies so much that a model which is
+plainly lost is never shown to be. So *worse*, and the lower end of the interval, come from differences that are cut at
+the words of their utterance, as if its text were all wrong at most. They are never larger than d, so that whoever is
+worse by them is worse. *Better*, *tied* and the upper end come in the same way from differences cut at −words: loops of
+the baseline are no proof of the cell, and those of the cell count in full.
+
 **Few differences are no certainty.** For d₀ ≠ 0 the variance is what d₀ would cause, not only what was seen: the score
 test of Tango (Statistics in Medicine 17:891, 1998) in its Poisson limit. With m = V / Σ|d|, the errors of an effective
 event, N = Σ|d| / m events were seen, B = D / m more losses than gains, and E = d₀ × words / m were to be expected. Then
@@ -31,7 +37,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,22 +55,31 @@ _LEVELS = 96  # between them, at which boundaries are computed; p is interpolate
 
 @dataclass(frozen=True)
 class Design:
-    """What is asked at every look."""
+    """What is asked at every look, and how the error is divided over the looks.
+
+    *Worse* is spent evenly, as a format that is lost is so by far, and few looks show it; *tied* late, since a margin
+    is narrow, and what is spent on looks that cannot yet show it would be missing at the last.
+    """
 
     margin: float  # non-inferiority margin, fraction
     cells: int = 1  # of the grid, for the level at which a cell is worse or better
-    spending: Spending = "obrien_fleming"
+    spending: Spending = "pocock"  # of worse and better
+    spending_tied: Spending = "obrien_fleming"  # of tied and the interval
 
 
 class Seen(NamedTuple):
-    """What was seen up to each look; arrays (…, looks), counts in the error unit."""
+    """What was seen up to each look, in the error unit.
+
+    Arrays (…, looks); those of differences (2, …, looks), cut above at the words of the utterance, and cut below.
+    """
 
     words: Floats  # of the references
-    more: Floats  # D: errors of the cell − errors of the baseline
+    difference: Floats  # errors of the cell − errors of the baseline, not cut
+    units: Floats  # with an utterance
+    more: Floats  # D: the difference, cut
     differing: Floats  # Σ|d| over utterances
     variance: Floats  # V, of D
-    units: Floats  # with an utterance
-    units_differing: Floats  # those in which the two have different numbers of errors
+    units_differing: Floats  # units in which D is not 0
 
 
 class Looks(NamedTuple):
@@ -104,29 +119,27 @@ def seen(differences: Ints, words: Ints, units: Ints | None, sizes: npt.ArrayLik
         sizes: utterances up to each look, (looks,), increasing; words up to the first are needed.
     """
     until = np.asarray(sizes) - 1
-    sums = {
-        name: np.cumsum(values, axis=-1, dtype=np.float64)[..., until]
-        for name, values in {
-            "words": words,
-            "more": differences,
-            "differing": np.abs(differences),
-            "units_differing": differences != 0,
-        }.items()
-    }
-    rate = sums["more"] / sums["words"]
-    squares = [np.cumsum(part, axis=-1, dtype=np.float64)[..., until] for part in _products(differences, words)]
-    count = np.broadcast_to(np.asarray(sizes, dtype=np.float64), rate.shape)
-    variance = np.maximum(_of_ratio(rate, squares, count), sums["differing"])
+    cut = np.stack([np.minimum(differences, words), np.maximum(differences, -words)])
+
+    def summed(values: npt.NDArray[Any]) -> Floats:
+        return np.cumsum(values, axis=-1, dtype=np.float64)[..., until]
+
+    length, more, differing = summed(words), summed(cut), summed(np.abs(cut))
+    units_seen = np.broadcast_to(np.asarray(sizes, dtype=np.float64), length.shape)
+    units_differing = summed(cut != 0)
+    squares = [summed(part) for part in _products(cut, words)]
+    variance = np.maximum(_of_ratio(more / length, squares, units_seen), differing)
     if units is not None:
-        more, lengths = (_by_unit(values, units, until) for values in (differences, words))
-        count = (lengths > 0).sum(axis=-1).astype(np.float64)
-        squares = [part.sum(axis=-1) for part in _products(more, lengths)]
-        variance = np.maximum(_of_ratio(rate, squares, count), variance)
-        sums["units_differing"] = (more != 0).sum(axis=-1).astype(np.float64)
-    return Seen(variance=variance, units=count, **sums)
+        lengths = _by_unit(words, units, until)
+        by_unit = np.stack([_by_unit(part, units, until) for part in cut])
+        units_seen = (lengths > 0).sum(axis=-1).astype(np.float64)
+        units_differing = (by_unit != 0).sum(axis=-1).astype(np.float64)
+        squares = [part.sum(axis=-1) for part in _products(by_unit, lengths)]
+        variance = np.maximum(_of_ratio(more / length, squares, units_seen), variance)
+    return Seen(length, summed(differences), units_seen, more, differing, variance, units_differing)
 
 
-def _products(differences: npt.NDArray, words: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray]:
+def _products(differences: npt.NDArray[Any], words: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
     return differences**2, differences * words, words**2
 
 
@@ -159,23 +172,22 @@ def examine(seen: Seen, information: npt.ArrayLike, design: Design) -> Looks:
     events, excess, rate = seen.differing / size, seen.more / size, size / seen.words
     enough, freedom = seen.units >= MIN_UNITS, np.maximum(seen.units - 1, 1)
     limit = -ndtri(0.5 ** np.maximum(seen.units_differing, 1))  # z if all units that differ do so in one direction
-    t = np.abs(excess) / np.sqrt(np.maximum(events, 1))  # no events: no excess
-    z = np.where(enough, np.sign(excess) * np.minimum(-ndtri(stdtr(freedom, -t)), limit), 0.0)
-    bound_of_interval = boundaries(information, ALPHA, design.spending)
-    one = design.cells == 1
-    bound = bound_of_interval if one else boundaries(information, ALPHA / design.cells, design.spending)
+    t = np.stack([excess[0], -excess[1]]) / np.sqrt(np.maximum(events, 1))  # no events: no excess
+    sides = np.where(enough, np.minimum(-ndtri(stdtr(freedom, -np.maximum(t, 0))), limit), 0.0)  # worse, better
+    bound = boundaries(information, ALPHA / design.cells, design.spending)
+    bound_of_interval = boundaries(information, ALPHA, design.spending_tied)
     wide = np.where(enough, -stdtrit(freedom, ndtr(-bound_of_interval)), np.inf)
     with_0 = np.where(bound_of_interval > limit, 0.0, -np.inf)  # so few units cannot reject 0: it is in the interval
-    high = np.maximum(_upper(excess, events, wide) * rate, with_0)
-    low = -np.maximum(_upper(-excess, events, wide) * rate, with_0)
+    low = -np.maximum(_upper(-excess[0], events[0], wide) * rate[0], with_0[0])
+    high = np.maximum(_upper(excess[1], events[1], wide) * rate[1], with_0[1])
     return Looks(
-        difference=seen.more / seen.words,
+        difference=seen.difference / seen.words,
         low=low,
         high=high,
-        z=z,
-        bound=np.broadcast_to(bound, z.shape),
-        worse=z >= bound,
-        better=z <= -bound,
+        z=sides[0] - sides[1],  # one of them is 0
+        bound=np.broadcast_to(bound, low.shape),
+        worse=sides[0] >= bound,
+        better=sides[1] >= bound,
         tied=high < design.margin,
     )
 

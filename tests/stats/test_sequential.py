@@ -27,7 +27,7 @@ def corpus(shape, losing=0.05, gaining=0.05, speakers=40, size=2.0, seed=0):
 def at_once(differences, words, units=None, design=None):
     """A single look at everything."""
     found = examine(seen(differences, words, units, [len(words)]), [1.0], design or Design(MARGIN))
-    return [float(part[0]) for part in found]
+    return [float(part[0]) for part in found]  # difference, low, high, z, bound, …
 
 
 # One look at everything is an ordinary test.
@@ -135,6 +135,40 @@ def test_with_too_few_units_nothing_is_said():
     assert not any(said)
 
 
+# Invented text.
+
+
+def test_a_model_that_is_lost_is_shown_to_be_although_it_loops():
+    """Every third utterance loses two words; two of 300 loop, which hides it from a t test of all errors."""
+    differences = np.tile([2, 0, 0], 100)
+    differences[[50, 200]] = 440
+    assert stats.ttest_1samp(differences, 0).pvalue > 0.05
+    found = examine(seen(differences, np.full(300, 20), None, [150, 300]), [0.5, 1.0], Design(MARGIN, 60))
+    assert found.worse.all()
+    assert found.difference[1] == differences.sum() / 6000
+    assert (found.low > 0.01).all()
+    assert (found.high > 0.3).all()  # the loops count
+
+
+def test_a_baseline_that_loops_is_no_proof_of_the_cell():
+    differences = np.zeros(300, dtype=int)
+    differences[[55, 205]], differences[::10] = -440, 1
+    difference, low, high, _, *said = at_once(differences, np.full(300, 20))
+    assert difference < -0.13
+    assert low < -0.13
+    assert high > 0
+    assert not any(said[1:])
+
+
+@given(st.lists(st.integers(-100, 100), min_size=12, max_size=40))
+def test_better_is_worse_seen_from_the_baseline(differences):
+    words = np.full(len(differences), 10)
+    cell = at_once(np.array(differences), words)
+    baseline = at_once(-np.array(differences), words)
+    assert [cell[0], cell[1], cell[3]] == pytest.approx([-baseline[0], -baseline[2], -baseline[3]])
+    assert cell[5:7] == baseline[6:4:-1]
+
+
 # Several looks.
 
 
@@ -146,19 +180,20 @@ def test_each_look_sees_its_part_of_the_utterances():
         for look, size in enumerate(sizes):
             alone = seen(differences[row, :size], words[row, :size], units[row, :size], [size])
             for name, whole, part in zip(together._fields, together, alone, strict=True):
-                assert whole[row, look] == pytest.approx(part[0]), name
+                assert whole[..., row, look] == pytest.approx(part[..., 0]), name
 
 
 def test_worse_is_when_the_repeated_interval_leaves_out_0_and_tied_when_it_is_below_the_margin():
     differences, words, units = corpus((200, 600), losing=0.06)
-    found = examine(seen(differences, words, units, np.arange(60, 601, 60)), TEN, Design(MARGIN))
+    design = Design(MARGIN, 1, "pocock", "pocock")
+    found = examine(seen(differences, words, units, np.arange(60, 601, 60)), TEN, design)
     assert np.array_equal(found.worse, found.low > 0)
     assert np.array_equal(found.better, found.high < 0)
     assert np.array_equal(found.tied, found.high < MARGIN)
 
 
 def test_a_cell_stops_at_the_first_answer():
-    differences, words, units = corpus((600,), losing=0.3)
+    differences, words, units = corpus((600,), losing=0.12)
     found = examine(seen(differences, words, units, np.arange(60, 601, 60)), TEN, Design(MARGIN))
     first = int(found.stops())
     assert 0 < first < 9
@@ -169,7 +204,7 @@ def test_a_cell_stops_at_the_first_answer():
 @pytest.mark.parametrize("cells", [1, 60])
 def test_a_repeated_p_value_is_the_level_at_which_a_look_so_far_just_rejects(cells, spending):
     z = np.array([0.3, 3.0, -4.1, 2.0, 3.5, 1.0, 0.0, -2.5, 2.2, 5.0])
-    design = Design(MARGIN, cells, spending)
+    design = Design(MARGIN, cells, spending)  # of worse and better
     found = repeated_p(z, TEN, design)
     assert (np.diff(found) <= 0).all()
 
@@ -192,7 +227,7 @@ def test_p_is_at_most_alpha_of_the_grid_exactly_where_a_boundary_is_reached():
 
 
 def test_a_cell_that_stops_as_worse_is_worse_after_holm_whatever_the_others_are():
-    bound = boundaries(TEN, ALPHA / 5, "obrien_fleming")
+    bound = boundaries(TEN, ALPHA / 5, Design(MARGIN).spending)
     z = np.zeros(4)
     z[3] = bound[3] + 0.01
     p = repeated_p(z, TEN[:4], Design(MARGIN, 5))[-1]
@@ -207,7 +242,7 @@ def test_a_cell_that_stops_as_worse_is_worse_after_holm_whatever_the_others_are(
 def test_false_answers_are_as_rare_as_said(spending, by_speaker):
     """2,000 corpora of 1,000 utterances: without a difference, and with one that is the margin exactly."""
     differences, words, units = corpus((2000, 1000))
-    sizes, design = np.arange(100, 1001, 100), Design(MARGIN, 1, spending)
+    sizes, design = np.arange(100, 1001, 100), Design(MARGIN, 1, spending, spending)
     speakers = units if by_speaker else None
     information = np.cumsum(words, axis=1)[:, sizes - 1] / words.sum(axis=1, keepdims=True)
     found = examine(seen(differences, words, speakers, sizes), information, design)
@@ -230,4 +265,4 @@ def test_speakers_who_differ_do_not_make_it_wrong_more_often():
     found = examine(seen(differences, words, units, sizes), TEN, Design(MARGIN))
     assert (found.worse | found.better).any(axis=1).mean() < 0.06
     without = examine(seen(differences, words, None, sizes), TEN, Design(MARGIN))
-    assert (without.worse | without.better).any(axis=1).mean() > 0.15
+    assert (without.worse | without.better).any(axis=1).mean() > 0.12
