@@ -36,7 +36,7 @@ from quantlab.data.order import balanced_order, look_sizes
 from quantlab.records import several
 from quantlab.stats.paired import holm, verdict
 from quantlab.stats.rates import Sample
-from quantlab.stats.sequential import Design, Looks, examine, repeated_p, seen
+from quantlab.stats.sequential import Design, Seen, examine, repeated_p, seen
 
 Array = npt.NDArray[Any]
 DESIGNS = {
@@ -86,15 +86,9 @@ class Orders(NamedTuple):
     units: Array | None  # speaker of each utterance; None: utterances are units
     sizes: Array  # (looks,)
 
-    def looks(self, differences: Array, words: Array, design: Design, once: bool = False) -> Looks:
-        """The test of every order, (orders, looks), of utterances in the order of measurement; at the end if `once`."""
-        units = None if self.units is None else self.units[self.order]
-        sizes = self.sizes[-1:] if once else self.sizes
-        return examine(seen(differences, words, units, sizes), self.information(words, sizes), design)
-
-    def information(self, words: Array, sizes: Array) -> Array:
-        """Share of the words up to each look, (orders, looks)."""
-        return np.cumsum(words, axis=-1)[:, sizes - 1] / words.sum(axis=-1, keepdims=True)
+    def seen(self, differences: Array, words: Array) -> Seen:
+        """What every look of every order sees, (orders, looks), of utterances in the order of measurement."""
+        return seen(differences, words, None if self.units is None else self.units[self.order], self.sizes)
 
 
 def main() -> None:
@@ -187,10 +181,12 @@ class Replay(NamedTuple):
 def _replayed(cell: Cell, design: Design, options: argparse.Namespace) -> Replay:
     orders = orders_of(cell.pair.sample, options.orders, options.looks, options.seed)
     words = orders.words[orders.order]
-    looks = orders.looks(cell.differences[orders.order], words, design)
+    found = orders.seen(cell.differences[orders.order], words)
+    information = found.words / found.words[:, -1:]
+    looks = examine(found, information, design)
     last = np.minimum(looks.stops(), len(orders.sizes) - 1)
     # Orders differ in the information at a look by less than an utterance; p of all from the mean saves minutes.
-    p = repeated_p(looks.z, orders.information(words, orders.sizes).mean(axis=0), design)
+    p = repeated_p(looks.z, information.mean(axis=0), design)
     rows = np.arange(len(last))
     return Replay(
         orders.sizes[last] / orders.sizes[-1], looks.difference[rows, last], looks.high[rows, last], p[rows, last]
@@ -214,9 +210,10 @@ def errors(cells: Sequence[Cell], design: Design, options: argparse.Namespace) -
         orders = orders_of(cell.pair.sample, options.orders, options.looks, options.seed)
         chance = np.random.default_rng([options.seed, number])
         for null, (differences, words) in _nulls(cell, orders, design.margin, chance):
+            every = orders.seen(differences, words)
             rates = []
-            for once in (False, True):
-                looks = orders.looks(differences, words, design, once)
+            for some in (every, Seen(*(part[..., -1:] for part in every))):
+                looks = examine(some, some.words / some.words[:, -1:], design)
                 wrong = looks.tied if null == AT_MARGIN else looks.worse | looks.better
                 rates.append(float(wrong.any(axis=-1).mean()))
             found.setdefault((null, cell.invents), []).append((rates[0], rates[1]))

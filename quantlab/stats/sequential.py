@@ -119,10 +119,12 @@ def seen(differences: Ints, words: Ints, units: Ints | None, sizes: npt.ArrayLik
         sizes: utterances up to each look, (looks,), increasing; words up to the first are needed.
     """
     until = np.asarray(sizes) - 1
+    starts = np.append(0, until[:-1] + 1)
     cut = np.stack([np.minimum(differences, words), np.maximum(differences, -words)])
 
     def summed(values: npt.NDArray[Any]) -> Floats:
-        return np.cumsum(values, axis=-1, dtype=np.float64)[..., until]
+        parts = np.add.reduceat(values[..., : until[-1] + 1], starts, axis=-1, dtype=np.float64)
+        return np.cumsum(parts, axis=-1)
 
     length, more, differing = summed(words), summed(cut), summed(np.abs(cut))
     units_seen = np.broadcast_to(np.asarray(sizes, dtype=np.float64), length.shape)
