@@ -59,9 +59,9 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     for some in families.values():
         candidates = [item for item in some if is_baseline(item) and item.status == "ok"]
         if candidates:
-            for item in some:
-                of_seed = [other for other in candidates if other.setting("seed") == item.setting("seed")]
-                found[item.cell_id] = max(of_seed or candidates, key=lambda other: other.created_at).cell_id
+            candidates.sort(key=lambda item: item.created_at)
+            of_seed = {item.setting("seed"): item for item in candidates}  # the latest of each
+            found |= {item.cell_id: of_seed.get(item.setting("seed"), candidates[-1]).cell_id for item in some}
         found |= {item.cell_id: item.cell_id for item in some if is_baseline(item)}
     return found
 

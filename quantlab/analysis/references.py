@@ -45,9 +45,15 @@ def find_references(records: Sequence[Record], name: str) -> dict[str, Reference
     for item in measured:
         if name in (item.setting("quant.library"), item.setting("quant.name")):
             fitting.setdefault(key(item), []).append(item)
+    alike: dict[Hashable, list[Record]] = {}
+    for of, some in fitting.items():
+        fitting[of] = [item for item in some if item.setting("quant.recover") is None] or some
+        for item in fitting[of]:
+            alike.setdefault((of, _calibration(item)), []).append(item)
     none = Reference(name, None, _none_fits(name, key is _format))
-    groups = [(item, fitting.get(key(item))) for item in records]
-    return {item.cell_id: _chosen(name, some, item) if some else none for item, some in groups}
+    keys = [(item, key(item)) for item in records]
+    found = [(item, alike.get((of, _calibration(item))) or fitting.get(of)) for item, of in keys]
+    return {item.cell_id: _chosen(name, some) if some else none for item, some in found}
 
 
 def _check(name: str, measured: Sequence[Record]) -> None:
@@ -72,14 +78,11 @@ def _format(record: Record) -> str:
     return to_json([family(record), bits and float(bits), record.setting("quant.group_size"), modules])
 
 
-def _chosen(name: str, fitting: Sequence[Record], cell: Record) -> Reference:
-    untrained = [item for item in fitting if item.setting("quant.recover") is None]
-    some = untrained or fitting
-    some = [item for item in some if _calibration(item) == _calibration(cell)] or some
-    if len(some) == 1:
-        return Reference(name, some[0].cell_id, None)
-    called = sorted(labels.names([labels.of_record(item) for item in some]).values())
-    return Reference(name, None, f"{len(some)} cells of {name} fit, and none is chosen: {', '.join(called)}")
+def _chosen(name: str, fitting: Sequence[Record]) -> Reference:
+    if len(fitting) == 1:
+        return Reference(name, fitting[0].cell_id, None)
+    called = sorted(labels.names([labels.of_record(item) for item in fitting]).values())
+    return Reference(name, None, f"{len(fitting)} cells of {name} fit, and none is chosen: {', '.join(called)}")
 
 
 def _calibration(record: Record) -> tuple[object, ...]:

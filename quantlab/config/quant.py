@@ -65,7 +65,7 @@ class QuantConfig(Part):
     @property
     def reads_labels(self) -> bool:
         """Whether the decoder is given `calibration.labels`, whose utterances must not be scored."""
-        return (self.method or self.library) in CALIBRATED or self.recover is not None
+        return is_chosen_by_data(self.library, self.method, self.recover)
 
     @model_validator(mode="after")
     def _reset_inapplicable_keys(self) -> QuantConfig:
@@ -83,6 +83,11 @@ class QuantConfig(Part):
         if self.library != RECIPE:
             reset(self, {"path"})
         return self
+
+
+def is_chosen_by_data(library: object, method: object, recover: object) -> bool:
+    """Whether calibration data choose or train the weights, by these keys of `quant`."""
+    return (method or library) in CALIBRATED or recover is not None
 
 
 _OF_QUANTIZED = frozenset(QuantConfig.model_fields) - {"name", "library", "scheme"}

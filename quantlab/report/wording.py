@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from quantlab.config.quant import CALIBRATED
+from quantlab.config.quant import is_chosen_by_data
 from quantlab.config.schema import StatsConfig
 from quantlab.records import labels
 from quantlab.report.against import asked_for
@@ -284,16 +284,12 @@ def depends_on_batch(rows: Sequence[CellSummary], called: Mapping[str, str]) -> 
 
 def little_calibration(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Cells whose weights were chosen or trained by so few utterances that more would be better."""
-    counts = [(row, len(row.record.calibration_ids)) for row in rows if row.ok and _is_chosen_by_data(row)]
+    keys = ("quant.library", "quant.method", "quant.recover")
+    chosen = [row for row in rows if row.ok and is_chosen_by_data(*map(row.record.setting, keys))]
+    counts = [(row, len(row.record.calibration_ids)) for row in chosen]
     what = f"calibrate: {_LEAST_CALIBRATION} or more give better weights"
     few = ((row, f"{utterances(count)} {what}") for row, count in counts if count < _LEAST_CALIBRATION)
     yield from _once(few, called)
-
-
-def _is_chosen_by_data(row: CellSummary) -> bool:
-    found = row.record.setting
-    by = (found("quant.library"), found("quant.method"))
-    return any(name in CALIBRATED for name in by) or found("quant.recover") is not None
 
 
 def failures(rows: Sequence[CellSummary]) -> Iterator[tuple[list[CellSummary], str, str]]:
