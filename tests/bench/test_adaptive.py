@@ -27,7 +27,7 @@ def replay(monkeypatch, capsys, *arguments):
 
 def test_a_replay_of_nano(monkeypatch, capsys):
     used, wrong = replay(monkeypatch, capsys, ROOT / "docs/results/lowbit.tar.xz", "--orders", 20, "--least", 400)
-    assert [row[3] for row in used] == ["worse, by 5 points or more", "underpowered"]
+    assert [row[3] for row in used] == ["worse, by 5 points or more", "worse", "tied", "underpowered"]
     for row in used:
         assert row[:3] == ["lowbit", "400", "default"]
         assert 10 <= int(row[5].rstrip("%")) <= int(row[6].rstrip("%")) <= 100
