@@ -63,6 +63,21 @@ class ProtocolConfig(Part):
     residency: Literal["auto", "together", "alternate"] = Field(
         default="auto", description="both models in one process, or one process each, in turns"
     )
+    looks: int | None = Field(
+        default=None,
+        gt=1,
+        le=100,
+        description="how often a cell is compared with its baseline while it is measured, and may stop; null: never",
+    )
+
+    @model_validator(mode="after")
+    def _stops_or_is_timed(self) -> ProtocolConfig:
+        if self.looks is not None and self.interleave:
+            raise ValueError(
+                f"protocol: interleave=true, looks={self.looks}: one of them; protocol.looks=null times every cell in "
+                "turns with its baseline, protocol.interleave=false stops cells early"
+            )
+        return self
 
 
 class CalibrationConfig(Part):

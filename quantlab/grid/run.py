@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from quantlab.export import place
 from quantlab.export.missing import export_missing
 from quantlab.grid import claims
 from quantlab.grid.claims import claimed
+from quantlab.grid.opponents import Opponents, in_turn
 from quantlab.grid.plan import Cell, plan
 from quantlab.grid.process import Failure, Runner, Workers, attempt
 from quantlab.grid.progress import Display
@@ -149,8 +151,13 @@ class Grid:
         found = self.summarise(records)
         return found, export_missing(self.root, records, exported_to)
 
-    def run(self, cells: Sequence[Cell]) -> list[Record]:
-        """The records of all cells, in order: measured now, before, or by another process meanwhile."""
+    def run(self, cells: Sequence[Cell], compared: int | None = None) -> list[Record]:
+        """The records of all cells, in order: measured now, before, or by another process meanwhile.
+
+        Args:
+            cells: in the order of the table.
+            compared: see `Opponents`.
+        """
         readable = storage.readable(
             self.root, [cell.id for cell in cells], lambda why: self.display.say(f"measured again: {why}")
         )
@@ -158,9 +165,10 @@ class Grid:
         done = {id for id, record in before.items() if self.resume and record.status in SETTLED}
         if any(cell.refusal is None and cell.id not in done for cell in cells):
             self._warm_start()
+        self._opponents = Opponents(self.root, cells, compared, self.display.say)
         found: dict[str, Record] = {}
         busy: list[Cell] = []
-        for cell in cells:
+        for cell in in_turn(cells):
             if cell.id in done:
                 found[cell.id] = before[cell.id]
                 self.display.end(cell.label, before[cell.id], "recorded before")  # in MLflow it is looked up at the end
@@ -218,13 +226,14 @@ class Grid:
 
     def _run(self, cell: Cell) -> Record:
         start = time.perf_counter()
+        known = replace(cell.identity, opponent=self._opponents.of(cell))
         if cell.refusal:
             outcome: CellResult | Failure = Failure(cell.refusal.status, cell.refusal.reason)
         elif self.workers:
             log = self.root / "logs" / f"{cell.id}.log"
-            outcome = self.workers.run(cell.config, log, self.display.update, cell.identity)
+            outcome = self.workers.run(cell.config, log, self.display.update, known)
         else:
-            outcome = attempt(cell.config, self.display.update, cell.identity)
+            outcome = attempt(cell.config, self.display.update, known)
         return self._store(_finished(outcome, cell, time.perf_counter() - start), cell)
 
     def _store(self, result: CellResult, cell: Cell) -> Record:

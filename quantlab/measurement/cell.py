@@ -6,8 +6,10 @@ A plain function, without Hydra and without MLflow: a notebook calls `run_cell(c
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from quantlab.measurement.alternate import alternate_processes, must_alternate
 from quantlab.measurement.environment import describe
 from quantlab.measurement.interference import Monitor
 from quantlab.measurement.interleave import shuffled_batches, take_turns
+from quantlab.measurement.looks import look, parts
 from quantlab.measurement.recordings import scored
 from quantlab.measurement.timing import Side, free_running
 from quantlab.quantization.backends.as_shipped import read_off
@@ -33,6 +36,7 @@ from quantlab.recogniser.assemble import Assembled, assemble, prepared, torch_en
 from quantlab.recogniser.fingerprints import Identity, check_unchanged, identify, resolve
 from quantlab.records.figures import fixed_work, speed, split_result
 from quantlab.records.schema import (
+    Adaptive,
     Batch,
     CellResult,
     Compilation,
@@ -59,6 +63,17 @@ class Decoded:
     tokens: list[list[int]]
 
 
+@dataclass
+class _Measured:
+    """What was measured so far."""
+
+    speech: Features  # the utterances measured
+    decoded: list[Decoded] = field(default_factory=list)
+    utterances: tuple[Utterance, ...] = ()
+    doubts: tuple[Problem, ...] = ()
+    adaptive: Adaptive | None = None
+
+
 def run_cell(
     config: RunConfig, progress: Progress = lambda stage, done, total: None, known: Identity | None = None
 ) -> CellResult:
@@ -67,9 +82,9 @@ def run_cell(
     Args:
         config: the cell; `auto` and null are resolved for this machine first.
         progress: called between batches, never inside the timed region.
-        known: the cell's id, fingerprints and listed corpus, computed by a grid; None: they are computed first. They
-            are compared with the files after loading and again after measuring, so that a record never combines the
-            hash of one file with the figures of another.
+        known: the cell's id, fingerprints, listed corpus and, for `protocol.looks`, its baseline's counts, from a grid;
+            None: all but the last are computed first. Fingerprints are compared with the files after loading and again
+            after measuring, so that a record never combines the hash of one file with the figures of another.
 
     Returns:
         The record and its raw samples. Nothing is written except the model, if `export.dir` is set.
@@ -111,19 +126,16 @@ def _run(
     environment = describe(config, device)
     machine.start()
     memory.reset()
-    energy.start()
     warm = compiled.tally()
     if isinstance(made.decoder, KeepsClocks):
         made.decoder.reset_stage_times()
-    decoded = list(_measure(made.decoder, made.speech.measured, between_batches))
+    scoring = Scoring.of_language(config.dataset.language)
+    measured = _measure(config, known, made, scoring, between_batches, _region(energy, memory))
+    decoded, utterances = measured.decoded, measured.utterances
     engine_stages = made.decoder.stage_times() if isinstance(made.decoder, KeepsClocks) else None
     late = compiled.tally().frames - warm.frames
-    energy.stop()
-    memory.read()
     gpu_process_bytes = machine.gpu_process_bytes()  # before the baseline is loaded too
     torch_allocates = device.type != "cuda" or isinstance(made.decoder, Eager | compiled.Compiled)
-    scoring = Scoring.of_language(config.dataset.language)
-    utterances, doubts = _score(decoded, made, scoring)
 
     corpus, speech, evidence, recovered = made.corpus, made.speech, made.receipt, made.recovered
     exported = None
@@ -167,6 +179,7 @@ def _run(
         speed=speed(batches, "natural", rel_ci),
         fixed_work=fixed_work(batches, rel_ci),
         recovered=recovered,
+        adaptive=measured.adaptive,
         compilation=compilation,
         noise=noise,
         normaliser=scoring.normaliser,
@@ -174,30 +187,75 @@ def _run(
         energy_j=energy.energy_j,
         energy_source=energy.source,
         calibration_ids=speech.calibration_ids if config.quant.is_calibrated else (),
-        problems=(*speech.measured.problems, *doubts),
-        splits={name: _figures(name, utterances, batches) for name in speech.measured.splits},
+        problems=(*measured.speech.problems, *measured.doubts),
+        splits={name: _figures(name, utterances, batches) for name in measured.speech.splits},
     )
     return CellResult(record=record, utterances=utterances, batches=tuple(batches), exported=exported)
 
 
-def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[Decoded]:
-    """Decode the corpus once, with no other model in the process."""
-    total = sum(len(split.ids) for split in speech.splits.values())
-    done = 0
-    for part in split_batches(speech, decoder.decoding.batch_size):
-        progress(part.split, done, total)
-        yield Decoded(part.speech, *free_running(decoder, part))
-        done += len(part.speech.ids)
+def _region(energy: Meter, memory: Memory) -> Callable[[], AbstractContextManager[None]]:
+    """A function that opens a block whose energy and memory are the cell's; scoring is outside."""
+
+    @contextmanager
+    def region() -> Iterator[None]:
+        energy.start()
+        yield
+        energy.stop()
+        memory.read()
+
+    return region
+
+
+def _measure(
+    config: RunConfig,
+    known: Identity,
+    made: Assembled,
+    scoring: Scoring,
+    progress: Progress,
+    region: Callable[[], AbstractContextManager[None]],
+) -> _Measured:
+    """Decode and score the corpus once, with no other model in the process, or part of it (`protocol.looks`)."""
+    speech, opponent = made.speech.measured, known.opponent
+    found = _Measured(speech)
+    available = sum(len(list(split.utterances())) for split in speech.splits.values())
+    for part in parts(speech, config.protocol.looks, config.seed):
+        with region():
+            new = list(_decode(made.decoder, part, found.decoded, speech, progress))
+        utterances, doubts = _score(new, part, made, scoring)
+        found.decoded.extend(new)
+        found.utterances += utterances
+        found.doubts += doubts
+        if opponent is not None and made.tokenizer is not None:
+            found.adaptive = look(opponent, found.utterances, found.adaptive, available)
+            if found.adaptive.stopped_by is not None:
+                break
+    if len(found.utterances) < available:
+        found.speech = speech.only({item.id for item in found.utterances})
+    return found
+
+
+def _decode(
+    decoder: Engine, part: Features, before: Sequence[Decoded], whole: Features, progress: Progress
+) -> Iterator[Decoded]:
+    """Decode a part of the corpus; its batches are numbered after those before."""
+    total = sum(len(split.ids) for split in whole.splits.values())
+    done = sum(len(item.speech.ids) for item in before)
+    start = Counter(item.batch.split for item in before)
+    for batch in split_batches(part, decoder.decoding.batch_size):
+        progress(batch.split, done, total)
+        numbered = replace(batch, index=start[batch.split] + batch.index)
+        yield Decoded(batch.speech, *free_running(decoder, numbered))
+        done += len(batch.speech.ids)
     progress("score", done, total)
 
 
 def _score(
-    decoded: list[Decoded], made: Assembled, scoring: Scoring
+    decoded: Sequence[Decoded], part: Features, made: Assembled, scoring: Scoring
 ) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
     """Score the output (see `recordings.scored`); random weights have no text."""
     tokens = [row for item in decoded for row in item.tokens]
     texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
-    return scored(made.speech.measured, tokens, texts, made.decoder.decoding.max_new_tokens, scoring)
+    return scored(part, tokens, texts, made.decoder.decoding.max_new_tokens, scoring)
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from quantlab import models
+from quantlab.analysis.looks import Opponent
 from quantlab.config.schema import AS_SHIPPED, DatasetConfig, QuantConfig, RunConfig
 from quantlab.data import Corpus, added_reader, open_corpus
 from quantlab.quantization import registry
@@ -20,12 +21,13 @@ from quantlab.util.machine import Site, here, versions
 
 @dataclass(frozen=True)
 class Identity:
-    """Fingerprints and versions of a cell, computed once and passed to the process that measures it."""
+    """What a grid knows of a cell before it is measured, and passes to the process that does."""
 
     id: str
     fingerprints: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict)  # see `library_versions`
     corpus: Corpus | None = field(default=None, repr=False)  # None: listed in the measuring process
+    opponent: Opponent | None = field(default=None, repr=False)  # protocol.looks; None: the whole corpus is measured
 
 
 def identify(config: RunConfig) -> Identity:

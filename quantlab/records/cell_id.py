@@ -39,6 +39,7 @@ ADDED: dict[str, dict[str, object]] = {
         "modules": {},
     },
     "calibration": {"limit": None, "labels": "self"},
+    "protocol": {"looks": None},
 }
 # As before; only dataset.long=sequential uses them.
 LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # keys of the protocol, false by default
@@ -77,6 +78,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(calibration := kept.get("calibration"), Mapping) and calibration.get("source") == "manifest":
         quant = QuantConfig.model_validate(kept["quant"])
         kept["calibration"] = calibration if quant.is_calibrated else CalibrationConfig().model_dump(exclude={"path"})
+    if isinstance(protocol, Mapping) and protocol.get("looks") is not None:
+        kept["stats"] = {"margin": config["stats"]["margin"]}  # it decides where a cell stops
     if kept.get("quant", {}).get("recover") is None:
         kept.pop("recovery", None)  # a section added later
     for name, added in ADDED.items():

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from quantlab.config.schema import RunConfig, StatsConfig
+from quantlab.records.looks import Adaptive, Look
 from quantlab.records.measured import (
     Batch,
     Compilation,
@@ -32,12 +33,14 @@ from quantlab.util.languages import ErrorUnit
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Adaptive",
     "Batch",
     "CellResult",
     "Compilation",
     "EngineStages",
     "Exported",
     "FixedWork",
+    "Look",
     "ModuleReceipt",
     "Noise",
     "OriginalFile",
@@ -181,6 +184,7 @@ class Record(Part):
     compilation: Compilation | None = None  # runtime=compile only
     noise: Noise | None = None
     recovered: Recovered | None = None  # quant.recover only
+    adaptive: Adaptive | None = None  # protocol.looks only, unless there was no baseline to compare with
     energy_j: Figure | None = None  # of the timed region, if it can be read
     energy_source: str | None = None  # NVML or RAPL
     normaliser: str = "whisper"  # normaliser of the texts before counting
@@ -233,6 +237,11 @@ class Record(Part):
             return None
         added = (stages.calibrate_s, stages.compile_s, stages.recover_s)
         return sum(part for part in (*parts, *added) if part is not None)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether part of the corpus was left out, as the verdict was known before."""
+        return self.adaptive is not None and self.adaptive.stopped_early
 
     @property
     def size_reduction(self) -> float | None:
