@@ -152,7 +152,7 @@ def _comparisons(
         results = resample(sample, [_differences(pairs[cell_id]) for cell_id in ids], resamples)
         for cell_id, result in zip(ids, results, strict=True):
             if result.pooled.wer is not None:
-                result = _bounded(pairs[cell_id], result)
+                result = bounded(pairs[cell_id], result)
                 compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)
                 found[cell_id] = compared, _Intervals(result.splits, result.pooled, sample)
     corrected = holm([comparison.p for comparison, _ in found.values()])
@@ -173,7 +173,7 @@ def _differences(pair: Pair) -> Counts:
     return Counts(pair.cell.words - pair.reference.words, pair.cell.chars - pair.reference.chars)
 
 
-def _bounded(pair: Pair, result: Resampled) -> Resampled:
+def bounded(pair: Pair, result: Resampled) -> Resampled:
     """Widen the intervals of WER differences by the rule of three where errors of one kind were not observed.
 
     If no utterance has more errors than the reference's, no resample has either, and an interval that ends at 0 would
@@ -184,7 +184,7 @@ def _bounded(pair: Pair, result: Resampled) -> Resampled:
     more, fewer = pair.cell.words > pair.reference.words, pair.cell.words < pair.reference.words
     words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
 
-    def bounded(rates: Rates, chosen: Any) -> Rates:
+    def widened(rates: Rates, chosen: Any) -> Rates:
         if rates.wer is None or rates.wer.ci95 is None or not words[chosen].sum():
             return rates
         bound = RULE_OF_THREE / float(words[chosen].sum())
@@ -197,8 +197,8 @@ def _bounded(pair: Pair, result: Resampled) -> Resampled:
 
     return replace(
         result,
-        splits={name: bounded(rates, splits == name) for name, rates in result.splits.items()},
-        pooled=bounded(result.pooled, slice(None)),
+        splits={name: widened(rates, splits == name) for name, rates in result.splits.items()},
+        pooled=widened(result.pooled, slice(None)),
     )
 
 

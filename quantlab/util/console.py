@@ -28,6 +28,8 @@ SECTIONS = {  # section → command → what it does
     "Read results": {
         "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
         "recommend": "choose the cell to deploy within limits of size, accuracy and speed",
+        "gate": "compare cells with a baseline: is this model, version or checkpoint worse than what we had?",
+        "baseline": "pack measured cells into a small file to commit, for gate",
         "verify": "recompute every figure of the records from their raw data, and report differences",
         "rescore": "score the recorded hypotheses again with another normaliser or scorer",
     },
