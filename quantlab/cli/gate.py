@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import sys
 import tarfile
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -113,7 +115,7 @@ def _baseline(path: Path) -> Sequence[bundle.Packed]:
     Raises:
         ConfigError: it is none of these, or none of its cells was measured.
     """
-    if path.is_file() and not tarfile.is_tarfile(path):
+    if path.is_file() and not _is_archive(path):
         return bundle.read(path).cells
     if not path.exists():
         raise ConfigError(f"--baseline {path}: no such file or folder; make one: quantlab baseline --out {path}")
@@ -122,6 +124,13 @@ def _baseline(path: Path) -> Sequence[bundle.Packed]:
     if not found:
         raise ConfigError(f"--baseline {path}: no measured cell with text in it")
     return found
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):  # damaged: `bundle.read` says so
+        return False
 
 
 main = partial(perform, command)
