@@ -10,9 +10,9 @@ speaker at random: neither is worse, whatever differs, and an alarm is a false o
 - mixed in: random utterances get the errors of another cell of the corpus (that with the smallest loss of twice the
   planted one or more), as many as bring the loss.
 
-Stated is the mean power that the gate states for a replay without the loss, at the level of a single cell. Passed is the
-share of replays with a loss that the gate would pass, as a loss of the margin is excluded. Next to the false alarms of
-the gate's test are those of another, the one-sided percentile bootstrap. "Worst" is the cell with most of them.
+Stated is the mean power that the gate states for a replay without the loss, at the level of a single cell. Passed is
+the share of replays with a loss that the gate would pass, as a loss of the margin is excluded. Next to the false alarms
+of the gate's test are those of another, the one-sided percentile bootstrap. "Worst" is the cell with most of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Array = npt.NDArray[Any]
 LOSSES = (0.01, 0.02)
 MARGIN = 0.005
 BOOTSTRAP = 1000  # resamples
-HEAD = """| records | model | utterances | cells | alarm | worst | other | worst | loss | planted | found | stated | passed |
+HEAD = """| records | model | size | cells | alarm | worst | other | worst | loss | planted | found | stated | passed |
 |---|---|---:|---:|---:|---:|---:|---:|---|---|---:|---:|---:|"""
 
 

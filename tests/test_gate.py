@@ -78,7 +78,7 @@ def test_the_outcome_follows_from_the_difference(difference, code, said, asked):
 
 
 def test_what_differs_in_both_directions_cannot_be_told(asked):
-    code, found = asked([spoken(worse=60, seed=1)], [spoken(worse=64, seed=2)])
+    code, found = asked([spoken(worse=60, seed=1)], [spoken(worse=64, seed=2)], "--margin", "0.2")
     assert (code, found["cells"][0]["accuracy"]["worse"]) == (3, False)
     assert "no loss is shown" in found["cells"][0]["answers"][0]["why"]
 
