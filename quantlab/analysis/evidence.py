@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from quantlab.analysis.nonspeech import RULE_OF_THREE, NonspeechEvidence, nonspeech_evidence
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
 from quantlab.analysis.references import Reference
 from quantlab.config.schema import StatsConfig
@@ -24,7 +25,6 @@ from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
 from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
 
-RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 Key = TypeVar("Key", bound=Hashable)
 Word = Literal["baseline", "reference"] | Verdict  # the first two: of a cell that others are compared with
 
@@ -69,6 +69,7 @@ class Evidence:
     cer_ci95: Interval | None = None
     comparison: Comparison | None = None
     splits: dict[str, SplitEvidence] = field(default_factory=dict)
+    nonspeech: NonspeechEvidence | None = None  # None without such audio
     against: Reference | None = None  # if asked for: what the cell is compared with instead of its baseline
 
     @property
@@ -109,8 +110,12 @@ def evidence(
     scores = read_scores(found, warn)
     own = _own_intervals(scores, settings)
     compared = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
-    pairs = pair_up(scores, {cell_id: other for cell_id, other in compared.items() if other is not None}, warn)
+    others = {cell_id: other for cell_id, other in compared.items() if other is not None}
+    pairs = pair_up(scores, others, warn)
     comparisons = _comparisons(pairs, settings)
+    resamples = {cell_id: item.resamples for cell_id, item in settings.items()}
+    for cell_id, item in nonspeech_evidence(found, others, resamples, warn).items():
+        blank[cell_id] = replace(blank[cell_id], nonspeech=item)
     return {
         cell_id: _filled(cell_id, item, own[cell_id], comparisons.get(cell_id)) if cell_id in own else item
         for cell_id, item in blank.items()

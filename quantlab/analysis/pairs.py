@@ -114,8 +114,7 @@ def _scores(path: Path) -> Scores | None:
     Raises:
         ValueError: a line or a count is invalid; KeyError, TypeError and OverflowError mean the same.
     """
-    lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
-    rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
+    rows = read_rows(path)
     if any(row["hypothesis"] is None for row in rows):
         return None
     rows = [row for row in rows if not row.get("nonspeech")]
@@ -136,6 +135,13 @@ def _scores(path: Path) -> Scores | None:
         chars=tuple(ref_chars.tolist()),
     )
     return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The utterances of a cell as JSON has them, not validated; raises OSError or ValueError."""
+    lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
+    rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
+    return rows
 
 
 def _check_sums(record: Record, scores: Scores) -> None:

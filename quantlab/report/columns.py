@@ -12,6 +12,7 @@ from quantlab.report import ranking
 from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Rate
 from quantlab.report.ranking import Metric
+from quantlab.report.study import rated_splits
 from quantlab.report.wording import (
     corpora,
     estimate,
@@ -46,7 +47,7 @@ class Column:
 
 def columns(rows: Sequence[CellSummary]) -> list[Column]:
     """The columns that these rows need, in reading order."""
-    splits = list(dict.fromkeys(split for row in rows for split in row.splits))
+    splits = rated_splits(rows)
     rate = rate_name(rows)
     by_letter = [] if rate == "CER" else splits  # else CER would appear twice
     judged = any(row.verdict is not None for row in rows)
@@ -97,7 +98,20 @@ def _nonspeech(rows: Sequence[CellSummary]) -> list[Column]:
     """Column of words decoded in audio without speech, if such audio was measured."""
     if all(row.nonspeech_words_per_min is None for row in rows):
         return []
-    return [Column(("non-speech", "words/min"), lambda row: _shown(row.nonspeech_words_per_min, three_digits))]
+    title = f"against {asked_for(rows) or 'baseline'}"
+    return [
+        Column(("non-speech", "words/min"), lambda row: _shown(row.nonspeech_words_per_min, _per_min)),
+        Column(
+            ("words/min", title),
+            lambda row: _shown(row.nonspeech, lambda found: found.verdict),
+            drop_first=5,
+            words=True,
+        ),
+    ]
+
+
+def _per_min(found: Estimate) -> str:
+    return estimate(found, three_digits)
 
 
 def _compared(rows: Sequence[CellSummary]) -> list[Column]:

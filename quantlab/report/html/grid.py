@@ -16,6 +16,7 @@ from quantlab.report.html.summary import Group, groups, labels
 from quantlab.report.html.templates import render
 from quantlab.report.parts import Mark
 from quantlab.report.ranking import Figure, Metric
+from quantlab.report.study import rated_splits
 from quantlab.report.wording import (
     ABSENT,
     MB,
@@ -91,7 +92,7 @@ def _group_columns(made: Sequence[Group]) -> Iterator[Column]:
 
 
 def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
-    splits = tuple(dict.fromkeys(split for row in rows for split in row.splits))
+    splits = rated_splits(rows)
     rate = rate_name(rows)
     for way in rate_columns(rows, "wer"):
         yield _restricted(_rate(rate, "wer"), way)
@@ -105,7 +106,8 @@ def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
     for split in splits if len(splits) > 1 else ():
         yield from (_restricted(_rate(f"{rate} {split}", "wer", split), way) for way in rate_columns(rows, "wer"))
     if any(row.nonspeech_words_per_min is not None for row in rows):
-        yield _number("non-speech", "words/min", lambda row: row.nonspeech_words_per_min, three_digits)
+        yield _figure("non-speech", "words/min", lambda row: row.nonspeech_words_per_min, three_digits)
+        yield _words("non-speech verdict", lambda row: "" if row.nonspeech is None else row.nonspeech.verdict)
     if rate != "CER":
         yield from (_restricted(_rate("CER", "cer"), way) for way in rate_columns(rows, "cer"))
     yield _number("cold start", "s", lambda row: row.record.cold_start_s, "{:.2f}".format)
