@@ -41,7 +41,7 @@ class Pair(NamedTuple):
     reference: Counts
 
 
-_OF_QUANTIZER = ("calibration", "recipe")  # fingerprints that a baseline lacks
+_NOT_SHARED = ("calibration", "recipe", "keywords")  # fingerprints that a baseline lacks, or that no text depends on
 
 
 def find_baselines(records: Iterable[Record]) -> dict[str, str]:
@@ -80,7 +80,7 @@ def family(record: Record) -> str:
         config.pop("calibration", None)
         if record.setting("model.weights") != "random" and not record.setting("protocol.fallbacks"):
             config.pop("seed", None)  # it only draws calibration utterances, or orders a training
-    marks = {name: mark for name, mark in record.fingerprints.items() if name not in _OF_QUANTIZER}
+    marks = {name: mark for name, mark in record.fingerprints.items() if name not in _NOT_SHARED}
     marks["checkpoint"] = marks.pop(
         "baseline", marks.get("checkpoint", "")
     )  # for a file as shipped, the checkpoint it was made from

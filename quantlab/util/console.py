@@ -29,7 +29,7 @@ SECTIONS = {  # section → command → what it does
         "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
         "recommend": "choose the cell to deploy within limits of size, accuracy and speed",
         "verify": "recompute every figure of the records from their raw data, and report differences",
-        "rescore": "score the recorded hypotheses again with another normaliser or scorer",
+        "rescore": "score the recorded hypotheses again with another normaliser, scorer or keywords",
     },
     "Export and combine": {
         "export": "write the models of measured cells to folders from which they can be loaded",
