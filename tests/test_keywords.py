@@ -165,5 +165,5 @@ def test_occurrences_that_do_not_add_up_are_no_record():
         "precision": 0.5,
         "words": {"a": (2, 2, 1)},
     }
-    with pytest.raises(ValueError, match="recall=1.0 does not follow from its counts"):
+    with pytest.raises(ValueError, match=r"recall=1\.0 does not follow from its counts"):
         type(result("none").record.splits["clean"]).model_validate(found)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from quantlab.analysis.hidden import Hidden, compared, corrected, failures
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
 from quantlab.analysis.references import Reference
 from quantlab.config.schema import StatsConfig
@@ -23,6 +24,7 @@ from quantlab.stats.bootstrap import minimum_detectable, p_value
 from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
 from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
+from quantlab.stats.shares import share
 
 RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 Key = TypeVar("Key", bound=Hashable)
@@ -69,6 +71,8 @@ class Evidence:
     cer_ci95: Interval | None = None
     comparison: Comparison | None = None
     splits: dict[str, SplitEvidence] = field(default_factory=dict)
+    hidden: Hidden = field(default_factory=dict)  # failures that the WER adds up, by kind
+    no_regression: Estimate | None = None  # share of utterances with no more errors than the reference's
     against: Reference | None = None  # if asked for: what the cell is compared with instead of its baseline
 
     @property
@@ -108,13 +112,32 @@ def evidence(
     settings = {item.cell_id: _settings(item, margin) for item in records}
     scores = read_scores(found, warn)
     own = _own_intervals(scores, settings)
-    compared = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
-    pairs = pair_up(scores, {cell_id: other for cell_id, other in compared.items() if other is not None}, warn)
+    others = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
+    pairs = pair_up(scores, {cell_id: other for cell_id, other in others.items() if other is not None}, warn)
     comparisons = _comparisons(pairs, settings)
+    hidden = _hidden(scores, pairs)
+    blank = {
+        cell_id: replace(item, hidden=hidden.get(cell_id, {}), no_regression=_no_regression(pairs.get(cell_id)))
+        for cell_id, item in blank.items()
+    }
     return {
         cell_id: _filled(cell_id, item, own[cell_id], comparisons.get(cell_id)) if cell_id in own else item
         for cell_id, item in blank.items()
     }
+
+
+def _hidden(scores: Mapping[str, Scores], pairs: Mapping[str, Pair]) -> dict[str, Hidden]:
+    found = {cell_id: failures(item.sample, item.events) for cell_id, item in scores.items()}
+    for cell_id, pair in pairs.items():
+        if pair.events is not None:
+            found[cell_id] = compared(found[cell_id], pair.sample, *pair.events)
+    return corrected(found)
+
+
+def _no_regression(pair: Pair | None) -> Estimate | None:
+    if pair is None:
+        return None
+    return share(pair.cell.words <= pair.reference.words, np.ones(len(pair.sample.ids)), pair.sample.units)
 
 
 def _settings(record: Record, margin: float | None) -> _Settings:

@@ -156,24 +156,29 @@ def _bursts(speech: Sequence[Utterance]) -> dict[str, Any]:
 def _keywords(speech: Sequence[Utterance]) -> dict[str, Any]:
     """Recall and precision of keywords; empty if none were counted."""
     counted = [item.keywords for item in speech if item.keywords is not None]
-    if not counted:
-        return {}
+    return {"keywords": _added_up(counted)} if counted else {}
+
+
+def over_splits(splits: Sequence[KeywordFigures]) -> KeywordFigures | None:
+    """The keywords of several splits together; None of none."""
+    return _added_up([split.words for split in splits]) if splits else None
+
+
+def _added_up(counted: Sequence[dict[str, tuple[int, int, int]]]) -> KeywordFigures:
     words: dict[str, tuple[int, int, int]] = {}
     for found in counted:
         for name, (spoken, written, right) in found.items():
             before = words.get(name, (0, 0, 0))
             words[name] = before[0] + spoken, before[1] + written, before[2] + right
     spoken, written, right = (sum(counts[index] for counts in words.values()) for index in range(3))
-    return {
-        "keywords": KeywordFigures(
-            spoken=spoken,
-            written=written,
-            right=right,
-            recall=right / spoken if spoken else None,
-            precision=right / written if written else None,
-            words=dict(sorted(words.items())),
-        )
-    }
+    return KeywordFigures(
+        spoken=spoken,
+        written=written,
+        right=right,
+        recall=right / spoken if spoken else None,
+        precision=right / written if written else None,
+        words=dict(sorted(words.items())),
+    )
 
 
 def _nonspeech(utterances: Sequence[Utterance]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ SECTIONS = {  # section → command → what it does
     },
     "Read results": {
         "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
+        "worst": "list the utterances that a quantized model gets worse, word by word",
         "recommend": "choose the cell to deploy within limits of size, accuracy and speed",
         "verify": "recompute every figure of the records from their raw data, and report differences",
         "rescore": "score the recorded hypotheses again with another normaliser, scorer or keywords",
