@@ -11,7 +11,7 @@ from quantlab.report.cell_summary import CellSummary
 from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.results import caption
 from quantlab.report.study import Group
-from quantlab.report.wording import ABSENT, estimate, listed, percent, together
+from quantlab.report.wording import ABSENT, estimate, listed, percent, rate_name, together
 from quantlab.stats.estimate import Estimate
 
 NAMES = {"loops": "loops", "empty": "empty outputs", "bursts": "deletion bursts", "insertions": "inserted words"}
@@ -93,7 +93,7 @@ def section(group: Group) -> Section | None:
     )
     header = ("device", "method", "loops %", "of inserted words", "empty %", "deletion bursts %", "inserted words %",
               "not worse %", *(("keyword recall", "keyword precision") if has_keywords else ()))  # fmt: skip
-    title = "What the WER hides"
+    title = f"What the {rate_name(rows)} hides"
     align = "lllrlllr" + "rr" * has_keywords
     reference = asked_for(rows) or "the baseline"
     notes = [note.format(reference=reference.removeprefix("the ") if "no {" in note else reference) for note in _NOTES]
