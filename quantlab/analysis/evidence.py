@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from quantlab.analysis.hidden import Hidden, compared, corrected, failures
 from quantlab.analysis.nonspeech import RULE_OF_THREE, NonspeechEvidence, nonspeech_evidence
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
 from quantlab.analysis.references import Reference
@@ -24,6 +25,7 @@ from quantlab.stats.bootstrap import minimum_detectable, p_value
 from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
 from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
+from quantlab.stats.shares import share
 
 Key = TypeVar("Key", bound=Hashable)
 Word = Literal["baseline", "reference"] | Verdict  # the first two: of a cell that others are compared with
@@ -70,6 +72,8 @@ class Evidence:
     comparison: Comparison | None = None
     splits: dict[str, SplitEvidence] = field(default_factory=dict)
     nonspeech: NonspeechEvidence | None = None  # None without such audio
+    hidden: Hidden = field(default_factory=dict)  # failures that the WER adds up, by kind
+    no_regression: Estimate | None = None  # share of utterances with no more errors than the reference's
     against: Reference | None = None  # if asked for: what the cell is compared with instead of its baseline
 
     @property
@@ -109,17 +113,40 @@ def evidence(
     settings = {item.cell_id: _settings(item, margin) for item in records}
     scores = read_scores(found, warn)
     own = _own_intervals(scores, settings)
-    compared = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
-    others = {cell_id: other for cell_id, other in compared.items() if other is not None}
+    compared_with = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
+    others = {cell_id: other for cell_id, other in compared_with.items() if other is not None}
     pairs = pair_up(scores, others, warn)
     comparisons = _comparisons(pairs, settings)
+    hidden = _hidden(scores, pairs)
     resamples = {cell_id: item.resamples for cell_id, item in settings.items()}
-    for cell_id, item in nonspeech_evidence(found, others, resamples, warn).items():
-        blank[cell_id] = replace(blank[cell_id], nonspeech=item)
+    nonspeech = nonspeech_evidence(found, others, resamples, warn)
+    blank = {
+        cell_id: replace(
+            item,
+            nonspeech=nonspeech.get(cell_id),
+            hidden=hidden.get(cell_id, {}),
+            no_regression=_no_regression(pairs.get(cell_id)),
+        )
+        for cell_id, item in blank.items()
+    }
     return {
         cell_id: _filled(cell_id, item, own[cell_id], comparisons.get(cell_id)) if cell_id in own else item
         for cell_id, item in blank.items()
     }
+
+
+def _hidden(scores: Mapping[str, Scores], pairs: Mapping[str, Pair]) -> dict[str, Hidden]:
+    found = {cell_id: failures(item.sample, item.events) for cell_id, item in scores.items()}
+    for cell_id, pair in pairs.items():
+        if pair.events is not None:
+            found[cell_id] = compared(found[cell_id], pair.sample, *pair.events)
+    return corrected(found)
+
+
+def _no_regression(pair: Pair | None) -> Estimate | None:
+    if pair is None:
+        return None
+    return share(pair.cell.words <= pair.reference.words, np.ones(len(pair.sample.ids)), pair.sample.units)
 
 
 def _settings(record: Record, margin: float | None) -> _Settings:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from quantlab.analysis.events import Events
 from quantlab.analysis.pairs import Pair, Scores, Warn, pair_up, read_rows
 from quantlab.records.several import Stored
 from quantlab.records.storage import cells_dir
@@ -104,7 +105,7 @@ def _scores(stored: Stored) -> Scores | None:
         return None
     if sum(words) != sum(split.nonspeech_words or 0 for split in record.splits.values()) or not rows:
         return None
-    return Scores(sample, Counts(words, words))
+    return Scores(sample, Counts(words, words), Events(None, (words == 0).astype(np.int64), None, None))
 
 
 def _whole(value: Any) -> int:

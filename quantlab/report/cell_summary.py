@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quantlab.analysis.evidence import Comparison, Evidence, SplitEvidence, Word
+from quantlab.analysis.hidden import KINDS, Failure
 from quantlab.analysis.nonspeech import NonspeechComparison
 from quantlab.analysis.references import Reference
 from quantlab.config.schema import AS_SHIPPED
 from quantlab.quantization.base import FLOATS
 from quantlab.quantization.select import HEAD
 from quantlab.records import labels
+from quantlab.records.figures import over_splits
+from quantlab.records.measured import KeywordFigures
 from quantlab.records.schema import OriginalFile, Problem, Receipt, Record, SplitResult, Status, added
 from quantlab.report import costs
 from quantlab.report.settings import Settings
@@ -295,6 +298,17 @@ class CellSummary:
         return _estimate(self.record.splits[split].nonspeech_words_per_min, ci95)
 
     @property
+    def loops_inserted(self) -> float | None:
+        """Inserted words in loops / all inserted words; None without any, or if an older record did not count them."""
+        splits = self.record.splits.values()
+        return _ratio([one.loop_insertions for one in splits], [one.insertions for one in splits])
+
+    @cached_property
+    def keywords(self) -> KeywordFigures | None:
+        """Occurrences of the keywords over all splits; None if none were counted."""
+        return over_splits([split.keywords for split in self.record.splits.values() if split.keywords is not None])
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """Descriptions of what disturbed the timing of the cell."""
         return () if self.record.noise is None else self.record.noise.flags
@@ -347,6 +361,11 @@ class CellSummary:
             "scorer": record.scorer,
             **pair("nonspeech_words_per_min", self.nonspeech_words_per_min),
             "nonspeech_comparison": None if self.nonspeech is None else _nonspeech(self.nonspeech),
+            "no_regression": (found := self.evidence.no_regression)
+            and {"share": found.value, "ci95": _listed(found.ci95)},
+            "hidden": {kind: _failure(self.evidence.hidden.get(kind)) for kind in KINDS},
+            "loops_inserted_share": self.loops_inserted,
+            "keywords": self.keywords and self.keywords.model_dump(mode="json"),
             **record.stages.model_dump(),
             "cold_start_s": record.cold_start_s,
             **record.model_dump(mode="json", include={"engine_stages", "speed", "fixed_work", "compilation", "noise"}),
@@ -393,6 +412,13 @@ def _comparison(found: Comparison) -> Mapping[str, Any]:
 
 def _nonspeech(found: NonspeechComparison) -> Mapping[str, Any]:
     return vars(found) | pair("difference", found.difference)
+
+
+def _failure(found: Failure | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    figures = {name: getattr(found, name) for name in ("difference", "p", "p_holm", "verdict")}
+    return {"share": found.share.value, "ci95": _listed(found.share.ci95)} | figures
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from quantlab.records.labels import AXES, ID, OF_FORMAT, differences
 from quantlab.report import ranking
 from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Rate
+from quantlab.report.hidden import loop_share
 from quantlab.report.ranking import Metric
 from quantlab.report.study import rated_splits
 from quantlab.report.wording import (
@@ -63,6 +64,7 @@ def columns(rows: Sequence[CellSummary]) -> list[Column]:
         Column(("smaller", "by %"), lambda row: _shown(row.record.size_reduction, _percent_short), _size, drop_first=5),
         *_nonspeech(rows),
         *_difference(rows),
+        *_loops(rows),
         *([Column((rate, "verdict"), lambda row: row.verdict, words=True)] if judged else []),
         Column(("status",), lambda row: row.status, drop_first=status_drops, words=True),
     ]
@@ -112,6 +114,13 @@ def _nonspeech(rows: Sequence[CellSummary]) -> list[Column]:
 
 def _per_min(found: Estimate) -> str:
     return estimate(found, three_digits)
+
+
+def _loops(rows: Sequence[CellSummary]) -> list[Column]:
+    """Column of loops beside the verdict, if there are any: a few make a verdict of tied unsafe."""
+    if not any(found is not None and found.value for found in map(loop_share, rows)):
+        return []
+    return [Column(("loops", "%"), lambda row: _shown(loop_share(row), lambda found: percent(found.value)))]
 
 
 def _compared(rows: Sequence[CellSummary]) -> list[Column]:

@@ -12,6 +12,7 @@ from quantlab.analysis.evidence import Word
 from quantlab.report import ranking
 from quantlab.report.against import baseline, reference
 from quantlab.report.cell_summary import CellSummary, Rate
+from quantlab.report.hidden import loop_share
 from quantlab.report.html.summary import Group, groups, labels
 from quantlab.report.html.templates import render
 from quantlab.report.parts import Mark
@@ -97,6 +98,10 @@ def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
     for way in rate_columns(rows, "wer"):
         yield _restricted(_rate(rate, "wer"), way)
         yield _restricted(_figure(f"against {reference(rows)}", "points", CellSummary.difference, points), way)
+    if any(found is not None and found.value for found in map(loop_share, rows)):
+        yield _figure("loops", "%", loop_share, percent)
+    if any(row.evidence.no_regression is not None for row in rows):
+        yield _figure("not worse", "%", lambda row: row.evidence.no_regression, percent)
     yield replace(_words("verdict", lambda row: row.verdict or ""), sort=_rank, kind="verdict")
     yield _figure("RTF", "", ranking.rtf, three_digits, ranking.speed_by(ranking.rtf))
     if any(row.record.speed is not None for row in rows):
