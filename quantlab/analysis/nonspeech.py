@@ -72,7 +72,7 @@ def nonspeech_evidence(
     differences = {cell_id: _rates(pair.sample, *_changed(pair), resamples[cell_id]) for cell_id, pair in pairs.items()}
     corrected = dict(zip(differences, holm([item.p for item in differences.values()]), strict=True))
     result = {}
-    for cell_id, (sample, counts) in scores.items():
+    for cell_id, (sample, counts, _) in scores.items():
         own = _rates(sample, counts, counts.words > 0, None, resamples[cell_id])
         result[cell_id] = NonspeechEvidence(own.pooled.ci95, {name: item.ci95 for name, item in own.splits.items()})
         if cell_id in differences:
