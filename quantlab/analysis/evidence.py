@@ -14,17 +14,21 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from quantlab.analysis import looks
+from quantlab.analysis.hidden import Hidden, compared, corrected, failures
+from quantlab.analysis.looks import again_of
+from quantlab.analysis.nonspeech import RULE_OF_THREE, NonspeechEvidence, nonspeech_evidence
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
 from quantlab.analysis.references import Reference
 from quantlab.config.schema import StatsConfig
-from quantlab.records.schema import Record
+from quantlab.records.schema import Adaptive, Record
 from quantlab.records.several import Stored
 from quantlab.stats.bootstrap import minimum_detectable, p_value
 from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
 from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
+from quantlab.stats.shares import share
 
-RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 Key = TypeVar("Key", bound=Hashable)
 Word = Literal["baseline", "reference"] | Verdict  # the first two: of a cell that others are compared with
 
@@ -69,6 +73,9 @@ class Evidence:
     cer_ci95: Interval | None = None
     comparison: Comparison | None = None
     splits: dict[str, SplitEvidence] = field(default_factory=dict)
+    nonspeech: NonspeechEvidence | None = None  # None without such audio
+    hidden: Hidden = field(default_factory=dict)  # failures that the WER adds up, by kind
+    no_regression: Estimate | None = None  # share of utterances with no more errors than the reference's
     against: Reference | None = None  # if asked for: what the cell is compared with instead of its baseline
 
     @property
@@ -108,13 +115,61 @@ def evidence(
     settings = {item.cell_id: _settings(item, margin) for item in records}
     scores = read_scores(found, warn)
     own = _own_intervals(scores, settings)
-    compared = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
-    pairs = pair_up(scores, {cell_id: other for cell_id, other in compared.items() if other is not None}, warn)
-    comparisons = _comparisons(pairs, settings)
-    return {
+    compared_with = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
+    others = {cell_id: other for cell_id, other in compared_with.items() if other is not None}
+    looked = again_of(records, scores, others, warn)
+    pairs = pair_up(
+        scores, {cell_id: other for cell_id, other in others.items() if cell_id not in looked.refused}, warn
+    )
+    comparisons = _comparisons(pairs, settings, looked.adaptive)
+    hidden = _hidden(scores, {cell_id: pair for cell_id, pair in pairs.items() if cell_id not in looked.stopped})
+    resamples = {cell_id: item.resamples for cell_id, item in settings.items()}
+    whole = {cell_id: other for cell_id, other in others.items() if cell_id not in looked.stopped}
+    nonspeech = nonspeech_evidence(found, whole, resamples, warn)
+    blank = {
+        cell_id: replace(
+            item,
+            nonspeech=nonspeech.get(cell_id),
+            hidden=hidden.get(cell_id, {}),
+            no_regression=_no_regression(pairs.get(cell_id)),
+        )
+        for cell_id, item in blank.items()
+    }
+    filled = {
         cell_id: _filled(cell_id, item, own[cell_id], comparisons.get(cell_id)) if cell_id in own else item
         for cell_id, item in blank.items()
     }
+    return {cell_id: _of_part(item) if cell_id in looked.stopped else item for cell_id, item in filled.items()}
+
+
+def _of_part(item: Evidence) -> Evidence:
+    """Without the intervals that hold only if the number of utterances does not depend on what was heard."""
+    splits = {
+        name: SplitEvidence(
+            ci_unit=one.ci_unit,
+            ci_units=one.ci_units,
+            wer_difference=one.wer_difference and Estimate(one.wer_difference.value),
+            cer_difference=one.cer_difference and Estimate(one.cer_difference.value),
+        )
+        for name, one in item.splits.items()
+    }
+    share = item.no_regression and Estimate(item.no_regression.value)
+    hidden = {kind: replace(one, share=Estimate(one.share.value)) for kind, one in item.hidden.items()}
+    return replace(item, wer_ci95=None, cer_ci95=None, splits=splits, no_regression=share, hidden=hidden)
+
+
+def _hidden(scores: Mapping[str, Scores], pairs: Mapping[str, Pair]) -> dict[str, Hidden]:
+    found = {cell_id: failures(item.sample, item.events) for cell_id, item in scores.items()}
+    for cell_id, pair in pairs.items():
+        if pair.events is not None:
+            found[cell_id] = compared(found[cell_id], pair.sample, *pair.events)
+    return corrected(found)
+
+
+def _no_regression(pair: Pair | None) -> Estimate | None:
+    if pair is None:
+        return None
+    return share(pair.cell.words <= pair.reference.words, np.ones(len(pair.sample.ids)), pair.sample.units)
 
 
 def _settings(record: Record, margin: float | None) -> _Settings:
@@ -144,7 +199,7 @@ def _own_intervals(scores: Mapping[str, Scores], settings: Mapping[str, _Setting
 
 
 def _comparisons(
-    pairs: Mapping[str, Pair], settings: Mapping[str, _Settings]
+    pairs: Mapping[str, Pair], settings: Mapping[str, _Settings], looked: Mapping[str, Adaptive]
 ) -> dict[str, tuple[Comparison, _Intervals]]:
     keys = {cell_id: (pair.sample, settings[cell_id].resamples) for cell_id, pair in pairs.items()}
     found: dict[str, tuple[Comparison, _Intervals]] = {}
@@ -152,8 +207,10 @@ def _comparisons(
         results = resample(sample, [_differences(pairs[cell_id]) for cell_id in ids], resamples)
         for cell_id, result in zip(ids, results, strict=True):
             if result.pooled.wer is not None:
-                result = _bounded(pairs[cell_id], result)
+                result = bounded(pairs[cell_id], result)
                 compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)
+                if cell_id in looked:
+                    compared = _by_looks(compared, looked[cell_id])
                 found[cell_id] = compared, _Intervals(result.splits, result.pooled, sample)
     corrected = holm([comparison.p for comparison, _ in found.values()])
     return {
@@ -173,7 +230,7 @@ def _differences(pair: Pair) -> Counts:
     return Counts(pair.cell.words - pair.reference.words, pair.cell.chars - pair.reference.chars)
 
 
-def _bounded(pair: Pair, result: Resampled) -> Resampled:
+def bounded(pair: Pair, result: Resampled) -> Resampled:
     """Widen the intervals of WER differences by the rule of three where errors of one kind were not observed.
 
     If no utterance has more errors than the reference's, no resample has either, and an interval that ends at 0 would
@@ -184,7 +241,7 @@ def _bounded(pair: Pair, result: Resampled) -> Resampled:
     more, fewer = pair.cell.words > pair.reference.words, pair.cell.words < pair.reference.words
     words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
 
-    def bounded(rates: Rates, chosen: Any) -> Rates:
+    def widened(rates: Rates, chosen: Any) -> Rates:
         if rates.wer is None or rates.wer.ci95 is None or not words[chosen].sum():
             return rates
         bound = RULE_OF_THREE / float(words[chosen].sum())
@@ -197,8 +254,8 @@ def _bounded(pair: Pair, result: Resampled) -> Resampled:
 
     return replace(
         result,
-        splits={name: bounded(rates, splits == name) for name, rates in result.splits.items()},
-        pooled=bounded(result.pooled, slice(None)),
+        splits={name: widened(rates, splits == name) for name, rates in result.splits.items()},
+        pooled=widened(result.pooled, slice(None)),
     )
 
 
@@ -222,6 +279,21 @@ def _comparison(pair: Pair, result: Resampled, margin: float) -> Comparison:
         unit=units.kind,
         units=units.count,
         utterances=len(pair.sample.ids),
+    )
+
+
+def _by_looks(comparison: Comparison, adaptive: Adaptive) -> Comparison:
+    """The comparison of a cell that might have stopped at each look: interval and p-value hold at all of them."""
+    change, cer = looks.difference(adaptive), comparison.cer_difference
+    return replace(
+        comparison,
+        wer_difference=change,
+        cer_difference=cer and Estimate(cer.value),
+        p=looks.p_value(adaptive),
+        p_mapsswe=None,
+        z_mapsswe=None,
+        mde=None,
+        noninferior=noninferior(change.ci95[1] if change.ci95 else None, comparison.margin),
     )
 
 

@@ -6,28 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from quantlab.analysis.pairs import Scores
-from quantlab.records.schema import Adaptive, Look
+from quantlab.analysis.pairs import Scores, Warn
+from quantlab.records.schema import Adaptive, Look, Record
 from quantlab.stats.estimate import Estimate
 from quantlab.stats.sequential import Design, Looks, examine, repeated_p, seen
 
 Key = tuple[str, str]  # split and id of an utterance
-
-
-class Scored(Protocol):
-    """A scored utterance."""
-
-    @property
-    def split(self) -> str: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def errors(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -48,43 +37,98 @@ class Opponent:
         sample = self.scores.sample
         return {key: index for index, key in enumerate(zip(sample.splits, sample.ids, strict=True))}
 
-    def knows(self, item: Scored) -> bool:
+    def knows(self, utterance: Key) -> bool:
         """Whether the utterance is compared: it has words in its reference."""
-        return (item.split, item.id) in self._position
+        return utterance in self._position
 
-    def looks(self, utterances: Sequence[Scored], sizes: Sequence[int]) -> list[Look]:
-        """Compare the first so many of the utterances, for each of `sizes` (increasing)."""
-        tested = self._tested(utterances, sizes)
-        return [
+    def looks(self, utterances: Sequence[Key], errors: npt.ArrayLike, sizes: Sequence[int]) -> tuple[Look, ...]:
+        """Compare the first so many utterances, for each of `sizes`.
+
+        Args:
+            utterances: in the order in which they were measured; the baseline has them all.
+            errors: of the cell in each of them.
+            sizes: increasing.
+        """
+        words, looks = self._tested(utterances, np.asarray(errors), sizes)
+        return tuple(
             Look(
                 utterances=size,
-                words=int(words),
-                difference=float(tested.looks.difference[look]),
-                low=_finite(tested.looks.low[look]),
-                high=_finite(tested.looks.high[look]),
-                z=float(tested.looks.z[look]),
-                bound=float(tested.looks.bound[look]),
-                verdict=tested.looks.verdict(look),
+                words=int(words[number]),
+                difference=float(looks.difference[number]),
+                low=_finite(looks.low[number]),
+                high=_finite(looks.high[number]),
+                z=float(looks.z[number]),
+                bound=float(looks.bound[number]),
+                verdict=looks.verdict(number),
             )
-            for look, (size, words) in enumerate(zip(sizes, tested.words, strict=True))
-        ]
+            for number, size in enumerate(sizes)
+        )
 
-    def _tested(self, utterances: Sequence[Scored], sizes: Sequence[int]) -> _Tested:
+    def _tested(
+        self, utterances: Sequence[Key], errors: npt.NDArray[np.integer], sizes: Sequence[int]
+    ) -> tuple[npt.NDArray[np.float64], Looks]:
         sample = self.scores.sample
-        chosen = np.array([self._position[item.split, item.id] for item in utterances])
-        errors = np.array([item.errors for item in utterances])
+        chosen = np.array([self._position[key] for key in utterances])
         units = sample.units.of_utterance[chosen] if sample.units.kind == "speaker" else None
         found = seen(errors - self.scores.counts.words[chosen], np.array(sample.words)[chosen], units, sizes)
-        return _Tested(found.words, examine(found, found.words / self.words, self.design))
-
-
-class _Tested(NamedTuple):
-    words: npt.NDArray[np.float64]
-    looks: Looks
+        return found.words, examine(found, found.words / self.words, self.design)
 
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
+
+
+class Again(NamedTuple):
+    """What records tell of cells that might stop early."""
+
+    adaptive: dict[str, Adaptive]  # by cell id, with looks computed again, of cells compared with their own baseline
+    stopped: set[str]  # cells that left out a part of the corpus
+    refused: set[str]  # cells that have no valid comparison, as it or the reference stopped by another one
+
+
+def again_of(
+    records: Sequence[Record], scores: Mapping[str, Scores], references: Mapping[str, str], warn: Warn
+) -> Again:
+    """Compute all looks of records again; `warn` is called for cells that cannot be compared.
+
+    Args:
+        records: the cells.
+        scores: counts by cell id.
+        references: cell id → id of the cell to compare with.
+        warn: called with a line.
+    """
+    stopped = {item.cell_id for item in records if item.stopped_early}
+    found, refused = {}, set()
+    for item in records:
+        other = references.get(item.cell_id)
+        if item.cell_id not in scores or other not in scores or other == item.cell_id:
+            continue
+        if item.adaptive is not None and other == item.adaptive.baseline:
+            try:
+                found[item.cell_id] = again(item.adaptive, scores[item.cell_id], scores[other])
+            except ValueError as error:
+                warn(f"cell {item.cell_id} is not compared: {error}")
+                refused.add(item.cell_id)
+        elif {item.cell_id, other} & stopped:
+            why = "a cell that stopped early is compared with its baseline only"
+            warn(f"cell {item.cell_id} is not compared with cell {other}: {why}")
+            refused.add(item.cell_id)
+    return Again(found, stopped, refused)
+
+
+def again(adaptive: Adaptive, cell: Scores, baseline: Scores) -> Adaptive:
+    """The looks of a record, computed again from its counts and its baseline's.
+
+    Raises:
+        ValueError: the baseline lacks an utterance, or the looks are after other numbers of utterances.
+    """
+    opponent = Opponent(adaptive.baseline, baseline, design_of(adaptive))
+    utterances = list(zip(cell.sample.splits, cell.sample.ids, strict=True))
+    sizes = [look.utterances for look in adaptive.looks]
+    if sizes[-1] != len(utterances) or not all(map(opponent.knows, utterances)):
+        raise ValueError("its utterances are not those of its looks, or not among its baseline's")
+    looks = opponent.looks(utterances, cell.counts.words, sizes)
+    return adaptive.model_copy(update={"words": opponent.words, "looks": looks})
 
 
 def design_of(adaptive: Adaptive) -> Design:
@@ -102,4 +146,3 @@ def p_value(adaptive: Adaptive) -> float:
     """Repeated two-sided p-value of no difference in WER at the last look."""
     z, information = zip(*((look.z, look.words / adaptive.words) for look in adaptive.looks), strict=True)
     return float(repeated_p(z, information, design_of(adaptive))[-1])
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic_core import from_json
 
+from quantlab.analysis.events import Events, events
 from quantlab.records.cell_id import LIBRARIES, identity
 from quantlab.records.schema import Record, to_json
 from quantlab.records.several import Stored
@@ -31,6 +32,7 @@ class Scores(NamedTuple):
 
     sample: Sample
     counts: Counts
+    events: Events
 
 
 class Pair(NamedTuple):
@@ -39,9 +41,10 @@ class Pair(NamedTuple):
     sample: Sample
     cell: Counts
     reference: Counts
+    events: tuple[Events, Events] | None = None  # of the two
 
 
-_OF_QUANTIZER = ("calibration", "recipe")  # fingerprints that a baseline lacks
+_NOT_SHARED = ("calibration", "recipe", "keywords")  # fingerprints that a baseline lacks, or that no text depends on
 
 
 def find_baselines(records: Iterable[Record]) -> dict[str, str]:
@@ -49,8 +52,8 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
 
     "Everything else" covers all inputs of the cell id except the quantizer and its libraries' versions, plus
     normaliser, error unit and scorer. Calibration settings are ignored unless they remove utterances from the score
-    (`disjoint`), and so is the seed unless it changes a baseline's texts. Of several baselines the latest is used, of
-    those with the cell's seed if there are any.
+    (`disjoint`), and so is the seed unless it changes a baseline's texts. Of several baselines the one that a cell was
+    compared with while it was measured is used, else the latest, of those with the cell's seed if there are any.
     """
     families: dict[str, list[Record]] = {}
     for item in records:
@@ -62,6 +65,8 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
             candidates.sort(key=lambda item: item.created_at)
             of_seed = {item.setting("seed"): item for item in candidates}  # the latest of each
             found |= {item.cell_id: of_seed.get(item.setting("seed"), candidates[-1]).cell_id for item in some}
+            ids = {item.cell_id for item in candidates}
+            found |= {item.cell_id: one.baseline for item in some if (one := item.adaptive) and one.baseline in ids}
         found |= {item.cell_id: item.cell_id for item in some if is_baseline(item)}
     return found
 
@@ -80,7 +85,7 @@ def family(record: Record) -> str:
         config.pop("calibration", None)
         if record.setting("model.weights") != "random" and not record.setting("protocol.fallbacks"):
             config.pop("seed", None)  # it only draws calibration utterances, or orders a training
-    marks = {name: mark for name, mark in record.fingerprints.items() if name not in _OF_QUANTIZER}
+    marks = {name: mark for name, mark in record.fingerprints.items() if name not in _NOT_SHARED}
     marks["checkpoint"] = marks.pop(
         "baseline", marks.get("checkpoint", "")
     )  # for a file as shipped, the checkpoint it was made from
@@ -114,8 +119,7 @@ def _scores(path: Path) -> Scores | None:
     Raises:
         ValueError: a line or a count is invalid; KeyError, TypeError and OverflowError mean the same.
     """
-    lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
-    rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
+    rows = read_rows(path)
     if any(row["hypothesis"] is None for row in rows):
         return None
     rows = [row for row in rows if not row.get("nonspeech")]
@@ -135,7 +139,15 @@ def _scores(path: Path) -> Scores | None:
         words=tuple((substitutions + deletions + hits).tolist()),
         chars=tuple(ref_chars.tolist()),
     )
-    return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
+    happened = events(rows, deletions, insertions, hits + substitutions + insertions)
+    return Scores(sample, Counts(substitutions + deletions + insertions, char_errors), happened)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The utterances of a cell as JSON has them, not validated; raises OSError or ValueError."""
+    lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
+    rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
+    return rows
 
 
 def _check_sums(record: Record, scores: Scores) -> None:
@@ -155,7 +167,9 @@ def _check_sums(record: Record, scores: Scores) -> None:
             raise ValueError(f"its counts do not add up to those of split {shortened(name)} in record.json")
 
 
-def pair_up(scores: Mapping[str, Scores], references: Mapping[str, str], warn: Warn) -> dict[str, Pair]:
+def pair_up(
+    scores: Mapping[str, Scores], references: Mapping[str, str], warn: Warn, stopped: Collection[str] = ()
+) -> dict[str, Pair]:
     """Pairs of all cells that are compared with another, by cell id.
 
     If one of the two lacks utterances, the common ones are compared and `warn` is called. If reference texts differ,
@@ -165,6 +179,7 @@ def pair_up(scores: Mapping[str, Scores], references: Mapping[str, str], warn: W
         scores: by cell id.
         references: cell id → id of the cell to compare with; one that is its own reference has no pair.
         warn: called for pairs that do not have all utterances in common.
+        stopped: cells that lack utterances as they stopped early, of which nothing is said.
     """
     found = {}
     for cell_id, cell in scores.items():
@@ -176,7 +191,7 @@ def pair_up(scores: Mapping[str, Scores], references: Mapping[str, str], warn: W
             warn(f"cell {cell_id} is not compared with cell {other_id}: they have no utterance and text in common")
             continue
         missing = max(len(cell.sample.ids), len(scores[other_id].sample.ids)) - len(pair.sample.ids)
-        if missing:
+        if missing and cell_id not in stopped:
             warn(f"cell {cell_id} and cell {other_id}: {counted(missing, 'utterance')} of one not in the other")
         found[cell_id] = pair
     return found
@@ -184,14 +199,15 @@ def pair_up(scores: Mapping[str, Scores], references: Mapping[str, str], warn: W
 
 def _align(cell: Scores, reference: Scores) -> Pair | None:
     if cell.sample == reference.sample:
-        return Pair(cell.sample, cell.counts, reference.counts)
+        return Pair(cell.sample, cell.counts, reference.counts, (cell.events, reference.events))
     theirs = {key: index for index, key in enumerate(_keys(reference.sample))}
     mine = [index for index, key in enumerate(_keys(cell.sample)) if key in theirs]
     theirs_too = [theirs[key] for key in _keys(cell.sample) if key in theirs]
     sample = cell.sample.only(mine)
     if not mine or sample != reference.sample.only(theirs_too):
         return None
-    return Pair(sample, _selected(cell.counts, mine), _selected(reference.counts, theirs_too))
+    both = cell.events.only(mine), reference.events.only(theirs_too)
+    return Pair(sample, _selected(cell.counts, mine), _selected(reference.counts, theirs_too), both)
 
 
 def _keys(sample: Sample) -> list[tuple[str, str]]:

@@ -16,12 +16,17 @@ from typing import Any
 
 import click
 
+from quantlab.analysis.looks import again
+from quantlab.analysis.pairs import Scores, read_scores
 from quantlab.config.schema import ProtocolConfig
+from quantlab.data.order import balanced_order
 from quantlab.records import figures, several, storage
 from quantlab.records.asked_for import ids_of
 from quantlab.records.cell_id import hashed
 from quantlab.records.root_option import no_records, roots_option
-from quantlab.records.schema import Batch, Receipt, Record, Utterance
+from quantlab.records.schema import Adaptive, Batch, Receipt, Record, Utterance
+from quantlab.records.several import Stored
+from quantlab.scoring.keywords import count_keywords
 from quantlab.scoring.normalise import NORMALISERS
 from quantlab.scoring.score import SCORERS, Scoring, count
 from quantlab.util.command import HELP, example, perform
@@ -30,8 +35,13 @@ from quantlab.util.counted import counted
 from quantlab.util.entry import enter
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
-# Figures of a split that are null in earlier records.
-_SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
+# Figures of a split or an utterance that are null in earlier records.
+_SINCE = frozenset(
+    {
+        "loops", "loop_errors", "loop_insertions", "bursts", "burst_words", "burst_share", "keywords",
+        "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min",
+    }
+)  # fmt: skip
 _UNREADABLE = ("record.json", "raw files", "batches.jsonl")  # places of differences that are a message on a file
 _DIGESTS = "digests."
 _DIGEST_OF_NOTHING = hashlib.sha256().hexdigest()
@@ -128,6 +138,8 @@ def _cell_figures(root: Path, cell_id: str) -> Iterator[_Figure]:
         return
     yield from _counts(stored, utterances)
     yield from _splits(stored, utterances, batches)
+    if stored.adaptive is not None:
+        yield from _looks(root, stored, stored.adaptive)
     try:
         yield from _times(stored, batches)
     except figures.IMPOSSIBLE as error:
@@ -171,8 +183,12 @@ def _counts(stored: Record, utterances: Sequence[Utterance]) -> Iterator[_Figure
     for item in utterances:
         if item.hypothesis is not None:
             found = asdict(count(item.reference, item.hypothesis, scoring))
+            if stored.keywords is not None:
+                counted = count_keywords(item.reference, item.hypothesis, stored.keywords, scoring)
+                found["keywords"] = counted
             for name, value in found.items():
-                yield _Figure(f"utterance {item.split}/{item.id}: {name}", getattr(item, name), value)
+                if name == "keywords" or name not in _SINCE or getattr(item, name) is not None:
+                    yield _Figure(f"utterance {item.split}/{item.id}: {name}", getattr(item, name), value)
 
 
 def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[Batch]) -> Iterator[_Figure]:
@@ -191,6 +207,35 @@ def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[B
                 continue
             fields = {key for key in found if key not in _SINCE or getattr(split, key) is not None}
             yield from _compare(f"splits.{name}", split.model_dump(include=fields), {key: found[key] for key in fields})
+
+
+def _looks(root: Path, stored: Record, adaptive: Adaptive) -> Iterator[_Figure]:
+    """The looks at a cell that might stop early, from its counts and its baseline's; and the order of utterances."""
+    known: dict[str, Scores] = {}
+    for cell_id in (stored.cell_id, adaptive.baseline):
+        try:
+            record = storage.read(root, cell_id)
+        except (ValueError, OSError):
+            record = None
+        known |= {} if record is None else read_scores([Stored(root, record)], lambda why: None)
+    cell, baseline = known.get(stored.cell_id), known.get(adaptive.baseline)
+    if cell is None or baseline is None:
+        yield _Figure("adaptive", "looks", f"none, as its baseline {adaptive.baseline} is not recorded here")
+        return
+    try:
+        found = again(adaptive, cell, baseline)
+    except ValueError as error:
+        yield _Figure("adaptive", "looks", f"none: {error}")
+        return
+    yield from _compare("adaptive", adaptive.model_dump(), found.model_dump())
+    sample, measured = baseline.sample, cell.sample
+    order = balanced_order(stored.setting("seed"), sample.ids, sample.splits, sample.speakers)
+    start = 0
+    for number, look in enumerate(adaptive.looks):
+        planned = {sample.ids[index] for index in order[start : look.utterances]}
+        done = set(measured.ids[start : look.utterances])
+        yield _Figure(f"adaptive.looks[{number}]: utterances in the seed's order", len(planned), len(planned & done))
+        start = look.utterances
 
 
 def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from quantlab.records.schema import Problem, Record
 from quantlab.util import reasons
 from quantlab.util.console import console as plain_console
+from quantlab.util.counted import counted
 from quantlab.util.errors import shortened
 from quantlab.util.languages import RATES
 from quantlab.util.printable import printable
@@ -143,6 +144,9 @@ def _outcome(record: Record) -> str:
         for name, split in record.splits.items()
         if split.wer is not None
     ]
+    if record.adaptive is not None and record.stopped_early:
+        looks = record.adaptive
+        wer.append(f"{looks.stopped_by} after {looks.used:,} of {counted(looks.available, 'utterance')}")
     total = f"{record.stages.total_s:.1f} s" if record.stages.total_s is not None else ""
     return " · ".join([*wer, total, *_problems(record.problems)])
 

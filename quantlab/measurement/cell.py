@@ -6,10 +6,8 @@ A plain function, without Hydra and without MLflow: a notebook calls `run_cell(c
 from __future__ import annotations
 
 import gc
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,8 +15,6 @@ import torch
 
 from quantlab import models
 from quantlab.config.schema import RunConfig
-from quantlab.data import Features, SplitFeatures
-from quantlab.data.speech import split_batches
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.engines.clocks import Clocks, Memory
 from quantlab.engines.pytorch import Eager
@@ -28,21 +24,18 @@ from quantlab.measurement.alternate import alternate_processes, must_alternate
 from quantlab.measurement.environment import describe
 from quantlab.measurement.interference import Monitor
 from quantlab.measurement.interleave import shuffled_batches, take_turns
-from quantlab.measurement.looks import look, parts
-from quantlab.measurement.recordings import scored
-from quantlab.measurement.timing import Side, free_running
+from quantlab.measurement.measure import measure
+from quantlab.measurement.timing import Side
 from quantlab.quantization.backends.as_shipped import read_off
 from quantlab.recogniser.assemble import Assembled, assemble, prepared, torch_engine, warm_up
-from quantlab.recogniser.fingerprints import Identity, check_unchanged, identify, resolve
+from quantlab.recogniser.fingerprints import Identity, check_unchanged, identify, keywords_of, resolve
 from quantlab.records.figures import fixed_work, speed, split_result
 from quantlab.records.schema import (
-    Adaptive,
     Batch,
     CellResult,
     Compilation,
     Exported,
     Noise,
-    Problem,
     Record,
     SplitResult,
     Utterance,
@@ -52,26 +45,6 @@ from quantlab.util.energy import Meter
 from quantlab.util.errors import ExportError
 
 Progress = Callable[[str, int, int], None]  # stage, done, total: utterances, or seconds of a budget
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One timed batch and its generated token ids."""
-
-    speech: SplitFeatures
-    batch: Batch
-    tokens: list[list[int]]
-
-
-@dataclass
-class _Measured:
-    """What was measured so far."""
-
-    speech: Features  # the utterances measured
-    decoded: list[Decoded] = field(default_factory=list)
-    utterances: tuple[Utterance, ...] = ()
-    doubts: tuple[Problem, ...] = ()
-    adaptive: Adaptive | None = None
 
 
 def run_cell(
@@ -122,6 +95,7 @@ def _run(
 
     made = assemble(config, device, clocks, staging, known.corpus)
     check_unchanged(config, known, made.corpus)
+    keywords = keywords_of(config, made.corpus)
     warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
     environment = describe(config, device)
     machine.start()
@@ -130,7 +104,16 @@ def _run(
     if isinstance(made.decoder, KeepsClocks):
         made.decoder.reset_stage_times()
     scoring = Scoring.of_language(config.dataset.language)
-    measured = _measure(config, known, made, scoring, between_batches, _region(energy, memory))
+
+    @contextmanager
+    def region() -> Iterator[None]:
+        """Within the block, energy and memory are the cell's."""
+        energy.start()
+        yield
+        energy.stop()
+        memory.read()
+
+    measured = measure(config, made, known.opponent, scoring, keywords, region, between_batches)
     decoded, utterances = measured.decoded, measured.utterances
     engine_stages = made.decoder.stage_times() if isinstance(made.decoder, KeepsClocks) else None
     late = compiled.tally().frames - warm.frames
@@ -184,6 +167,7 @@ def _run(
         noise=noise,
         normaliser=scoring.normaliser,
         error_unit=scoring.unit,
+        keywords=keywords,
         energy_j=energy.energy_j,
         energy_source=energy.source,
         calibration_ids=speech.calibration_ids if config.quant.is_calibrated else (),
@@ -191,71 +175,6 @@ def _run(
         splits={name: _figures(name, utterances, batches) for name in measured.speech.splits},
     )
     return CellResult(record=record, utterances=utterances, batches=tuple(batches), exported=exported)
-
-
-def _region(energy: Meter, memory: Memory) -> Callable[[], AbstractContextManager[None]]:
-    """A function that opens a block whose energy and memory are the cell's; scoring is outside."""
-
-    @contextmanager
-    def region() -> Iterator[None]:
-        energy.start()
-        yield
-        energy.stop()
-        memory.read()
-
-    return region
-
-
-def _measure(
-    config: RunConfig,
-    known: Identity,
-    made: Assembled,
-    scoring: Scoring,
-    progress: Progress,
-    region: Callable[[], AbstractContextManager[None]],
-) -> _Measured:
-    """Decode and score the corpus once, with no other model in the process, or part of it (`protocol.looks`)."""
-    speech, opponent = made.speech.measured, known.opponent
-    found = _Measured(speech)
-    available = sum(len(list(split.utterances())) for split in speech.splits.values())
-    for part in parts(speech, config.protocol.looks, config.seed):
-        with region():
-            new = list(_decode(made.decoder, part, found.decoded, speech, progress))
-        utterances, doubts = _score(new, part, made, scoring)
-        found.decoded.extend(new)
-        found.utterances += utterances
-        found.doubts += doubts
-        if opponent is not None and made.tokenizer is not None:
-            found.adaptive = look(opponent, found.utterances, found.adaptive, available)
-            if found.adaptive.stopped_by is not None:
-                break
-    if len(found.utterances) < available:
-        found.speech = speech.only({item.id for item in found.utterances})
-    return found
-
-
-def _decode(
-    decoder: Engine, part: Features, before: Sequence[Decoded], whole: Features, progress: Progress
-) -> Iterator[Decoded]:
-    """Decode a part of the corpus; its batches are numbered after those before."""
-    total = sum(len(split.ids) for split in whole.splits.values())
-    done = sum(len(item.speech.ids) for item in before)
-    start = Counter(item.batch.split for item in before)
-    for batch in split_batches(part, decoder.decoding.batch_size):
-        progress(batch.split, done, total)
-        numbered = replace(batch, index=start[batch.split] + batch.index)
-        yield Decoded(batch.speech, *free_running(decoder, numbered))
-        done += len(batch.speech.ids)
-    progress("score", done, total)
-
-
-def _score(
-    decoded: Sequence[Decoded], part: Features, made: Assembled, scoring: Scoring
-) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
-    """Score the output (see `recordings.scored`); random weights have no text."""
-    tokens = [row for item in decoded for row in item.tokens]
-    texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
-    return scored(part, tokens, texts, made.decoder.decoding.max_new_tokens, scoring)
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:

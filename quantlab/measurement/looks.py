@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 from quantlab.analysis.looks import Opponent
 from quantlab.data import Features
@@ -15,7 +16,8 @@ from quantlab.scoring.normalise import is_wordless
 def parts(speech: Features, looks: int | None, seed: int) -> list[Features]:
     """Cut a corpus into the parts that are measured between two looks, of about as many utterances with words each.
 
-    Utterances are in the random order of the seed; within a part they are grouped by split, as batches are.
+    Utterances with words are in the random order of the seed, and so are those without, of which each part has its
+    share; within a part they are grouped by split, as batches are.
 
     Args:
         speech: the whole corpus.
@@ -25,27 +27,38 @@ def parts(speech: Features, looks: int | None, seed: int) -> list[Features]:
     if looks is None:
         return [speech]
     found = [
-        (name, range(first, first + count)) for name, split in speech.splits.items() for first, count in split.utterances()
+        _Windows(
+            name, split.ids[first], split.speakers[first], is_wordless(split.texts[first]), range(first, first + n)
+        )
+        for name, split in speech.splits.items()
+        for first, n in split.utterances()
     ]
-    first = [(speech.splits[name], windows[0]) for name, windows in found]
-    ids, speakers = [split.ids[at] for split, at in first], [split.speakers[at] for split, at in first]
-    order = balanced_order(seed, ids, [name for name, _ in found], speakers)
-    spoken = [not is_wordless(split.texts[at]) for split, at in first]
-    if not any(spoken):
-        return [speech]
-    sizes = look_sizes(sum(spoken), looks)
-    cut: list[dict[str, list[int]]] = [defaultdict(list) for _ in sizes]
-    look = count = 0
-    for index in order:
-        if count == sizes[look] and look + 1 < len(sizes):
-            look += 1
-        name, windows = found[index]
-        cut[look][name] += windows
-        count += spoken[index]
+    spoken, wordless = [_in_order(seed, [item for item in found if item.wordless is kind]) for kind in (False, True)]
+    sizes = look_sizes(len(spoken), looks) if spoken else [0]
+    cut = []
+    for before, after in pairwise([0, *sizes]):
+        share = slice(*(round(len(wordless) * size / max(len(spoken), 1)) for size in (before, after)))
+        some = [*spoken[before:after], *wordless[share if spoken else slice(None)]]
+        cut.append({name: [at for item in some if item.split == name for at in item.windows] for name in speech.splits})
     return [
-        Features({name: speech.splits[name].take(part[name]) for name in speech.splits if name in part}, speech.problems)
+        Features({name: speech.splits[name].take(positions) for name, positions in part.items() if positions}, ())
         for part in cut
     ]
+
+
+class _Windows(NamedTuple):
+    """An utterance."""
+
+    split: str
+    id: str
+    speaker: str | None
+    wordless: bool  # its reference has no word, so that it is not compared
+    windows: range  # positions in its split
+
+
+def _in_order(seed: int, some: Sequence[_Windows]) -> list[_Windows]:
+    order = balanced_order(seed, *([getattr(item, name) for item in some] for name in ("id", "split", "speaker")))
+    return [some[index] for index in order]
 
 
 def look(opponent: Opponent, utterances: Sequence[Utterance], before: Adaptive | None, available: int) -> Adaptive:
@@ -57,7 +70,8 @@ def look(opponent: Opponent, utterances: Sequence[Utterance], before: Adaptive |
         before: what the looks before have shown.
         available: number of utterances of the corpus.
     """
-    tested = [item for item in utterances if opponent.knows(item)]
+    tested = [item for item in utterances if opponent.knows((item.split, item.id))]
+    keys, errors = [(item.split, item.id) for item in tested], [item.errors or 0 for item in tested]
     sizes = [*(item.utterances for item in before.looks), len(tested)] if before else [len(tested)]
     design = opponent.design
     return Adaptive(
@@ -69,5 +83,5 @@ def look(opponent: Opponent, utterances: Sequence[Utterance], before: Adaptive |
         margin=design.margin,
         spending=design.spending,
         spending_tied=design.spending_tied,
-        looks=tuple(opponent.looks(tested, sizes)),
+        looks=opponent.looks(keys, errors, sizes),
     )

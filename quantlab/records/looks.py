@@ -42,8 +42,10 @@ class Adaptive(Part):
     @model_validator(mode="after")
     def _is_in_order(self) -> Adaptive:
         sizes, words = [item.utterances for item in self.looks], [item.words for item in self.looks]
-        if sizes != sorted(set(sizes)) or words != sorted(words) or words[-1] > self.words or self.used > self.available:
-            raise ValueError("adaptive: looks that do not grow, or more than the corpus has")
+        if any(some != sorted(set(some)) for some in (sizes, words)):
+            raise ValueError("adaptive: looks that do not grow")
+        if words[-1] > self.words or sizes[-1] > self.used or self.used > self.available:
+            raise ValueError("adaptive: more than the corpus has")
         if any(item.verdict for item in self.looks[:-1]):
             raise ValueError("adaptive: looks after the one that stopped the cell")
         return self

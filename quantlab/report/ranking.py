@@ -81,7 +81,9 @@ def size_bytes(row: CellSummary) -> Estimate | None:
 def accuracy(rate: Rate = "wer", split: str | None = None) -> Metric:
     """Ranking by error rate of a split, or pooled (None); by paired differences for cells that share a reference."""
     return Metric(
-        lambda row: row.rate(rate, split), lambda row: row.increase(rate, split), counts=lambda row: not few(row)
+        lambda row: row.rate(rate, split),
+        lambda row: row.increase(rate, split),
+        counts=lambda row: not (few(row) or row.stopped_early),
     )
 
 

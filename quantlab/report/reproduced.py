@@ -110,6 +110,8 @@ def _rate_obstacles(cell: CellSummary, figure: Figure, ours: Estimate | None) ->
         yield f"at most {most} tokens are decoded here"
     if limit is not None:
         yield f"part of the corpus: {counted(limit, 'utterance')} of each split here (dataset.limit)"
+    if cell.stopped_early:
+        yield f"part of the corpus: the cell stopped early here, after {counted(cell.utterances, 'utterance')}"
     if cell.record.setting("dataset.ids"):
         yield "part of the corpus: chosen utterances here (dataset.ids)"
     count, whole = _utterance_counts(cell, figure)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from quantlab.report import ranking
 from quantlab.report.against import asked_for, compared
@@ -28,6 +29,7 @@ from quantlab.report.wording import (
     ratio,
     scorings,
     sizes,
+    stopped,
     three_digits,
     too_few,
 )
@@ -72,7 +74,11 @@ def _columns(group: Group) -> Iterator[_Column]:
     yield _Column("RTF", rtf_field, ranking.speed(group.rows))
     yield _Column("time ×base", _ratio, words=True)
     yield _Column("smaller by %", reduction_field, ranking.size())
-    yield _Column("non-speech words/min", _nonspeech)
+    yield _Column("non-speech words/min", lambda row: _per_min(row.nonspeech_words_per_min))
+    for split in dict.fromkeys(split for row in group.rows for split in row.splits):
+        yield _Column(f"non-speech words/min {split}", partial(_nonspeech, split))
+    against = asked_for(group.rows) or "baseline"
+    yield _Column(f"words/min against {against}", _invented, words=True)
     yield _Column(f"{name} against {asked_for(group.rows) or 'baseline'}", lambda row: row.verdict, words=True)
 
 
@@ -91,9 +97,22 @@ def _ratio(row: CellSummary) -> str | None:
     return f"{ratio(speed.ratio)}{between(speed.ci95, ratio)} {speed.verdict}"
 
 
-def _nonspeech(row: CellSummary) -> str | None:
-    found = row.nonspeech_words_per_min
-    return None if found is None else three_digits(found)
+def _per_min(found: Estimate | None) -> str | None:
+    return None if found is None else estimate(found, three_digits)
+
+
+def _nonspeech(split: str, row: CellSummary) -> str | None:
+    return _per_min(row.nonspeech_in(split))
+
+
+def _invented(row: CellSummary) -> str | None:
+    """Difference of words per minute and its verdict."""
+    found = row.nonspeech
+    return None if found is None else f"{estimate(found.difference, _signed)} {found.verdict}"
+
+
+def _signed(words: float) -> str:
+    return f"{words:+.1f}".replace("-", "−")
 
 
 def reduction_field(row: CellSummary) -> str | None:
@@ -110,7 +129,7 @@ def _notes_of_results(group: Group) -> Iterator[str]:
         yield f"Too few utterances: {what}."
     for cells, what in sizes(group.rows, group.methods):
         yield f"Size of {cells}: {what}."
-    for found in (loops, depends_on_batch, little_calibration):
+    for found in (stopped, loops, depends_on_batch, little_calibration):
         yield from (f"{cells}: {what}." for cells, what in found(group.rows, group.methods))
     for cell, others in compared(group.rows, group.methods):
         yield f"Compared with {cell}: {others}."

@@ -11,6 +11,7 @@ from functools import partial
 from quantlab.config.quant import is_chosen_by_data
 from quantlab.config.schema import StatsConfig
 from quantlab.records import labels
+from quantlab.records.schema import Adaptive
 from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Compared, Rate
 from quantlab.stats.bootstrap import MIN_UNITS
@@ -183,6 +184,21 @@ def underpowered(rows: Sequence[CellSummary]) -> Iterator[str]:
             f"too few utterances to show either a difference from {asked_for(some) or 'the baseline'} "
             f"(Holm-corrected over all comparisons) or an increase of {rate_name(some)} below {100 * margin:g} points"
         )
+
+
+def used_share(adaptive: Adaptive) -> str:
+    """How much of the corpus a cell used."""
+    return f"{100 * adaptive.used / adaptive.available:.0f} %"
+
+
+def stopped(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells that stopped early, and how much of the corpus their rates are of; as `noise`."""
+    notes = (
+        (row, f"its error rates are those of {used_share(used)} of the corpus, as its verdict was known then")
+        for row in rows
+        if row.stopped_early and (used := row.record.adaptive) is not None
+    )
+    yield from _once(notes, called)
 
 
 def tied(rows: Sequence[CellSummary]) -> Iterator[str]:

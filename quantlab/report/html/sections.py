@@ -26,6 +26,7 @@ from quantlab.report.wording import (
     percent,
     rate_name,
     sizes,
+    stopped,
     together,
     too_few,
     utterances,
@@ -93,7 +94,7 @@ def in_short(rows: Sequence[CellSummary]) -> Markup:
         "short",
         few=too_few(rows),
         answers=[_answer(group) | {"cards": list(_cards(group, named))} for group in groups(rows)],
-        notes=[*sizes(rows, called), *no_verdict(rows, called)],
+        notes=[*stopped(rows, called), *sizes(rows, called), *no_verdict(rows, called)],
         compared=compared(rows, called),
         named=named,
     )

@@ -228,6 +228,8 @@ def _more(row: CellSummary, split: str | None, change: Estimate, allowed: float)
     The minimum detectable difference is inversely proportional to the square root of that number.
     """
     assert change.ci95 is not None
+    if row.stopped_early:
+        return "it stopped early, by stats.margin: measure it with protocol=paper, or with this limit as stats.margin"
     pooled = row.comparison if split is None else None
     count = pooled.utterances if pooled else row.splits[str(split)].result.utterances
     detectable = (change.ci95[1] - change.ci95[0]) / 2 * _HALF_WIDTH_TO_MDE

@@ -1,0 +1,100 @@
+"""Decoding and scoring of a corpus, or of as much of it as it takes (`protocol.looks`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+
+from quantlab.analysis.looks import Opponent
+from quantlab.config.schema import RunConfig
+from quantlab.data import Features, SplitFeatures
+from quantlab.data.speech import split_batches
+from quantlab.engines import Engine
+from quantlab.measurement.looks import look, parts
+from quantlab.measurement.recordings import scored
+from quantlab.measurement.timing import free_running
+from quantlab.recogniser.assemble import Assembled
+from quantlab.records.schema import Adaptive, Batch, Problem, Utterance
+from quantlab.scoring.score import Scoring
+
+Progress = Callable[[str, int, int], None]  # stage, windows decoded, windows of the corpus
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One timed batch and its generated token ids."""
+
+    speech: SplitFeatures
+    batch: Batch
+    tokens: list[list[int]]
+
+
+@dataclass
+class Measured:
+    """What was measured so far, in order."""
+
+    speech: Features  # the utterances measured
+    decoded: list[Decoded] = field(default_factory=list)
+    utterances: tuple[Utterance, ...] = ()
+    doubts: tuple[Problem, ...] = ()
+    adaptive: Adaptive | None = None  # None: it was compared with nothing
+
+
+def measure(
+    config: RunConfig,
+    made: Assembled,
+    opponent: Opponent | None,
+    scoring: Scoring,
+    keywords: tuple[str, ...] | None,
+    region: Callable[[], AbstractContextManager[None]],
+    progress: Progress,
+) -> Measured:
+    """Decode and score the corpus once, with no other model in the process.
+
+    Args:
+        config: the cell.
+        made: its model, and the corpus.
+        opponent: what it is compared with after each part of the corpus; it stops once a question is answered. None:
+            it does not stop.
+        scoring: how texts are compared.
+        keywords: see `recordings.scored`.
+        region: opens a block that decodes; scoring and comparing are outside.
+        progress: called between batches, never inside the timed region.
+    """
+    speech = made.speech.measured
+    found = Measured(speech)
+    available = sum(len(list(split.utterances())) for split in speech.splits.values())
+    for part in parts(speech, config.protocol.looks, config.seed):
+        with region():
+            new = list(_decode(made.decoder, part, found.decoded, speech, progress))
+        tokens = [row for item in new for row in item.tokens]
+        texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
+        limit = made.decoder.decoding.max_new_tokens
+        utterances, doubts = scored(part, tokens, texts, limit, scoring, keywords)  # random weights have no texts
+        found.decoded += new
+        found.utterances += utterances
+        found.doubts += doubts
+        if opponent is not None:
+            found.adaptive = look(opponent, found.utterances, found.adaptive, available)
+            if found.adaptive.stopped_by is not None:
+                break
+    if len(found.utterances) < available:
+        found.speech = speech.only({item.id for item in found.utterances})
+    return found
+
+
+def _decode(
+    decoder: Engine, part: Features, before: Sequence[Decoded], whole: Features, progress: Progress
+) -> Iterator[Decoded]:
+    """Decode a part of the corpus; its batches are numbered after those before."""
+    total = sum(len(split.ids) for split in whole.splits.values())
+    done = sum(len(item.speech.ids) for item in before)
+    start = Counter(item.batch.split for item in before)
+    for batch in split_batches(part, decoder.decoding.batch_size):
+        progress(batch.split, done, total)
+        numbered = replace(batch, index=start[batch.split] + batch.index)
+        yield Decoded(batch.speech, *free_running(decoder, numbered))
+        done += len(batch.speech.ids)
+    progress("score", done, total)
