@@ -16,6 +16,7 @@ from quantlab.records.schema import Record
 from quantlab.records.several import Stored
 from quantlab.scoring.score import Scoring
 from quantlab.stats.sequential import Design
+from quantlab.util.errors import ConfigError
 
 Say = Callable[[str], None]
 
@@ -49,25 +50,45 @@ class Opponents:
 
     def of(self, cell: Cell) -> Opponent | None:
         """The baseline of a cell; None if the cell is measured to the end, which is said if a baseline is missing."""
-        if cell.refusal is not None or not may_stop(cell.config) or cell.config.model.weights == "random":
+        if not _needs_baseline(cell):
             return None
-        now = storage.readable(self._root, self._own, on_unreadable=lambda why: None)
-        baselines = {record.cell_id: record for record in (*self._elsewhere, *now)}
-        id = find_baselines([as_record(cell), *baselines.values()]).get(cell.id)
-        if id is not None and id not in self._known:
-            scores = read_scores([Stored(self._root, baselines[id])], self._say).get(id)
+        baseline = self._baseline(cell)
+        if baseline is not None and baseline.cell_id not in self._known:
+            scores = read_scores([Stored(self._root, baseline)], self._say).get(baseline.cell_id)
             design = Design(cell.config.stats.margin / 100, self._compared)
-            self._known[id] = Opponent(id, scores, design) if scores else None
-        found = None if id is None else self._known[id]
+            self._known[baseline.cell_id] = Opponent(baseline.cell_id, scores, design) if scores else None
+        found = None if baseline is None else self._known[baseline.cell_id]
         if found is None:
             self._say(f"{cell.label} is measured to the end: its baseline (quant=none, all else equal) is not recorded")
         return found
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Check that the baselines of cells are recorded before the cells are measured elsewhere.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        for cell in cells:
+            if _needs_baseline(cell) and self._baseline(cell) is None:
+                raise ConfigError(
+                    f"protocol.looks={cell.config.protocol.looks}: {cell.label} is compared with its baseline while "
+                    "it is measured, so that must be recorded first: submit quant=none, and the rest when it is done"
+                )
+
+    def _baseline(self, cell: Cell) -> Record | None:
+        now = storage.readable(self._root, self._own, on_unreadable=lambda why: None)
+        baselines = {record.cell_id: record for record in (*self._elsewhere, *now)}
+        return baselines.get(find_baselines([as_record(cell), *baselines.values()]).get(cell.id, ""))
 
     @cached_property
     def _elsewhere(self) -> list[Record]:
         """Baselines of earlier grids."""
         others = [cell_id for cell_id in storage.recorded(self._root) if cell_id not in self._own]
         return list(filter(is_baseline, storage.readable(self._root, others, on_unreadable=lambda why: None)))
+
+
+def _needs_baseline(cell: Cell) -> bool:
+    return cell.refusal is None and may_stop(cell.config) and cell.config.model.weights != "random"
 
 
 def as_record(cell: Cell) -> Record:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from quantlab.config.schema import RunConfig, TrackingConfig
 from quantlab.grid.claims import slurm_job
+from quantlab.grid.opponents import may_stop
 from quantlab.grid.plan import Cell, Refusal
 from quantlab.grid.progress import Display
 from quantlab.grid.run import Grid
@@ -62,7 +63,7 @@ class Task:
             self._grid = grid = Grid(Path(root), _in_job(cells[0].config), display)
             assert grid.workers is not None  # ensured by `_in_job`
             with Stoppable(grid.workers) as grid.workers:
-                return len(grid.run(cells))
+                return len(grid.run(cells, sum(may_stop(cell.run_config()) for cell in batch.cells)))
 
     def note_limit(self) -> None:
         """See `stop.note_limit`."""

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from quantlab.config.launcher import LauncherConfig
 from quantlab.config.schema import RunConfig
+from quantlab.grid.opponents import Opponents
 from quantlab.grid.plan import plan
 from quantlab.grid.progress import Display
 from quantlab.grid.run import INTERRUPTED, OK, Grid, conclude, open_root, sweep_id
@@ -34,7 +35,8 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
         The exit code: 0, also without waiting; 1 if a cell failed; 130 if the waiting was interrupted.
 
     Raises:
-        ConfigError: the launcher's settings are invalid, or sbatch refuses them.
+        ConfigError: the launcher's settings are invalid, or sbatch refuses them; or a baseline is missing
+            that cells are compared with while they are measured.
     """
     _check_slurm()
     export_address(configs[0].tracking.uri)
@@ -48,6 +50,7 @@ def run_on_slurm(configs: Sequence[RunConfig], launcher: LauncherConfig) -> int:
         try:
             with submission_lock(root):
                 split = divide(cells, grid)
+                Opponents(root, cells, None, display.say).check(split.new)
                 batch = split.batch(launcher, sweep)
                 if batch:
                     display.say(submit(root, batch))
@@ -75,7 +78,7 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
     """Write the batch of a grid's remaining cells, and the script that runs it; None if there are none.
 
     Raises:
-        ConfigError: the launcher's settings are invalid.
+        ConfigError: the launcher's settings are invalid, or a baseline is missing.
     """
     root = Path(configs[0].output_dir)
     cells = plan(configs, site(launcher))
@@ -84,6 +87,7 @@ def script(configs: Sequence[RunConfig], launcher: LauncherConfig) -> str | None
         grid = Grid(root, configs[0], display)
         grid.background.begin(sweep, [cell.id for cell in cells])
         split = divide(cells, grid)
+        Opponents(root, cells, None, display.say).check(split.new)
         batch = split.batch(launcher, sweep)
         text = one_script(root, batch) if batch else None
         if batch:
