@@ -13,15 +13,17 @@ from helpers.synthetic import result
 from quantlab.analysis.evidence import evidence
 from quantlab.analysis.looks import again
 from quantlab.analysis.pairs import read_scores
-from quantlab.cli import verify
+from quantlab.cli import rescore, verify
 from quantlab.config.compose import compose
 from quantlab.config.schema import ProtocolConfig
 from quantlab.data import Features, SplitFeatures
 from quantlab.data.order import balanced_order
+from quantlab.data.parts import parts
+from quantlab.export.from_record import export_from_record
 from quantlab.grid.opponents import Opponents, in_turn
 from quantlab.grid.plan import plan
-from quantlab.measurement.looks import parts
 from quantlab.records import storage
+from quantlab.records.bundle import pack
 from quantlab.records.several import stored
 from quantlab.report.ranking import accuracy, marks
 from quantlab.report.summaries import summaries
@@ -211,3 +213,25 @@ def test_looks_in_a_record_must_grow():
     adaptive |= {"spending": "pocock", "spending_tied": "obrien_fleming", "looks": [look, look]}
     with pytest.raises(ValueError, match="looks that do not grow"):
         type(record).model_validate(record.model_dump() | {"adaptive": adaptive})
+
+
+def test_a_stopped_cell_is_not_rescored_and_looks_of_other_counts_are_not_kept(root, tmp_path, capsys):
+    assert rescore.main(["--root", str(root.folder), "--normaliser", "none", "--output", str(tmp_path / "out")]) == 0
+    found = cells(root.folder)
+    lost, held = found["hqq_int2"], found["hqq_int8"]
+    assert f"cell {lost.cell_id} is not rescored" in capsys.readouterr().err
+    left = {item.record.cell_id: item.record for item in stored(tmp_path / "out", None, pytest.fail)}
+    assert lost.cell_id not in left
+    if not held.stopped_early:
+        assert left[held.cell_id].adaptive is None
+
+
+def test_a_stopped_cell_is_exported_as_it_was_measured(root, tmp_path):
+    lost = cells(root.folder)["hqq_int2"]
+    done = export_from_record(root.folder, lost.record, str(tmp_path / "models"))
+    assert done.problem is None
+
+
+def test_a_stopped_cell_is_no_baseline_of_a_gate(root):
+    with pytest.raises(ValueError, match="it stopped early"):
+        pack(root.folder, cells(root.folder)["hqq_int2"].record)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantlab.analysis.pairs import Scores, Warn
-from quantlab.records.schema import Adaptive, Look, Record
+from quantlab.records.schema import Adaptive, Look, Record, Utterance
 from quantlab.stats.estimate import Estimate
 from quantlab.stats.sequential import Design, Looks, examine, repeated_p, seen
 
@@ -76,6 +76,32 @@ class Opponent:
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
+
+
+def look(opponent: Opponent, utterances: Sequence[Utterance], before: Adaptive | None, available: int) -> Adaptive:
+    """Look at a cell once more.
+
+    Args:
+        opponent: what it is compared with.
+        utterances: all measured so far.
+        before: what the looks before have shown.
+        available: number of utterances of the corpus.
+    """
+    tested = [item for item in utterances if opponent.knows((item.split, item.id))]
+    keys, errors = [(item.split, item.id) for item in tested], [item.errors or 0 for item in tested]
+    sizes = [*(item.utterances for item in before.looks), len(tested)] if before else [len(tested)]
+    design = opponent.design
+    return Adaptive(
+        baseline=opponent.cell_id,
+        used=len(utterances),
+        available=available,
+        words=opponent.words,
+        cells=design.cells,
+        margin=design.margin,
+        spending=design.spending,
+        spending_tied=design.spending_tied,
+        looks=opponent.looks(keys, errors, sizes),
+    )
 
 
 class Again(NamedTuple):

@@ -47,6 +47,11 @@ def rescore(
     for cell_id in storage.recorded(root):
         try:
             result = _read(root, cell_id)
+            if result is not None and result.record.stopped_early and _changes(result.record, normaliser, scorer):
+                warn(
+                    f"cell {cell_id} is not rescored, as it stopped early by its counts: protocol=paper measures it whole"
+                )
+                continue
             scored = None if result is None else _rescored(result, normaliser, scorer, keywords)
         except (OSError, *IMPOSSIBLE) as error:
             warn(f"cell {cell_id} cannot be read, so it is not rescored: {error}")
@@ -105,6 +110,10 @@ def _scoring(record: Record, normaliser: Normaliser | None, scorer: Scorer | Non
     )
 
 
+def _changes(record: Record, normaliser: Normaliser | None, scorer: Scorer | None) -> bool:
+    return _scoring(record, normaliser, scorer) != Scoring.of_record(record)
+
+
 def _rescored(
     result: CellResult, normaliser: Normaliser | None, scorer: Scorer | None, keywords: tuple[str, ...] | None
 ) -> CellResult:
@@ -121,7 +130,10 @@ def _rescored(
     }
     how = {"normaliser": scoring.normaliser, "error_unit": scoring.unit, "scorer": scoring.scorer}
     has_text = any(item.hypothesis is not None for item in utterances)
-    changed = found.model_copy(update=how | {"splits": splits, "keywords": words if has_text else None})
+    looks = None if _changes(found, normaliser, scorer) else found.adaptive  # they were of the other counts
+    changed = found.model_copy(
+        update=how | {"splits": splits, "keywords": words if has_text else None, "adaptive": looks}
+    )
     return result.model_copy(update={"record": changed, "utterances": utterances})
 
 

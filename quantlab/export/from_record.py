@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from quantlab.config.parse import parse_config
 from quantlab.config.schema import AS_SHIPPED, RunConfig
-from quantlab.data.speech import split_batches
+from quantlab.data.parts import parts
+from quantlab.data.speech import SplitBatch, split_batches
 from quantlab.engines.clocks import Clocks
 from quantlab.export.place import staged
 from quantlab.export.verified import DecodedBatch, evenly_spaced, export_verified
@@ -41,10 +42,21 @@ def export_from_record(root: Path, record: Record, directory: str) -> Exported:
     with prepared(config) as device, staged(directory) as staging:
         assert staging is not None
         made = assemble(config, device, Clocks(device), staging, known.corpus)
-        batches = evenly_spaced(list(split_batches(made.speech.measured, made.decoder.decoding.batch_size)))
+        recorded = storage.read_utterances(root, record.cell_id)
+        batches = evenly_spaced(_batches(config, made, {item.id for item in recorded}))
         decoded = [DecodedBatch(part.speech, made.decoder.generate(part.speech)[0]) for part in batches]
-        _compare(storage.read_utterances(root, record.cell_id), config, made, decoded)
+        _compare(recorded, config, made, decoded)
         return export_verified(config, record.cell_id, made, staging, device, decoded)
+
+
+def _batches(config: RunConfig, made: Assembled, recorded: Set[str]) -> list[SplitBatch]:
+    """The batches that were measured; a cell that stopped early left out the last ones."""
+    found = [
+        batch
+        for part in parts(made.speech.measured, config.protocol.looks, config.seed)
+        for batch in split_batches(part, made.decoder.decoding.batch_size)
+    ]
+    return [batch for batch in found if set(batch.speech.ids) <= recorded]
 
 
 def _config(record: Record, directory: str) -> RunConfig:

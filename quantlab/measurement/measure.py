@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-from quantlab.analysis.looks import Opponent
+from quantlab.analysis.looks import Opponent, look
 from quantlab.config.schema import RunConfig
 from quantlab.data import Features, SplitFeatures
+from quantlab.data.parts import parts
 from quantlab.data.speech import split_batches
 from quantlab.engines import Engine
-from quantlab.measurement.looks import look, parts
 from quantlab.measurement.recordings import scored
 from quantlab.measurement.timing import free_running
 from quantlab.recogniser.assemble import Assembled

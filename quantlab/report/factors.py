@@ -84,7 +84,7 @@ def choice_effects(rows: Sequence[CellSummary]) -> list[ChoiceEffect]:
 def _designs(rows: Sequence[CellSummary]) -> Iterator[_Design]:
     families: dict[tuple[str, str], list[CellSummary]] = {}
     for row in sorted(rows, key=lambda row: str(row.record.created_at)):  # among equal choices, the latest counts
-        if row.baseline is not None and row.settings.scheme != "none":
+        if row.baseline is not None and row.settings.scheme != "none" and not row.stopped_early:
             families.setdefault((row.baseline, row.settings.library), []).append(row)
     for family in families.values():
         cells = _by_settings(family)

@@ -105,7 +105,7 @@ def wer_against_speed(group: Group) -> Figure | None:
     cells = [
         _Placed(row, row.rtf, row.wer.times(100), row.size_bytes)
         for row in group.rows
-        if row.wer is not None and row.rtf is not None and row.size_bytes is not None
+        if row.wer is not None and row.rtf is not None and row.size_bytes is not None and not row.stopped_early
     ]
     if len(cells) < 2:
         return None

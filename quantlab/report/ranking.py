@@ -79,11 +79,14 @@ def size_bytes(row: CellSummary) -> Estimate | None:
 
 
 def accuracy(rate: Rate = "wer", split: str | None = None) -> Metric:
-    """Ranking by error rate of a split, or pooled (None); by paired differences for cells that share a reference."""
+    """Ranking by error rate of a split, or pooled (None); by paired differences for cells that share a reference.
+
+    Cells that stopped early are left out, as their rates are those of a part of the corpus.
+    """
     return Metric(
-        lambda row: row.rate(rate, split),
+        lambda row: None if row.stopped_early else row.rate(rate, split),
         lambda row: row.increase(rate, split),
-        counts=lambda row: not (few(row) or row.stopped_early),
+        counts=lambda row: not few(row),
     )
 
 
@@ -98,6 +101,8 @@ def marks(rows: Sequence[CellSummary], metric: Metric | None) -> dict[str, Mark]
     Empty if there is nothing to compare, too few utterances, or a figure that was measured once, without an interval.
     """
     ranked = None if metric is None else rank(rows, metric)
+    if metric is not None and metric.paired and any(row.stopped_early for row in rows):
+        return {}  # one that is not ranked may be the best
     if metric is None or ranked is None or not all(map(metric.counts, ranked.order)):
         return {}
     if ranked.unknown or not (ranked.level or ranked.others):

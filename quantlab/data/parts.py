@@ -1,4 +1,4 @@
-"""The parts of a corpus after which a cell is compared with its baseline, and may stop (`protocol.looks`)."""
+"""The parts of a corpus after which a cell is looked at, and may stop (`protocol.looks`)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from quantlab.analysis.looks import Opponent
-from quantlab.data import Features
 from quantlab.data.order import balanced_order, look_sizes
-from quantlab.records.schema import Adaptive, Utterance
+from quantlab.data.speech import Features
 from quantlab.scoring.normalise import is_wordless
 
 
@@ -59,29 +57,3 @@ class _Windows(NamedTuple):
 def _in_order(seed: int, some: Sequence[_Windows]) -> list[_Windows]:
     order = balanced_order(seed, *([getattr(item, name) for item in some] for name in ("id", "split", "speaker")))
     return [some[index] for index in order]
-
-
-def look(opponent: Opponent, utterances: Sequence[Utterance], before: Adaptive | None, available: int) -> Adaptive:
-    """Look at a cell once more.
-
-    Args:
-        opponent: what it is compared with.
-        utterances: all measured so far.
-        before: what the looks before have shown.
-        available: number of utterances of the corpus.
-    """
-    tested = [item for item in utterances if opponent.knows((item.split, item.id))]
-    keys, errors = [(item.split, item.id) for item in tested], [item.errors or 0 for item in tested]
-    sizes = [*(item.utterances for item in before.looks), len(tested)] if before else [len(tested)]
-    design = opponent.design
-    return Adaptive(
-        baseline=opponent.cell_id,
-        used=len(utterances),
-        available=available,
-        words=opponent.words,
-        cells=design.cells,
-        margin=design.margin,
-        spending=design.spending,
-        spending_tied=design.spending_tied,
-        looks=opponent.looks(keys, errors, sizes),
-    )
