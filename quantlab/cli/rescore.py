@@ -48,9 +48,7 @@ def rescore(
         try:
             result = _read(root, cell_id)
             if result is not None and result.record.stopped_early and _changes(result.record, normaliser, scorer):
-                warn(
-                    f"cell {cell_id} is not rescored, as it stopped early by its counts: protocol=paper measures it whole"
-                )
+                warn(f"cell {cell_id} is not rescored, as its counts stopped it early: measure it with protocol=paper")
                 continue
             scored = None if result is None else _rescored(result, normaliser, scorer, keywords)
         except (OSError, *IMPOSSIBLE) as error:
