@@ -118,9 +118,8 @@ def evidence(
     compared_with = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
     others = {cell_id: other for cell_id, other in compared_with.items() if other is not None}
     looked = again_of(records, scores, others, warn)
-    pairs = pair_up(
-        scores, {cell_id: other for cell_id, other in others.items() if cell_id not in looked.refused}, warn
-    )
+    may_be = {cell_id: other for cell_id, other in others.items() if cell_id not in looked.refused}
+    pairs = pair_up(scores, may_be, warn, looked.stopped)
     comparisons = _comparisons(pairs, settings, looked.adaptive)
     hidden = _hidden(scores, {cell_id: pair for cell_id, pair in pairs.items() if cell_id not in looked.stopped})
     resamples = {cell_id: item.resamples for cell_id, item in settings.items()}
