@@ -191,7 +191,7 @@ def test_evidence_of_complete_cells_is_as_before(root):
 
 
 def test_a_cell_whose_baseline_is_not_recorded_is_refused_elsewhere(tmp_path):
-    planned = plan(compose(["-m", "quant=none,hqq_int8", "protocol=adaptive"]))
+    planned = plan(compose(["quant=none,hqq_int8", "protocol=adaptive"]))
     assert [cell.config.quant.name for cell in in_turn(planned[::-1])] == ["none", "hqq_int8"]
     with pytest.raises(ConfigError, match="submit quant=none, and the rest when it is done"):
         Opponents(tmp_path, planned, None, print).check(planned)
