@@ -268,7 +268,9 @@ def test_a_file_that_is_not_right_is_one_line(change, said, packed, capsys):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", gzip.compress(b"[" * 100_000), gzip.compress(b"x")[:-4], gzip.compress(b"{}") + b"y"]
+    "content",
+    [b"", b"{}", gzip.compress(b"[" * 100_000), gzip.compress(b"x")[:-4], gzip.compress(b"{}") + b"y"],
+    ids=["empty", "no gzip", "no object", "cut off", "more after it"],  # the bytes have the time in them
 )
 def test_what_is_no_baseline_is_one_line(content, tmp_path, capsys):
     (tmp_path / "b.json.gz").write_bytes(content)
