@@ -227,11 +227,26 @@ def test_five_hundred_utterances_are_below_a_megabyte_and_the_bytes_are_the_same
 
 def test_it_holds_no_text_and_no_path(tmp_path):
     config = spoken().record.config
-    one = changed(spoken(), config=config | {"model": config["model"] | {"path": "/home/me/secret/model"}})
+    for key in bundle.PATHS:
+        *sections, last = key.split(".")
+        part = config = {**config}
+        for name in sections:
+            part[name] = {**(part.get(name) or {})}
+            part = part[name]
+        part[last] = f"/home/me/secret/{'model' if key == 'model.path' else key}"
+    config["dataset"]["noise"] |= {"kind": None, "snr_db": None}
+    one = changed(spoken(), config=config, keywords=("amiodarone",))
     storage.write(tmp_path, one)
     bundle.write(tmp_path / "b", baseline.packed(tmp_path))
     text = gzip.decompress((tmp_path / "b").read_bytes()).decode()
-    for secret in (one.utterances[0].reference, one.utterances[0].id, '"s1"', "/home/me", 'traceback":"T'):
+    for secret in (
+        one.utterances[0].reference,
+        one.utterances[0].id,
+        '"s1"',
+        "/home/me",
+        'traceback":"T',
+        "amiodarone",
+    ):
         assert secret not in text
     assert '"path":"model"' in text
 
@@ -268,7 +283,9 @@ def test_a_file_that_is_not_right_is_one_line(change, said, packed, capsys):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", gzip.compress(b"[" * 100_000), gzip.compress(b"x")[:-4], gzip.compress(b"{}") + b"y"]
+    "content",
+    [b"", b"{}", gzip.compress(b"[" * 100_000), gzip.compress(b"x")[:-4], gzip.compress(b"{}") + b"y"],
+    ids=["empty", "no gzip", "no object", "cut off", "more after it"],  # the bytes have the time in them
 )
 def test_what_is_no_baseline_is_one_line(content, tmp_path, capsys):
     (tmp_path / "b.json.gz").write_bytes(content)

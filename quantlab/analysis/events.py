@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from quantlab.records.measured import BURST
+
 Ints = npt.NDArray[np.int64]
-BURST = 5  # deleted words in a row
 
 
 class Events(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 from quantlab.analysis import looks
 from quantlab.analysis.hidden import Hidden, compared, corrected, failures
 from quantlab.analysis.looks import again_of
-from quantlab.analysis.nonspeech import RULE_OF_THREE, NonspeechEvidence, nonspeech_evidence
+from quantlab.analysis.nonspeech import NonspeechEvidence, nonspeech_evidence
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
 from quantlab.analysis.references import Reference
 from quantlab.config.schema import StatsConfig
@@ -26,7 +26,7 @@ from quantlab.records.several import Stored
 from quantlab.stats.bootstrap import minimum_detectable, p_value
 from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
-from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
+from quantlab.stats.rates import Counts, Rates, Resampled, Sample, by_rule_of_three, resample
 from quantlab.stats.shares import share
 
 Key = TypeVar("Key", bound=Hashable)
@@ -230,26 +230,17 @@ def _differences(pair: Pair) -> Counts:
 
 
 def bounded(pair: Pair, result: Resampled) -> Resampled:
-    """Widen the intervals of WER differences by the rule of three where errors of one kind were not observed.
-
-    If no utterance has more errors than the reference's, no resample has either, and an interval that ends at 0 would
-    exclude rare losses however small the corpus is; likewise for gains. By the rule of three (Hanley and Lippman-Hand
-    1983), an event not observed in n words may have a rate of 3 / n. An end on the other side of 0 is unchanged, as
-    the difference is then significant.
-    """
+    """Widen the intervals of WER differences where no utterance has more, or fewer, errors (`by_rule_of_three`)."""
     more, fewer = pair.cell.words > pair.reference.words, pair.cell.words < pair.reference.words
     words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
 
     def widened(rates: Rates, chosen: Any) -> Rates:
-        if rates.wer is None or rates.wer.ci95 is None or not words[chosen].sum():
+        if rates.wer is None:
             return rates
-        bound = RULE_OF_THREE / float(words[chosen].sum())
-        low, high = rates.wer.ci95
-        if high >= 0 and not more[chosen].any():
-            high = max(high, bound)
-        if low <= 0 and not fewer[chosen].any():
-            low = min(low, -bound)
-        return rates._replace(wer=replace(rates.wer, ci95=(low, high)))
+        length = float(words[chosen].sum())
+        return rates._replace(
+            wer=by_rule_of_three(rates.wer, length, bool(more[chosen].any()), bool(fewer[chosen].any()))
+        )
 
     return replace(
         result,

@@ -12,13 +12,12 @@ from quantlab.analysis.events import Events, Ints
 from quantlab.stats.bootstrap import interval, resampled_sums
 from quantlab.stats.estimate import Estimate
 from quantlab.stats.paired import ALPHA, holm
-from quantlab.stats.rates import Sample
+from quantlab.stats.rates import RULE_OF_THREE, Sample
 from quantlab.stats.shares import share, swapped_p
 
 More = Literal["more", "fewer", "not shown"]
 KINDS = Events._fields
 RESAMPLES = 2_000  # of inserted words; their interval is not compared with a margin
-RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 
 
 @dataclass(frozen=True)

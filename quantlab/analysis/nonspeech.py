@@ -14,18 +14,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from quantlab.analysis.events import Events
+from quantlab.analysis.hidden import More
 from quantlab.analysis.pairs import Pair, Scores, Warn, pair_up, read_rows
 from quantlab.records.several import Stored
 from quantlab.records.storage import cells_dir
 from quantlab.stats.bootstrap import p_value
 from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import ALPHA, holm
-from quantlab.stats.rates import Counts, Sample, resample
+from quantlab.stats.rates import Counts, Sample, by_rule_of_three, resample
 
-RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 _TICKS_PER_S = 16_000  # lengths are whole numbers of samples, so that sums are exact
 _PER_MIN = 60.0 * _TICKS_PER_S
-Word = Literal["more", "fewer", "not shown"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class NonspeechComparison:
     difference: Estimate
     p: float
     p_holm: float  # over the cells of the report whose words per minute are compared
-    verdict: Word
+    verdict: More
     unit: Literal["speaker", "utterance"]
     units: int
     utterances: int
@@ -127,15 +126,8 @@ def _rates(sample: Sample, counts: Counts, more: Any, fewer: Any, resamples: int
 
     def bounded(rate: Estimate | None, chosen: Any) -> Estimate:
         assert rate is not None  # audio has a length
-        bound = RULE_OF_THREE / float(ticks[chosen].sum())
-        if rate.ci95 is None:
-            return rate.times(_PER_MIN)
-        low, high = rate.ci95
-        if high >= 0 and not more[chosen].any():
-            high = max(high, bound)
-        if fewer is not None and low <= 0 and not fewer[chosen].any():
-            low = min(low, -bound)
-        return replace(rate, ci95=(low, high)).times(_PER_MIN)
+        seen = bool(more[chosen].any()), fewer is None or bool(fewer[chosen].any())
+        return by_rule_of_three(rate, float(ticks[chosen].sum()), *seen).times(_PER_MIN)
 
     rate = found.pooled.wer
     assert rate is not None
@@ -148,7 +140,7 @@ def _rates(sample: Sample, counts: Counts, more: Any, fewer: Any, resamples: int
 
 
 def _comparison(change: _Found, p_holm: float, sample: Sample) -> NonspeechComparison:
-    more: Word = "more" if change.pooled.value > 0 else "fewer"
+    more: More = "more" if change.pooled.value > 0 else "fewer"
     return NonspeechComparison(
         difference=change.pooled,
         p=change.p,

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from quantlab.config.key_names import KEYS
 from quantlab.records import storage
 from quantlab.records.part import Part
 from quantlab.records.schema import Batch, Record, Utterance
@@ -29,7 +30,7 @@ PACKED_BYTES = 16 << 20  # maximum size; a cell of 500 utterances has 0.03 MB
 UNPACKED_BYTES = 128 << 20
 MAGIC = b"\x1f\x8b"  # of gzip
 _DIGITS = 16  # hex digits of a hash: two of 10^5 texts agree by chance once in 4 × 10^9 baselines
-PATHS = ("model.path", "quant.path", "dataset.path", "calibration.path", "dataset.noise.path")
+PATHS = tuple(sorted(key for key in KEYS if key.endswith(".path") or key == "dataset.keywords"))
 _LOCAL = ("output_dir", "tracking", "export")  # sections that change no figure
 
 Hash = Annotated[str, Field(pattern=f"^[0-9a-f]{{{_DIGITS}}}$")]
@@ -146,7 +147,9 @@ def _slim(record: Record) -> Record:
         *sections, last = key.split(".")
         config = _with_name_only(config, sections, last)
     receipt = record.receipt and record.receipt.model_copy(update={"modules": ()})
-    less: dict[str, Any] = {"config": config, "receipt": receipt, "digests": {}, "problems": (), "calibration_ids": ()}
+    splits = {name: split.model_copy(update={"keywords": None}) for name, split in record.splits.items()}
+    less: dict[str, Any] = {"config": config, "receipt": receipt, "splits": splits}
+    less |= {"digests": {}, "problems": (), "calibration_ids": (), "keywords": None}
     return record.model_copy(update=less)
 
 

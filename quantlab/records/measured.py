@@ -11,6 +11,7 @@ from quantlab.records.part import Count, Divisor, Figure, Interval, Part, Share,
 
 Work = Literal["natural", "encoder", "forced"]
 _ROUNDING = 1e-6  # relative
+BURST = 5  # that many deleted words in a row are a burst
 Occurrences = tuple[Count, Count, Count]  # of a keyword: spoken, written, right
 
 

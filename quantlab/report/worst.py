@@ -57,7 +57,8 @@ def regressions(rows: Sequence[CellSummary], wanted: Sequence[str], most: int) -
     """
     called = names(rows)
     by_id = {row.cell_id: row for row in rows}
-    for cell in compared_cells([row for row in rows if row.ok], Corpus()):
+    needed = {*wanted, *(by_id[cell_id].reference for cell_id in wanted)}
+    for cell in compared_cells([row for row in rows if row.ok and row.cell_id in needed], Corpus()):
         if cell.compared_with is not None and cell.id in wanted:
             row = by_id[cell.id]
             worse = [item for item in cell.hypotheses if item.extra_errors > 0]

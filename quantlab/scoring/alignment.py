@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jiwer
 import kaldialign
 
-BURST = 5  # that many deleted words in a row are a burst
+from quantlab.records.measured import BURST
+
 _NOTHING = "\0"  # no text holds it, see `normalise.plain`
 
 
