@@ -33,6 +33,7 @@ PAGES = {
     "CONTRIBUTING.md": "docs/project/contributing.md",
     "SECURITY.md": "docs/project/security.md",
     "README.md": "docs/index.md",
+    "action/README.md": "docs/reference/action.md",
     "quantlab/assets/demo/README.md": "docs/reference/demo.md",
     "quantlab/assets/nano/README.md": "docs/reference/nano.md",
 }  # files outside of docs/ with a page on the site

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from quantlab.analysis.hidden import Hidden, compared, corrected, failures
+from quantlab.analysis.nonspeech import NonspeechEvidence, nonspeech_evidence
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
 from quantlab.analysis.references import Reference
 from quantlab.config.schema import StatsConfig
@@ -22,9 +24,9 @@ from quantlab.records.several import Stored
 from quantlab.stats.bootstrap import minimum_detectable, p_value
 from quantlab.stats.estimate import Estimate, Interval
 from quantlab.stats.paired import Verdict, holm, mapsswe, noninferior, verdict
-from quantlab.stats.rates import Counts, Rates, Resampled, Sample, resample
+from quantlab.stats.rates import Counts, Rates, Resampled, Sample, by_rule_of_three, resample
+from quantlab.stats.shares import share
 
-RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 Key = TypeVar("Key", bound=Hashable)
 Word = Literal["baseline", "reference"] | Verdict  # the first two: of a cell that others are compared with
 
@@ -69,6 +71,9 @@ class Evidence:
     cer_ci95: Interval | None = None
     comparison: Comparison | None = None
     splits: dict[str, SplitEvidence] = field(default_factory=dict)
+    nonspeech: NonspeechEvidence | None = None  # None without such audio
+    hidden: Hidden = field(default_factory=dict)  # failures that the WER adds up, by kind
+    no_regression: Estimate | None = None  # share of utterances with no more errors than the reference's
     against: Reference | None = None  # if asked for: what the cell is compared with instead of its baseline
 
     @property
@@ -108,13 +113,40 @@ def evidence(
     settings = {item.cell_id: _settings(item, margin) for item in records}
     scores = read_scores(found, warn)
     own = _own_intervals(scores, settings)
-    compared = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
-    pairs = pair_up(scores, {cell_id: other for cell_id, other in compared.items() if other is not None}, warn)
+    compared_with = {cell_id: item.reference for cell_id, item in blank.items() if references is None or item.against}
+    others = {cell_id: other for cell_id, other in compared_with.items() if other is not None}
+    pairs = pair_up(scores, others, warn)
     comparisons = _comparisons(pairs, settings)
+    hidden = _hidden(scores, pairs)
+    resamples = {cell_id: item.resamples for cell_id, item in settings.items()}
+    nonspeech = nonspeech_evidence(found, others, resamples, warn)
+    blank = {
+        cell_id: replace(
+            item,
+            nonspeech=nonspeech.get(cell_id),
+            hidden=hidden.get(cell_id, {}),
+            no_regression=_no_regression(pairs.get(cell_id)),
+        )
+        for cell_id, item in blank.items()
+    }
     return {
         cell_id: _filled(cell_id, item, own[cell_id], comparisons.get(cell_id)) if cell_id in own else item
         for cell_id, item in blank.items()
     }
+
+
+def _hidden(scores: Mapping[str, Scores], pairs: Mapping[str, Pair]) -> dict[str, Hidden]:
+    found = {cell_id: failures(item.sample, item.events) for cell_id, item in scores.items()}
+    for cell_id, pair in pairs.items():
+        if pair.events is not None:
+            found[cell_id] = compared(found[cell_id], pair.sample, *pair.events)
+    return corrected(found)
+
+
+def _no_regression(pair: Pair | None) -> Estimate | None:
+    if pair is None:
+        return None
+    return share(pair.cell.words <= pair.reference.words, np.ones(len(pair.sample.ids)), pair.sample.units)
 
 
 def _settings(record: Record, margin: float | None) -> _Settings:
@@ -152,7 +184,7 @@ def _comparisons(
         results = resample(sample, [_differences(pairs[cell_id]) for cell_id in ids], resamples)
         for cell_id, result in zip(ids, results, strict=True):
             if result.pooled.wer is not None:
-                result = _bounded(pairs[cell_id], result)
+                result = bounded(pairs[cell_id], result)
                 compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)
                 found[cell_id] = compared, _Intervals(result.splits, result.pooled, sample)
     corrected = holm([comparison.p for comparison, _ in found.values()])
@@ -173,32 +205,23 @@ def _differences(pair: Pair) -> Counts:
     return Counts(pair.cell.words - pair.reference.words, pair.cell.chars - pair.reference.chars)
 
 
-def _bounded(pair: Pair, result: Resampled) -> Resampled:
-    """Widen the intervals of WER differences by the rule of three where errors of one kind were not observed.
-
-    If no utterance has more errors than the reference's, no resample has either, and an interval that ends at 0 would
-    exclude rare losses however small the corpus is; likewise for gains. By the rule of three (Hanley and Lippman-Hand
-    1983), an event not observed in n words may have a rate of 3 / n. An end on the other side of 0 is unchanged, as
-    the difference is then significant.
-    """
+def bounded(pair: Pair, result: Resampled) -> Resampled:
+    """Widen the intervals of WER differences where no utterance has more, or fewer, errors (`by_rule_of_three`)."""
     more, fewer = pair.cell.words > pair.reference.words, pair.cell.words < pair.reference.words
     words, splits = np.array(pair.sample.words), np.array(pair.sample.splits)
 
-    def bounded(rates: Rates, chosen: Any) -> Rates:
-        if rates.wer is None or rates.wer.ci95 is None or not words[chosen].sum():
+    def widened(rates: Rates, chosen: Any) -> Rates:
+        if rates.wer is None:
             return rates
-        bound = RULE_OF_THREE / float(words[chosen].sum())
-        low, high = rates.wer.ci95
-        if high >= 0 and not more[chosen].any():
-            high = max(high, bound)
-        if low <= 0 and not fewer[chosen].any():
-            low = min(low, -bound)
-        return rates._replace(wer=replace(rates.wer, ci95=(low, high)))
+        length = float(words[chosen].sum())
+        return rates._replace(
+            wer=by_rule_of_three(rates.wer, length, bool(more[chosen].any()), bool(fewer[chosen].any()))
+        )
 
     return replace(
         result,
-        splits={name: bounded(rates, splits == name) for name, rates in result.splits.items()},
-        pooled=bounded(result.pooled, slice(None)),
+        splits={name: widened(rates, splits == name) for name, rates in result.splits.items()},
+        pooled=widened(result.pooled, slice(None)),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic_core import from_json
 
+from quantlab.analysis.events import Events, events
 from quantlab.records.cell_id import LIBRARIES, identity
 from quantlab.records.schema import Record, to_json
 from quantlab.records.several import Stored
@@ -31,6 +32,7 @@ class Scores(NamedTuple):
 
     sample: Sample
     counts: Counts
+    events: Events
 
 
 class Pair(NamedTuple):
@@ -39,9 +41,10 @@ class Pair(NamedTuple):
     sample: Sample
     cell: Counts
     reference: Counts
+    events: tuple[Events, Events] | None = None  # of the two
 
 
-_OF_QUANTIZER = ("calibration", "recipe")  # fingerprints that a baseline lacks
+_NOT_SHARED = ("calibration", "recipe", "keywords")  # fingerprints that a baseline lacks, or that no text depends on
 
 
 def find_baselines(records: Iterable[Record]) -> dict[str, str]:
@@ -80,7 +83,7 @@ def family(record: Record) -> str:
         config.pop("calibration", None)
         if record.setting("model.weights") != "random" and not record.setting("protocol.fallbacks"):
             config.pop("seed", None)  # it only draws calibration utterances, or orders a training
-    marks = {name: mark for name, mark in record.fingerprints.items() if name not in _OF_QUANTIZER}
+    marks = {name: mark for name, mark in record.fingerprints.items() if name not in _NOT_SHARED}
     marks["checkpoint"] = marks.pop(
         "baseline", marks.get("checkpoint", "")
     )  # for a file as shipped, the checkpoint it was made from
@@ -114,8 +117,7 @@ def _scores(path: Path) -> Scores | None:
     Raises:
         ValueError: a line or a count is invalid; KeyError, TypeError and OverflowError mean the same.
     """
-    lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
-    rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
+    rows = read_rows(path)
     if any(row["hypothesis"] is None for row in rows):
         return None
     rows = [row for row in rows if not row.get("nonspeech")]
@@ -135,7 +137,15 @@ def _scores(path: Path) -> Scores | None:
         words=tuple((substitutions + deletions + hits).tolist()),
         chars=tuple(ref_chars.tolist()),
     )
-    return Scores(sample, Counts(substitutions + deletions + insertions, char_errors))
+    happened = events(rows, deletions, insertions, hits + substitutions + insertions)
+    return Scores(sample, Counts(substitutions + deletions + insertions, char_errors), happened)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The utterances of a cell as JSON has them, not validated; raises OSError or ValueError."""
+    lines = [line for line in read_bytes(path, RAW_BYTES).split(b"\n") if line]
+    rows: list[dict[str, Any]] = from_json(b"[" + b",".join(lines) + b"]")
+    return rows
 
 
 def _check_sums(record: Record, scores: Scores) -> None:
@@ -184,14 +194,15 @@ def pair_up(scores: Mapping[str, Scores], references: Mapping[str, str], warn: W
 
 def _align(cell: Scores, reference: Scores) -> Pair | None:
     if cell.sample == reference.sample:
-        return Pair(cell.sample, cell.counts, reference.counts)
+        return Pair(cell.sample, cell.counts, reference.counts, (cell.events, reference.events))
     theirs = {key: index for index, key in enumerate(_keys(reference.sample))}
     mine = [index for index, key in enumerate(_keys(cell.sample)) if key in theirs]
     theirs_too = [theirs[key] for key in _keys(cell.sample) if key in theirs]
     sample = cell.sample.only(mine)
     if not mine or sample != reference.sample.only(theirs_too):
         return None
-    return Pair(sample, _selected(cell.counts, mine), _selected(reference.counts, theirs_too))
+    both = cell.events.only(mine), reference.events.only(theirs_too)
+    return Pair(sample, _selected(cell.counts, mine), _selected(reference.counts, theirs_too), both)
 
 
 def _keys(sample: Sample) -> list[tuple[str, str]]:

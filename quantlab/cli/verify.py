@@ -22,6 +22,7 @@ from quantlab.records.asked_for import ids_of
 from quantlab.records.cell_id import hashed
 from quantlab.records.root_option import no_records, roots_option
 from quantlab.records.schema import Batch, Receipt, Record, Utterance
+from quantlab.scoring.keywords import count_keywords
 from quantlab.scoring.normalise import NORMALISERS
 from quantlab.scoring.score import SCORERS, Scoring, count
 from quantlab.util.command import HELP, example, perform
@@ -30,8 +31,13 @@ from quantlab.util.counted import counted
 from quantlab.util.entry import enter
 
 _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum could differ
-# Figures of a split that are null in earlier records.
-_SINCE = frozenset({"loops", "loop_errors", "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min"})
+# Figures of a split or an utterance that are null in earlier records.
+_SINCE = frozenset(
+    {
+        "loops", "loop_errors", "loop_insertions", "bursts", "burst_words", "burst_share", "keywords",
+        "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min",
+    }
+)  # fmt: skip
 _UNREADABLE = ("record.json", "raw files", "batches.jsonl")  # places of differences that are a message on a file
 _DIGESTS = "digests."
 _DIGEST_OF_NOTHING = hashlib.sha256().hexdigest()
@@ -171,8 +177,12 @@ def _counts(stored: Record, utterances: Sequence[Utterance]) -> Iterator[_Figure
     for item in utterances:
         if item.hypothesis is not None:
             found = asdict(count(item.reference, item.hypothesis, scoring))
+            if stored.keywords is not None:
+                counted = count_keywords(item.reference, item.hypothesis, stored.keywords, scoring)
+                found["keywords"] = counted
             for name, value in found.items():
-                yield _Figure(f"utterance {item.split}/{item.id}: {name}", getattr(item, name), value)
+                if name == "keywords" or name not in _SINCE or getattr(item, name) is not None:
+                    yield _Figure(f"utterance {item.split}/{item.id}: {name}", getattr(item, name), value)
 
 
 def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[Batch]) -> Iterator[_Figure]:

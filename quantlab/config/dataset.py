@@ -99,6 +99,9 @@ class DatasetConfig(Part):
     unscored: Names = Field(
         default=(), description='references to skip, compared after normalisation; "" matches a reference without words'
     )
+    keywords: FilePath | None = Field(
+        default=None, description="text file with a word or phrase in each line, whose recall and precision are counted"
+    )
     noise: NoiseConfig = NoiseConfig()
     long: Literal["chunked", "consecutive", "sequential"] | None = Field(
         default=None, description="how to decode audio longer than the model's window; null: skip it"

@@ -84,6 +84,11 @@ _RULES = (
         lambda config: config.dataset.noise.kind is not None,
         "noise, e.g. dataset.noise.kind=white dataset.noise.snr_db=10",
     ),
+    _Rule(
+        ("dataset.keywords",),
+        lambda config: config.model.weights != "random",
+        "a trained model (random weights output no words)",
+    ),
     _Rule(("model.random_tokens",), lambda config: config.model.weights == "random", "model.weights=random"),
     _Rule(
         ("model.architecture",),

@@ -16,7 +16,7 @@ from quantlab.quantization import registry
 from quantlab.quantization.backends.as_shipped import read_off, why_not_applicable
 from quantlab.quantization.base import AnyQuantizer
 from quantlab.quantization.select import choose
-from quantlab.recogniser.fingerprints import Identity, fingerprints, library_versions, resolve
+from quantlab.recogniser.fingerprints import Identity, fingerprints, keywords_of, library_versions, resolve
 from quantlab.records import labels
 from quantlab.records.cell_id import LONG_FORM, hashed
 from quantlab.records.schema import Status, to_json
@@ -95,6 +95,7 @@ def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
 
     def identified(config: RunConfig) -> tuple[dict[str, str], Corpus]:
         corpus = corpora(config.dataset)
+        keywords_of(config, corpus)  # or a line that says why they cannot be counted
         return fingerprints(config, corpus.fingerprint), corpus
 
     identify = _cached_by(identified, _sources)

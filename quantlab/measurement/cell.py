@@ -30,7 +30,7 @@ from quantlab.measurement.recordings import scored
 from quantlab.measurement.timing import Side, free_running
 from quantlab.quantization.backends.as_shipped import read_off
 from quantlab.recogniser.assemble import Assembled, assemble, prepared, torch_engine, warm_up
-from quantlab.recogniser.fingerprints import Identity, check_unchanged, identify, resolve
+from quantlab.recogniser.fingerprints import Identity, check_unchanged, identify, keywords_of, resolve
 from quantlab.records.figures import fixed_work, speed, split_result
 from quantlab.records.schema import (
     Batch,
@@ -107,6 +107,7 @@ def _run(
 
     made = assemble(config, device, clocks, staging, known.corpus)
     check_unchanged(config, known, made.corpus)
+    keywords = keywords_of(config, made.corpus)
     warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
     environment = describe(config, device)
     machine.start()
@@ -123,7 +124,7 @@ def _run(
     gpu_process_bytes = machine.gpu_process_bytes()  # before the baseline is loaded too
     torch_allocates = device.type != "cuda" or isinstance(made.decoder, Eager | compiled.Compiled)
     scoring = Scoring.of_language(config.dataset.language)
-    utterances, doubts = _score(decoded, made, scoring)
+    utterances, doubts = _score(decoded, made, scoring, keywords)
 
     corpus, speech, evidence, recovered = made.corpus, made.speech, made.receipt, made.recovered
     exported = None
@@ -171,6 +172,7 @@ def _run(
         noise=noise,
         normaliser=scoring.normaliser,
         error_unit=scoring.unit,
+        keywords=keywords,
         energy_j=energy.energy_j,
         energy_source=energy.source,
         calibration_ids=speech.calibration_ids if config.quant.is_calibrated else (),
@@ -192,12 +194,12 @@ def _measure(decoder: Engine, speech: Features, progress: Progress) -> Iterator[
 
 
 def _score(
-    decoded: list[Decoded], made: Assembled, scoring: Scoring
+    decoded: list[Decoded], made: Assembled, scoring: Scoring, keywords: tuple[str, ...] | None
 ) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
     """Score the output (see `recordings.scored`); random weights have no text."""
     tokens = [row for item in decoded for row in item.tokens]
     texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
-    return scored(made.speech.measured, tokens, texts, made.decoder.decoding.max_new_tokens, scoring)
+    return scored(made.speech.measured, tokens, texts, made.decoder.decoding.max_new_tokens, scoring, keywords)
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:

@@ -13,6 +13,7 @@ from quantlab.data.speech import SplitFeatures
 from quantlab.engines import windows_of
 from quantlab.records.schema import Problem, Utterance
 from quantlab.scoring import score
+from quantlab.scoring.keywords import with_keywords
 from quantlab.scoring.score import Scoring
 from quantlab.util.counted import counted
 
@@ -37,7 +38,12 @@ class _Recording:
 
 
 def scored(
-    speech: Features, rows: Sequence[list[int]], texts: Sequence[str] | None, limit: int, scoring: Scoring
+    speech: Features,
+    rows: Sequence[list[int]],
+    texts: Sequence[str] | None,
+    limit: int,
+    scoring: Scoring,
+    keywords: tuple[str, ...] | None = None,
 ) -> tuple[tuple[Utterance, ...], tuple[Problem, ...]]:
     """Texts and counts of all utterances in measured order, and problems such as windows with too few words.
 
@@ -47,6 +53,7 @@ def scored(
         texts: text of each row; None for random weights.
         limit: the largest number of tokens that could have been generated for a window.
         scoring: how to compare.
+        keywords: words whose occurrences are counted; None: none.
     """
     utterances: list[Utterance] = []
     problems: list[Problem] = []
@@ -54,7 +61,8 @@ def scored(
         own = None if texts is None else texts[item.windows]
         text = None if own is None else _joined(item, own, scoring)
         tokens = [window for row in rows[item.windows] for window in windows_of(row)]
-        utterances.append(score.utterance(item.utterance, tokens, text, limit, scoring))
+        one = score.utterance(item.utterance, tokens, text, limit, scoring)
+        utterances.append(with_keywords(one, keywords, scoring))
         if own is not None:
             problems += [*_cut_off(item, tokens, limit), *_too_few(item, own, scoring)]
     return tuple(utterances), tuple(problems)

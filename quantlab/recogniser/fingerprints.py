@@ -13,6 +13,8 @@ from quantlab.data import Corpus, added_reader, open_corpus
 from quantlab.quantization import registry
 from quantlab.records.cell_id import LIBRARIES, hashed
 from quantlab.records.schema import to_json
+from quantlab.scoring import keywords
+from quantlab.scoring.score import Scoring
 from quantlab.util import source_hash
 from quantlab.util.errors import ConfigError
 from quantlab.util.machine import Site, here, versions
@@ -105,7 +107,8 @@ def _sharers(config: RunConfig, device: str, site: Site) -> int:
 
 
 def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[str, str]:
-    """Content hashes of the checkpoint, the corpus and, if set, recipe, calibration data and the baseline's checkpoint.
+    """Content hashes of the checkpoint, the corpus and, if set, recipe, keywords, calibration data and the
+    baseline's checkpoint.
 
     Args:
         config: resolved, see `resolve`.
@@ -113,7 +116,7 @@ def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[
         checked: see `models.fingerprint`.
 
     Raises:
-        ConfigError: `model.path` or `baseline.path` is not a checkpoint.
+        ConfigError: `model.path` or `baseline.path` is not a checkpoint, or `dataset.keywords` no list of words.
     """
     found = {
         "checkpoint": models.fingerprint(config.model, config.seed, config.quant.library == AS_SHIPPED, checked),
@@ -121,6 +124,8 @@ def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[
     }
     if config.quant.modules:
         found["recipe"] = _recipe_fingerprint(config.quant)
+    if config.dataset.keywords is not None and config.model.weights != "random":
+        found["keywords"] = keywords.fingerprint(keywords.read_keywords(config.dataset.keywords))
     if (calibration := config.calibration_dataset) is not None:
         found["calibration"] = _calibration_fingerprint(calibration)
     if config.baseline.path is not None:
@@ -147,6 +152,20 @@ def _baseline_fingerprint(config: RunConfig, checked: bool) -> str:
         return models.fingerprint(config.of_baseline().model, config.seed, checked=checked)
     except ConfigError as error:
         raise type(error)(str(error).replace("model.path=", "baseline.path=")) from None
+
+
+def keywords_of(config: RunConfig, corpus: Corpus) -> tuple[str, ...] | None:
+    """The keywords to count; None without `dataset.keywords`, or without text.
+
+    Raises:
+        ConfigError: they cannot be counted in this corpus (see `keywords.check_keywords`).
+    """
+    if config.dataset.keywords is None or config.model.weights == "random":
+        return None
+    words = keywords.read_keywords(config.dataset.keywords)
+    references = [item.text for split in corpus.splits.values() for item in split]
+    keywords.check_keywords(words, references, Scoring.of_language(config.dataset.language))
+    return words
 
 
 def library_versions(config: RunConfig) -> dict[str, str]:

@@ -11,7 +11,7 @@ from quantlab.records.schema import to_json
 
 ID_LENGTH = 16  # hex digits
 
-# Where things lie and how a cell is run change no figure of it.
+# Where things lie and how a cell is run change no figure of it; the content of some is among the fingerprints.
 EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
     "output_dir": True,
     "resume": True,
@@ -24,7 +24,7 @@ EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
     "baseline": True,
     "model": {"path"},
     "quant": {"path"},
-    "dataset": {"path", "licence", "ignored_columns"},
+    "dataset": {"path", "licence", "ignored_columns", "keywords"},
     "calibration": {"path"},
 }
 

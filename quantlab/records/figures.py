@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from quantlab.records.measured import KeywordFigures
 from quantlab.records.schema import Batch, FixedWork, Speed, SplitResult, Utterance, Work
 from quantlab.stats.ratios import converged, ratio_of_sums, typical_ratio, verdict
 
@@ -132,12 +133,52 @@ def _accuracy(utterances: Sequence[Utterance]) -> dict[str, Any]:
         "ref_words": ref_words,
         "wer": errors / ref_words if ref_words else None,
         "cer": total["char_errors"] / total["ref_chars"] if total["ref_chars"] else None,
-        "empty_share": sum(not item.hypothesis for item in speech) / len(speech) if speech else None,
+        "empty_share": sum(item.is_empty for item in speech) / len(speech) if speech else None,
         "loop_share": len(loops) / len(speech) if speech else None,
         "loops": len(loops),
         "loop_errors": sum(item.errors or 0 for item in loops),
+        "loop_insertions": sum(item.insertions or 0 for item in loops),
+        **_bursts(speech),
+        **_keywords(speech),
         **_nonspeech([item for item in utterances if item.nonspeech]),
     }
+
+
+def _bursts(speech: Sequence[Utterance]) -> dict[str, Any]:
+    """Runs of deleted words; empty if the utterances are those of an older record, which did not count them."""
+    words = [item.burst_words for item in speech if item.burst_words is not None]
+    if len(words) < len(speech):
+        return {}
+    bursts = sum(count > 0 for count in words)
+    return {"bursts": bursts, "burst_words": sum(words), "burst_share": bursts / len(speech) if speech else None}
+
+
+def _keywords(speech: Sequence[Utterance]) -> dict[str, Any]:
+    """Recall and precision of keywords; empty if none were counted."""
+    counted = [item.keywords for item in speech if item.keywords is not None]
+    return {"keywords": _added_up(counted)} if counted else {}
+
+
+def over_splits(splits: Sequence[KeywordFigures]) -> KeywordFigures | None:
+    """The keywords of several splits together; None of none."""
+    return _added_up([split.words for split in splits]) if splits else None
+
+
+def _added_up(counted: Sequence[dict[str, tuple[int, int, int]]]) -> KeywordFigures:
+    words: dict[str, tuple[int, int, int]] = {}
+    for found in counted:
+        for name, (spoken, written, right) in found.items():
+            before = words.get(name, (0, 0, 0))
+            words[name] = before[0] + spoken, before[1] + written, before[2] + right
+    spoken, written, right = (sum(counts[index] for counts in words.values()) for index in range(3))
+    return KeywordFigures(
+        spoken=spoken,
+        written=written,
+        right=right,
+        recall=right / spoken if spoken else None,
+        precision=right / written if written else None,
+        words=dict(sorted(words.items())),
+    )
 
 
 def _nonspeech(utterances: Sequence[Utterance]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from quantlab.records.part import Count, Divisor, Figure, Interval, Part, Share,
 
 Work = Literal["natural", "encoder", "forced"]
 _ROUNDING = 1e-6  # relative
+BURST = 5  # that many deleted words in a row are a burst
+Occurrences = tuple[Count, Count, Count]  # of a keyword: spoken, written, right
 
 
 class Utterance(Part):
@@ -29,13 +31,42 @@ class Utterance(Part):
     hits: Count | None = None
     char_errors: Count | None = None  # S + D + I over characters
     ref_chars: Count | None = None
+    burst_words: Count | None = None  # deleted words in runs of at least five, in an output that has words
     loop: bool | None = None  # an n-gram repeated until the length limit
     nonspeech: bool = False  # the reference has no word; excluded from error rates, its words are counted separately
+    keywords: dict[str, Occurrences] | None = None  # normalised keyword → occurrences; null without dataset.keywords
 
     @property
     def errors(self) -> int | None:
         """S + D + I; None without text."""
         return added(self.substitutions, self.deletions, self.insertions)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a text without words was output; by its counts, or an older record's raw text."""
+        if self.burst_words is None:
+            return not self.hypothesis
+        return not added(self.hits, self.substitutions, self.insertions)
+
+
+class KeywordFigures(Part):
+    """Occurrences of the keywords in one split; recall and precision are fractions, null without occurrences."""
+
+    spoken: Count  # in the references
+    written: Count  # in the hypotheses
+    right: Count  # of the reference, in their place in the hypothesis
+    recall: Share | None  # right / spoken
+    precision: Share | None  # right / written
+    words: dict[str, Occurrences]  # of each keyword that occurs: spoken, written, right
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> KeywordFigures:
+        sums = tuple(map(sum, zip(*self.words.values(), strict=True))) or (0, 0, 0)
+        if sums != (self.spoken, self.written, self.right) or self.right > min(self.spoken, self.written):
+            raise ValueError("the occurrences of the keywords do not add up")
+        _same("recall", self.recall, self.right, self.spoken)
+        _same("precision", self.precision, self.right, self.written)
+        return self
 
 
 class Batch(Part):
@@ -132,9 +163,14 @@ class SplitResult(Part):
     loop_share: Share | None = None
     loops: Count | None = None  # number of looping utterances
     loop_errors: Count | None = None  # errors in looping utterances
+    loop_insertions: Count | None = None  # inserted words in looping utterances
+    burst_share: Share | None = None
+    bursts: Count | None = None  # number of utterances with five or more deleted words in a row, but not all words
+    burst_words: Count | None = None  # words deleted in such runs
     nonspeech_s: Figure | None = None  # audio without speech; null if none was measured, as the next two
     nonspeech_words: Count | None = None  # words (in the error unit) decoded in that audio
     nonspeech_words_per_min: Figure | None = None
+    keywords: KeywordFigures | None = None  # dataset.keywords only
 
     @property
     def errors(self) -> int | None:
@@ -160,6 +196,8 @@ class SplitResult(Part):
         _same("nonspeech_words_per_min", self.nonspeech_words_per_min, words, self.nonspeech_s)
         if (self.loop_errors or 0) > (errors or 0):
             raise ValueError(f"loop_errors={self.loop_errors} of {errors} errors")
+        if (self.loop_insertions or 0) > (self.insertions or 0) or (self.burst_words or 0) > (self.deletions or 0):
+            raise ValueError("more inserted words in loops, or deleted ones in bursts, than there are")
         if hits is not None and self.ref_words != added(self.substitutions, self.deletions, hits):
             raise ValueError(f"ref_words={self.ref_words} is not substitutions + deletions + hits")
         return self

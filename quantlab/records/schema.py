@@ -25,7 +25,7 @@ from quantlab.records.measured import (
     Work,
     added,
 )
-from quantlab.records.part import Count, Figure, Part
+from quantlab.records.part import Count, Figure, Part, Text
 from quantlab.records.shape import check, check_plain, shape_of
 from quantlab.util.errors import shortened
 from quantlab.util.languages import ErrorUnit
@@ -186,6 +186,7 @@ class Record(Part):
     normaliser: str = "whisper"  # normaliser of the texts before counting
     error_unit: ErrorUnit = "word"  # unit of `wer` and its counts
     scorer: str = "jiwer"  # package that aligned the texts
+    keywords: tuple[Text, ...] | None = None  # words and phrases whose recall was counted (dataset.keywords)
     digests: dict[str, str] = Field(default_factory=dict)  # raw file → SHA-256, set by `write`
     calibration_ids: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quantlab.analysis.evidence import Comparison, Evidence, SplitEvidence, Word
+from quantlab.analysis.hidden import KINDS, Failure
+from quantlab.analysis.nonspeech import NonspeechComparison
 from quantlab.analysis.references import Reference
 from quantlab.config.schema import AS_SHIPPED
 from quantlab.quantization.base import FLOATS
 from quantlab.quantization.select import HEAD
 from quantlab.records import labels
+from quantlab.records.figures import over_splits
+from quantlab.records.measured import KeywordFigures
 from quantlab.records.schema import OriginalFile, Problem, Receipt, Record, SplitResult, Status, added
 from quantlab.report import costs
 from quantlab.report.settings import Settings
@@ -272,11 +276,37 @@ class CellSummary:
         return size if floats >= size and not any("embed_tokens" in name for name in modules) else None
 
     @property
-    def nonspeech_words_per_min(self) -> float | None:
-        """Words decoded per minute of audio without speech, over all splits that have such audio."""
+    def nonspeech_words_per_min(self) -> Estimate | None:
+        """Words written per minute of audio without speech, over all splits that have such audio."""
         parts = [split for split in self.record.splits.values() if split.nonspeech_s]
         audio_s = sum(split.nonspeech_s or 0.0 for split in parts)
-        return 60 * sum(split.nonspeech_words or 0 for split in parts) / audio_s if audio_s else None
+        known = self.evidence.nonspeech
+        value = 60 * sum(split.nonspeech_words or 0 for split in parts) / audio_s if audio_s else None
+        return _estimate(value, None if known is None else known.ci95)
+
+    @property
+    def nonspeech(self) -> NonspeechComparison | None:
+        """Its comparison with the reference; None for the reference itself."""
+        return None if self.evidence.nonspeech is None else self.evidence.nonspeech.comparison
+
+    def nonspeech_in(self, split: str) -> Estimate | None:
+        """Words per minute of the audio without speech in a split."""
+        if split not in self.record.splits:
+            return None
+        known = self.evidence.nonspeech
+        ci95 = None if known is None else known.splits.get(split)
+        return _estimate(self.record.splits[split].nonspeech_words_per_min, ci95)
+
+    @property
+    def loops_inserted(self) -> float | None:
+        """Inserted words in loops / all inserted words; None without any, or if an older record did not count them."""
+        splits = self.record.splits.values()
+        return _ratio([one.loop_insertions for one in splits], [one.insertions for one in splits])
+
+    @cached_property
+    def keywords(self) -> KeywordFigures | None:
+        """Occurrences of the keywords over all splits; None if none were counted."""
+        return over_splits([split.keywords for split in self.record.splits.values() if split.keywords is not None])
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -313,7 +343,10 @@ class CellSummary:
             "bits_per_weight": costs.bits_per_weight(record),
             "bytes_per_token": costs.bytes_per_token(record),
             "bit_ops_per_s": costs.bit_ops_per_s(record),
-            "splits": {name: split.to_dict() for name, split in self.splits.items()},
+            "splits": {
+                name: split.to_dict() | pair("nonspeech_words_per_min", self.nonspeech_in(name))
+                for name, split in self.splits.items()
+            },
             "wer": None if self.wer is None else self.wer.value,
             "wer_ci95": _listed(self.evidence.wer_ci95),
             "cer": None if self.cer is None else self.cer.value,
@@ -326,7 +359,13 @@ class CellSummary:
             "normaliser": record.normaliser,
             "error_unit": record.error_unit,
             "scorer": record.scorer,
-            "nonspeech_words_per_min": self.nonspeech_words_per_min,
+            **pair("nonspeech_words_per_min", self.nonspeech_words_per_min),
+            "nonspeech_comparison": None if self.nonspeech is None else _nonspeech(self.nonspeech),
+            "no_regression": (found := self.evidence.no_regression)
+            and {"share": found.value, "ci95": _listed(found.ci95)},
+            "hidden": {kind: _failure(self.evidence.hidden.get(kind)) for kind in KINDS},
+            "loops_inserted_share": self.loops_inserted,
+            "keywords": self.keywords and self.keywords.model_dump(mode="json"),
             **record.stages.model_dump(),
             "cold_start_s": record.cold_start_s,
             **record.model_dump(mode="json", include={"engine_stages", "speed", "fixed_work", "compilation", "noise"}),
@@ -369,6 +408,17 @@ def pair(name: str, found: Estimate | None) -> dict[str, Any]:
 def _comparison(found: Comparison) -> Mapping[str, Any]:
     first = pair("wer_difference", found.wer_difference) | pair("cer_difference", found.cer_difference)
     return first | {name: value for name, value in vars(found).items() if name not in first}
+
+
+def _nonspeech(found: NonspeechComparison) -> Mapping[str, Any]:
+    return vars(found) | pair("difference", found.difference)
+
+
+def _failure(found: Failure | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    figures = {name: getattr(found, name) for name in ("difference", "p", "p_holm", "verdict")}
+    return {"share": found.share.value, "ci95": _listed(found.share.ci95)} | figures
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:

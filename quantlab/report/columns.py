@@ -11,7 +11,9 @@ from quantlab.records.labels import AXES, ID, OF_FORMAT, differences
 from quantlab.report import ranking
 from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Rate
+from quantlab.report.hidden import loop_share
 from quantlab.report.ranking import Metric
+from quantlab.report.study import rated_splits
 from quantlab.report.wording import (
     corpora,
     estimate,
@@ -46,7 +48,7 @@ class Column:
 
 def columns(rows: Sequence[CellSummary]) -> list[Column]:
     """The columns that these rows need, in reading order."""
-    splits = list(dict.fromkeys(split for row in rows for split in row.splits))
+    splits = rated_splits(rows)
     rate = rate_name(rows)
     by_letter = [] if rate == "CER" else splits  # else CER would appear twice
     judged = any(row.verdict is not None for row in rows)
@@ -62,6 +64,7 @@ def columns(rows: Sequence[CellSummary]) -> list[Column]:
         Column(("smaller", "by %"), lambda row: _shown(row.record.size_reduction, _percent_short), _size, drop_first=5),
         *_nonspeech(rows),
         *_difference(rows),
+        *_loops(rows),
         *([Column((rate, "verdict"), lambda row: row.verdict, words=True)] if judged else []),
         Column(("status",), lambda row: row.status, drop_first=status_drops, words=True),
     ]
@@ -97,7 +100,27 @@ def _nonspeech(rows: Sequence[CellSummary]) -> list[Column]:
     """Column of words decoded in audio without speech, if such audio was measured."""
     if all(row.nonspeech_words_per_min is None for row in rows):
         return []
-    return [Column(("non-speech", "words/min"), lambda row: _shown(row.nonspeech_words_per_min, three_digits))]
+    title = f"against {asked_for(rows) or 'baseline'}"
+    return [
+        Column(("non-speech", "words/min"), lambda row: _shown(row.nonspeech_words_per_min, _per_min)),
+        Column(
+            ("words/min", title),
+            lambda row: _shown(row.nonspeech, lambda found: found.verdict),
+            drop_first=5,
+            words=True,
+        ),
+    ]
+
+
+def _per_min(found: Estimate) -> str:
+    return estimate(found, three_digits)
+
+
+def _loops(rows: Sequence[CellSummary]) -> list[Column]:
+    """Column of loops beside the verdict, if there are any: a few make a verdict of tied unsafe."""
+    if not any(found is not None and found.value for found in map(loop_share, rows)):
+        return []
+    return [Column(("loops", "%"), lambda row: _shown(loop_share(row), lambda found: percent(found.value)))]
 
 
 def _compared(rows: Sequence[CellSummary]) -> list[Column]:

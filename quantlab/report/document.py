@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quantlab.report import published, study
+from quantlab.report import hidden, published, study
 from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Compared
 from quantlab.report.factors import ChoiceEffect, choice_effects
@@ -76,6 +76,8 @@ def _group_sections(group: Group) -> Iterator[Section]:
         yield by_priority(group, choices)
     if study.increases(group):
         yield wer_increase(group)
+    if (part := hidden.section(group)) is not None:
+        yield part
     if study.gaps(group):
         yield robustness(group)
     effects = choice_effects(group.rows)

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from quantlab.analysis.evidence import RULE_OF_THREE
 from quantlab.analysis.pairs import read_scores
 from quantlab.config.schema import StatsConfig
 from quantlab.records.several import Stored
 from quantlab.report.cell_summary import CellSummary
 from quantlab.stats.factorial import Effect, Matched, main_effects
 from quantlab.stats.paired import holm
-from quantlab.stats.rates import Counts, Sample
+from quantlab.stats.rates import RULE_OF_THREE, Counts, Sample
 
 Settings = tuple[tuple[str, Any], ...]  # every choice with its level, hashable
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from quantlab.report import ranking
 from quantlab.report.against import asked_for, compared
@@ -72,7 +73,11 @@ def _columns(group: Group) -> Iterator[_Column]:
     yield _Column("RTF", rtf_field, ranking.speed(group.rows))
     yield _Column("time ×base", _ratio, words=True)
     yield _Column("smaller by %", reduction_field, ranking.size())
-    yield _Column("non-speech words/min", _nonspeech)
+    yield _Column("non-speech words/min", lambda row: _per_min(row.nonspeech_words_per_min))
+    for split in dict.fromkeys(split for row in group.rows for split in row.splits):
+        yield _Column(f"non-speech words/min {split}", partial(_nonspeech, split))
+    against = asked_for(group.rows) or "baseline"
+    yield _Column(f"words/min against {against}", _invented, words=True)
     yield _Column(f"{name} against {asked_for(group.rows) or 'baseline'}", lambda row: row.verdict, words=True)
 
 
@@ -91,9 +96,22 @@ def _ratio(row: CellSummary) -> str | None:
     return f"{ratio(speed.ratio)}{between(speed.ci95, ratio)} {speed.verdict}"
 
 
-def _nonspeech(row: CellSummary) -> str | None:
-    found = row.nonspeech_words_per_min
-    return None if found is None else three_digits(found)
+def _per_min(found: Estimate | None) -> str | None:
+    return None if found is None else estimate(found, three_digits)
+
+
+def _nonspeech(split: str, row: CellSummary) -> str | None:
+    return _per_min(row.nonspeech_in(split))
+
+
+def _invented(row: CellSummary) -> str | None:
+    """Difference of words per minute and its verdict."""
+    found = row.nonspeech
+    return None if found is None else f"{estimate(found.difference, _signed)} {found.verdict}"
+
+
+def _signed(words: float) -> str:
+    return f"{words:+.1f}".replace("-", "−")
 
 
 def reduction_field(row: CellSummary) -> str | None:

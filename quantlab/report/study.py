@@ -84,7 +84,13 @@ def groups(rows: Sequence[CellSummary]) -> list[Group]:
 
 
 def _splits(rows: Sequence[CellSummary]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(split for row in rows for split in row.splits))
+    return rated_splits(rows) or tuple(dict.fromkeys(split for row in rows for split in row.splits))
+
+
+def rated_splits(rows: Sequence[CellSummary]) -> tuple[str, ...]:
+    """The splits that have an error rate in some row: audio without speech has none."""
+    found = ((name, split.result.ref_words) for row in rows for name, split in row.splits.items())
+    return tuple(dict.fromkeys(name for name, words in found if words != 0))
 
 
 def increases(group: Group) -> list[tuple[CellSummary, dict[str, Estimate | None]]]:

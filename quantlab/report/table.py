@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from quantlab.report import ranking, study
+from quantlab.report import hidden, ranking, study
 from quantlab.report.against import compared
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.columns import Column, columns
@@ -247,7 +247,8 @@ def _unconverged(rows: Sequence[CellSummary], named: Mapping[str, str]) -> Itera
 
 def _notes(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[Text]:
     notes = {
-        "loops": loops, "batch": depends_on_batch, "calibration": little_calibration, "size": sizes, "noise": noise,
+        "loops": loops, "hidden": hidden.more, "keywords": hidden.keywords,
+        "batch": depends_on_batch, "calibration": little_calibration, "size": sizes, "noise": noise,
         "no verdict": no_verdict,
     }  # fmt: skip
     for word, found in notes.items():

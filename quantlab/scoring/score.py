@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import jiwer
-import kaldialign
 
 from quantlab.records.schema import Record, Utterance
 from quantlab.scoring import normalise
+from quantlab.scoring.alignment import align
 from quantlab.util.errors import did_you_mean
 from quantlab.util.languages import ErrorUnit, error_unit
 
@@ -59,6 +59,7 @@ class Counts:
     hits: int
     char_errors: int  # S + D + I over characters
     ref_chars: int
+    burst_words: int  # deleted words in runs of at least five, in an output that has words
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def recount(item: Utterance, scoring: Scoring) -> Utterance:
 
 @functools.lru_cache(maxsize=2**16)  # cells of a grid often have equal hypotheses
 def count(reference: str, hypothesis: str, scoring: Scoring = ENGLISH) -> Counts:
-    """Align one hypothesis with its reference.
+    """Align one hypothesis with its reference; CER always uses jiwer.
 
     If the normalised reference is empty ("hmm", "[silence]"), all words of the hypothesis are insertions.
 
@@ -122,30 +123,18 @@ def count(reference: str, hypothesis: str, scoring: Scoring = ENGLISH) -> Counts
     spoken, written = scoring.units(reference), scoring.units(hypothesis)
     space = " " if scoring.unit == "word" else ""
     if not spoken:
-        return Counts(0, 0, len(written), 0, len(space.join(written)), 0)
-    substitutions, deletions, insertions = _edits(spoken, written, scoring.scorer)
+        return Counts(0, 0, len(written), 0, len(space.join(written)), 0, 0)
+    words = align(spoken, written, scoring.scorer)
     chars = jiwer.process_characters(space.join(spoken), space.join(written))
     return Counts(
-        substitutions=substitutions,
-        deletions=deletions,
-        insertions=insertions,
-        hits=len(spoken) - substitutions - deletions,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        hits=len(spoken) - words.substitutions - words.deletions,
         char_errors=chars.substitutions + chars.deletions + chars.insertions,
         ref_chars=chars.hits + chars.substitutions + chars.deletions,
+        burst_words=words.burst_words if written else 0,  # an empty output is counted as such
     )
-
-
-def _edits(spoken: Sequence[str], written: Sequence[str], scorer: str) -> tuple[int, int, int]:
-    """Substitutions, deletions and insertions of words; jiwer always aligns characters.
-
-    `kaldialign_compounds` is the scorer of the Open ASR Leaderboard since June 2026: adjacent words that form one word
-    of the other side when joined ("white paper", "whitepaper") are correct.
-    """
-    if scorer == "kaldialign_compounds":
-        found = kaldialign.batch_error_rate([spoken], [written], merge_compounds=True)
-        return int(found["sub"]), int(found["del"]), int(found["ins"])
-    words = jiwer.process_words(" ".join(spoken), " ".join(written))
-    return words.substitutions, words.deletions, words.insertions
 
 
 def is_loop(tokens: Sequence[int], limit: int) -> bool:

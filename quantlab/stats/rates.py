@@ -6,7 +6,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from quantlab.stats.bootstrap import Floats, Units, choose_units, interval, resampled_sums
 from quantlab.stats.estimate import Estimate
 
+RULE_OF_THREE = 3.0  # upper 95 % bound of the number of events if none was observed
 _LEAST, _MOST = 2**19, 2**21  # resampled sums computed at once: 4 MiB, which partly fits a cache, to 16 MiB
 
 
@@ -59,6 +60,29 @@ class Counts(NamedTuple):
 
     words: npt.NDArray[np.int64]  # S + D + I
     chars: npt.NDArray[np.int64]
+
+
+def by_rule_of_three(rate: Estimate, length: float, more: bool, fewer: bool) -> Estimate:
+    """Widen the interval of a rate, or of a difference of two, where events of one kind were not observed.
+
+    If no utterance has such an event, no resample has either, and an interval that ends at 0 would exclude rare ones
+    however small the corpus is. By the rule of three (Hanley and Lippman-Hand 1983), an event not observed in n words
+    may have a rate of 3 / n. An end on the other side of 0 is unchanged, as the difference is then significant.
+
+    Args:
+        rate: with or without an interval.
+        length: n, what the rate is per.
+        more: whether events that raise the rate were observed.
+        fewer: whether events that lower it were, or cannot be.
+    """
+    if rate.ci95 is None or not length:
+        return rate
+    low, high = rate.ci95
+    if high >= 0 and not more:
+        high = max(high, RULE_OF_THREE / length)
+    if low <= 0 and not fewer:
+        low = min(low, -RULE_OF_THREE / length)
+    return replace(rate, ci95=(low, high))
 
 
 class Rates(NamedTuple):

@@ -45,7 +45,8 @@ _LONGEST_TAG = 500  # characters; enough for a reason, and a column of the run l
 def name(record: Record) -> str:
     """Name of the run, independent of other runs: the cell, and its non-default settings."""
     cell = labels.of_record(record)
-    usual = ("device.threads", "tracking.", "stats.", "timeout_s", "isolate", "model.path", "baseline.", "dataset.path")
+    usual = ("device.threads", "tracking.", "stats.", "timeout_s", "isolate", "model.path", "baseline.", "dataset.path",
+             "dataset.keywords")  # fmt: skip
     found = overrides(record.config)
     further = {key: value for key, value in found.items() if key not in GROUPS and not key.startswith(usual)}
     told = [] if cell.corpus == "demo" else [cell.corpus]

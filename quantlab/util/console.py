@@ -27,9 +27,12 @@ SECTIONS = {  # section → command → what it does
     },
     "Read results": {
         "report": "print the cells measured so far: a table, a document, a page, CSV or JSON",
+        "worst": "list the utterances that a quantized model gets worse, word by word",
         "recommend": "choose the cell to deploy within limits of size, accuracy and speed",
+        "gate": "compare cells with a baseline: is this model, version or checkpoint worse than what we had?",
+        "baseline": "pack measured cells into a small file to commit, for gate",
         "verify": "recompute every figure of the records from their raw data, and report differences",
-        "rescore": "score the recorded hypotheses again with another normaliser or scorer",
+        "rescore": "score the recorded hypotheses again with another normaliser, scorer or keywords",
     },
     "Export and combine": {
         "export": "write the models of measured cells to folders from which they can be loaded",

@@ -272,7 +272,7 @@ BESIDE = [
     (recommend.main, "--max-sise-mb 3", "--max-sise-mb: no such option; did you mean '--max-size-mb'?"),
     (recommend.main, "--device gpu", "no device 'gpu'; did you mean 'cuda'?"),
     (recommend.main, "--format csv", "no format 'csv'; allowed: json, table"),
-    (rescore.main, "", "nothing to change: give --normaliser, --scorer, or both"),
+    (rescore.main, "", "nothing to change: give --normaliser, --scorer, --keywords, or --output alone"),
     (rescore.main, "--normalizer basic", "--normalizer: no such option; did you mean '--normaliser'?"),
     (rescore.main, "--normaliser whispr", "no normaliser 'whispr'; did you mean 'whisper'?"),
     (verify.main, "--rot mlruns", "--rot: no such option; did you mean '--root'?"),

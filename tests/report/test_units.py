@@ -11,6 +11,7 @@ from quantlab.report.columns import columns
 from quantlab.report.html import summary
 from quantlab.report.recommend import recommend, show
 from quantlab.report.summaries import summaries
+from quantlab.stats.estimate import Estimate
 from quantlab.tracking import describe
 
 
@@ -113,7 +114,7 @@ def test_loops_are_named_with_their_share_of_the_errors(looping):
 def test_non_speech_has_a_column_where_there_is_some(tmp_path):
     figures = {"nonspeech_s": 30.0, "nonspeech_words": 6, "nonspeech_words_per_min": 12.0}
     found = stored(tmp_path, with_splits(result("none"), **figures))
-    assert found[0].nonspeech_words_per_min == 12.0
+    assert found[0].nonspeech_words_per_min == Estimate(12.0)
     assert "words/min" in table.text(found)
     assert "12.0" in table.text(found)
     assert "non-speech words/min" in markdown.render(found)

@@ -22,7 +22,8 @@ from quantlab.util.errors import ConfigError, did_you_mean, shortened
 from quantlab.util.resources import ASSETS
 
 DEFAULT_SPLIT = "test"
-MADE = ("noise", "reverb", "seen_voice")  # keys that describe how the shipped audio was generated
+# Keys that describe how shipped audio was generated.
+MADE = ("noise", "reverb", "seen_voice", "level_db", "followed_by")
 CLIPS = "clips"  # folder of the audio of Common Voice's tables
 
 

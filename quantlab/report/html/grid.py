@@ -12,10 +12,12 @@ from quantlab.analysis.evidence import Word
 from quantlab.report import ranking
 from quantlab.report.against import baseline, reference
 from quantlab.report.cell_summary import CellSummary, Rate
+from quantlab.report.hidden import loop_share
 from quantlab.report.html.summary import Group, groups, labels
 from quantlab.report.html.templates import render
 from quantlab.report.parts import Mark
 from quantlab.report.ranking import Figure, Metric
+from quantlab.report.study import rated_splits
 from quantlab.report.wording import (
     ABSENT,
     MB,
@@ -91,11 +93,15 @@ def _group_columns(made: Sequence[Group]) -> Iterator[Column]:
 
 
 def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
-    splits = tuple(dict.fromkeys(split for row in rows for split in row.splits))
+    splits = rated_splits(rows)
     rate = rate_name(rows)
     for way in rate_columns(rows, "wer"):
         yield _restricted(_rate(rate, "wer"), way)
         yield _restricted(_figure(f"against {reference(rows)}", "points", CellSummary.difference, points), way)
+    if any(found is not None and found.value for found in map(loop_share, rows)):
+        yield _figure("loops", "%", loop_share, percent)
+    if any(row.evidence.no_regression is not None for row in rows):
+        yield _figure("not worse", "%", lambda row: row.evidence.no_regression, percent)
     yield replace(_words("verdict", lambda row: row.verdict or ""), sort=_rank, kind="verdict")
     yield _figure("RTF", "", ranking.rtf, three_digits, ranking.speed_by(ranking.rtf))
     if any(row.record.speed is not None for row in rows):
@@ -105,7 +111,8 @@ def _columns(rows: Sequence[CellSummary]) -> Iterator[Column]:
     for split in splits if len(splits) > 1 else ():
         yield from (_restricted(_rate(f"{rate} {split}", "wer", split), way) for way in rate_columns(rows, "wer"))
     if any(row.nonspeech_words_per_min is not None for row in rows):
-        yield _number("non-speech", "words/min", lambda row: row.nonspeech_words_per_min, three_digits)
+        yield _figure("non-speech", "words/min", lambda row: row.nonspeech_words_per_min, three_digits)
+        yield _words("non-speech verdict", lambda row: "" if row.nonspeech is None else row.nonspeech.verdict)
     if rate != "CER":
         yield from (_restricted(_rate("CER", "cer"), way) for way in rate_columns(rows, "cer"))
     yield _number("cold start", "s", lambda row: row.record.cold_start_s, "{:.2f}".format)

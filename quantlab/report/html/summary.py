@@ -9,6 +9,7 @@ from typing import Any
 from quantlab.report import against, ranking, wording
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.front import Candidate, Front, front
+from quantlab.report.hidden import NAMES, keyword_facts, shown
 from quantlab.report.ranking import Figure
 from quantlab.report.wording import between, estimate, megabytes, percent, points, three_digits
 from quantlab.stats.estimate import Estimate
@@ -170,6 +171,13 @@ def facts(row: CellSummary) -> Iterator[tuple[str, str]]:
         yield from (("scored by", how) for how in wording.scorings([row]).values())
     if (loops := wording.looping(row)) is not None:
         yield "loops", loops
+    for kind, failure in row.evidence.hidden.items():
+        if failure.share.value or failure.verdict == "fewer":
+            yield f"{NAMES[kind]} %", shown(failure)
+    if row.evidence.no_regression is not None:
+        yield f"not worse than {against.reference([row])}", estimate(row.evidence.no_regression, percent, " %")
+    if (words := row.keywords) is not None:
+        yield from keyword_facts(words)
     found = difference(row, POOLED)
     if found is not None:
         yield f"against {against.reference([row])}", estimate(found, points, " points")
