@@ -12,8 +12,8 @@ import soundfile
 from safetensors import numpy as tensors
 
 from quantlab.config.compose import compose
+from quantlab.grid.attempt import Failure, attempt
 from quantlab.grid.plan import plan
-from quantlab.grid.process import Failure, attempt
 from quantlab.models import shipped
 from quantlab.util import files
 

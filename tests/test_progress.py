@@ -32,7 +32,7 @@ def test_off_a_terminal_a_cell_is_announced_and_heard_of_once_a_minute(clock):
             display.begin(label)
             for second in range(1, 130):
                 clock.now_s += 1
-                display.update("clean", second * 2, 400)
+                display.update(label, "clean", second * 2, 400)
             display.end(label, synthetic.result("none", label).record)
     lines = out.getvalue().splitlines()
     assert [line for line in lines if "started" in line] == ["1/3   one started", "2/3   two started"]
@@ -47,5 +47,5 @@ def test_a_terminal_has_its_bar_instead(clock):
     with Display(1, console(file=out, force_terminal=True, width=80)) as display:
         display.begin("one")
         clock.now_s += 2 * HEARTBEAT_S
-        display.update("clean", 1, 4)
+        display.update("one", "clean", 1, 4)
     assert "started" not in out.getvalue()

@@ -30,7 +30,13 @@ def read(arguments: Sequence[str]) -> Sweep:
     found = composed(arguments)
     if any(launcher != found.launchers[0] for launcher in found.launchers):
         raise ConfigError(f"{PREFIX}*: one launcher for all cells, it cannot be swept over")
-    return Sweep(parse_grid(found.points), parse_launcher(found.launchers[0]) if found.launchers else None)
+    configs, launcher = parse_grid(found.points), parse_launcher(found.launchers[0]) if found.launchers else None
+    if launcher is not None and (jobs := [config.jobs for config in configs if config.jobs != 1]):
+        raise ConfigError(
+            f"jobs={jobs[0]}: a SLURM job measures its cells in turn; SLURM runs jobs side by side, at most "
+            f"{PREFIX}array_parallelism={launcher.array_parallelism} of them: leave jobs out"
+        )
+    return Sweep(configs, launcher)
 
 
 def compose(overrides: Sequence[str]) -> list[RunConfig]:

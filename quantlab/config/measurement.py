@@ -16,7 +16,10 @@ class DeviceConfig(Part):
         default="auto", description="where the model runs; auto: a GPU if there is one"
     )
     threads: int | None = Field(
-        default=None, gt=0, le=4096, description="intra-op threads; null: every core this process may use"
+        default=None,
+        gt=0,
+        le=4096,
+        description="intra-op threads; null: every core this process may use, or with jobs its part of them",
     )
     pin: bool = Field(
         default=True, description="pin the process to as many cores as it has threads, if the system supports it"

@@ -15,7 +15,7 @@ from quantlab.util.resources import shared_dir
 GROUPS = ("model", "quant", "device", "dataset", "protocol", "runtime", "tracking")
 _DEFAULTS = {"runtime": "eager", "tracking": "local"}  # printed only if another option was chosen
 # Settings that do not affect the measurement; `output_dir` is taken from where the records are now.
-_LEFT_OUT = ("export", "resume", "output_dir")
+_LEFT_OUT = ("export", "resume", "output_dir", "jobs")
 _BASELINE = "none"
 _OF_EVERY_QUANTIZER = ("quant.name", "quant.library", "quant.scheme")  # quant=none would inherit these
 _READ_OFF = {  # library, which names its option → keys of quant that are read from a file

@@ -16,7 +16,7 @@ from quantlab.config.model import SHIPPED, Architecture, ModelConfig, model_labe
 from quantlab.config.part import Part, bounds
 from quantlab.config.quant import AS_SHIPPED, NO_QUANTIZATION, QuantConfig
 from quantlab.config.recovery import RecoveryConfig
-from quantlab.config.types import FilePath, Seconds, Seed, ServerAddress
+from quantlab.config.types import FilePath, Jobs, Seconds, Seed, ServerAddress
 from quantlab.util.errors import shortened
 
 __all__ = [
@@ -94,6 +94,11 @@ class RunConfig(Part):
     export: ExportConfig = ExportConfig()
     baseline: BaselineConfig = BaselineConfig()
     seed: Seed = Field(default=0, description="seed of calibration and random weights")
+    jobs: Jobs = Field(
+        default=1,
+        description="cells side by side on this machine, each with cores of its own and, on CUDA, a GPU; auto: one for "
+        "each GPU, or as many as the cores allow by device.threads",
+    )
     isolate: bool = Field(default=True, description="run each cell in its own process; false: for debugging")
     timeout_s: Seconds = Field(default=3600.0, description="time limit of a cell, s; ignored with isolate=false")
     resume: bool = Field(default=True, description="skip cells that are already recorded")
@@ -128,6 +133,14 @@ class RunConfig(Part):
     def _recovers_in_fp32(self) -> RunConfig:
         if self.quant.recover is not None and self.runtime.dtype != "float32":
             raise ValueError(f"quant.recover={self.quant.recover} trains in fp32: set runtime.dtype=float32")
+        return self
+
+    @model_validator(mode="after")
+    def _side_by_side_in_processes(self) -> RunConfig:
+        if self.jobs != 1 and not self.isolate:
+            raise ValueError(f"jobs={self.jobs}: isolate=false measures in this process, in turn: leave one out")
+        if self.jobs != 1 and not self.device.pin:
+            raise ValueError(f"jobs={self.jobs}: each cell is pinned to cores of its own: leave device.pin=true")
         return self
 
     @property

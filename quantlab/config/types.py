@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from quantlab.util.address import Address
 
 MOST = 1_000_000  # upper limit of counts: above any realistic value, yet harmless
+MOST_JOBS = 1024  # cells side by side on one machine
 _LARGEST_SEED = 2**32 - 1  # NumPy's
 _LONGEST_S = 31_536_000  # a year; timers accept no infinity
 
@@ -40,6 +41,13 @@ def _address(text: str) -> str:
         raise PydanticCustomError("address", "tracking.uri: {why}", {"why": str(error)}) from None
 
 
+def _jobs(jobs: object) -> object:
+    whole = isinstance(jobs, int) and not isinstance(jobs, bool)
+    if jobs != "auto" and not (whole and 1 <= jobs <= MOST_JOBS):  # type: ignore[operator]
+        raise PydanticCustomError("jobs", "expected a whole number of cells from 1 to 1,024, or auto")
+    return jobs
+
+
 def _file_path(path: str) -> str:
     if not path:
         raise PydanticCustomError("path", "it is empty")
@@ -52,6 +60,7 @@ def _file_path(path: str) -> str:
     return path
 
 
+Jobs = Annotated[int | Literal["auto"], BeforeValidator(_jobs)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 SomeNames = Annotated[Names, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]  # a display name

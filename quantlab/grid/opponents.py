@@ -45,8 +45,15 @@ class Opponents:
         """
         self._root, self._say = root, say
         self._compared = compared or sum(cell.refusal is None and may_stop(cell.config) for cell in cells)
-        self._own = {cell.id for cell in cells if is_baseline(as_record(cell))}
+        self._planned = [record for record in map(as_record, cells) if is_baseline(record)]
+        self._own = {record.cell_id for record in self._planned}
         self._known: dict[str, Opponent | None] = {}
+
+    def baseline_of(self, cell: Cell) -> str | None:
+        """Id of the cell of this grid that has to be recorded before this one is measured; None if there is none."""
+        if not self._planned or not _needs_baseline(cell):
+            return None
+        return find_baselines([as_record(cell), *self._planned]).get(cell.id)
 
     def of(self, cell: Cell) -> Opponent | None:
         """The baseline of a cell; None if the cell is measured to the end, which is said if a baseline is missing."""
@@ -92,11 +99,11 @@ def _needs_baseline(cell: Cell) -> bool:
 
 
 def as_record(cell: Cell) -> Record:
-    """A planned cell as a record, to find its baseline by."""
+    """A planned cell as the record that it will have, to find its baseline by."""
     scoring = Scoring.of_language(cell.config.dataset.language)
     return Record(
         cell_id=cell.id,
-        status="failed",
+        status="ok",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=cell.config.model_dump(mode="json"),
         fingerprints=cell.fingerprints,

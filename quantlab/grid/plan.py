@@ -10,6 +10,7 @@ from typing import TypeVar
 from quantlab import models
 from quantlab.config.schema import AS_SHIPPED, NO_QUANTIZATION, ModelConfig, RunConfig
 from quantlab.data import Corpus, open_corpus
+from quantlab.grid.jobs import check_jobs
 from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.quantization import registry
 from quantlab.quantization.backends.as_shipped import read_off, why_not_applicable
@@ -71,6 +72,7 @@ def plan(configs: Sequence[RunConfig], site: Site | None = None) -> list[Cell]:
     Raises:
         ConfigError: a library, path or split does not exist, or no cell can be measured.
     """
+    check_jobs(configs, site or here())
     cells = {cell.id: cell for cell in map(planner(site), over(configs, "cells planned"))}
     _check_any(list(cells.values()))
     known = [labels.Cell(cell.id, cell.config.model_dump(mode="json"), cell.fingerprints) for cell in cells.values()]

@@ -8,7 +8,8 @@ from pathlib import Path
 from quantlab.config.launcher import LauncherConfig
 from quantlab.config.schema import RunConfig
 from quantlab.grid.plan import Cell, plan
-from quantlab.grid.run import SETTLED, check_root
+from quantlab.grid.root import check_root
+from quantlab.grid.run import SETTLED
 from quantlab.grid.slurm.options import site
 from quantlab.records import storage
 from quantlab.records.schema import Record

@@ -7,7 +7,6 @@ that segfaults, hangs or is killed does not affect others.
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import multiprocessing
 import os
@@ -16,24 +15,22 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 import types
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from quantlab.config.schema import RunConfig
-from quantlab.records.schema import CellResult, Receipt, Status
-from quantlab.util.errors import ConfigError, UnsupportedError
-from quantlab.util.redact import redact
+from quantlab.grid.attempt import Outcome, attempt
+from quantlab.grid.running import Ended, Running, kill, listen_to
+from quantlab.grid.shares import Share
+from quantlab.util.errors import ConfigError
+from quantlab.util.machine import usable_cores
 
 if TYPE_CHECKING:  # quantlab.measurement.cell imports torch, which the parent avoids
-    from multiprocessing.context import ForkServerProcess
-
     from quantlab.measurement.cell import Progress
     from quantlab.recogniser.fingerprints import Identity
 
@@ -42,18 +39,6 @@ SCHEDULERS_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIG
 SPIN_COUNT = 10_000  # spins of a waiting thread, tens of µs; for others see docs/explanation/timing.md
 SOCKET_PATH_BYTES = 107  # the longest path of a Unix socket on Linux, unix(7)
 SOCKET_NAME_BYTES = 32  # added to the folder by multiprocessing: /pymp-xxxxxxxx/listener-xxxxxxxx, plus one
-STILL_S = 60.0  # after so long without a message, a cell's last progress is repeated
-LOG_TAIL_CHARS = 20_000  # of a dead cell's output, kept as its traceback; faulthandler's dump takes 10,000
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a cell has no result."""
-
-    status: Status
-    reason: str  # one line
-    traceback: str | None = None
-    receipt: Receipt | None = None
 
 
 class Runner(Protocol):
@@ -61,13 +46,37 @@ class Runner(Protocol):
 
     def start(self) -> None: ...
 
-    def run(
-        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None = None
-    ) -> CellResult | Failure: ...
+    def begin(
+        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None, share: Share | None
+    ) -> Running | Ended: ...
+
+    def finish(self, running: Running | Ended) -> Outcome: ...
+
+    def extract(self, config: RunConfig, log: Path, known: Identity) -> None: ...
+
+
+class InProcess:
+    """Runs cells in this process, for debugging."""
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def begin(
+        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None, share: Share | None
+    ) -> Ended:
+        """Measure a cell; its output is not kept, and no cell is beside it."""
+        return Ended(attempt(config, progress, known))
+
+    def finish(self, running: Running | Ended) -> Outcome:
+        """See `Workers.finish`."""
+        return running.outcome()
+
+    def extract(self, config: RunConfig, log: Path, known: Identity) -> None:
+        """Each cell extracts its own features."""
 
 
 class Workers:
-    """Runs cells one at a time, each in its own process."""
+    """Runs cells, each in its own process."""
 
     def __init__(self) -> None:
         _spin_less_long()
@@ -94,31 +103,65 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         process.join()
 
-    def run(
-        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None = None
-    ) -> CellResult | Failure:
-        """Measure a cell in its own process.
+    def begin(
+        self,
+        config: RunConfig,
+        log: Path,
+        progress: Progress,
+        known: Identity | None = None,
+        share: Share | None = None,
+    ) -> Running:
+        """Start to measure a cell in its own process; the caller listens to it, and in the end kills it.
 
         Args:
             config: the cell; `timeout_s` limits its total time.
             log: file for the output of the cell and its libraries.
             progress: called in this process with the cell's progress.
             known: see `run_cell`.
+            share: what the cell may use of the machine while others run; None: all of it.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = self._context.Pipe()
-        oom_kills = _oom_kills()
-        process = self._context.Process(target=_cell_process, args=(config, str(log), theirs, known))
+        process = self._context.Process(target=_cell_process, args=(config, str(log), theirs, known, share))
+        running = Running(process, ours, log, config.timeout_s, progress)
         try:
             with _without_main():
                 process.start()
-            theirs.close()
-            outcome = _listen(process, ours, config.timeout_s, progress)
+        except BaseException:
+            running.kill()
+            raise
         finally:
-            _kill(process)
-            ours.close()
-            _hide_secrets(log)
-        return outcome or _crash_failure(process.exitcode, log, _oom_kills() > oom_kills)
+            theirs.close()
+        return running
+
+    def finish(self, running: Running | Ended) -> Outcome:
+        """The outcome of a cell that has ended; nothing of its process is left."""
+        running.kill()
+        return running.outcome()
+
+    def extract(self, config: RunConfig, log: Path, known: Identity) -> None:
+        """Extract the features of a cell with all cores, before cells run that have a share of them each.
+
+        What goes wrong is left to the cell, which extracts what is missing.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        process = self._context.Process(target=_extraction, args=(config, str(log), known))
+        try:
+            with _without_main():
+                process.start()
+            process.join(config.timeout_s)
+        finally:
+            kill(process)
+
+    def run(self, config: RunConfig, log: Path, progress: Progress, known: Identity | None = None) -> Outcome:
+        """Measure a cell: `begin`, listen, `finish`."""
+        running = self.begin(config, log, progress, known)
+        try:
+            while not running.ended:
+                listen_to([running])
+        finally:
+            running.kill()
+        return running.outcome()
 
 
 @contextlib.contextmanager
@@ -160,102 +203,6 @@ def _room_for_a_socket() -> Iterator[None]:
         tempfile.tempdir = chosen
 
 
-def attempt(config: RunConfig, progress: Progress, known: Identity | None = None) -> CellResult | Failure:
-    """Run `run_cell`, and turn exceptions into a Failure."""
-    from quantlab.measurement.cell import run_cell
-
-    try:
-        return run_cell(config, progress, known)
-    except Exception as error:
-        return Failure(
-            status=_status(error),
-            reason=_one_line(error),
-            traceback=traceback.format_exc(),
-            receipt=getattr(error, "receipt", None),
-        )
-
-
-def _status(error: Exception) -> Status:
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-        return "oom"  # torch's CPU allocator raises a plain RuntimeError
-    return "unsupported" if isinstance(error, UnsupportedError) else "failed"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        text += f"; make room in {tempfile.gettempdir()}, or set TMPDIR to a larger folder, unless output_dir is full"
-    return text if type(error).__module__.startswith("quantlab") else f"{type(error).__name__}: {text}"
-
-
-def _listen(
-    process: ForkServerProcess, pipe: Connection, timeout_s: float, progress: Progress
-) -> CellResult | Failure | None:
-    """Wait until the cell has sent its result, died (None) or run out of time."""
-    deadline = time.monotonic() + timeout_s
-    last: tuple[str, int, int] = ("start", 0, 0)
-    while True:
-        left_s = max(0.0, deadline - time.monotonic())
-        ready = wait([pipe, process.sentinel], timeout=min(left_s, STILL_S))
-        if not ready and left_s > STILL_S:
-            progress(*last)  # shows that the cell is still running
-            continue
-        if not ready:
-            return Failure("timeout", f"not done within timeout_s={timeout_s:g}")
-        if pipe not in ready:
-            return None
-        try:
-            message = pipe.recv()
-        except (EOFError, ConnectionResetError):
-            process.join()
-            return None
-        if isinstance(message, (CellResult, Failure)):
-            return message
-        last = message
-        progress(*last)
-
-
-def _hide_secrets(log: Path) -> None:
-    """Redact a cell's log, as libraries may print addresses with passwords or the environment."""
-    with contextlib.suppress(OSError):
-        text = log.read_text(errors="replace")
-        if (clean := redact(text)) != text:
-            log.write_text(clean)
-
-
-def _kill(process: ForkServerProcess) -> None:
-    """Kill the cell's process group, which includes all its children."""
-    if process.pid is None:
-        return  # interrupted before it started
-    if process.is_alive():
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            process.kill()  # not a group leader yet, or gone
-    process.join()
-
-
-def _crash_failure(exitcode: int | None, log: Path, memory_ran_out: bool) -> Failure:
-    tail = log.read_text(errors="replace")[-LOG_TAIL_CHARS:] if log.exists() else ""
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        if -exitcode == signal.SIGKILL and memory_ran_out:
-            return Failure("oom", "killed by the system: out of memory", tail)
-        return Failure("failed", f"the cell's process was killed by {name}; its output: {log}", tail)
-    return Failure("failed", f"the cell's process ended with exit code {exitcode}; its output: {log}", tail)
-
-
-def _oom_kills() -> int:
-    """Number of out-of-memory kills since boot; 0 if unknown."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
 def _spin_less_long() -> None:
     """Reduce the spinning of OpenMP threads, which on a shared core delays the thread they wait for.
 
@@ -271,13 +218,9 @@ def _wait_for_imports() -> None:
     """Target of a process that only waits for the server's imports."""
 
 
-def _cell_process(config: RunConfig, log: str, pipe: Connection, known: Identity | None) -> None:
+def _cell_process(config: RunConfig, log: str, pipe: Connection, known: Identity | None, share: Share | None) -> None:
     """Main function of the cell's process."""
-    _start_process_group()
-    _exit_with_parent()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    _become_own(log, share)
     faulthandler.enable()
     pipe.send(attempt(config, _throttled(lambda stage, done, total: pipe.send((stage, done, total))), known))
     pipe.close()
@@ -285,6 +228,27 @@ def _cell_process(config: RunConfig, log: str, pipe: Connection, known: Identity
     leaving: Any = util  # private members have no types
     leaving._run_finalizers(0)  # semaphores of libraries (e.g. tqdm), which the resource tracker would report as leaked
     os._exit(0)  # torch's teardown takes half a second, and nothing is left to save
+
+
+def _extraction(config: RunConfig, log: str, known: Identity) -> None:
+    """Main function of the process that extracts features."""
+    _become_own(log)
+    from quantlab.engines.clocks import use_threads
+    from quantlab.recogniser.assemble import extract
+
+    use_threads(usable_cores())
+    extract(config, known.corpus)
+
+
+def _become_own(log: str, share: Share | None = None) -> None:
+    """Separate this process from the grid: its group, its share of the machine, its output."""
+    _start_process_group()
+    if share is not None:
+        share.enter()
+    _exit_with_parent()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
 
 
 def _start_process_group() -> None:

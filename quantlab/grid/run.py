@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from quantlab import tracking
 from quantlab.config.schema import RunConfig
-from quantlab.export import place
 from quantlab.export.missing import export_missing
-from quantlab.grid import claims
-from quantlab.grid.claims import claimed
-from quantlab.grid.opponents import Opponents, in_turn
+from quantlab.grid.course import Course
+from quantlab.grid.memory import Memory
+from quantlab.grid.opponents import Opponents
 from quantlab.grid.plan import Cell, plan
-from quantlab.grid.process import Failure, Runner, Workers, attempt
+from quantlab.grid.process import InProcess, Runner, Workers
 from quantlab.grid.progress import Display
+from quantlab.grid.root import open_root
+from quantlab.grid.schedule import Schedule
+from quantlab.grid.shares import Shares
 from quantlab.records import storage
 from quantlab.records.cell_id import ID_LENGTH
-from quantlab.records.schema import CellResult, Record, Stages
+from quantlab.records.schema import Record, to_json
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.plots import figures
 from quantlab.report.summaries import Summaries, of_records
@@ -31,11 +29,9 @@ from quantlab.report.table import show, text
 from quantlab.util.console import to_stdout
 from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
-from quantlab.util.files import cache_dir, why_no_folder
-from quantlab.util.redact import redact
+from quantlab.util.machine import affinity, cuda_names
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
-_CACHE = "set QUANTLAB_CACHE to a folder that can be written to"
 SETTLED = ("ok", "unsupported")  # a record with another status is measured again on resume
 
 
@@ -96,42 +92,6 @@ def _ready(configs: Sequence[RunConfig]) -> list[Cell]:
     return cells
 
 
-def open_root(root: Path, exported_to: str | None) -> None:
-    """Create the folders of a grid, its exports and the cache, and remove leftovers of killed grids.
-
-    Raises:
-        ConfigError: a folder cannot be created or written.
-    """
-    if exported_to is not None:
-        place.make(Path(exported_to).expanduser())
-    cache = cache_dir()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the cache {cache} cannot be created: {error.strerror}; {_CACHE}") from None
-    try:
-        storage.cells_dir(root).mkdir(parents=True, exist_ok=True)
-        storage.clean_leftovers(root)
-        claims.clean(root)
-    except OSError as error:
-        raise ConfigError(f"output_dir={root} cannot be written: {error.strerror}; name another folder") from None
-
-
-def check_root(root: Path, exported_to: str | None) -> None:
-    """Check that `open_root` can create its folders, without creating any.
-
-    Raises:
-        ConfigError: a folder cannot be created or written.
-    """
-    folders = {f"output_dir={root}": storage.cells_dir(root), f"the cache {cache_dir()}": cache_dir()}
-    if exported_to is not None:
-        folders[f"export.dir={exported_to}"] = Path(exported_to).expanduser()
-    for what, folder in folders.items():
-        if why := why_no_folder(folder):
-            way_out = _CACHE if what.startswith("the cache") else "name another folder"
-            raise ConfigError(f"{what}: {why}; {way_out}")
-
-
 class Grid:
     """Shared state of the cells of a grid: folder, workers, MLflow and display."""
 
@@ -141,8 +101,16 @@ class Grid:
         self.resume = config.resume
         self.tracking = config.tracking
         self.background = tracking.BackgroundLogger(root, config.tracking, display.say)
-        self.workers: Runner | None = Workers() if config.isolate else None
-        self.measuring: Cell | None = None
+        self.workers: Runner = Workers() if config.isolate else InProcess()
+        gpus = cuda_names() if config.jobs != 1 else ()
+        self.schedule = Schedule(config.jobs, Shares(affinity(), gpus), Memory())
+        self._course: Course | None = None
+        self._unlogged: list[str] = []
+
+    @property
+    def measuring(self) -> Cell | None:
+        """The cell that is being measured, of several the one that began first."""
+        return self._course.measuring if self._course else None
 
     def whole(self, cells: Sequence[Cell], exported_to: str | None) -> tuple[Summaries, bool]:
         """Summaries of all cells, and whether all requested exports exist."""
@@ -163,50 +131,20 @@ class Grid:
         )
         before = {record.cell_id: record for record in readable}
         done = {id for id, record in before.items() if self.resume and record.status in SETTLED}
-        if any(cell.refusal is None and cell.id not in done for cell in cells):
+        if new := [cell for cell in cells if cell.refusal is None and cell.id not in done]:
             self._warm_start()
-        self._opponents = Opponents(self.root, cells, compared, self.display.say)
-        found: dict[str, Record] = {}
-        busy: list[Cell] = []
-        for cell in in_turn(cells):
-            if cell.id in done:
-                found[cell.id] = before[cell.id]
-                self.display.end(cell.label, before[cell.id], "recorded before")  # in MLflow it is looked up at the end
-                continue
-            if record := self._if_free(cell, before.get(cell.id)):
-                found[cell.id] = record
-            else:
-                busy.append(cell)
-        for cell in busy:
-            self.display.say(f"{cell.label} is being measured by another process; waiting for it")
-            record = self._if_free(cell, before.get(cell.id), wait=True)
-            assert record is not None
-            found[cell.id] = record
-        return [found[cell.id] for cell in cells]
+            self._extract([cell for cell in new if not self.schedule.is_alone(cell)])
+        opponents = Opponents(self.root, cells, compared, self.display.say)
+        self._course = Course(self.root, self.workers, self.schedule, opponents, self.display, self.show)
+        return self._course.run(cells, before, done)
 
-    def _if_free(self, cell: Cell, before: Record | None, wait: bool = False) -> Record | None:
-        """Measure a cell; None if another process is measuring it."""
-        try:
-            with claimed(self.root, cell.id, cell.label, wait) as mine:
-                return self._measure(cell, before) if mine else None
-        except OSError as error:  # its log cannot be created
-            return self.show(cell, _unwritten(cell, error).record, "")
-
-    def _measure(self, cell: Cell, before: Record | None) -> Record:
-        """Measure a claimed cell, unless another process has done so since `before` was read."""
-        now = self._recorded(cell)
-        if now is not None and now != before:
-            return self.show(cell, now, "measured by another process")
-        self.measuring = cell
-        self.display.begin(cell.label)
-        record = self._run(cell)
-        self.measuring = None
-        return self.show(cell, record, "")
-
-    def show(self, cell: Cell, record: Record, note: str) -> Record:
-        """Print the cell's line and log its run in MLflow."""
+    def show(self, cell: Cell, record: Record, note: str, quiet: bool = True) -> Record:
+        """Print the cell's line and log its run in MLflow; if other cells are being timed, once none is (`quiet`)."""
         self.display.end(cell.label, record, note)
-        self.background.log(cell.id)
+        self._unlogged.append(cell.id)
+        if quiet:
+            self.background.log(*self._unlogged)
+            self._unlogged.clear()
         return record
 
     def summarise(self, records: Sequence[Record]) -> Summaries:
@@ -220,61 +158,21 @@ class Grid:
         self.display.say("importing torch and transformers, once for all cells")
         with ThreadPoolExecutor(1) as pool:
             prepared = pool.submit(self.background.prepare)
-            if self.workers:
-                self.workers.start()
+            self.workers.start()
             prepared.result()
 
-    def _run(self, cell: Cell) -> Record:
-        start = time.perf_counter()
-        known = replace(cell.identity, opponent=self._opponents.of(cell))
-        if cell.refusal:
-            outcome: CellResult | Failure = Failure(cell.refusal.status, cell.refusal.reason)
-        elif self.workers:
-            log = self.root / "logs" / f"{cell.id}.log"
-            outcome = self.workers.run(cell.config, log, self.display.update, known)
-        else:
-            outcome = attempt(cell.config, self.display.update, known)
-        return self._store(_finished(outcome, cell, time.perf_counter() - start), cell)
-
-    def _store(self, result: CellResult, cell: Cell) -> Record:
-        """Write a result; if that fails, the cell has failed."""
-        try:
-            storage.write(self.root, result)
-        except OSError as error:
-            result = _unwritten(cell, error, result.record.stages.total_s)
-            with contextlib.suppress(OSError):  # it is still a row of the table
-                if self._recorded(cell) is None:  # an earlier record stays
-                    storage.write(self.root, result)
-        return result.record
-
-    def _recorded(self, cell: Cell) -> Record | None:
-        """The record on disk; None if missing or unreadable, which was reported at the start."""
-        return next(iter(storage.readable(self.root, [cell.id], on_unreadable=lambda why: None)), None)
+    def _extract(self, cells: Sequence[Cell]) -> None:
+        """Extract the features of cells that will run side by side, each once and with all cores."""
+        sources = {_features_of(cell.config): cell for cell in cells}
+        if sources:
+            self.display.say(f"extracting features with {counted(len(affinity()), 'core')}, once for all cells")
+        for cell in sources.values():
+            self.workers.extract(cell.config, self.root / "logs" / f"{cell.id}.log", cell.identity)
 
 
-def _finished(outcome: CellResult | Failure, cell: Cell, total_s: float) -> CellResult:
-    """A result or failure in the form to be stored."""
-    if isinstance(outcome, CellResult):
-        stages = outcome.record.stages.model_copy(update={"total_s": total_s})
-        return outcome.model_copy(update={"record": outcome.record.model_copy(update={"stages": stages})})
-    return CellResult(
-        record=Record(
-            cell_id=cell.id,
-            status=outcome.status,
-            reason=outcome.reason and redact(outcome.reason),  # it is printed too
-            traceback=outcome.traceback and redact(outcome.traceback),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            config=cell.config.model_dump(mode="json"),
-            fingerprints=cell.fingerprints,
-            environment={"versions": cell.versions},
-            receipt=outcome.receipt,
-            stages=Stages(total_s=total_s),
-        )
-    )
-
-
-def _unwritten(cell: Cell, error: OSError, total_s: float | None = None) -> CellResult:
-    return _finished(Failure("failed", f"its record could not be written: {error}"), cell, total_s or 0.0)
+def _features_of(config: RunConfig) -> str:
+    """The settings that determine which features a cell needs."""
+    return to_json([part and part.model_dump() for part in (config.model, config.dataset, config.calibration_dataset)])
 
 
 def sweep_id(cells: Sequence[Cell]) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from quantlab.config.schema import ModelConfig
+from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.config.types import Dtype
 from quantlab.models import caches, convert, pretrained, random_weights
 from quantlab.models import folder as folders
@@ -198,11 +199,28 @@ def linear_names(model: ModelConfig) -> tuple[str, ...] | None:
     Raises:
         CheckpointError: the folder is not a checkpoint.
     """
+    found = _shape(model)
+    return None if found is None else linears(found)
+
+
+def parameters(model: ModelConfig) -> int | None:
+    """Number of parameters, without loading weights; None if the checkpoint is not on this machine yet.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint.
+    """
+    if (found := _shape(model)) is None:
+        return None
+    return Architecture(**{field: found[key] for key, field in folders.SHAPE.items()}).parameters
+
+
+def _shape(model: ModelConfig) -> Mapping[str, Any] | None:
+    """The config.json; None if the checkpoint is not on this machine yet."""
     if model.weights == "random":
-        return linears(random_weights.shape(model))
+        return random_weights.shape(model)
     try:
         with hub.cache_only():
-            return linears(folders.whisper_config(locate(model, quantized_too=True)))
+            return folders.whisper_config(locate(model, quantized_too=True))
     except Unavailable:
         return None
 

@@ -121,6 +121,17 @@ def assemble(
     return Assembled(made.engine, checkpoint.tokenizer, corpus, speech, made.receipt, made.portable, made.recovered)
 
 
+def extract(config: RunConfig, corpus: Corpus | None = None) -> None:
+    """Extract the features of a cell into the cache, ahead of it and without its model.
+
+    Raises: as `assemble`.
+    """
+    extractor = models.feature_extractor(config.model, config.quant.library == AS_SHIPPED)
+    features(corpus or open_corpus(config.dataset), extractor)
+    if (others := config.calibration_dataset) is not None:
+        features(open_corpus(others), extractor)
+
+
 def _speech(config: RunConfig, corpus: Corpus, checkpoint: models.Checkpoint) -> Speech:
     """Features of the corpus and of calibration; `disjoint` excludes calibration utterances from every score."""
     everything = features(corpus, checkpoint.feature_extractor)

@@ -93,12 +93,19 @@ def differences(was: Marked, now: Marked, then: str, here: str) -> list[str]:
 def resolve(config: RunConfig, site: Site | None = None) -> RunConfig:
     """Replace `auto` and null by the device and thread count of a site; None means this machine."""
     name, site = config.device.name, site or here()
-    update = {
-        "name": site.device if name == "auto" else name,
-        "threads": config.device.threads or site.threads,
-    }
-    device = config.device.model_copy(update=update)
-    return config.model_copy(update={"device": device})
+    device = site.device if name == "auto" else name
+    threads = config.device.threads or max(1, site.threads // _sharers(config, device, site))
+    update = {"device": config.device.model_copy(update={"name": device, "threads": threads})}
+    return config.model_copy(update=update)
+
+
+def _sharers(config: RunConfig, device: str, site: Site) -> int:
+    """How many cells share the cores of the machine, where device.threads leaves that open."""
+    if config.protocol.interleave:  # it is measured alone
+        return 1
+    if config.jobs == "auto":
+        return max(1, site.gpus) if device == "cuda" else 1
+    return config.jobs
 
 
 def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[str, str]:

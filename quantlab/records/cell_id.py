@@ -15,6 +15,7 @@ ID_LENGTH = 16  # hex digits
 EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
     "output_dir": True,
     "resume": True,
+    "jobs": True,
     "isolate": True,
     "timeout_s": True,
     "tracking": True,

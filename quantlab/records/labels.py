@@ -48,7 +48,7 @@ AXES = {
 }
 OF_FORMAT = frozenset({"quant.bits", "quant.granularity", "quant.group_size", "quant.symmetric"})  # follow from it
 # Keys that change no figure, or that are shown in another way.
-_NOT_SHOWN = ("output_dir", "resume", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
+_NOT_SHOWN = ("output_dir", "resume", "jobs", "isolate", "timeout_s", "tracking.", "stats.", "export.", "baseline.",
              "model.path", "quant.modules.", "dataset.path", "dataset.licence", "dataset.keywords",
              "dataset.noise.path")  # fmt: skip
 _WITHOUT = {

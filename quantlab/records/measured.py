@@ -133,6 +133,7 @@ class Noise(Part):
     thermal_throttled: int | None = None  # number of times that the processor throttled due to heat
     gpu_clock_mhz: tuple[float, float] | None = None
     gpu_throttled: tuple[str, ...] = ()  # reasons given by the driver
+    beside: tuple[str, ...] = ()  # ids of the cells that ran at the same time, on other cores or GPUs (jobs)
     flags: tuple[str, ...] = ()  # warnings for readers of the figures
 
 

@@ -49,6 +49,12 @@ def cuda_devices() -> int:
     return count.value
 
 
+def cuda_names() -> tuple[str, ...]:
+    """The CUDA devices of this process as CUDA_VISIBLE_DEVICES names them: by number, or as it was set outside."""
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(given or map(str, range(cuda_devices())))[: cuda_devices()]
+
+
 def has_mps() -> bool:
     """Whether this is a Mac with Apple silicon, whose GPU torch calls mps."""
     return sys.platform == "darwin" and platform.machine() == "arm64"
@@ -70,12 +76,13 @@ class Site:
     device: str  # meaning of `device=auto` there
     threads: int  # meaning of `device.threads=null` there
     why_no_device: Callable[[str], str | None]  # device name → why it cannot be used there, or None
+    gpus: int = 0  # CUDA devices
     can_change: bool = False  # another machine of the cluster may have a device that this one lacks
 
 
 def here() -> Site:
     """The machine that this process runs on."""
-    return Site(resolve_device("auto"), usable_cores(), why_no_device)
+    return Site(resolve_device("auto"), usable_cores(), why_no_device, cuda_devices())
 
 
 def why_no_device(name: str) -> str | None:
@@ -169,13 +176,32 @@ def pin(threads: int) -> tuple[int, ...]:
     """
     usable = affinity()
     if threads < len(usable):
-        before = core_times()
-        time.sleep(LOOK_S)
-        after = core_times()
-        untold = CoreTimes(0.0, 0.0)
-        spent = {core: after.get(core, untold).busy_s - before.get(core, untold).busy_s for core in usable}
-        _move(idlest(threads, {core: busy_s / LOOK_S for core, busy_s in spent.items()}))
+        _move(idlest(threads, _loads(usable)))
     return affinity()
+
+
+def choose_cores(count: int, free: Collection[int], taken: Collection[int], root: Path = ROOT) -> tuple[int, ...]:
+    """Choose cores as `pin` does, for a process that runs beside others.
+
+    Args:
+        count: number of cores, at most as many as are free.
+        free: cores that nobody has been given.
+        taken: cores of the others; the halves of their physical cores are left free as long as possible.
+        root: parent of /sys.
+    """
+    shared = {_physical(core, root) for core in taken}
+    apart = [core for core in free if _physical(core, root) not in shared]
+    among = apart if len(apart) >= count else sorted(free)
+    return tuple(sorted(among)) if len(among) == count else idlest(count, _loads(among), root)
+
+
+def _loads(cores: Collection[int]) -> dict[int, float]:
+    """Share of a tenth of a second that each core was busy."""
+    before = core_times()
+    time.sleep(LOOK_S)
+    after = core_times()
+    untold = CoreTimes(0.0, 0.0)
+    return {core: (after.get(core, untold).busy_s - before.get(core, untold).busy_s) / LOOK_S for core in cores}
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from quantlab import models
 from quantlab.config.compose import compose
 from quantlab.data import features, open_corpus
 from quantlab.engines import decoding
-from quantlab.grid.process import attempt
+from quantlab.grid.attempt import attempt
 from quantlab.measurement.cell import run_cell
 from quantlab.models.formats.ggml import blocks, read
 from quantlab.models.formats.ggml.vocabulary import vocabulary

@@ -61,7 +61,6 @@ class Task:
         cells = _cells(root, batch, self._todo)
         with Reporting(len(cells), batches.stage_file(root, batch.id, self._task)) as display:
             self._grid = grid = Grid(Path(root), _in_job(cells[0].config), display)
-            assert grid.workers is not None  # ensured by `_in_job`
             with Stoppable(grid.workers) as grid.workers:
                 return len(grid.run(cells, sum(may_stop(cell.run_config()) for cell in batch.cells)))
 
@@ -96,9 +95,9 @@ class Reporting(Display):
         super().__init__(total)
         self._path, self._kept = path, ""
 
-    def update(self, stage: str, done: int, total: int) -> None:
+    def update(self, label: str, stage: str, done: int, total: int) -> None:
         """See `Display.update`."""
-        super().update(stage, done, total)
+        super().update(label, stage, done, total)
         if stage != self._kept:
             self._kept = stage
             with contextlib.suppress(OSError):  # e.g. a full disk, which must not fail the cell

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from quantlab.config.launcher import PREFIX
 from quantlab.config.schema import RunConfig
+from quantlab.grid.attempt import Failure, Outcome
 from quantlab.grid.claims import slurm_job
 from quantlab.grid.plan import Cell
-from quantlab.grid.process import Failure, Runner
+from quantlab.grid.process import Runner
+from quantlab.grid.running import Ended, Running
+from quantlab.grid.shares import Share
 from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm import slurm
 from quantlab.grid.slurm.batch import Batch, Planned
 from quantlab.grid.slurm.options import signal_delay_s
 from quantlab.grid.slurm.slurm import Limit
-from quantlab.records.schema import CellResult
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,11 +60,19 @@ class Stoppable:
         """See `Workers.start`."""
         self._workers.start()
 
-    def run(
-        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None = None
-    ) -> CellResult | Failure:
-        """See `Workers.run`."""
-        outcome = self._workers.run(config, log, progress, known)
+    def begin(
+        self, config: RunConfig, log: Path, progress: Progress, known: Identity | None, share: Share | None
+    ) -> Running | Ended:
+        """See `Workers.begin`."""
+        return self._workers.begin(config, log, progress, known, share)
+
+    def extract(self, config: RunConfig, log: Path, known: Identity) -> None:
+        """See `Workers.extract`."""
+        self._workers.extract(config, log, known)
+
+    def finish(self, running: Running | Ended) -> Outcome:
+        """See `Workers.finish`."""
+        outcome = self._workers.finish(running)
         if self._stopping and isinstance(outcome, Failure):
             raise SystemExit("stopped by SLURM: the cell in progress has no record, so it is measured again")
         return outcome

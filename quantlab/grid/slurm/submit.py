@@ -15,7 +15,8 @@ from quantlab.config.schema import RunConfig
 from quantlab.grid.opponents import Opponents
 from quantlab.grid.plan import plan
 from quantlab.grid.progress import Display
-from quantlab.grid.run import INTERRUPTED, OK, Grid, conclude, open_root, sweep_id
+from quantlab.grid.root import open_root
+from quantlab.grid.run import INTERRUPTED, OK, Grid, conclude, sweep_id
 from quantlab.grid.slurm import batch as batches
 from quantlab.grid.slurm.array import one_script, submit
 from quantlab.grid.slurm.divide import divide

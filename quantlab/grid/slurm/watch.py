@@ -63,8 +63,7 @@ class JobWatch:
         now = look(self.grid.root, list(unique.values()))
         states = [job.state.lower() for id in self.waiting if (job := now.job(self.places[id]))]
         summary = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-        self.grid.display.begin("SLURM", announced=False)
-        self.grid.display.update(summary if now.answered else "squeue does not answer", 0, 0)
+        self.grid.display.update("SLURM", summary if now.answered else "squeue does not answer", 0, 0)
         return now
 
     def _ended(self, now: Look) -> dict[str, Job]:
