@@ -105,16 +105,16 @@ class Course:
             if cell.id in settled:
                 self._found[cell.id] = record = self._before[cell.id]
                 self._display.end(cell.label, record, "recorded before")  # in MLflow it is looked up at the end
-            elif self._opponents.baseline_of(cell) in self._pending() or (seat := self._seat(cell)) is None:
+            elif self._awaits_another(cell) or (seat := self._seat(cell)) is None:
                 continue
             elif not self._start(seat):
                 self._busy.append(cell)
             self._waiting.remove(cell)
 
-    def _pending(self) -> set[str]:
-        """Ids of the cells without a record yet."""
-        cells = [*self._waiting, *self._busy, *(item.seat.cell for item in self._started)]
-        return {cell.id for cell in cells}
+    def _awaits_another(self, cell: Cell) -> bool:
+        """Whether a cell that this one is compared with has no record yet."""
+        awaited = self._opponents.awaited(cell)
+        return any(id not in self._found for id in awaited)
 
     def _seat(self, cell: Cell) -> Seat | None:
         if cell.refusal is not None:

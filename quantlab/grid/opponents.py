@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 from quantlab.analysis.looks import Opponent
-from quantlab.analysis.pairs import find_baselines, is_baseline, read_scores
+from quantlab.analysis.pairs import family, find_baselines, is_baseline, read_scores
 from quantlab.config.schema import NO_QUANTIZATION, RunConfig
 from quantlab.grid.plan import Cell
 from quantlab.records import storage
@@ -45,15 +45,18 @@ class Opponents:
         """
         self._root, self._say = root, say
         self._compared = compared or sum(cell.refusal is None and may_stop(cell.config) for cell in cells)
-        self._planned = [record for record in map(as_record, cells) if is_baseline(record)]
-        self._own = {record.cell_id for record in self._planned}
+        judged = [cell for cell in cells if _needs_baseline(cell)]
+        baselines = [cell for cell in cells if judged and cell.config.quant.name == NO_QUANTIZATION.name]
+        self._own = {cell.id for cell in baselines}
+        families = {cell.id: family(as_record(cell)) for cell in (*judged, *baselines)}
+        self._awaited = {
+            cell.id: {other for other in self._own if families[other] == families[cell.id]} for cell in judged
+        }
         self._known: dict[str, Opponent | None] = {}
 
-    def baseline_of(self, cell: Cell) -> str | None:
-        """Id of the cell of this grid that has to be recorded before this one is measured; None if there is none."""
-        if not self._planned or not _needs_baseline(cell):
-            return None
-        return find_baselines([as_record(cell), *self._planned]).get(cell.id)
+    def awaited(self, cell: Cell) -> Collection[str]:
+        """Ids of the cells of this grid that must have a record before this one is measured."""
+        return self._awaited.get(cell.id, ())
 
     def of(self, cell: Cell) -> Opponent | None:
         """The baseline of a cell; None if the cell is measured to the end, which is said if a baseline is missing."""
@@ -99,11 +102,11 @@ def _needs_baseline(cell: Cell) -> bool:
 
 
 def as_record(cell: Cell) -> Record:
-    """A planned cell as the record that it will have, to find its baseline by."""
+    """A planned cell as a record, to find its baseline by."""
     scoring = Scoring.of_language(cell.config.dataset.language)
     return Record(
         cell_id=cell.id,
-        status="ok",
+        status="failed",
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=cell.config.model_dump(mode="json"),
         fingerprints=cell.fingerprints,
