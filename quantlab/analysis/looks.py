@@ -100,6 +100,7 @@ def look(opponent: Opponent, utterances: Sequence[Utterance], before: Adaptive |
         margin=design.margin,
         spending=design.spending,
         spending_tied=design.spending_tied,
+        question=design.question,
         looks=opponent.looks(keys, errors, sizes),
     )
 
@@ -159,7 +160,7 @@ def again(adaptive: Adaptive, cell: Scores, baseline: Scores) -> Adaptive:
 
 def design_of(adaptive: Adaptive) -> Design:
     """The design that a cell was measured with."""
-    return Design(adaptive.margin, adaptive.cells, adaptive.spending, adaptive.spending_tied)
+    return Design(adaptive.margin, adaptive.cells, adaptive.spending, adaptive.spending_tied, adaptive.question)
 
 
 def difference(adaptive: Adaptive) -> Estimate:

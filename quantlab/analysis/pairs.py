@@ -47,6 +47,9 @@ class Pair(NamedTuple):
 _NOT_SHARED = ("calibration", "recipe", "keywords")  # fingerprints that a baseline lacks, or that no text depends on
 
 
+_SEEDED = ("protocol.fallbacks", "protocol.looks")  # in which the seed draws tokens, or orders the utterances
+
+
 def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     """Cell id → id of its baseline, if any: quant=none and everything else equal.
 
@@ -81,9 +84,12 @@ def family(record: Record) -> str:
     config = identity(record.config)
     config.pop("quant", None)
     config.pop("recovery", None)
+    if record.setting("protocol.looks") is not None:  # what makes a cell stop makes no difference to its baseline
+        config.pop("stats", None)
+        config["protocol"].pop("question", None)
     if record.setting("calibration.source") != "disjoint":
         config.pop("calibration", None)
-        if record.setting("model.weights") != "random" and not record.setting("protocol.fallbacks"):
+        if record.setting("model.weights") != "random" and not any(map(record.setting, _SEEDED)):
             config.pop("seed", None)  # it only draws calibration utterances, or orders a training
     marks = {name: mark for name, mark in record.fingerprints.items() if name not in _NOT_SHARED}
     marks["checkpoint"] = marks.pop(

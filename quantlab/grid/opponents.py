@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from quantlab.analysis.looks import Opponent
-from quantlab.analysis.pairs import family, find_baselines, is_baseline, read_scores
+from quantlab.analysis.pairs import Scores, family, find_baselines, is_baseline, read_scores
 from quantlab.config.schema import NO_QUANTIZATION, RunConfig
 from quantlab.grid.plan import Cell
 from quantlab.records import storage
@@ -52,7 +52,7 @@ class Opponents:
         self._awaited = {
             cell.id: {other for other in self._own if families[other] == families[cell.id]} for cell in judged
         }
-        self._known: dict[str, Opponent | None] = {}
+        self._known: dict[str, Scores | None] = {}
 
     def awaited(self, cell: Cell) -> Collection[str]:
         """Ids of the cells of this grid that must have a record before this one is measured."""
@@ -63,14 +63,18 @@ class Opponents:
         if not _needs_baseline(cell):
             return None
         baseline = self._baseline(cell)
-        if baseline is not None and baseline.cell_id not in self._known:
-            scores = read_scores([Stored(self._root, baseline)], self._say).get(baseline.cell_id)
-            design = Design(cell.config.stats.margin / 100, self._compared)
-            self._known[baseline.cell_id] = Opponent(baseline.cell_id, scores, design) if scores else None
-        found = None if baseline is None else self._known[baseline.cell_id]
-        if found is None:
+        scores = None if baseline is None else self._scores(baseline)
+        if baseline is None or scores is None:
             self._say(f"{cell.label} is measured to the end: its baseline (quant=none, all else equal) is not recorded")
-        return found
+            return None
+        design = Design(cell.config.stats.margin / 100, self._compared, question=cell.config.protocol.question)
+        return Opponent(baseline.cell_id, scores, design)
+
+    def _scores(self, baseline: Record) -> Scores | None:
+        if baseline.cell_id not in self._known:
+            found = read_scores([Stored(self._root, baseline)], self._say)
+            self._known[baseline.cell_id] = found.get(baseline.cell_id)
+        return self._known[baseline.cell_id]
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Check that the baselines of cells are recorded before the cells are measured elsewhere.

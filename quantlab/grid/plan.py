@@ -164,10 +164,10 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
 
 
 def _why_not_selected(config: RunConfig) -> str | None:
-    if not (config.quant.skip or config.quant.modules) or (names := models.linear_names(config.model)) is None:
+    if not (config.quant.skip or config.quant.modules) or (linears := models.linear_weights(config.model)) is None:
         return None
     try:
-        choose(names, config.quant)
+        choose(tuple(linears), config.quant)
     except ConfigError as error:
         return str(error)
     return None

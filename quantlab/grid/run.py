@@ -105,6 +105,7 @@ class Grid:
         gpus = cuda_names() if config.jobs != 1 else ()
         self.schedule = Schedule(config.jobs, Shares(affinity(), gpus), Memory())
         self._course: Course | None = None
+        self._is_warm = False
         self._unlogged: list[str] = []
 
     @property
@@ -132,7 +133,7 @@ class Grid:
         before = {record.cell_id: record for record in readable}
         done = {id for id, record in before.items() if self.resume and record.status in SETTLED}
         if new := [cell for cell in cells if cell.refusal is None and cell.id not in done]:
-            self._warm_start()
+            self._warm_up()
             self._extract([cell for cell in new if not self.schedule.is_alone(cell)])
         opponents = Opponents(self.root, cells, compared, self.display.say)
         self._course = Course(self.root, self.workers, self.schedule, opponents, self.display, self.show)
@@ -153,8 +154,11 @@ class Grid:
         self.background.finish(records, lambda ids: (text(found), figures(found)))
         return found
 
-    def _warm_start(self) -> None:
-        """Import torch (in the server) and MLflow (here) in parallel, before anything is timed."""
+    def _warm_up(self) -> None:
+        """Import torch (in the server) and MLflow (here) in parallel, once, before anything is timed."""
+        if self._is_warm:
+            return
+        self._is_warm = True
         self.display.say("importing torch and transformers, once for all cells")
         with ThreadPoolExecutor(1) as pool:
             prepared = pool.submit(self.background.prepare)

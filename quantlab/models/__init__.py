@@ -193,8 +193,8 @@ def special_tokens(model: ModelConfig) -> Tokens | None:
         return None
 
 
-def linear_names(model: ModelConfig) -> tuple[str, ...] | None:
-    """Names of the Linear modules, without loading weights; None if the checkpoint is not on this machine yet.
+def linear_weights(model: ModelConfig) -> dict[str, int] | None:
+    """Number of weights of each Linear module, without loading them; None if the checkpoint is not on this machine yet.
 
     Raises:
         CheckpointError: the folder is not a checkpoint.

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from quantlab.config.schema import CalibrationConfig, QuantConfig
+from quantlab.config.schema import NO_QUANTIZATION, CalibrationConfig, QuantConfig
 from quantlab.records.schema import to_json
 
 ID_LENGTH = 16  # hex digits
@@ -40,7 +40,7 @@ ADDED: dict[str, dict[str, object]] = {
         "modules": {},
     },
     "calibration": {"limit": None, "labels": "self"},
-    "protocol": {"looks": None},
+    "protocol": {"looks": None, "question": "difference"},
 }
 # As before; only dataset.long=sequential uses them.
 LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # keys of the protocol, false by default
@@ -80,7 +80,10 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         quant = QuantConfig.model_validate(kept["quant"])
         kept["calibration"] = calibration if quant.is_calibrated else CalibrationConfig().model_dump(exclude={"path"})
     if isinstance(protocol, Mapping) and protocol.get("looks") is not None:
-        kept["stats"] = {"margin": config["stats"]["margin"]}  # it decides where a cell stops
+        if kept["quant"]["library"] != NO_QUANTIZATION.library:
+            kept["stats"] = {"margin": config["stats"]["margin"]}  # it decides where a cell stops
+        else:
+            kept["protocol"] = {key: value for key, value in kept["protocol"].items() if key != "question"}
     if kept.get("quant", {}).get("recover") is None:
         kept.pop("recovery", None)  # a section added later
     for name, added in ADDED.items():

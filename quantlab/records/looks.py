@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from quantlab.records.part import Count, Figure, Part
 from quantlab.stats.paired import Verdict
+from quantlab.stats.sequential import Question
 from quantlab.stats.spending import Spending
 
 Signed = Annotated[float, Field(ge=-1e15, le=1e15)]
@@ -22,7 +23,7 @@ class Look(Part):
     low: Signed | None  # repeated 95 % interval of the difference; null: too few units
     high: Signed | None
     z: Signed  # of no difference
-    bound: Figure  # |z| at which the cell is worse or better
+    bound: Figure  # |z| at which the cell is worse or better, if that is asked
     verdict: Verdict | None  # the boundary that was crossed; null: the cell goes on
 
 
@@ -37,6 +38,7 @@ class Adaptive(Part):
     margin: Annotated[Figure, Field(gt=0, le=1)]
     spending: Spending  # of worse and better
     spending_tied: Spending
+    question: Question = "difference"
     looks: Annotated[tuple[Look, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -2,7 +2,8 @@
 
 Two questions are asked at every look, of d = WER(cell) − WER(baseline) over the utterances so far, which are the first
 of a random order. *Worse or better*: d = 0 is rejected, two-sided. *Tied*: d ≥ margin is rejected, one-sided
-(non-inferiority). With the boundaries of `spending`, each is answered wrongly as often as its level says, however
+(non-inferiority). If only a limit matters (`question="margin"`), *worse* is d ≤ margin rejected, one-sided at 2.5 %; no
+cell is *better*. With the boundaries of `spending`, each is answered wrongly as often as its level says, however
 many looks there are. The share of information seen is the share of reference words. If speakers differ in d, further
 utterances of the same speakers bring less than that share: the looks are more alike than is taken into account, and a
 path crosses less often, never more (Slepian, Bell System Technical Journal 41:463, 1962).
@@ -37,7 +38,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,7 @@ from quantlab.stats.paired import ALPHA, Verdict
 from quantlab.stats.spending import Floats, Spending, boundaries
 
 Ints = npt.NDArray[np.integer]
+Question = Literal["difference", "margin"]
 
 _LEAST_P, _MOST_P = 1e-15, 0.9999  # of a repeated p-value, other than 1
 _LEVELS = 96  # between them, at which boundaries are computed; p is interpolated
@@ -65,6 +67,7 @@ class Design:
     cells: int = 1  # of the grid, for the level at which a cell is worse or better
     spending: Spending = "pocock"  # of worse and better
     spending_tied: Spending = "obrien_fleming"  # of tied and the interval
+    question: Question = "difference"  # margin: worse means by more than the margin, and better is not asked
 
 
 class Seen(NamedTuple):
@@ -177,19 +180,26 @@ def examine(seen: Seen, information: npt.ArrayLike, design: Design) -> Looks:
     t = np.stack([excess[0], -excess[1]]) / np.sqrt(np.maximum(events, 1))  # no events: no excess
     sides = np.where(enough, np.minimum(-ndtri(stdtr(freedom, -np.maximum(t, 0))), limit), 0.0)  # worse, better
     bound = boundaries(information, ALPHA / design.cells, design.spending)
-    bound_of_interval = boundaries(information, ALPHA, design.spending_tied)
-    wide = np.where(enough, -stdtrit(freedom, ndtr(-bound_of_interval)), np.inf)
-    with_0 = np.where(bound_of_interval > limit, 0.0, -np.inf)  # so few units cannot reject 0: it is in the interval
-    low = -np.maximum(_upper(-excess[0], events[0], wide) * rate[0], with_0[0])
-    high = np.maximum(_upper(excess[1], events[1], wide) * rate[1], with_0[1])
+    above = boundaries(information, ALPHA, design.spending_tied)
+    of_margin = design.question == "margin"
+    below = boundaries(information, ALPHA, design.spending) if of_margin else above
+
+    def width(bound: Floats) -> Floats:
+        return np.where(enough, -stdtrit(freedom, ndtr(-bound)), np.inf)
+
+    def with_0(bound: Floats) -> Floats:
+        return np.where(bound > limit, 0.0, -np.inf)  # so few units cannot reject 0: it is in the interval
+
+    low = -np.maximum(_upper(-excess[0], events[0], width(below)) * rate[0], with_0(below)[0])
+    high = np.maximum(_upper(excess[1], events[1], width(above)) * rate[1], with_0(above)[1])
     return Looks(
         difference=seen.difference / seen.words,
         low=low,
         high=high,
         z=sides[0] - sides[1],  # one of them is 0
         bound=np.broadcast_to(bound, low.shape),
-        worse=sides[0] >= bound,
-        better=sides[1] >= bound,
+        worse=low > design.margin if of_margin else sides[0] >= bound,
+        better=(sides[1] >= bound) & (not of_margin),
         tied=high < design.margin,
     )
 
