@@ -2,11 +2,11 @@
 
     python benchmarks/early.py docs/results/whisper.tar.xz docs/results/lowbit.tar.xz
 
-Complete records are replayed in random orders, as in `adaptive.py`. A grid is a baseline and all cells that were compared
-with it. A cell takes its recorded seconds for loading, quantizing and warming up, and of those for decoding the share of
-the utterances that it used; a baseline takes all of them. The answer is the smallest cell whose WER is shown to be no
-more than a limit above the baseline's: of the complete grid by the report's interval, of the search by the looks at
-which it stopped.
+Complete records are replayed in random orders, as in `adaptive.py`. A grid is a baseline and all cells that were
+compared with it. A cell takes its recorded seconds for loading, quantizing and warming up, and of those for decoding
+the share of the utterances that it used; a baseline takes all of them. The answer is the smallest cell whose WER is
+shown to be no more than a limit above the baseline's: of the complete grid by the report's interval, of the search by
+the looks at which it stopped.
 """
 
 from __future__ import annotations
@@ -160,15 +160,12 @@ def search(grid: Grid, limit: float, options: argparse.Namespace) -> str:
         spent += np.where(can_be, item.fixed_s + used * item.decode_s, 0)
         better = can_be & (high <= limit) & (item.size_bytes < sizes[chosen])
         chosen = np.where(better, number + 1, chosen)
-    qualify = [
-        0,
-        *(number + 1 for number, item in enumerate(grid.cells) if item.high is not None and item.high <= limit),
-    ]
-    answer = min(qualify, key=lambda number: sizes[number])
-    share = spent / grid.complete_s
+    within = [item.high is not None and item.high <= limit for item in grid.cells]
+    answer = min(np.flatnonzero([True, *within]), key=lambda number: sizes[number])
+    median, most = np.quantile(spent / grid.complete_s, [0.5, 0.9])
     others = _others(chosen, answer, names)
     return (
-        f"{grid.start}{100 * limit:g} | {measured.mean():.1f} | {np.median(share):.0%} | {np.quantile(share, 0.9):.0%} | "
+        f"{grid.start}{100 * limit:g} | {measured.mean():.1f} | {median:.0%} | {most:.0%} | "
         f"{(chosen == answer).mean():.1%} | {names[answer]}{others} |"
     )
 
