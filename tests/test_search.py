@@ -27,7 +27,7 @@ def shape_of(model):
     return shape.parameters, linears(shape.model_dump() | sizes)
 
 
-@pytest.mark.parametrize("archive", ["whisper", "lowbit", "whisper_h100"])
+@pytest.mark.parametrize("archive", ["whisper", "lowbit", "whisper_h100", "lowbit_h200"])
 def test_no_recorded_cell_is_smaller_than_its_bound_and_few_are_much_larger(archive):
     shapes = {name: shape_of(name) for name in ("base", "tiny_en", "nano")}
     with several.below([RESULTS / f"{archive}.tar.xz"]) as root:

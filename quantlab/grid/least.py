@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from quantlab import models
 from quantlab.config.schema import AS_SHIPPED, RunConfig
 from quantlab.quantization import registry
+from quantlab.quantization.hqq_layer import ROWS_PER_PACK, THREE_BIT_PARTS
 from quantlab.quantization.recipe import bits_of
 from quantlab.quantization.select import HEAD, RECIPE, choose
 
 BITS = 8  # of a byte
+IN_HQQ_LAYERS = ("hqq", "rtn", "gptq", "awq", RECIPE)  # libraries
 FLOAT_BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 
 
@@ -25,7 +27,7 @@ def least_bytes(config: RunConfig) -> int:
 
 
 def bound(config: RunConfig, total: int, linears: Mapping[str, int]) -> int:
-    """The bits of all codes, without scales and zero points, and what is not quantized, in bytes.
+    """The bits of all codes, and what is not quantized, in bytes; scales and zero points only of HQQ's layers.
 
     An engine of its own may quantize everything: all parameters count with the bits of a code. 0 for a file as it was
     shipped, and for a format without `quant.bits`.
@@ -50,5 +52,12 @@ def bound(config: RunConfig, total: int, linears: Mapping[str, int]) -> int:
 
 
 def _bits(config: RunConfig, module: str) -> float:
+    """Bits of a weight in a module, with its part of a scale and a zero point in HQQ's layers."""
     quant = config.quant
-    return (bits_of(quant, module) if quant.library == RECIPE else quant.bits) or 0
+    bits = (bits_of(quant, module) if quant.library == RECIPE else quant.bits) or 0
+    if quant.library not in IN_HQQ_LAYERS or quant.group_size is None or bits not in ROWS_PER_PACK:
+        return bits
+    packed = 32 / THREE_BIT_PARTS if bits == 3 else BITS / ROWS_PER_PACK[bits]
+    # HQQ's kernels for GPUs have 16 bit for each.
+    scale = FLOAT_BITS[config.runtime.dtype] if config.device.name == "cpu" else 16
+    return packed + 2 * scale / quant.group_size

@@ -44,7 +44,7 @@ class Opponents:
             say: prints a line on a cell that has no baseline.
         """
         self._root, self._say = root, say
-        self._compared = compared or sum(cell.refusal is None and may_stop(cell.config) for cell in cells)
+        self.compared = compared or sum(cell.refusal is None and may_stop(cell.config) for cell in cells)
         judged = [cell for cell in cells if _needs_baseline(cell)]
         baselines = [cell for cell in cells if judged and cell.config.quant.name == NO_QUANTIZATION.name]
         self._own = {cell.id for cell in baselines}
@@ -67,7 +67,7 @@ class Opponents:
         if baseline is None or scores is None:
             self._say(f"{cell.label} is measured to the end: its baseline (quant=none, all else equal) is not recorded")
             return None
-        design = Design(cell.config.stats.margin / 100, self._compared, question=cell.config.protocol.question)
+        design = Design(cell.config.stats.margin / 100, self.compared, question=cell.config.protocol.question)
         return Opponent(baseline.cell_id, scores, design)
 
     def _scores(self, baseline: Record) -> Scores | None:

@@ -39,9 +39,12 @@ def search(keys: Sequence[str], limits: Limits) -> Recommendation:
     """
     cells = _planned(keys, limits)
     config = cells[0].config
-    open_root(Path(config.output_dir), config.export.dir)
+    root = Path(config.output_dir)
     with Display(len(cells)) as display:
-        return _Search(cells, limits, Grid(Path(config.output_dir), config, display)).run()
+        opponents = Opponents(root, cells, None, display.say)
+        _check_baselines(cells, opponents)
+        open_root(root, config.export.dir)
+        return _Search(cells, limits, Grid(root, config, display), opponents).run()
 
 
 def _planned(keys: Sequence[str], limits: Limits) -> list[Cell]:
@@ -67,16 +70,12 @@ class _Search:
         cells: the grid, planned.
         limits: see `search`.
         grid: measures them.
+        opponents: tells what they are compared with.
     """
 
-    def __init__(self, cells: Sequence[Cell], limits: Limits, grid: Grid) -> None:
-        self._cells, self._limits, self._grid = cells, limits, grid
+    def __init__(self, cells: Sequence[Cell], limits: Limits, grid: Grid, opponents: Opponents) -> None:
+        self._cells, self._limits, self._grid, self._opponents = cells, limits, grid, opponents
         self._least = {cell.id: 0 if cell.refusal else least_bytes(cell.config) for cell in cells}
-        self._opponents = Opponents(grid.root, cells, None, grid.display.say)
-        self._judged = [cell for cell in cells if may_stop(cell.config) and not cell.refusal]
-        for cell in self._judged:
-            if not self._opponents.awaited(cell):
-                raise ConfigError(_why_no_baseline(cell))
         self._records: dict[str, Record] = {}
         self._left_out: dict[str, list[Cell]] = {}  # by reason
 
@@ -106,7 +105,7 @@ class _Search:
         return True
 
     def _run(self, cells: Sequence[Cell]) -> None:
-        records = self._grid.run(cells, len(self._judged)) if cells else ()
+        records = self._grid.run(cells, self._opponents.compared) if cells else ()
         self._records |= {record.cell_id: record for record in records}
 
     def _leave_out(self, cell: Cell, reason: str) -> bool:
@@ -123,7 +122,11 @@ class _Search:
             yield f"Not measured, as {reason}: {listed}"
 
 
-def _why_no_baseline(cell: Cell) -> str:
-    if cell.config.model.weights == "random":
-        return f"{cell.label}: random weights have no WER, which a recommendation limits: choose a checkpoint"
-    return f"{cell.label} has no baseline among the cells, with which its WER is compared: add quant=none"
+def _check_baselines(cells: Sequence[Cell], opponents: Opponents) -> None:
+    for cell in cells:
+        if cell.config.model.weights == "random":
+            raise ConfigError(f"{cell.label}: random weights have no WER, which is to be limited: choose a checkpoint")
+        if may_stop(cell.config) and not cell.refusal and not opponents.awaited(cell):
+            raise ConfigError(
+                f"{cell.label} has no baseline among the cells, with which its WER is compared: add quant=none"
+            )

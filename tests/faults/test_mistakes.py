@@ -30,7 +30,7 @@ GRID = [
     ("device=cuda:0", "device=cuda:0: no such device; did you mean 'cuda'?"),
     ("device=tpu", "device=tpu: no such device; did you mean 'cpu'? allowed: auto, cpu, cuda, mps"),
     ("dataset=librspeech", "dataset=librspeech: no such dataset; did you mean 'librispeech'?"),
-    ("protocol=fast", "protocol=fast: no such protocol; allowed: careful, paper, quick"),
+    ("protocol=fast", "protocol=fast: no such protocol; allowed: adaptive, careful, paper, quick"),
     ("experiment=demos", "experiment=demos: no such experiment; did you mean 'demo'?"),
     ("-m quant=none,quanto_int9", "quant=quanto_int9: no such quant; did you mean 'quanto_int"),
     (

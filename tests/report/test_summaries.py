@@ -20,7 +20,7 @@ CELL_KEYS = (
     "double_quant axis backend recover target skip head embedding device threads runtime audio_ctx dtype noise_kind "
     "snr_db long language protocol batch_size seed model checkpoint dataset corpus size_bytes size_reduction "
     "embedding_bytes params bits_per_weight bytes_per_token bit_ops_per_s splits wer wer_ci95 cer cer_ci95 baseline "
-    "verdict no_baseline against comparison normaliser error_unit scorer nonspeech_words_per_min "
+    "verdict no_baseline against comparison adaptive normaliser error_unit scorer nonspeech_words_per_min "
     "nonspeech_words_per_min_ci95 nonspeech_comparison "
     "no_regression hidden loops_inserted_share keywords load_s features_s "
     "quantize_s calibrate_s first_inference_s compile_s recover_s warmup_s measure_s total_s cold_start_s "
