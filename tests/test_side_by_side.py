@@ -193,6 +193,7 @@ def test_how_many_run_at_the_same_time_is_no_part_of_the_id_but_the_threads_are(
         (["jobs=9"], site(), "jobs=9: each cell has cores of its own, and this process may use 8 cores"),
         (["jobs=auto", "device=cpu"], site(), "jobs=auto: on cpu it divides the cores by device.threads"),
         (["jobs=2", "device=cuda"], site(gpus=1), "there is 1 GPU: set jobs=auto"),
+        (["jobs=2", "protocol=careful"], site(), "jobs=2: a cell that is timed in turns with its baseline runs alone"),
     ],
 )
 def test_what_cannot_be_honoured_here_is_refused(overrides, where, said):

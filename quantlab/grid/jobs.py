@@ -29,10 +29,12 @@ def check_jobs(configs: Sequence[RunConfig], site: Site) -> None:
     if not affinity():
         raise ConfigError(f"jobs={jobs}: this system cannot give a process cores of its own: leave jobs out")
     beside = [config for config in configs if not config.protocol.interleave]
+    if not beside:
+        raise ConfigError(f"jobs={jobs}: a cell that is timed in turns with its baseline runs alone: leave jobs out")
     devices = {site.device if config.device.name == "auto" else config.device.name for config in beside}
     if isinstance(jobs, int):
         _check_number(jobs, devices, site)
-    elif beside and "cuda" not in devices and not any(config.device.threads for config in beside):
+    elif "cuda" not in devices and not any(config.device.threads for config in beside):
         raise ConfigError(
             f"jobs=auto: on {' and '.join(sorted(devices))} it divides the cores by device.threads, which is not set; "
             "set it, or jobs=N"
