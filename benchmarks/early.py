@@ -5,8 +5,7 @@
 Complete records are replayed in random orders, as in `adaptive.py`. A grid is a baseline and all cells that were
 compared with it. A cell takes its recorded seconds for loading, quantizing and warming up, and of those for decoding
 the share of the utterances that it used; a baseline takes all of them. The answer is the smallest cell whose WER is
-shown to be no more than a limit above the baseline's: of the complete grid by the report's interval, of the search by
-the looks at which it stopped.
+shown to be no more than a limit above the baseline's; of the search, among the cells that it has not stopped.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ def read(root: Path, least: int, fewest: int) -> Iterator[Grid]:
         record, comparison = records[cell_id], known[cell_id].comparison
         if comparison is None or record.receipt is None or len(pair.sample.ids) < least:
             continue
-        cell = Cell(str(record.setting("quant.name")), pair, str(known[cell_id].verdict), comparison.p)
+        cell = Cell(f"{record.setting('quant.name')} {cell_id[:4]}", pair, str(known[cell_id].verdict), comparison.p)
         interval = comparison.wer_difference.ci95
         timed = Timed(
             cell, *seconds(record), record.receipt.size_bytes, _least(record), None if interval is None else interval[1]
@@ -137,7 +136,7 @@ def adaptive(grid: Grid, options: argparse.Namespace) -> str:
     design = replace(DESIGNS["default"], margin=options.margin / 100, cells=len(grid.cells))
     spent = sum(seconds(grid.baseline)) + np.zeros(options.orders)
     for item in grid.cells:
-        used, _ = _stopped(item.cell, design, options)
+        used = _used(item.cell, design, options)
         spent += item.fixed_s + used * item.decode_s
     share = np.median(spent) / grid.complete_s
     return f"{grid.start}{grid.complete_s:,.0f} | {np.median(spent):,.0f} | {share:.0%} |"
@@ -145,7 +144,7 @@ def adaptive(grid: Grid, options: argparse.Namespace) -> str:
 
 def search(grid: Grid, limit: float, options: argparse.Namespace) -> str:
     """What the search measures, how long that takes, and how often its answer is that of the complete grid."""
-    design = Design(limit, len(grid.cells), question="margin")
+    design = Design(limit, len(grid.cells), stops="beyond")
     assert grid.baseline.receipt is not None
     names = [str(grid.baseline.setting("quant.name")), *(item.cell.name for item in grid.cells)]
     sizes = np.array([grid.baseline.receipt.size_bytes, *(item.size_bytes for item in grid.cells)])
@@ -154,14 +153,15 @@ def search(grid: Grid, limit: float, options: argparse.Namespace) -> str:
     measured = np.ones(options.orders)
     for number in sorted(range(len(grid.cells)), key=lambda number: grid.cells[number].least_bytes):
         item = grid.cells[number]
-        used, high = _stopped(item.cell, design, options)
+        used = _used(item.cell, design, options)
         can_be = item.least_bytes < sizes[chosen]
         measured += can_be
         spent += np.where(can_be, item.fixed_s + used * item.decode_s, 0)
-        better = can_be & (high <= limit) & (item.size_bytes < sizes[chosen])
+        within = (used == 1) & (item.high is not None and item.high <= limit)
+        better = can_be & within & (item.size_bytes < sizes[chosen])
         chosen = np.where(better, number + 1, chosen)
-    within = [item.high is not None and item.high <= limit for item in grid.cells]
-    answer = min(np.flatnonzero([True, *within]), key=lambda number: sizes[number])
+    qualify = [item.high is not None and item.high <= limit for item in grid.cells]
+    answer = min(np.flatnonzero([True, *qualify]), key=lambda number: sizes[number])
     median, most = np.quantile(spent / grid.complete_s, [0.5, 0.9])
     others = _others(chosen, answer, names)
     return (
@@ -177,13 +177,12 @@ def _others(chosen: Array, answer: int, names: Sequence[str]) -> str:
     return f" ({listed})" if listed else ""
 
 
-def _stopped(cell: Cell, design: Design, options: argparse.Namespace) -> tuple[Array, Array]:
-    """Share of the utterances used, and upper end of the interval where it stopped, (orders,)."""
+def _used(cell: Cell, design: Design, options: argparse.Namespace) -> Array:
+    """Share of the utterances used, (orders,)."""
     orders = orders_of(cell.pair.sample, options.orders, options.looks, options.seed)
     found = orders.seen(cell.differences[orders.order], orders.words[orders.order])
     looks = examine(found, found.words / found.words[:, -1:], design)
-    last = np.minimum(looks.stops(), len(orders.sizes) - 1)
-    return orders.sizes[last] / orders.sizes[-1], looks.high[np.arange(len(last)), last]
+    return orders.sizes[np.minimum(looks.stops(), len(orders.sizes) - 1)] / orders.sizes[-1]
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_the_smallest_is_found_and_larger_ones_are_not_measured(found):
     lost, chosen = rows["hqq_int2"], rows["hqq_int3"]
     assert found.answer["best"]["cell_id"] == chosen.cell_id
     assert found.answer["claim"] == "smallest"
-    assert lost.record.adaptive.question == "margin"
+    assert lost.record.adaptive.stops == "beyond"
     assert lost.stopped_early
     assert lost.comparison.wer_difference.ci95[0] > 0.25
     assert [item["cell"]["cell_id"] for item in found.answer["rejected"]] == [lost.cell_id]

@@ -100,7 +100,7 @@ def look(opponent: Opponent, utterances: Sequence[Utterance], before: Adaptive |
         margin=design.margin,
         spending=design.spending,
         spending_tied=design.spending_tied,
-        question=design.question,
+        stops=design.stops,
         looks=opponent.looks(keys, errors, sizes),
     )
 
@@ -130,6 +130,8 @@ def again_of(
         other = references.get(item.cell_id)
         if item.cell_id not in scores or other not in scores or other == item.cell_id:
             continue
+        if item.adaptive is not None and not item.stopped_early and item.adaptive.stops == "beyond":
+            continue  # nothing but "beyond" was asked at the looks, so that the whole corpus is tested as any
         if item.adaptive is not None and other == item.adaptive.baseline:
             try:
                 found[item.cell_id] = again(item.adaptive, scores[item.cell_id], scores[other])
@@ -160,7 +162,7 @@ def again(adaptive: Adaptive, cell: Scores, baseline: Scores) -> Adaptive:
 
 def design_of(adaptive: Adaptive) -> Design:
     """The design that a cell was measured with."""
-    return Design(adaptive.margin, adaptive.cells, adaptive.spending, adaptive.spending_tied, adaptive.question)
+    return Design(adaptive.margin, adaptive.cells, adaptive.spending, adaptive.spending_tied, adaptive.stops)
 
 
 def difference(adaptive: Adaptive) -> Estimate:

@@ -86,7 +86,7 @@ def family(record: Record) -> str:
     config.pop("recovery", None)
     if record.setting("protocol.looks") is not None:  # what makes a cell stop makes no difference to its baseline
         config.pop("stats", None)
-        config["protocol"].pop("question", None)
+        config["protocol"].pop("stops", None)
     if record.setting("calibration.source") != "disjoint":
         config.pop("calibration", None)
         if record.setting("model.weights") != "random" and not any(map(record.setting, _SEEDED)):

@@ -72,10 +72,10 @@ class ProtocolConfig(Part):
         le=100,
         description="how often a cell is compared with its baseline while it is measured, and may stop; null: never",
     )
-    question: Literal["difference", "margin"] = Field(
-        default="difference",
-        description="looks: a cell stops once it is worse, better or within stats.margin; or margin: once it is within "
-        "stats.margin or beyond it",
+    stops: Literal["verdict", "beyond"] = Field(
+        default="verdict",
+        description="looks: a cell stops once it is worse, better or within stats.margin; beyond: only once it is "
+        "worse by more than stats.margin",
     )
 
     @model_validator(mode="after")
@@ -85,8 +85,8 @@ class ProtocolConfig(Part):
                 f"protocol: interleave=true, looks={self.looks}: one of them; protocol.looks=null times every cell in "
                 "turns with its baseline, protocol.interleave=false stops cells early"
             )
-        if self.looks is None and self.question != "difference":
-            raise ValueError(f"protocol: question={self.question} is asked at looks: set protocol.looks, e.g. to 10")
+        if self.looks is None and self.stops != "verdict":
+            raise ValueError(f"protocol: stops={self.stops} is checked at looks: set protocol.looks, e.g. to 10")
         return self
 
 

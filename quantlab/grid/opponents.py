@@ -67,7 +67,7 @@ class Opponents:
         if baseline is None or scores is None:
             self._say(f"{cell.label} is measured to the end: its baseline (quant=none, all else equal) is not recorded")
             return None
-        design = Design(cell.config.stats.margin / 100, self.compared, question=cell.config.protocol.question)
+        design = Design(cell.config.stats.margin / 100, self.compared, stops=cell.config.protocol.stops)
         return Opponent(baseline.cell_id, scores, design)
 
     def _scores(self, baseline: Record) -> Scores | None:

@@ -1,7 +1,8 @@
 """Search for the smallest cell within limits: cells are measured in order of size, until no other can be smaller.
 
-Each cell is compared with its baseline while it is measured, and stops once it is within the limit of WER or beyond it.
-A cell whose codes alone take more bytes than a cell that qualifies, or than is allowed, is not measured.
+Each cell is compared with its baseline while it is measured, and stops once it is beyond the limit of WER. Others are
+measured on the whole corpus, since a loop that makes all the difference may come last. A cell whose codes alone take
+more bytes than a cell that qualifies, or than is allowed, is not measured.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from quantlab.report.summaries import of_records
 from quantlab.report.wording import MB, megabytes
 from quantlab.util.errors import ConfigError
 
-_SET_HERE = ("protocol", "protocol.looks", "protocol.question", "stats.margin")
+_SET_HERE = ("protocol", "protocol.looks", "protocol.stops", "stats.margin")
 NOT_SMALLER, TOO_LARGE, NO_BASELINE = "not smaller than the one chosen", "larger than", "their baseline has no figures"
 
 
@@ -52,7 +53,7 @@ def _planned(keys: Sequence[str], limits: Limits) -> list[Cell]:
         raise ConfigError("--max-wer-increase 0: no number of utterances shows that nothing is lost; allow e.g. 0.1")
     if own := [key for key in keys if key.split("=")[0].lstrip("+") in _SET_HERE]:
         raise ConfigError(f"{own[0]}: recommend --measure sets this key itself: leave it out")
-    stop = ("protocol=adaptive", "protocol.question=margin", f"stats.margin={limits.max_wer_increase:g}")
+    stop = ("protocol=adaptive", "protocol.stops=beyond", f"stats.margin={limits.max_wer_increase:g}")
     sweep = read(["-m", *keys, *stop])
     if sweep.launcher is not None:
         raise ConfigError("hydra/launcher: recommend --measure measures on this machine: leave it out")

@@ -56,8 +56,8 @@ def measure(
     Args:
         config: the cell.
         made: its model, and the corpus.
-        opponent: what it is compared with after each part of the corpus; it stops once a question is answered. None:
-            it does not stop.
+        opponent: what it is compared with after each part of the corpus, to stop as `protocol.stops` says; None: it
+            does not stop.
         scoring: how texts are compared.
         keywords: see `recordings.scored`.
         region: opens a block that decodes; scoring and comparing are outside.

@@ -40,7 +40,7 @@ ADDED: dict[str, dict[str, object]] = {
         "modules": {},
     },
     "calibration": {"limit": None, "labels": "self"},
-    "protocol": {"looks": None, "question": "difference"},
+    "protocol": {"looks": None, "stops": "verdict"},
 }
 # As before; only dataset.long=sequential uses them.
 LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # keys of the protocol, false by default
@@ -83,7 +83,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         if kept["quant"]["library"] != NO_QUANTIZATION.library:
             kept["stats"] = {"margin": config["stats"]["margin"]}  # it decides where a cell stops
         else:
-            kept["protocol"] = {key: value for key, value in kept["protocol"].items() if key != "question"}
+            kept["protocol"] = {key: value for key, value in kept["protocol"].items() if key != "stops"}
     if kept.get("quant", {}).get("recover") is None:
         kept.pop("recovery", None)  # a section added later
     for name, added in ADDED.items():

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from quantlab.records.part import Count, Figure, Part
 from quantlab.stats.paired import Verdict
-from quantlab.stats.sequential import Question
+from quantlab.stats.sequential import Stops
 from quantlab.stats.spending import Spending
 
 Signed = Annotated[float, Field(ge=-1e15, le=1e15)]
@@ -38,7 +38,7 @@ class Adaptive(Part):
     margin: Annotated[Figure, Field(gt=0, le=1)]
     spending: Spending  # of worse and better
     spending_tied: Spending
-    question: Question = "difference"
+    stops: Stops = "verdict"
     looks: Annotated[tuple[Look, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -2,11 +2,11 @@
 
 Two questions are asked at every look, of d = WER(cell) − WER(baseline) over the utterances so far, which are the first
 of a random order. *Worse or better*: d = 0 is rejected, two-sided. *Tied*: d ≥ margin is rejected, one-sided
-(non-inferiority). If only a limit matters (`question="margin"`), *worse* is d ≤ margin rejected, one-sided at 2.5 %; no
-cell is *better*. With the boundaries of `spending`, each is answered wrongly as often as its level says, however
-many looks there are. The share of information seen is the share of reference words. If speakers differ in d, further
-utterances of the same speakers bring less than that share: the looks are more alike than is taken into account, and a
-path crosses less often, never more (Slepian, Bell System Technical Journal 41:463, 1962).
+(non-inferiority). Or only one is (`stops="beyond"`), whether the cell is worse by more than the margin: d ≤ margin is
+rejected, one-sided at 2.5 %. With the boundaries of `spending`, each is answered wrongly as often as its level says,
+however many looks there are. The share of information seen is the share of reference words. If speakers differ in d,
+further utterances of the same speakers bring less than that share: the looks are more alike than is taken into account,
+and a path crosses less often, never more (Slepian, Bell System Technical Journal 41:463, 1962).
 
 **The statistic** is z = (d − d₀) / its standard deviation. The variance V of the summed differences D is that of a
 ratio estimated from units (Cochran, "Sampling Techniques", 1977, section 6.3), which are speakers, or utterances where
@@ -49,7 +49,7 @@ from quantlab.stats.paired import ALPHA, Verdict
 from quantlab.stats.spending import Floats, Spending, boundaries
 
 Ints = npt.NDArray[np.integer]
-Question = Literal["difference", "margin"]
+Stops = Literal["verdict", "beyond"]
 
 _LEAST_P, _MOST_P = 1e-15, 0.9999  # of a repeated p-value, other than 1
 _LEVELS = 96  # between them, at which boundaries are computed; p is interpolated
@@ -67,7 +67,7 @@ class Design:
     cells: int = 1  # of the grid, for the level at which a cell is worse or better
     spending: Spending = "pocock"  # of worse and better
     spending_tied: Spending = "obrien_fleming"  # of tied and the interval
-    question: Question = "difference"  # margin: worse means by more than the margin, and better is not asked
+    stops: Stops = "verdict"  # beyond: worse means by more than the margin; better and tied are not asked
 
 
 class Seen(NamedTuple):
@@ -181,8 +181,8 @@ def examine(seen: Seen, information: npt.ArrayLike, design: Design) -> Looks:
     sides = np.where(enough, np.minimum(-ndtri(stdtr(freedom, -np.maximum(t, 0))), limit), 0.0)  # worse, better
     bound = boundaries(information, ALPHA / design.cells, design.spending)
     above = boundaries(information, ALPHA, design.spending_tied)
-    of_margin = design.question == "margin"
-    below = boundaries(information, ALPHA, design.spending) if of_margin else above
+    beyond = design.stops == "beyond"
+    below = boundaries(information, ALPHA, design.spending) if beyond else above
 
     def width(bound: Floats) -> Floats:
         return np.where(enough, -stdtrit(freedom, ndtr(-bound)), np.inf)
@@ -198,9 +198,9 @@ def examine(seen: Seen, information: npt.ArrayLike, design: Design) -> Looks:
         high=high,
         z=sides[0] - sides[1],  # one of them is 0
         bound=np.broadcast_to(bound, low.shape),
-        worse=low > design.margin if of_margin else sides[0] >= bound,
-        better=(sides[1] >= bound) & (not of_margin),
-        tied=high < design.margin,
+        worse=low > design.margin if beyond else sides[0] >= bound,
+        better=(sides[1] >= bound) & (not beyond),
+        tied=(high < design.margin) & (not beyond),
     )
 
 
