@@ -30,6 +30,7 @@ from quantlab.util.console import to_stdout
 from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 from quantlab.util.machine import affinity, cuda_names
+from quantlab.util.memory import without_gc
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 SETTLED = ("ok", "unsupported")  # a record with another status is measured again on resume
@@ -85,6 +86,7 @@ def run(overrides: Sequence[str]) -> Summaries:
         return grid.whole(cells, sweep.configs[0].export.dir)[0]
 
 
+@without_gc()
 def _ready(configs: Sequence[RunConfig]) -> list[Cell]:
     """Plan the cells of a grid and create its folders."""
     cells = plan(configs)
@@ -147,6 +149,7 @@ class Grid:
             self._unlogged.clear()
         return record
 
+    @without_gc()
     def summarise(self, records: Sequence[Record]) -> Summaries:
         """Summaries of the whole sweep, which is also logged as one run in MLflow."""
         found = of_records(self.root, records, self.display.say)
@@ -180,6 +183,7 @@ def sweep_id(cells: Sequence[Cell]) -> str:
     return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
 
 
+@without_gc()
 def conclude(found: Sequence[CellSummary], grid: Grid) -> int:
     """Print the table of a grid and where its records are.
 

@@ -100,6 +100,11 @@ class Cell:
         return value
 
     @cached_property
+    def leaves(self) -> dict[str, Any]:
+        """The values of the configuration by dotted key."""
+        return dict(_leaves(self.config))
+
+    @cached_property
     def model(self) -> str:
         """Display name of the checkpoint."""
         name, source, path = (self.setting(f"model.{key}") for key in ("name", "source", "path"))
@@ -285,7 +290,7 @@ def _follows_format(alike: Sequence[Cell], key: str) -> bool:
 
 def _other_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     """All other settings."""
-    leaves = {cell.id: dict(_leaves(cell.config)) for cell in alike}
+    leaves = {cell.id: cell.leaves for cell in alike}
     for key in dict.fromkeys(key for found in leaves.values() for key in found):
         if key not in AXES.values() and not key.startswith(_NOT_SHOWN):
             yield {cell_id: _in_words(key, found.get(key)) for cell_id, found in leaves.items()}
