@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 from quantlab import tracking
@@ -138,7 +139,8 @@ class Grid:
             self._extract([cell for cell in new if not self.schedule.is_alone(cell)])
         opponents = Opponents(self.root, cells, compared, self.display.say)
         self._course = Course(self.root, self.workers, self.schedule, opponents, self.display, self.show)
-        return self._course.run(cells, before, done)
+        with nullcontext() if new else without_gc():
+            return self._course.run(cells, before, done)
 
     def show(self, cell: Cell, record: Record, note: str, quiet: bool = True) -> Record:
         """Print the cell's line and log its run in MLflow; if other cells are being timed, once none is (`quiet`)."""

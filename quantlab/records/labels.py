@@ -278,8 +278,15 @@ def _corpus_names(alike: Sequence[Cell]) -> dict[str, str]:
 
 def _axis_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     for name, key in AXES.items():
-        if not (key in OF_FORMAT and _follows_format(alike, key)):
-            yield {cell.id: _in_words(name, cell.setting(key)) for cell in alike}
+        values = {cell.id: cell.setting(key) for cell in alike}
+        if _differ(values) and not (key in OF_FORMAT and _follows_format(alike, key)):
+            yield {cell_id: _in_words(name, value) for cell_id, value in values.items()}
+
+
+def _differ(values: Mapping[str, Any]) -> bool:
+    """Whether there are several values, of which some may be the same in words."""
+    first, *others = values.values()
+    return any(other != first or type(other) is not type(first) for other in others)
 
 
 def _follows_format(alike: Sequence[Cell], key: str) -> bool:
@@ -292,8 +299,9 @@ def _other_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     """All other settings."""
     leaves = {cell.id: cell.leaves for cell in alike}
     for key in dict.fromkeys(key for found in leaves.values() for key in found):
-        if key not in AXES.values() and not key.startswith(_NOT_SHOWN):
-            yield {cell_id: _in_words(key, found.get(key)) for cell_id, found in leaves.items()}
+        values = {cell_id: found.get(key) for cell_id, found in leaves.items()}
+        if key not in AXES.values() and not key.startswith(_NOT_SHOWN) and _differ(values):
+            yield {cell_id: _in_words(key, value) for cell_id, value in values.items()}
 
 
 def _environment_facts(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
