@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,34 @@ def test_many_cells_in_several_blocks_are_the_same_as_few(tmp_path, monkeypatch)
     few = compare(tmp_path, map(result, QUANTS))
     monkeypatch.setattr("quantlab.stats.rates._MOST", 1)
     assert evidence(stored(tmp_path, None, print)) == few
+
+
+def test_cells_with_the_same_errors_are_as_each_alone(tmp_path):
+    """Also with another margin, and beside one with the same number of errors in other utterances."""
+    one = result("hqq_int3")
+    strict = result("hqq_int3", "strict", seed=1, stats={"margin": 0.01, "resamples": 10_000})
+    moved = result("hqq_int3", "moved", seed=2)
+    moved = moved.model_copy(update={"utterances": _errors_moved_on(moved.utterances)})
+    alone = [compare(tmp_path / item.record.cell_id, [result("none"), item]) for item in (one, strict, moved)]
+    among = compare(tmp_path / "all", [result("none"), one, strict, moved])
+    for item, found in zip((one, strict, moved), alone, strict=True):
+        mine, other = found[item.record.cell_id], among[item.record.cell_id]
+        assert mine.splits == other.splits
+        assert (mine.wer_ci95, mine.cer_ci95) == (other.wer_ci95, other.cer_ci95)
+        assert replace(mine.comparison, p_holm=1.0) == replace(other.comparison, p_holm=1.0)
+    assert among["moved"].wer_ci95 != among[one.record.cell_id].wer_ci95
+
+
+def _errors_moved_on(utterances):
+    """Each utterance with the errors of the one before in its split that is as long, if there is one."""
+    found, before = [], {}
+    for item in utterances:
+        key = item.split, item.hits + item.substitutions + item.deletions
+        counts = before.get(key, item)
+        names = ("substitutions", "deletions", "insertions", "hits", "char_errors")
+        found.append(item.model_copy(update={name: getattr(counts, name) for name in names}))
+        before[key] = item
+    return tuple(found)
 
 
 def test_identical_hypotheses_are_tied(tmp_path):

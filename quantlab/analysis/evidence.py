@@ -8,7 +8,7 @@ references asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -189,12 +189,16 @@ def _own_intervals(scores: Mapping[str, Scores], settings: Mapping[str, _Setting
     keys = {cell_id: (item.sample, settings[cell_id].resamples) for cell_id, item in scores.items()}
     found: dict[str, _Intervals] = {}
     for (sample, resamples), ids in _grouped(keys).items():
-        results = resample(sample, [scores[cell_id].counts for cell_id in ids], resamples)
-        found |= {
-            cell_id: _Intervals(result.splits, result.pooled, sample)
-            for cell_id, result in zip(ids, results, strict=True)
-        }
+        for some, result in _resampled(sample, {cell_id: scores[cell_id].counts for cell_id in ids}, resamples):
+            found |= dict.fromkeys(some, _Intervals(result.splits, result.pooled, sample))
     return found
+
+
+def _resampled(sample: Sample, counts: Mapping[str, Counts], resamples: int) -> Iterator[tuple[list[str], Resampled]]:
+    """Cells with the same errors in every utterance, and their rates, resampled once: often only the seed differs."""
+    alike = _grouped({cell_id: (item.words.tobytes(), item.chars.tobytes()) for cell_id, item in counts.items()})
+    results = resample(sample, [counts[some[0]] for some in alike.values()], resamples)
+    return zip(alike.values(), results, strict=True)
 
 
 def _comparisons(
@@ -203,8 +207,8 @@ def _comparisons(
     keys = {cell_id: (pair.sample, settings[cell_id].resamples) for cell_id, pair in pairs.items()}
     found: dict[str, tuple[Comparison, _Intervals]] = {}
     for (sample, resamples), ids in _grouped(keys).items():
-        results = resample(sample, [_differences(pairs[cell_id]) for cell_id in ids], resamples)
-        for cell_id, result in zip(ids, results, strict=True):
+        results = _resampled(sample, {cell_id: _differences(pairs[cell_id]) for cell_id in ids}, resamples)
+        for cell_id, result in ((cell_id, result) for some, result in results for cell_id in some):
             if result.pooled.wer is not None:
                 result = bounded(pairs[cell_id], result)
                 compared = _comparison(pairs[cell_id], result, settings[cell_id].margin)

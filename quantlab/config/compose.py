@@ -10,6 +10,7 @@ from quantlab.config.launcher import PREFIX, LauncherConfig, parse_launcher
 from quantlab.config.parse import parse_grid
 from quantlab.config.schema import RunConfig
 from quantlab.util.errors import ConfigError
+from quantlab.util.memory import without_gc
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Sweep:
     launcher: LauncherConfig | None  # None: this machine
 
 
+@without_gc()
 def read(arguments: Sequence[str]) -> Sweep:
     """Compose and validate a command line: its cells and their launcher.
 

@@ -163,8 +163,13 @@ def _is_set(key: str, config: RunConfig) -> bool:
     value = _at(key, config)
     if key == "model.architecture":
         return value is not None and value not in _shipped_architectures()  # the name may be the user's own
-    usual = read(shared_dir("conf") / BASE / "dataset.yaml").get(key.removeprefix("dataset."))
-    return value not in (None, usual, _default(key)) and value not in ({}, ())
+    return value not in (None, _usual(key), _default(key)) and value not in ({}, ())
+
+
+@functools.cache
+def _usual(key: str) -> Any:
+    """The value in `conf/base`, cached since a grid asks for 28 keys of every cell."""
+    return read(shared_dir("conf") / BASE / "dataset.yaml").get(key.removeprefix("dataset."))
 
 
 @functools.cache

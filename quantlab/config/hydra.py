@@ -1,6 +1,6 @@
 """Hydra composition: command line, `conf/` and `experiments/` become one plain mapping per cell.
 
-Only this module and `hydra_errors.py` import Hydra and OmegaConf.
+Only this module, `hydra_errors.py` and `plain.py` import Hydra and OmegaConf.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ from omegaconf.resolvers import oc
 from quantlab.config import hydra_errors
 from quantlab.config import sweep as points_of
 from quantlab.config.options import BASE
+from quantlab.config.plain import plain_groups, section
 from quantlab.util.address import Address
 from quantlab.util.console import MISUSED, to_stdout
 from quantlab.util.errors import ConfigError
@@ -88,7 +90,7 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
         with contextlib.suppress(ValueError):
             Address(given.strip("'\""))  # registers it for redaction before Hydra can print it
     hydra_errors.check_arguments(arguments, _groups())
-    with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(sweep, whole):
+    with tempfile.TemporaryDirectory(prefix="quantlab-") as scratch, _thinned(arguments, sweep, whole):
         OmegaConf.register_new_resolver("scratch_dir", lambda: scratch, replace=True)
         OmegaConf.register_new_resolver("oc.env", _from_environment, replace=True)
         try:
@@ -109,8 +111,10 @@ def composed(arguments: Sequence[str], whole: bool = False) -> Composed:
             raise ConfigError(f"{' '.join(arguments)}: cannot be composed: {hydra_errors.one_line(error)}") from None
     if not sweep:
         return Composed(points, launchers)
-    few = points_of.needed(sweep, _values)
-    every = points if whole else points_of.expanded(sweep, dict(zip(few, points, strict=True)), _values)
+    whole = whole or _refers(sweep)
+    values = _effects(arguments, sweep)
+    few = points_of.needed(sweep, values)
+    every = points if whole else points_of.expanded(sweep, dict(zip(few, points, strict=True)), values)
     return composed(arguments, whole=True) if every is None else Composed(every, launchers)
 
 
@@ -130,10 +134,11 @@ def _refuse_merged(point: DictConfig) -> None:
 
 
 @contextlib.contextmanager
-def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
+def _thinned(arguments: Sequence[str], sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
     """Within the block, Hydra composes only the points of a sweep from which the others are derived, each once.
 
     Args:
+        arguments: the command line.
         sweep: is filled with the overrides of every point.
         whole: compose every point; still only once, where Hydra would compose each a first time as a check.
     """
@@ -142,9 +147,9 @@ def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
     def thin_out(sweeper: Sweeper, batch: list[Sequence[str]]) -> None:
         Path(sweeper.config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)  # holds every override
         sweep.extend(tuple(overrides) for overrides in batch)
-        if sweep and not whole:
+        if sweep and not whole and not _refers(sweep):
             with contextlib.redirect_stderr(terminal):
-                batch[:] = points_of.needed(sweep, _values)
+                batch[:] = points_of.needed(sweep, _effects(arguments, sweep))
 
     validate = Sweeper.validate_batch_is_legal
     Sweeper.validate_batch_is_legal = thin_out
@@ -154,12 +159,27 @@ def _thinned(sweep: list[points_of.Overrides], whole: bool) -> Iterator[None]:
         Sweeper.validate_batch_is_legal = validate
 
 
+def _refers(sweep: Sequence[points_of.Overrides]) -> bool:
+    """Whether a value of an axis refers to another key (written `$\\{seed\\}` here), so that each point is its own."""
+    columns = (dict.fromkeys(column) for column in zip(*sweep, strict=True))
+    return any("$" in override for column in columns if len(column) > 1 for override in column)
+
+
+def _effects(arguments: Sequence[str], sweep: Sequence[points_of.Overrides]) -> points_of.Values:
+    """What an override changes, as far as that is known without composing it."""
+    overrides = dict.fromkeys(itertools.chain.from_iterable(sweep))
+    return functools.partial(_values, plain=frozenset(plain_groups(arguments, overrides)))
+
+
 @functools.cache
-def _values(override: str) -> points_of.Changes | None:
-    """The values set by `section.key=value` or `key=value`; None for a group's option, which sets many keys."""
+def _values(override: str, plain: frozenset[str] = frozenset()) -> points_of.Changes | None:
+    """The values set by `section.key=value` or `key=value`, or the section set by an option of a plain group."""
     key, _, value = override.partition("=")
+    if key in plain:
+        found = section(key, value)
+        return None if found is None else {(key,): found}
     single = re.fullmatch(r"\w+(\.\w+)?", key) and key not in _groups()
-    if not single or key in ("experiment", "only") or key.startswith("hydra.") or "${" in value:
+    if not single or key in ("experiment", "only") or key.startswith("hydra.") or "$" in value:
         return None
     [parsed] = OverridesParser.create().parse_overrides([override])
     return {tuple(key.split(".")): parsed.value()}

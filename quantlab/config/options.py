@@ -14,9 +14,10 @@ from quantlab.util.resources import shared_dir
 BASE = "base"  # folder of conf/ with the defaults that a group's options share; not a group itself
 
 
-def names(group: str) -> list[str]:
+@functools.cache
+def names(group: str) -> tuple[str, ...]:
     """The options of a group, in alphabetical order."""
-    return sorted(path.stem for path in (shared_dir("conf") / group).glob("*.yaml"))
+    return tuple(sorted(path.stem for path in (shared_dir("conf") / group).glob("*.yaml")))
 
 
 @functools.cache

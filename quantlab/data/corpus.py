@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from quantlab.config.schema import DatasetConfig
@@ -47,7 +48,7 @@ class Corpus:
     fingerprint: str  # hex hash of id, reference, speaker and audio of the selected utterances, and of the noise
     splits: Mapping[str, tuple[Utterance, ...]]
 
-    @property
+    @cached_property
     def is_pinned(self) -> bool:
         """Whether audio decoded later in another process is guaranteed to be the listed audio.
 

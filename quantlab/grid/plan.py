@@ -101,14 +101,15 @@ def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
     identify = _cached_by(identified, _sources)
     tokens = _cached_by(models.special_tokens, lambda model: model.model_dump_json())
     where = site or here()
-    return lambda config: _cell(resolve(config, where), identify, tokens, where)
+    refused = _cached_by(lambda config: _refusal(config, where), _but_seed)
+    return lambda config: _cell(resolve(config, where), identify, tokens, refused)
 
 
 def _cell(
     config: RunConfig,
     identify: Callable[[RunConfig], tuple[dict[str, str], Corpus]],
     tokens: Callable[[ModelConfig], Tokens | None],
-    site: Site,
+    refused: Callable[[RunConfig], Refusal | None],
 ) -> Cell:
     marks: dict[str, str] = {}
     corpus = None
@@ -120,7 +121,7 @@ def _cell(
             check_language(known.languages, config.dataset.language, f"model {config.model.label}")
             if config.dataset.long == "sequential":
                 check_times(known.times, f"model {config.model.label}")
-        refusal = _refusal(config, site)
+        refusal = refused(config)
     except Unavailable as error:
         refusal = Refusal("failed", str(error))
     except UnsupportedError as error:
@@ -203,6 +204,11 @@ def _why_no_long_form(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
     if config.model.weights == "random":
         return f"dataset.long=sequential needs the model's timestamps, but its weights are random: {way_out}"
     return None
+
+
+def _but_seed(config: RunConfig) -> str:
+    """All settings except the seed, which no refusal depends on."""
+    return to_json(config.model_dump(mode="json", exclude={"seed"}))
 
 
 def _sources(config: RunConfig) -> str:

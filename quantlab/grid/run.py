@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 from quantlab import tracking
@@ -30,6 +31,7 @@ from quantlab.util.console import to_stdout
 from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 from quantlab.util.machine import affinity, cuda_names
+from quantlab.util.memory import without_gc
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit codes
 SETTLED = ("ok", "unsupported")  # a record with another status is measured again on resume
@@ -85,6 +87,7 @@ def run(overrides: Sequence[str]) -> Summaries:
         return grid.whole(cells, sweep.configs[0].export.dir)[0]
 
 
+@without_gc()
 def _ready(configs: Sequence[RunConfig]) -> list[Cell]:
     """Plan the cells of a grid and create its folders."""
     cells = plan(configs)
@@ -137,7 +140,8 @@ class Grid:
             self._extract([cell for cell in new if not self.schedule.is_alone(cell)])
         opponents = Opponents(self.root, cells, compared, self.display.say)
         self._course = Course(self.root, self.workers, self.schedule, opponents, self.display, self.show)
-        return self._course.run(cells, before, done)
+        with nullcontext() if new else without_gc():
+            return self._course.run(cells, before, done)
 
     def show(self, cell: Cell, record: Record, note: str, quiet: bool = True) -> Record:
         """Print the cell's line and log its run in MLflow; if other cells are being timed, once none is (`quiet`)."""
@@ -148,6 +152,7 @@ class Grid:
             self._unlogged.clear()
         return record
 
+    @without_gc()
     def summarise(self, records: Sequence[Record]) -> Summaries:
         """Summaries of the whole sweep, which is also logged as one run in MLflow."""
         found = of_records(self.root, records, self.display.say)
@@ -184,6 +189,7 @@ def sweep_id(cells: Sequence[Cell]) -> str:
     return hashlib.sha256("\n".join(sorted(cell.id for cell in cells)).encode()).hexdigest()[:ID_LENGTH]
 
 
+@without_gc()
 def conclude(found: Sequence[CellSummary], grid: Grid) -> int:
     """Print the table of a grid and where its records are.
 

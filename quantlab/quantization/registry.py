@@ -31,8 +31,7 @@ def get(library: str) -> AnyQuantizer:
     Raises:
         ConfigError: there is no such quantizer, or it lacks a part of `Quantizer`, `Layer` or `Converter`.
     """
-    shipped = [item.name for item in pkgutil.iter_modules(backends.__path__)]
-    if library in shipped:
+    if library in (shipped := _shipped()):
         module = importlib.import_module(f"{backends.__name__}.{library}")
     elif library in (added := _added(tuple(sys.path))):
         module = added[library].load()
@@ -53,8 +52,13 @@ def get(library: str) -> AnyQuantizer:
 
 def added(library: str) -> EntryPoint | None:
     """The entry point of a third-party quantizer; None for quantlab's own, or if there is none."""
-    shipped = any(item.name == library for item in pkgutil.iter_modules(backends.__path__))
-    return None if shipped else _added(tuple(sys.path)).get(library)
+    return None if library in _shipped() else _added(tuple(sys.path)).get(library)
+
+
+@functools.cache
+def _shipped() -> tuple[str, ...]:
+    """The quantizers of `backends`, cached: listing them takes 0.2 ms, and each cell needs them five times."""
+    return tuple(item.name for item in pkgutil.iter_modules(backends.__path__))
 
 
 @functools.lru_cache(maxsize=1)

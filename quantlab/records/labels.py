@@ -100,6 +100,11 @@ class Cell:
         return value
 
     @cached_property
+    def leaves(self) -> dict[str, Any]:
+        """The values of the configuration by dotted key."""
+        return dict(_leaves(self.config))
+
+    @cached_property
     def model(self) -> str:
         """Display name of the checkpoint."""
         name, source, path = (self.setting(f"model.{key}") for key in ("name", "source", "path"))
@@ -246,9 +251,9 @@ def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
     parts_of: dict[str, list[str]] = {cell.id: [] for cell in alike}
     for shown in (_corpus_names(alike), *_axis_settings(alike)):
         _add(parts_of, shown, always=True)
-    for shown in (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike)):
-        if len(set(map(tuple, parts_of.values()))) == len(alike):
-            break
+    others = (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike))
+    # The next is asked for only if it is needed, as the environment is read from the whole record.
+    while len(set(map(tuple, parts_of.values()))) < len(alike) and (shown := next(others, None)) is not None:
         _add(parts_of, shown)
     return parts_of
 
@@ -273,8 +278,15 @@ def _corpus_names(alike: Sequence[Cell]) -> dict[str, str]:
 
 def _axis_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     for name, key in AXES.items():
-        if not (key in OF_FORMAT and _follows_format(alike, key)):
-            yield {cell.id: _in_words(name, cell.setting(key)) for cell in alike}
+        values = {cell.id: cell.setting(key) for cell in alike}
+        if _differ(values) and not (key in OF_FORMAT and _follows_format(alike, key)):
+            yield {cell_id: _in_words(name, value) for cell_id, value in values.items()}
+
+
+def _differ(values: Mapping[str, Any]) -> bool:
+    """Whether there are several values, of which some may be the same in words."""
+    first, *others = values.values()
+    return any(other != first or type(other) is not type(first) for other in others)
 
 
 def _follows_format(alike: Sequence[Cell], key: str) -> bool:
@@ -285,10 +297,11 @@ def _follows_format(alike: Sequence[Cell], key: str) -> bool:
 
 def _other_settings(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:
     """All other settings."""
-    leaves = {cell.id: dict(_leaves(cell.config)) for cell in alike}
+    leaves = {cell.id: cell.leaves for cell in alike}
     for key in dict.fromkeys(key for found in leaves.values() for key in found):
-        if key not in AXES.values() and not key.startswith(_NOT_SHOWN):
-            yield {cell_id: _in_words(key, found.get(key)) for cell_id, found in leaves.items()}
+        values = {cell_id: found.get(key) for cell_id, found in leaves.items()}
+        if key not in AXES.values() and not key.startswith(_NOT_SHOWN) and _differ(values):
+            yield {cell_id: _in_words(key, value) for cell_id, value in values.items()}
 
 
 def _environment_facts(alike: Sequence[Cell]) -> Iterator[dict[str, str]]:

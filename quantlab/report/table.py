@@ -7,11 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from quantlab.report import hidden, ranking, study
@@ -43,6 +40,7 @@ from quantlab.report.wording import (
 from quantlab.util.console import console as plain_console
 from quantlab.util.printable import printable
 
+_GAP = "  "  # between columns
 _SHORTEST = 8  # smallest width of a shortened name
 _UNLIMITED = 400  # characters per line in a file or pipe, which have no width
 _STYLES = {
@@ -80,9 +78,9 @@ def _print(rows: Sequence[CellSummary], console: Console) -> None:
     made = study.groups(rows)
     filled = [_filled(column, rows, made) for column in columns(rows)]
     chosen = _fitting(filled, console)
-    console.print(_table(chosen, _name_widths(chosen, console), rows=True))
+    console.print(_table(chosen, _name_widths(chosen, console)), no_wrap=True, overflow="ellipsis")
     if len(chosen) < len(filled):
-        console.print(_left_out(filled, chosen, console), style="dim")
+        console.print(_left_out(filled, chosen), style="dim")
     for what in tied(rows):
         console.print(Text.assemble(("tied: ", _STYLES["tied"]), what))
     for what in underpowered(rows):
@@ -160,20 +158,19 @@ def _name_widths(chosen: Sequence[_Filled], console: Console) -> Widths:
 
 
 def _fits(chosen: Sequence[_Filled], console: Console, widths: Widths | None = None) -> bool:
-    return _needed(chosen, console, widths) <= console.width
+    return _needed(chosen, widths) <= console.width
 
 
-def _needed(chosen: Sequence[_Filled], console: Console, widths: Widths | None = None) -> int:
+def _needed(chosen: Sequence[_Filled], widths: Widths | None = None) -> int:
     """Width of the table in characters."""
-    wide = console.options.update(max_width=_UNLIMITED)
-    return Measurement.get(console, wide, _table(chosen, widths)).maximum
+    return sum((widths or {}).get(one, one.width) for one in chosen) + len(_GAP) * (len(chosen) - 1)
 
 
-def _left_out(filled: Sequence[_Filled], chosen: Sequence[_Filled], console: Console) -> str:
+def _left_out(filled: Sequence[_Filled], chosen: Sequence[_Filled]) -> str:
     """Note on dropped columns, with their value if it is the same in every row, and on how to see them."""
     dropped = sorted((one for one in filled if one not in chosen), key=lambda one: -one.column.drop_first)
     listed = ", ".join(dict.fromkeys(" ".join(one.title) + _common_value(one) for one in dropped))
-    wide = _needed(filled, console)
+    wide = _needed(filled)
     return (
         f"Left out, the terminal is too narrow: {listed}. All columns: a terminal {wide} wide, or the command | less -S"
     )
@@ -185,26 +182,39 @@ def _common_value(one: _Filled) -> str:
     return f" ({found.pop()})" if one.column.words and len(found) == 1 else ""
 
 
-def _table(chosen: Sequence[_Filled], widths: Widths | None = None, rows: bool = False) -> Table:
-    """Table of these columns.
+def _table(chosen: Sequence[_Filled], widths: Widths) -> Text:
+    """The lines of the table: titles, a rule, and a line per cell.
+
+    rich's own table measures, wraps and styles every cell as a text of any number of lines, which takes eight times as
+    long.
 
     Args:
         chosen: the columns.
-        widths: widths of the shortened columns; None: none is.
-        rows: whether to fill the rows; the head alone has the same width.
+        widths: widths of the shortened columns.
     """
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
-    for one in chosen:
-        table.add_column(
-            Text("\n".join(one.title)),
-            justify="left" if one.column.words else "right",
-            no_wrap=True,
-            width=(widths or {}).get(one, one.width),
-        )
-    if rows:
-        for line in zip(*(one.cells for one in chosen), strict=True):
-            table.add_row(*line)
-    return table
+    wide = [widths.get(one, one.width) for one in chosen]
+    height = max(len(one.title) for one in chosen)
+    titles = [[Text("")] * (height - len(one.title)) + list(map(Text, one.title)) for one in chosen]
+    rule = Text("─" * _needed(chosen, widths))
+    words = [one.column.words for one in chosen]
+    lines = [_aligned(line, wide, words) for line in zip(*titles, strict=True)]
+    return Text("\n").join(
+        [*lines, rule, *(_aligned(row, wide, words) for row in zip(*(one.cells for one in chosen), strict=True))]
+    )
+
+
+def _aligned(cells: Sequence[Text], wide: Sequence[int], words: Sequence[bool]) -> Text:
+    """A line of the table: words to the left, figures to the right, names shortened if they are too wide."""
+    line = Text()
+    for index, (cell, width, left) in enumerate(zip(cells, wide, words, strict=True)):
+        missing = width - cell_len(cell.plain)
+        if missing < 0:
+            cell = cell.copy()
+            cell.truncate(width, overflow="ellipsis")
+            missing = width - cell_len(cell.plain)
+        line.append(_GAP * (index > 0) + " " * (0 if left else missing)).append_text(cell)
+        line.append(" " * (missing if left else 0))
+    return line
 
 
 def _best(column: Column, rows: Sequence[CellSummary]) -> list[str]:

@@ -26,6 +26,7 @@ MIN_UNITS = 10  # fewer units show too little of their variation: no interval, a
 SEED = 20040517  # fixed, so that reports are reproducible
 _CHUNK = 2**17  # weights drawn at a time; 1 MiB fits a core's cache
 _KEPT = 2**25  # most weights cached, 64 MiB; also keeps each below 2^16
+_THINNED = 16  # every so many resamples tell about where an interval ends
 _ALPHA_INVERSE = 20  # 1 / (1 - 0.95)
 _Z95 = NormalDist().inv_cdf(0.975)
 _Z_POWER = NormalDist().inv_cdf(0.80)
@@ -163,19 +164,37 @@ def interval(samples: Floats) -> Floats:
     """95 % percentile interval: the 250th of 10,000 resamples from either end.
 
     Args:
-        samples: (…, resamples); reordered in place.
+        samples: (…, resamples).
 
     Returns:
         (…, 2), low and high; NaN if a resample has no value (it drew no reference words).
     """
-    resamples = samples.shape[-1]
-    index = resamples // (2 * _ALPHA_INVERSE) - 1
-    exists = np.isfinite(samples.sum(axis=-1, keepdims=True))  # the sum is finite only if all are
-    bounds = []
-    for place in (index, resamples - 1 - index):  # one at a time, which is several times faster in numpy
-        samples.partition(place, axis=-1)  # sorted at this place
-        bounds.append(samples[..., place].copy())
-    return np.where(exists, np.stack(bounds, axis=-1), np.nan)
+    exists = np.isfinite(samples.sum(axis=-1))  # the sum is finite only if all are
+    bounds = np.full((*samples.shape[:-1], 2), np.nan)
+    for place in np.ndindex(exists.shape):
+        if exists[place]:
+            bounds[place] = _ends(samples[place])
+    return bounds
+
+
+def _ends(samples: Floats) -> tuple[float, float]:
+    """Low and high of one row of resamples.
+
+    Every 16th resample bounds the two tails, of which only some hundred values are then sorted further: three times as
+    fast as partitioning the whole row, with the same result.
+    """
+    index = len(samples) // (2 * _ALPHA_INVERSE) - 1
+    few = samples[::_THINNED].copy()
+    expected = (index + 1) / _THINNED
+    rank = min(math.ceil(expected + 4 * math.sqrt(expected)), len(few) - 1)  # four standard deviations further in
+    few.partition([rank, len(few) - 1 - rank])
+    low, high = samples[samples <= few[rank]], samples[samples >= few[-1 - rank]]
+    if min(len(low), len(high)) <= index:  # the few were not typical
+        low = high = samples.copy()
+    low.partition(index)
+    first = float(low[index])  # before the other end, which may be in the same memory
+    high.partition(len(high) - 1 - index)
+    return first, float(high[-1 - index])
 
 
 def p_value(differences: Floats, difference: float, units: int) -> float:

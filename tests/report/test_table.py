@@ -3,14 +3,17 @@ import re
 from dataclasses import replace
 
 import pytest
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from helpers.compared import careful_grid, changed, paper_grid
 from helpers.synthetic import bad_result, result
 from quantlab.records.schema import Noise, Problem
-from quantlab.report.columns import columns
+from quantlab.report.columns import Column, columns
 from quantlab.report.summaries import summary
-from quantlab.report.table import show, text
+from quantlab.report.table import _Filled, _table, show, text
 from quantlab.report.wording import percent
 
 ROWS = [summary(result(quant).record) for quant in ("none", "torch_int8", "quanto_int8_static", "hqq_int3")] + [
@@ -56,6 +59,30 @@ def test_it_fits_the_terminal_and_no_figure_is_cut(width):
     assert ("too narrow: CER % clean, CER % other" in plain) == (width < 100)
 
 
+@pytest.mark.parametrize("width", [4, 8, 9, 30])
+def test_lines_are_those_of_richs_own_table(width):
+    """With letters two columns wide, titles of one and two lines, and a name that is shortened to `width`."""
+    names = _Filled(
+        Column(("model",), str, words=True), [Text("nano"), Text("日本語のモデル"), Text("a name: é", style="dim")]
+    )
+    figures = _Filled(
+        Column(("WER %", "clean"), str), [Text("4.69"), Text("–", style="dim"), Text("116.48", style="bold")]
+    )
+    status = _Filled(Column(("status",), str, words=True), [Text("ok", style="green"), Text("failed"), Text("ok")])
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="")
+    for one, wide, justify in ((names, width, "left"), (figures, 6, "right"), (status, 6, "left")):
+        table.add_column("\n".join(one.title), justify=justify, no_wrap=True, width=wide)
+    for row in zip(names.cells, figures.cells, status.cells, strict=True):
+        table.add_row(*row)
+
+    def printed(shown):
+        console = Console(file=io.StringIO(), width=200)
+        console.print(shown, no_wrap=True)
+        return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+    assert printed(_table([names, figures, status], {names: width})) == printed(table)
+
+
 def test_a_verdict_that_tells_nothing_is_explained_at_the_table():
     """Once, wherever it stands, and nowhere else."""
     plain = text(CAREFUL)
@@ -97,7 +124,7 @@ def test_the_best_of_a_column_is_bold_if_it_is_known_exactly_or_with_an_interval
     lines = [line for line in console.file.getvalue().splitlines() if line.startswith("nano")]
     bold = {line.split()[1]: "\x1b[1m" in line for line in lines[:4]}
     assert bold == {"none": False, "torch_int8": False, "quanto_int8_static": False, "hqq_int3": True}
-    assert "\x1b[1m 3.8" in lines[3]
+    assert "\x1b[1m3.8" in lines[3]
 
 
 def test_nothing_is_bold_where_the_intervals_leave_another_level_with_it():

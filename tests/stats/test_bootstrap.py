@@ -168,6 +168,19 @@ def test_the_interval_takes_the_250th_of_10_000_from_either_end():
     assert interval(samples).tolist() == [249, 9750]
 
 
+@pytest.mark.parametrize("resamples", [1000, 1001, 9999, 10_000])
+@pytest.mark.parametrize("order", ["drawn", "sorted", "tied", "constant", "periodic"])
+def test_the_interval_is_the_one_of_sorted_resamples(resamples, order):
+    """Also where every 16th resample, which the tails are found by, tells nothing about the others."""
+    samples = np.random.default_rng(0).normal(size=(2, 3, resamples))
+    if order == "periodic":
+        samples[..., ::16] += 100
+    samples = {"sorted": np.sort(samples), "tied": samples.round(), "constant": samples * 0}.get(order, samples)
+    place = resamples // 40 - 1
+    expected = np.sort(samples)[..., [place, -1 - place]]
+    assert np.array_equal(interval(samples), expected)
+
+
 def test_p_by_hand():
     samples = np.concatenate([np.full(99, -1.0), np.full(9901, 1.0)])
     assert p_value(samples, 0.98, 400) == 2 * 100 / 10_001
