@@ -252,8 +252,11 @@ def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
     for shown in (_corpus_names(alike), *_axis_settings(alike)):
         _add(parts_of, shown, always=True)
     others = (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike))
-    # The next is asked for only if it is needed, as the environment is read from the whole record.
-    while len(set(map(tuple, parts_of.values()))) < len(alike) and (shown := next(others, None)) is not None:
+    while len(set(map(tuple, parts_of.values()))) < len(alike):
+        if not (
+            shown := next(others, {})
+        ):  # asked for only if needed, as the environment is read from the whole record
+            break
         _add(parts_of, shown)
     return parts_of
 
