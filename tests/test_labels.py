@@ -251,3 +251,13 @@ def test_a_cell_that_failed_before_its_corpus_was_read_stays_with_its_name(tmp_p
     found = twice(tmp_path, *LIMITS)
     storage.write(tmp_path, bad_result("failed", "no checkpoint", "hqq_int4"))
     assert len(summary.groups(summaries(tmp_path))) == len(summary.groups(found)) == 2
+
+
+def test_the_environment_is_not_read_where_a_setting_tells_cells_apart():
+    def unread():
+        raise AssertionError("the whole record was read")
+
+    config = {"model": {"name": "nano"}, "quant": {"name": "hqq_int4"}, "device": {"name": "cpu"}}
+    for key in ("seed", "timeout_of_another_package"):  # an axis, and any other setting
+        cells = [labels.Cell(str(value), {**config, key: value}, measured_on=unread) for value in (1, 2)]
+        assert list(labels.names(cells).values()) == [f"nano-hqq_int4-cpu ({key}={value})" for value in (1, 2)]

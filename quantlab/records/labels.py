@@ -251,10 +251,10 @@ def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
     parts_of: dict[str, list[str]] = {cell.id: [] for cell in alike}
     for shown in (_corpus_names(alike), *_axis_settings(alike)):
         _add(parts_of, shown, always=True)
-    for shown in (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike)):
-        if len(set(map(tuple, parts_of.values()))) == len(alike):
-            break
-        _add(parts_of, shown)
+    others = (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike))
+    # The next is asked for only if it is needed, as the environment is read from the whole record.
+    while len(set(map(tuple, parts_of.values()))) < len(alike) and (more := next(others, None)) is not None:
+        _add(parts_of, more)
     return parts_of
 
 
