@@ -252,12 +252,9 @@ def _differences(alike: Sequence[Cell]) -> dict[str, list[str]]:
     for shown in (_corpus_names(alike), *_axis_settings(alike)):
         _add(parts_of, shown, always=True)
     others = (shown for rest in (_other_settings, _environment_facts, _dates_and_ids) for shown in rest(alike))
-    while len(set(map(tuple, parts_of.values()))) < len(alike):
-        if not (
-            shown := next(others, {})
-        ):  # asked for only if needed, as the environment is read from the whole record
-            break
-        _add(parts_of, shown)
+    # The next is asked for only if it is needed, as the environment is read from the whole record.
+    while len(set(map(tuple, parts_of.values()))) < len(alike) and (more := next(others, None)) is not None:
+        _add(parts_of, more)
     return parts_of
 
 
