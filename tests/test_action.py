@@ -60,7 +60,7 @@ def planted(folder, errors):
         total = sum(count for count, split in zip(less, rows.split, strict=True) if split == name)
         counts = {"substitutions": total, "deletions": 0, "insertions": 0, "hits": figures.ref_words - total}
         changed[name] = figures.model_copy(update=counts | {"wer": total / figures.ref_words})
-    record = cell.record.model_copy(update={"splits": changed})
+    record = cell.record.model_copy(update={"splits": changed, "created_at": "2026-01-01T00:00:00+00:00"})
     better = cell.model_copy(update={"record": record, "utterances": rows.model_copy(update={"errors": less})})
     bundle.write(folder / f"planted{errors}.json.gz", [better])
     return f"planted{errors}.json.gz"
@@ -75,7 +75,7 @@ def compared(measured, **given):
 
 
 def test_what_did_not_change_passes(measured):
-    done, output = compared(measured, margin="2")
+    done, output = compared(measured, margin="2", baseline=planted(measured[0], 0))
     assert (done.returncode, output) == (0, "outcome=pass\n"), done.stderr
     assert "✅ pass" in (measured[1] / "summary.md").read_text(encoding="utf-8")
     assert (measured[1] / "quantlab-gate.xml").exists()

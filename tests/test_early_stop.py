@@ -146,7 +146,7 @@ def test_readers_do_not_take_a_part_for_the_corpus(root):
     assert lost.to_dict()["adaptive"]["stopped_by"] == "worse"
     share = f"{100 * lost.utterances / 120:.0f} %"
     table = text(list(found.values()))
-    assert f"its error rates are those of {share} of the corpus" in table
+    assert f"error rates are those of {share} of the corpus" in table
     assert {item.verdict for item in lost.published} <= {"not comparable"}
 
 

@@ -38,7 +38,8 @@ def asked(tmp_path, capsys):
     """Compare cells with a baseline of others: exit code and what was printed as JSON."""
 
     def ask(before, now, *options):
-        for name, cells in (("before", before), ("now", now)):
+        earlier = [changed(cell, created_at="2026-01-01T00:00:00+00:00") for cell in before]
+        for name, cells in (("before", earlier), ("now", now)):
             for cell in cells:
                 storage.write(tmp_path / name, cell)
         packed = tmp_path / "baseline.json.gz"
@@ -147,6 +148,14 @@ def test_what_is_not_comparable_is_no_silent_pass(now, code, said, asked):
     found_code, found = asked([spoken()], now)
     assert found_code == code
     assert said in found["cells"][0]["answers"][0]["why"]
+
+
+def test_the_record_that_the_baseline_was_made_of_is_no_measurement(tmp_path, capsys):
+    storage.write(tmp_path / "root", spoken())
+    packed = tmp_path / "baseline.json.gz"
+    assert baseline.main(["--root", str(tmp_path / "root"), "--out", str(packed)]) == 0
+    assert gate.main(["--root", str(tmp_path / "root"), "--baseline", str(packed), *MARGIN]) == 3
+    assert "cannot tell  measured: not measured again: it is the record that the baseline" in capsys.readouterr().out
 
 
 def test_other_references_are_not_compared(asked):

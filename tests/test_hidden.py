@@ -80,7 +80,7 @@ def test_the_worst_utterances_come_first(root, fault, capsys):
     assert mark in found["worst"][0]["hypothesis"]
     for form in ("table", "markdown"):
         assert worst.main(["--root", str(root), "--format", form]) == 0
-        assert f"{found['worse']} worse" in capsys.readouterr().out
+        assert f"{found['worse']} of 320 utterances worse" in capsys.readouterr().out
 
 
 def test_without_a_baseline_nothing_is_worse(tmp_path, capsys):

@@ -121,6 +121,13 @@ def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, arguments, said):
     assert not (tmp_path / "mlruns").exists()
 
 
+def test_if_all_are_too_large_nothing_is_measured(tmp_path):
+    done = recommend(tmp_path, "--max-size-mb", "1", "quant=none,hqq_int4", "device=cpu", code=1)
+    assert done.stdout.startswith("Nothing qualifies, and nothing was measured")
+    assert f"Not measured, as {TOO_LARGE} 1 MB: nano-hqq_int4-cpu (3." in done.stdout
+    assert not storage.recorded(tmp_path / "mlruns")
+
+
 def test_keys_without_the_option_are_refused(tmp_path):
     command = [sys.executable, "-m", "quantlab", "recommend", "quant=none"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

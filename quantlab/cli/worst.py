@@ -12,6 +12,7 @@ from quantlab.records.asked_for import ids_of
 from quantlab.records.root_option import no_records, roots_option
 from quantlab.report import worst
 from quantlab.report.summaries import summaries
+from quantlab.report.wording import names
 from quantlab.util.command import HELP, OneOf, example, perform
 from quantlab.util.console import NO, to_stdout, warn
 from quantlab.util.entry import enter
@@ -41,9 +42,14 @@ def command(ids: tuple[str, ...], roots: tuple[Path, ...], most: int | None, aga
             warn(no_records(*roots))
             return NO
         wanted = ids_of(root, ids) if ids else [row.cell_id for row in found]
+        baselines = [row for row in found if row.cell_id in wanted and row.is_baseline]
         made = list(worst.regressions(found, wanted, most or (10 if ids else 3)))
     if not made:
-        warn("no cell with texts is compared with another: measure its baseline too, quant=none")
+        name = next((names(found)[row.cell_id] for row in baselines), None) if ids else None
+        if name is not None:
+            warn(f"{name} is a baseline: name a quantized cell, which is compared with it")
+        else:
+            warn("no cell with texts is compared with another: measure its baseline too, quant=none")
         return NO
     with to_stdout():
         print(FORMATS[format](made), end="")

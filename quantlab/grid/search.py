@@ -88,6 +88,9 @@ class _Search:
             if cell.id not in self._records and self._measure(cell, smallest):
                 best = recommend(of_records(self._grid.root, self._measured()), self._limits).best
                 smallest = best.size_bytes if best else None
+        if not self._records:
+            nothing = "nothing qualifies, and nothing was measured: see below"
+            return Recommendation(self._limits, None, nothing, None, (), (), (), (), tuple(self._notes()))
         found = recommend(self._grid.summarise(self._measured()), self._limits)
         return replace(found, notes=(*found.notes, *self._notes()))
 

@@ -106,7 +106,7 @@ def pack(root: str | Path, record: Record) -> Packed:
     if record.status != "ok":
         raise ValueError(f"its status is {record.status}")
     if record.stopped_early:
-        raise ValueError("it stopped early (protocol.looks), so that others cannot be compared with it")
+        raise ValueError("it stopped early (protocol.looks), on a part of the corpus; measure it with protocol=paper")
     utterances, batches = storage.read_utterances(root, record.cell_id), storage.read_batches(root, record.cell_id)
     if record.digests and record.digests != storage.digests(folder):
         raise ValueError("its raw files have changed since; quantlab verify shows what differs")

@@ -194,7 +194,7 @@ def used_share(adaptive: Adaptive) -> str:
 def stopped(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Cells that stopped early, and how much of the corpus their rates are of; as `noise`."""
     notes = (
-        (row, f"its error rates are those of {used_share(used)} of the corpus, as its verdict was known then")
+        (row, f"error rates are those of {used_share(used)} of the corpus, as the verdict was known then")
         for row in rows
         if row.stopped_early and (used := row.record.adaptive) is not None
     )

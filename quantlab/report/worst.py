@@ -13,6 +13,7 @@ from quantlab.report.wording import between, names, percent
 from quantlab.scoring.alignment import align
 from quantlab.scoring.score import Scoring
 from quantlab.stats.estimate import Estimate
+from quantlab.util.counted import counted
 from quantlab.util.printable import printable
 
 
@@ -38,6 +39,7 @@ class Regressions:
     compared_with: str
     not_worse: Estimate | None  # share of utterances
     worse: int  # utterances
+    of: int  # utterances that were compared
     worst: tuple[Worse, ...]
 
     def to_dict(self) -> dict[str, object]:
@@ -69,6 +71,7 @@ def regressions(rows: Sequence[CellSummary], wanted: Sequence[str], most: int) -
                 called[cell.compared_with],
                 row.evidence.no_regression,
                 cell.worse,
+                cell.utterances,
                 tuple(_worse(item, before[item.key]) for item in worse[:most]),
             )
 
@@ -150,8 +153,9 @@ def _markdown(item: Regressions) -> Iterator[str]:
 
 def _heading(item: Regressions) -> str:
     share = item.not_worse
-    what = "" if share is None else f"{percent(share.value)} %{between(share.ci95, percent)} not worse, "
-    return f"{item.cell} against {item.compared_with}: {what}{item.worse} worse"
+    of = "of those with words not worse"
+    what = "" if share is None else f"{percent(share.value)} %{between(share.ci95, percent)} {of}; "
+    return f"{item.cell} against {item.compared_with}: {what}{item.worse:,} of {counted(item.of, 'utterance')} worse"
 
 
 def _texts_of(item: Regressions, one: Worse) -> list[tuple[str, str]]:

@@ -66,7 +66,7 @@ class Design:
     margin: float  # non-inferiority margin, fraction
     cells: int = 1  # of the grid, for the level at which a cell is worse or better
     spending: Spending = "pocock"  # of worse and better
-    spending_tied: Spending = "obrien_fleming"  # of tied and the interval
+    spending_tied: Spending = "obrien_fleming"  # of tied, and of the upper end; the lower end is spent as worse is
     stops: Stops = "verdict"  # beyond: worse means by more than the margin; better and tied are not asked
 
 
@@ -180,9 +180,9 @@ def examine(seen: Seen, information: npt.ArrayLike, design: Design) -> Looks:
     t = np.stack([excess[0], -excess[1]]) / np.sqrt(np.maximum(events, 1))  # no events: no excess
     sides = np.where(enough, np.minimum(-ndtri(stdtr(freedom, -np.maximum(t, 0))), limit), 0.0)  # worse, better
     bound = boundaries(information, ALPHA / design.cells, design.spending)
+    below = boundaries(information, ALPHA, design.spending)
     above = boundaries(information, ALPHA, design.spending_tied)
     beyond = design.stops == "beyond"
-    below = boundaries(information, ALPHA, design.spending) if beyond else above
 
     def width(bound: Floats) -> Floats:
         return np.where(enough, -stdtrit(freedom, ndtr(-bound)), np.inf)
@@ -206,9 +206,9 @@ def examine(seen: Seen, information: npt.ArrayLike, design: Design) -> Looks:
 
 def _upper(excess: Floats, events: Floats, wide: Floats) -> Floats:
     """The expected excess E that the score test just rejects: E − B = wide × √s; in events."""
-    wald = excess + wide * np.sqrt(events)
-    p = wide**2 * (events + wide**2)  # (E − B)³ − p (E − B) − wide⁴ B = 0 if E > 0; three real roots, the largest of
     with np.errstate(invalid="ignore"):  # infinite: no interval
+        wald = excess + wide * np.sqrt(events)
+        p = wide**2 * (events + wide**2)  # (E − B)³ − p (E − B) − wide⁴ B = 0 if E > 0; three real roots, the largest
         cosine = np.clip(1.5 * wide**4 * excess / p * np.sqrt(3 / p), -1, 1)
         score = excess + 2 * np.sqrt(p / 3) * np.cos(np.arccos(cosine) / 3)
     return np.where(np.isinf(wide), np.inf, np.where(wald >= 0, score, wald))  # s is N between B and 0

@@ -78,7 +78,7 @@ def judge(
         any_quantizer: whether a cell may be compared with one of another quantizer.
     """
     found = match([cell.record for cell in cells], records, any_quantizer)
-    packed = [_packed(root, item) for item in found]
+    packed = [_packed(root, cell, item) for cell, item in zip(cells, found, strict=True)]
     whys = [_why_not(cell, now) for cell, now in zip(cells, packed, strict=True)]
     pairs = [
         (cell, now) for cell, now, why in zip(cells, packed, whys, strict=True) if isinstance(now, Packed) and not why
@@ -94,16 +94,20 @@ def judge(
     return judged
 
 
-def _packed(root: Path, item: Match) -> Packed | Answer:
+def _packed(root: Path, before: Packed, item: Match) -> Packed | Answer:
     """The new measurement; if there is none, the answer that follows."""
     if item.now is None:
         return Answer("measured", "cannot tell", item.why)
     if item.now.status != "ok":
         return Answer("measured", "fail", f"its status is {item.now.status}: {item.now.reason or 'no reason recorded'}")
     try:
-        return pack(root, item.now)
+        now = pack(root, item.now)
     except (ValueError, OSError) as error:
         return Answer("measured", "cannot tell", f"its record cannot be compared: {str(error).splitlines()[0]}")
+    if now == before:
+        same = "not measured again: it is the record that the baseline was made of; measure into another output_dir"
+        return Answer("measured", "cannot tell", same)
+    return now
 
 
 def _why_not(before: Packed, now: Packed | Answer) -> str | None:

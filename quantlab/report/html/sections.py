@@ -78,7 +78,7 @@ def environment_words(rows: Sequence[CellSummary]) -> Iterator[str]:
         yield found.most_common(1)[0][0] + (f" and {len(found) - 1} more" if len(found) > 1 else "")
     threads = sorted({str(row.settings.threads) for row in rows if row.settings.threads})
     if threads:
-        yield f"{' or '.join(threads)} threads"
+        yield f"{' or '.join(threads)} thread{'s' * (threads != ['1'])}"
 
 
 def chips(rows: Sequence[CellSummary]) -> list[tuple[str, int]]:

@@ -207,7 +207,7 @@ def _front(group: Group, cost: str, split: str, by_id: dict[str, CellSummary]) -
         if ranking.few(row):
             return None  # without intervals nothing can be resampled, and single measurements would look certain
         x, y = COSTS[cost](row), wer(row, split)
-        if x is not None and y is not None:
+        if x is not None and y is not None and not row.stopped_early:  # whose WER is that of a part of the corpus
             pairing, change = _pairing(row, split, by_id)
             if pairing is not None and group.reference is not None:
                 pairing = (pairing[0], Estimate(pairing[1].value))

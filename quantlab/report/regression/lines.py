@@ -18,7 +18,13 @@ SHOWN = 8  # differences in settings and versions that are listed
 def names(cells: Sequence[Judged]) -> list[str]:
     """Unique display names of the cells of a baseline, in their order."""
     named = labels.names([labels.of_record(item.before.record) for item in cells])
-    return [named[item.before.record.cell_id] for item in cells]
+    return [named[item.before.record.cell_id] + _other_quantizer(item) for item in cells]
+
+
+def _other_quantizer(item: Judged) -> str:
+    """` → hqq_int2` if it is compared with a cell of another quantizer."""
+    was, now = item.before.record.setting("quant.name"), item.now and item.now.setting("quant.name")
+    return "" if now in (None, was) else f" → {now}"
 
 
 def summary(cells: Sequence[Judged]) -> str:
@@ -75,7 +81,7 @@ def notes(item: Judged) -> list[str]:
     """What readers should know beside the answers: power, texts, sizes, times, what changed."""
     found = [*item.notes]
     if (figures := item.accuracy) is not None:
-        found += [power(figures)]
+        found += [power(figures)] if figures.outcome == "cannot tell" else []
         changed = figures.texts_changed
         found += [f"{changed:,} of {counted(figures.utterances, 'text')} differ from the baseline's"]
     asked = {answer.question for answer in item.answers}
@@ -91,12 +97,12 @@ def notes(item: Judged) -> list[str]:
 
 
 def power(found: Accuracy) -> str:
-    """`400 utterances of 25 speakers find a loss of 1 point with 36 %, of 2.1 points with 80 %`."""
+    """`400 utterances of 25 speakers find a loss of 1 point with a probability of 36 %, of …`."""
     of = f" of {found.units} speakers" if found.unit == "speaker" else ""
     said = f"{counted(found.utterances, 'utterance')}{of}"
     if found.power is None or found.findable is None:
         return f"{said}: too few to find a loss"
-    one = f"{100 * ASKED:g} point with {100 * found.power:.0f} %"
+    one = f"{100 * ASKED:g} point with a probability of {100 * found.power:.0f} %"
     return f"{said} find a loss of {one}, of {100 * found.findable:.1f} points with 80 %"
 
 
