@@ -30,7 +30,7 @@ def bound(config: RunConfig, total: int, linears: Mapping[str, int]) -> int:
     """The bits of all codes, and what is not quantized, in bytes; scales and zero points only of HQQ's layers.
 
     An engine of its own may quantize everything: all parameters count with the bits of a code. 0 for a file as it was
-    shipped, and for a format without `quant.bits`.
+    shipped, a quantizer of a third party, and a format without `quant.bits`.
 
     Args:
         config: the cell.
@@ -38,7 +38,7 @@ def bound(config: RunConfig, total: int, linears: Mapping[str, int]) -> int:
         linears: weights of each Linear module.
     """
     quant = config.quant
-    if quant.library == AS_SHIPPED:
+    if quant.library == AS_SHIPPED or registry.added(quant.library) is not None:
         return 0
     floats = FLOAT_BITS[config.runtime.dtype]
     if quant.scheme == "none":
