@@ -138,7 +138,12 @@ def test_ratios_in_turns_are_preferred_and_an_interval_over_the_limit_cannot_tel
     [
         ([bad_result("failed", "why", "bnb_nf4")], 3, "there is no cell with quant=hqq_int4"),
         ([bad_result("oom", "no memory", "hqq_int4")], 1, "its status is oom: no memory"),
-        ([changed(spoken(), fingerprints={"checkpoint": "c" * 64, "corpus": "e" * 64})], 3, "corpus dddddd"),
+        ([changed(spoken(), fingerprints={"checkpoint": "c" * 64, "corpus": "e" * 64})], 3, "but other audio"),
+        (
+            [changed(spoken(dataset__limit=40), fingerprints={"checkpoint": "c" * 64, "corpus": "e" * 64})],
+            3,
+            "measured on other utterances: dataset.limit none → 40",
+        ),
         ([adding_up(spoken().model_copy(update={"utterances": spoken().utterances[:300]}))], 3, "20 of 320"),
         ([changed(spoken(), normaliser="basic")], 3, "normaliser whisper in the baseline, basic now"),
         ([spoken(protocol__batch_size=8), spoken(cell_id="other", protocol__batch_size=4)], 3, "name one with --cell"),
@@ -196,6 +201,16 @@ def test_without_records_nothing_passes(tmp_path, capsys):
     where = ["--root", str(tmp_path / "nowhere"), "--baseline", str(tmp_path / "before")]
     assert gate.main(where) == 3
     assert "no records" in capsys.readouterr().err
+
+
+def test_of_what_changed_the_likeliest_causes_come_first(asked):
+    marks = spoken().record.fingerprints | {"checkpoint": "e" * 64}
+    environment = spoken().record.environment | {"versions": {"torch": "9.9"}, "threads": 7}
+    now = changed(spoken(protocol__batch_size=3, model__name="other"), fingerprints=marks, environment=environment)
+    names = [line.split(" ")[0] for line in asked([spoken()], [now])[1]["cells"][0]["changed"]]
+    assert names[0] == "model.name"
+    places = [names.index(name) for name in ("checkpoint", "torch", "threads", "protocol.batch_size")]
+    assert places == sorted(places)
 
 
 # What is written

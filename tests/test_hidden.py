@@ -7,8 +7,13 @@ import pytest
 from helpers.synthetic import adding_up, result
 from quantlab.cli import rescore, worst
 from quantlab.records import storage
+from quantlab.records.measured import KeywordFigures
 from quantlab.report import document, html, table
-from quantlab.report.summaries import summaries
+from quantlab.report import worst as worst_of
+from quantlab.report.hidden import keywords
+from quantlab.report.html.hypotheses import Key
+from quantlab.report.summaries import summaries, summary
+from quantlab.scoring.score import ENGLISH
 
 # Each fault on every fourth of 320 utterances of eight words: text, and whether it loops.
 FAULTS = {
@@ -81,6 +86,28 @@ def test_the_worst_utterances_come_first(root, fault, capsys):
     for form in ("table", "markdown"):
         assert worst.main(["--root", str(root), "--format", form]) == 0
         assert f"{found['worse']} of 320 utterances worse" in capsys.readouterr().out
+
+
+def test_errors_in_a_row_are_marked_as_one():
+    key = Key("clean", "1", "the red house is old", ENGLISH)
+    assert worst_of.marked(key, "the blue mouse is") == "the [-red house-]{+blue mouse+} is [-old-]"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x"])
+def test_how_many_is_a_whole_number(value, capsys):
+    assert worst.main(["--most", value]) == 2
+    assert f"--most: {value}: a whole number, 1 or more" in capsys.readouterr().err
+
+
+def test_keywords_that_no_reference_has_are_named():
+    record = result("none").record
+    words = KeywordFigures(
+        spoken=2, written=3, right=1, recall=1 / 2, precision=1 / 3, words={"cat": (2, 2, 1), "dog": (0, 1, 0)}
+    )
+    splits = {name: split.model_copy(update={"keywords": words}) for name, split in record.splits.items()}
+    record = record.model_copy(update={"splits": splits, "keywords": ("Cat", "Dog", "blue jay")})
+    [(_, said)] = keywords([summary(record)], {record.cell_id: "nano"})
+    assert said.endswith("; in no reference: Dog, blue jay")
 
 
 def test_without_a_baseline_nothing_is_worse(tmp_path, capsys):

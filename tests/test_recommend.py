@@ -204,6 +204,15 @@ def test_a_cell_timed_with_care_stands_for_its_quicker_record():
     assert "7 records" in found.notes[0]
 
 
+def test_a_cell_that_might_stop_at_several_margins_is_one_cell():
+    grid = careful_grid()
+    config = grid[2].record.config
+    stops = config | {"protocol": config["protocol"] | {"stops": "beyond"}}
+    found = recommend([*grid, changed(grid[2], cell_id="second", config=stops)], Limits())
+    assert len([*found.qualifying, *found.rejected, *found.underpowered, *found.undecided]) == len(grid)
+    assert found.notes[0].startswith("Left out: 1 record of cells also measured with another protocol.looks")
+
+
 def test_nothing_qualifies_and_the_nearest_miss_is_named():
     found = recommend([item for item in careful_grid() if item.settings.quant.startswith("hqq")], Limits())
     assert (found.best, found.claim) == (None, None)

@@ -85,8 +85,9 @@ def command(
     This is the fastest cell within the limits, if the data show which one that is. A cell is within a limit of WER if
     the whole 95 % interval of its increase is.
 
-    With --measure and the keys of a grid, cells are measured first, in order of size, each until it is known to be
-    within the limit of WER or not, and no more of them once the smallest is known.
+    With --measure and the keys of a grid, cells are measured first, in order of size, until the smallest is known; a
+    cell stops once it is known to be beyond the limit of WER. Device, model, corpus, splits and root are keys of the
+    grid then (device=cpu), instead of options.
 
     Exit code: 0, 1 if nothing qualifies or nothing is recorded, 2 if the records hold several corpora or an option is
     wrong, 130 if the measurement was interrupted.

@@ -13,7 +13,7 @@ from quantlab.records.root_option import no_records, roots_option
 from quantlab.report import worst
 from quantlab.report.summaries import summaries
 from quantlab.report.wording import names
-from quantlab.util.command import HELP, OneOf, example, perform
+from quantlab.util.command import HELP, OneOf, at_least_one, example, perform
 from quantlab.util.console import NO, to_stdout, warn
 from quantlab.util.entry import enter
 
@@ -23,9 +23,7 @@ FORMATS = {"table": worst.to_text, "markdown": worst.to_markdown, "json": worst.
 @click.command("worst", context_settings=HELP, epilog=example("quantlab worst nano-hqq_int3-cpu --most 20"))
 @click.argument("ids", nargs=-1, metavar="[CELL]...")
 @roots_option()
-@click.option(
-    "--most", type=click.IntRange(min=1), metavar="N", help="Utterances of each cell (default: 10; 3 without CELL)."
-)
+@click.option("--most", type=at_least_one, metavar="N", help="Utterances of each cell (default: 10; 3 without CELL).")
 @click.option("--against", metavar="NAME", help="Compare with cells of this library or quantizer, as report does.")
 @click.option("--format", type=OneOf("format", FORMATS), default="table", show_default=True, help="Output format.")
 def command(ids: tuple[str, ...], roots: tuple[Path, ...], most: int | None, against: str | None, format: str) -> int:

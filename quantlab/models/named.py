@@ -25,10 +25,10 @@ def check_name(model: ModelConfig, folder: Path) -> None:
     Raises:
         CheckpointError: the shape in its config.json is another.
     """
-    expected = _shapes().get(model.name)
-    if expected is None or (model.path is None and model.repo == options.option("model", model.name)["repo"]):
+    published = options.option("model", model.name) if model.name in options.names("model") else {}
+    if published.get("source") != "hub" or (model.path is None and model.repo == published["repo"]):
         return
-    found = _shape(whisper_config(folder))
+    expected, found = _shape(published["architecture"]), _shape(whisper_config(folder))
     alike = [f"model={name}" for name, shape in _shapes().items() if shape == found]
     if found == expected or (found | {"vocab_size": expected["vocab_size"]} == expected and not alike):
         return

@@ -229,4 +229,7 @@ def _why(error: ValidationError) -> str:
 
 
 def _no_baseline(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"{path} is not a baseline: {why}; make one: quantlab baseline --out baseline.json.gz")
+    return ConfigError(
+        f"{path} is not a baseline: {why}; if it was one, restore it (version control), else make one: quantlab "
+        "baseline --out baseline.json.gz"
+    )

@@ -26,6 +26,7 @@ from quantlab.report.wording import (
     problems,
     rate_name,
     three_digits,
+    why_stopped,
 )  # fmt: skip
 
 _READING = (
@@ -65,6 +66,8 @@ def _comparisons(rows: Sequence[CellSummary]) -> Iterator[str]:
         )
         if name is not None:
             yield f"Only accuracy is compared with {name}: size and time ×base are relative to the unquantized cell."
+    if stopped := why_stopped(rows):
+        yield stopped
     if any(row.record.speed is not None for row in rows):
         yield "Time ×base: time of the cell / time of its baseline, taking turns on the same batches."
 

@@ -12,6 +12,7 @@ from quantlab.report.parts import Cell, Section, Table
 from quantlab.report.results import caption
 from quantlab.report.study import Group
 from quantlab.report.wording import ABSENT, estimate, listed, percent, rate_name, together
+from quantlab.scoring.score import Scoring
 from quantlab.stats.estimate import Estimate
 
 NAMES = {"loops": "loops", "empty": "empty outputs", "bursts": "deletion bursts", "insertions": "inserted words"}
@@ -55,9 +56,10 @@ def keywords(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator
     """Recall and precision of the keywords of each cell, and those that no reference has."""
     for row in rows:
         if (found := row.keywords) is not None:
-            absent = [word for word, (spoken, _, _) in found.words.items() if not spoken]
-            unheard = len(row.record.keywords or ()) - len(found.words) + len(absent)
-            rest = f"; {unheard} of the file occur in no reference" if unheard > 0 else ""
+            scoring = Scoring.of_record(row.record)
+            spoken = {word for word, (occurrences, _, _) in found.words.items() if occurrences}
+            unspoken = [word for word in row.record.keywords or () if scoring.normalised(word) not in spoken]
+            rest = f"; in no reference: {listed(unspoken)}" if unspoken else ""
             yield called[row.cell_id], f"recall {_share(found.recall)}, precision {_share(found.precision)}{rest}"
 
 

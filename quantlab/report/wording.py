@@ -201,6 +201,17 @@ def stopped(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[
     yield from _once(notes, called)
 
 
+def why_stopped(rows: Sequence[CellSummary]) -> str | None:
+    """What a stopped cell is, for readers; None if there is none."""
+    if not any(row.stopped_early for row in rows):
+        return None
+    return (
+        "Cells that stopped early (protocol.looks) were compared with their baseline repeatedly, on the utterances "
+        "measured until then, and were stopped when the verdict was shown. Their boundaries allow for that, and for "
+        "the number of cells. Their rates are those of the utterances they used."
+    )
+
+
 def tied(rows: Sequence[CellSummary]) -> Iterator[str]:
     """Explanation of the verdict where its margin is not the usual one."""
     some = [row for row in rows if row.verdict == "tied"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 from quantlab.records import storage
 from quantlab.report.cell_summary import CellSummary
@@ -104,11 +105,13 @@ def marked(key: Key, text: str) -> str:
     if not spoken:
         return f"{{+{_joined(key, written)}+}}" if written else ""
     parts = []
-    for step in align(spoken, written, key.scoring.scorer).steps:
-        said, heard = spoken[step.spoken_from : step.spoken_to], written[step.written_from : step.written_to]
-        missing = f"[-{_joined(key, said)}-]" if said and not step.right else ""
-        extra = f"{{+{_joined(key, heard)}+}}" if heard and not step.right else ""
-        parts.append(_joined(key, heard) if step.right else missing + extra)
+    for right, steps in groupby(align(spoken, written, key.scoring.scorer).steps, lambda step: step.right):
+        run = list(steps)
+        said = spoken[run[0].spoken_from : run[-1].spoken_to]
+        heard = written[run[0].written_from : run[-1].written_to]
+        missing = f"[-{_joined(key, said)}-]" if said and not right else ""
+        extra = f"{{+{_joined(key, heard)}+}}" if heard and not right else ""
+        parts.append(_joined(key, heard) if right else missing + extra)
     return _joined(key, parts)
 
 

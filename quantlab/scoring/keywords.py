@@ -119,11 +119,10 @@ def _overlap(one: _Span, other: _Span) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _phrases(keywords: tuple[str, ...], scoring: Scoring) -> _Phrases:
-    space = " " if scoring.unit == "word" else ""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for word in keywords:
         if units := tuple(scoring.units(word)):
-            found.setdefault(units[0], {})[space.join(units)] = units
+            found.setdefault(units[0], {})[scoring.normalised(word)] = units
     return {first: tuple(some.items()) for first, some in found.items()}
 
 

@@ -45,6 +45,10 @@ class Scoring:
         words = normalise.normaliser(self.normaliser, self.language)(text).split()
         return words if self.unit == "word" else list("".join(words))
 
+    def normalised(self, text: str) -> str:
+        """A text after normalisation."""
+        return (" " if self.unit == "word" else "").join(self.units(text))
+
 
 ENGLISH = Scoring()
 

@@ -104,6 +104,13 @@ def not_negative(text: str) -> float:
     return value
 
 
+def at_least_one(text: str) -> int:
+    """Parse a whole number, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text}: a whole number, 1 or more")
+    return int(text)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

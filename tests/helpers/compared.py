@@ -100,9 +100,9 @@ def careful_grid() -> list[CellSummary]:
         "hqq_int4": (1.5, 1.6, 1.7), "hqq_int3": (1.5, 1.7, 1.9), "bnb_nf4": (0.84, 0.86, 0.88),
     }  # fmt: skip
     verdicts = {"hqq_int3": "worse", "hqq_int4": "worse", "quanto_int8_static": "worse", "bnb_nf4": "underpowered"}
-    return [compared("none", protocol__name="careful")] + [
+    return [compared("none", protocol__name="careful", protocol__interleave=True)] + [
         compared(quant, verdicts.get(quant, "tied"), ratio=ratio, converged=quant != "hqq_int3",
-                 protocol__name="careful")
+                 protocol__name="careful", protocol__interleave=True)
         for quant, ratio in ratios.items()
     ]  # fmt: skip
 

@@ -18,6 +18,7 @@ MACHINE = {
     "device": "device",
     "GPU": "gpu",
 }
+FIRST = ("quant.name", "model.name")  # of the settings that changed, those that are named first
 _ABSENT = object()
 
 
@@ -33,17 +34,19 @@ def differing(before: Record, now: Record) -> list[str]:
 
 
 def changes(before: Record, now: Record) -> list[str]:
-    """Everything that differs, in words: `torch 2.11 → 2.12`, `quant.bits 4 → 3`."""
-    old, new = settings(before), settings(now)
-    found = [f"{key} {_word(old.get(key))} → {_word(new.get(key))}" for key in differing(before, now)]
-    marks = dict.fromkeys([*before.fingerprints, *now.fingerprints])
-    for name in marks:
-        one, other = before.fingerprints.get(name), now.fingerprints.get(name)
-        if one != other:
-            found.append(f"{name} {short(one) or 'none'} → {short(other) or 'none'}")
-    found += _pairs(_versions(before), _versions(now))
+    """Everything that differs, in words, the likeliest causes first: `torch 2.11 → 2.12`, `quant.bits 4 → 3`."""
+    keys = settings_changed(before, now)
+    first = [keys.pop(key) for key in FIRST if key in keys]
+    marks = [{name: short(mark) for name, mark in item.fingerprints.items()} for item in (before, now)]
     facts = [{**machine(item), "Python": item.environment.get("python")} for item in (before, now)]
-    return found + _pairs(facts[0], facts[1])
+    versions = _pairs(_versions(before), _versions(now))
+    return [*first, *_pairs(*marks), *versions, *_pairs(*facts), *keys.values()]
+
+
+def settings_changed(before: Record, now: Record) -> dict[str, str]:
+    """The settings that differ, in words, by key: `quant.bits 4 → 3`."""
+    old, new = settings(before), settings(now)
+    return {key: f"{key} {_word(old.get(key))} → {_word(new.get(key))}" for key in differing(before, now)}
 
 
 def machine(record: Record) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantlab.analysis.regression.changes import differing
-from quantlab.records.labels import short
+from quantlab.analysis.regression.changes import differing, settings_changed
 from quantlab.records.schema import Record
 from quantlab.util.counted import counted
 
@@ -79,6 +78,6 @@ def _missing(before: Record, fits: Sequence[Record]) -> str:
     on = [item for item in fits if _same_corpus(before, item)]
     if on:
         return f"not measured again: {counted(len(on), 'cell')} with quant={name}, compared with others of the baseline"
-    marks = sorted({short(item.fingerprints.get("corpus")) or "unknown" for item in fits})
-    was = short(before.fingerprints.get("corpus")) or "unknown"
-    return f"measured on other utterances: corpus {was} in the baseline, {', '.join(marks)} now"
+    changed = settings_changed(before, min(fits, key=lambda item: len(differing(before, item))))
+    corpus = [line for key, line in changed.items() if key.split(".")[0] == "dataset"]
+    return f"measured on other utterances: {', '.join(corpus) or 'the same settings, but other audio or texts'}"

@@ -12,7 +12,7 @@ from quantlab.report.cell_summary import CellSummary
 from quantlab.report.html import details, grid, sections, summary, texts
 from quantlab.report.html.payload import asset, data_block, packed, plotly, policy, script
 from quantlab.report.html.templates import render
-from quantlab.report.wording import rate_name
+from quantlab.report.wording import rate_name, why_stopped
 
 PAGE_BYTES = 7_800_000  # limit of the page, so that it can be mailed and opens quickly
 EMPTY = "No records: measure something first, e.g. quantlab -m quant=none,torch_int8"
@@ -69,6 +69,7 @@ def _filled(rows: Sequence[CellSummary], unread: Sequence[str], blocks: Markup) 
         baseline=baseline(rows),
         asked_for=asked_for(rows),
         rate=rate_name(rows),
+        stopped=why_stopped(rows),
         not_measured=sections.not_measured(rows),
         study=sections.study(rows, unread),
         blocks=blocks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,8 @@ from quantlab.report.summaries import compared
 from quantlab.report.wording import corpora, estimate, loops, models, names, noise, ratio
 from quantlab.util.console import warn
 from quantlab.util.counted import counted
+
+_STOPPING = ("name", "looks", "stops")  # keys of the protocol that decide how many utterances are used
 
 
 class NotRecordedError(LookupError):
@@ -133,7 +135,9 @@ def _hint(there: Sequence[str]) -> str:
 
 
 def _recommend(found: Sequence[CellSummary], limits: Limits, output_dir: str | None) -> Recommendation:
-    kept, notes = _best_timed(found)
+    whole, notes = _longest(found)
+    kept, more = _best_timed(whole)
+    notes += more
     called = names(kept)
     notes += tuple(f"{cells}: {what}" for cells, what in (*loops(kept, called), *noise(kept, called)))
     notes += tuple(_rtf_once(kept, limits))
@@ -148,6 +152,16 @@ def _recommend(found: Sequence[CellSummary], limits: Limits, output_dir: str | N
         underpowered=of["underpowered"], undecided=of["undecided"], notes=notes,
     )  # fmt: skip
     return _chosen(blank, [item for item in kept if item.cell_id in good], good)
+
+
+def _longest(found: Sequence[CellSummary]) -> tuple[list[CellSummary], tuple[str, ...]]:
+    """Of records that differ only in where they may stop, keep that with the most utterances, of equals the last."""
+    measured = sorted((item for item in found if item.ok), key=lambda item: (item.utterances, item.record.created_at))
+    best = set({_same(item, _STOPPING): item.cell_id for item in measured}.values())
+    kept = [item for item in found if not item.ok or item.cell_id in best]
+    dropped = len(found) - len(kept)
+    note = f"Left out: {counted(dropped, 'record')} of cells also measured with another protocol.looks or stats.margin"
+    return kept, (note,) if dropped else ()
 
 
 def _best_timed(found: Sequence[CellSummary]) -> tuple[list[CellSummary], tuple[str, ...]]:
@@ -169,10 +183,12 @@ def _rtf_once(kept: Sequence[CellSummary], limits: Limits) -> Iterator[str]:
         )
 
 
-def _same(item: CellSummary) -> str:
-    """Key that is equal for cells that differ at most in their protocol."""
-    config = {key: value for key, value in identity(item.record.config).items() if key != "protocol"}
-    return to_json([config, item.record.fingerprints])
+def _same(item: CellSummary, keys: Collection[str] | None = None) -> str:
+    """Key that is equal for cells that differ at most in these keys of their protocol; None: in any."""
+    config = identity(item.record.config)
+    protocol = {key: value for key, value in config.pop("protocol").items() if keys is not None and key not in keys}
+    config.pop("stats", None)  # the margin at which a cell may stop
+    return to_json([config, protocol, item.record.fingerprints, item.record.environment.get("versions")])
 
 
 def _nearness(finding: Finding) -> tuple[bool, int, float]:

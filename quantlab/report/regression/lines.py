@@ -81,9 +81,9 @@ def notes(item: Judged) -> list[str]:
     """What readers should know beside the answers: power, texts, sizes, times, what changed."""
     found = [*item.notes]
     if (figures := item.accuracy) is not None:
-        found += [power(figures)] if figures.outcome == "cannot tell" else []
         changed = figures.texts_changed
         found += [f"{changed:,} of {counted(figures.utterances, 'text')} differ from the baseline's"]
+        found += [power(figures)] if figures.outcome == "cannot tell" else []
     asked = {answer.question for answer in item.answers}
     if item.now is not None and item.now.receipt is not None and "size" not in asked:
         found += [f"size {_size(item.before.record)} → {_size(item.now)} MB"]
@@ -91,7 +91,7 @@ def notes(item: Judged) -> list[str]:
         found += [f"time: {speed(item)}, not judged without --max-slowdown"]
     if item.now is not None:
         more = len(item.changed) - SHOWN
-        listed = [*item.changed[:SHOWN], *([f"{more} more"] if more > 0 else [])]
+        listed = [*item.changed[:SHOWN], *([f"{more} more (--format json lists all)"] if more > 0 else [])]
         found += [f"changed: {', '.join(listed) or 'nothing that identifies the cell'}"]
     return found
 
