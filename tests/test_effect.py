@@ -30,6 +30,9 @@ HONOURED = {
     "bnb_nf4": {"double_quant"},
     "bnb_fp4": {"double_quant"},
     "bnb_nf4_dq": {"double_quant"},
+    "ort_int4": {"symmetric"},
+    "ov_int8": {"symmetric"},
+    "ov_int4": {"symmetric", "group_size"},
 }
 QUANTS = [name for name in names("quant") if name not in ("as_shipped", "recipe")]  # read from a file
 

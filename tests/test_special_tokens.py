@@ -164,7 +164,7 @@ def heard(config):
     return [item.hypothesis for item in run_cell(config).utterances]
 
 
-@pytest.mark.parametrize("quant", ["none", "ggml_f16", "ct2_float32"])
+@pytest.mark.parametrize("quant", ["none", "ggml_f16", "ct2_float32", "ort_fp32", "ov_fp32"])
 @pytest.mark.parametrize("said", [None, OUTDATED], ids=["no file", "outdated"])
 def test_every_engine_hears_the_same(quant, said, folder, texts):
     if said is None:
@@ -174,7 +174,7 @@ def test_every_engine_hears_the_same(quant, said, folder, texts):
     assert heard(cell(folder, f"quant={quant}")) == texts
 
 
-@pytest.mark.parametrize("quant", ["none", "ggml_f16", "ct2_float32"])
+@pytest.mark.parametrize("quant", ["none", "ggml_f16", "ct2_float32", "ort_fp32", "ov_fp32"])
 def test_english_alone(quant, folder):
     """Neither language nor task in the prompt, and nothing in their place that config.json would force."""
     rename(folder, "<|en|>", "<|other|>")
@@ -206,7 +206,7 @@ def test_lists_of_what_never_comes_are_openais(folder):
 # languages
 
 
-@pytest.mark.parametrize("quant", ["none", "ggml_f16", "ct2_float32"])
+@pytest.mark.parametrize("quant", ["none", "ggml_f16", "ct2_float32", "ort_fp32", "ov_fp32"])
 def test_a_language_that_the_checkpoint_does_not_know(quant, folder):
     """`run_cell` of a notebook, which plans nothing."""
     with pytest.raises(UnsupportedError, match=r"^dataset\.language=de: model checkpoint has no such .* it knows en$"):

@@ -43,7 +43,7 @@ class Compiled:
             encoded = self.encoder(features).last_hidden_state
             tokens = self.decoder.decode(encoded, self.decoding.min_new_tokens, self.decoding.max_new_tokens)
         rows = tokens.cpu().tolist()[: len(speech.ids)]
-        return [until_end(self.model, row) for row in rows], watch.seconds
+        return [until_end(self.decoding.end, row) for row in rows], watch.seconds
 
     def encode(self, speech: SplitFeatures) -> float:
         """See `Engine`."""

@@ -42,7 +42,7 @@ class Eager:
         # generate uses no_grad itself; quanto's int4 cannot run in inference_mode
         with self._encoder_input(features, speech) as inputs, watch.running():
             tokens = self.model.generate(inputs, **options)
-        return [until_end(self.model, row) for row in tokens.cpu().tolist()], watch.seconds
+        return [until_end(self.decoding.end, row) for row in tokens.cpu().tolist()], watch.seconds
 
     def _decode_long_form(self, speech: SplitFeatures, how: LongForm) -> tuple[list[list[int]], float]:
         """Decode whole recordings by the model's timestamps."""
@@ -121,7 +121,6 @@ def generate_options(decoding: Decoding, least: int, most: int) -> dict[str, Any
     return options
 
 
-def until_end(model: Any, row: list[int]) -> list[int]:
+def until_end(end: int, row: list[int]) -> list[int]:
     """Token ids before the first end token."""
-    end = model.generation_config.eos_token_id
     return row[: row.index(end)] if end in row else row

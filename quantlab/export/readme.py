@@ -40,21 +40,36 @@ whisper.cpp takes the file itself:
 whisper-cli -m FOLDER/ggml-model.bin --suppress-nst -nfa -f audio.wav
 ```
 """,
+    "ort": """\
+ONNX Runtime takes the two files, an encoder and a decoding step with its keys and values as inputs and outputs:
+
+```python
+encoder, decoder = (onnxruntime.InferenceSession(f"FOLDER/{name}.onnx") for name in ("encoder", "decoder"))
+```
+""",
+    "ov": """\
+OpenVINO takes the two files, an encoder and a decoding step with its keys and values as inputs and outputs:
+
+```python
+encoder, decoder = (openvino.Core().compile_model(f"FOLDER/{name}.xml", "CPU") for name in ("encoder", "decoder"))
+```
+""",
 }
 NOT_BY_TRANSFORMERS = f"""\
 `from_pretrained` of transformers cannot load this folder: the tensors are in `{WEIGHTS}`, packed as the library that
 quantized them holds them, and there is no `model.safetensors`.
 """
-MODEL_FILES = (WEIGHTS, "ggml-model.bin", "model.bin")
+MODEL_FILES = (".safetensors", ".bin", ".onnx", ".data", ".xml")
 REST = {  # library → what its file holds besides the weights that quantlab counts as size
     "ggml": "rows that whisper.cpp's fixed vocabulary and text length require, mel filters and words",
 }
 
 
 def sizes(folder: Path, manifest: Manifest) -> str:
-    """Size of an export's model file, and how it differs from the size of the model in tables and limits."""
-    file_bytes = next((path.stat().st_size for name in MODEL_FILES if (path := folder / name).is_file()), 0)
-    text = f"file: {megabytes(file_bytes)} MB"
+    """Size of an export's model files, and how it differs from the size of the model in tables and limits."""
+    files = [path.stat().st_size for path in folder.iterdir() if path.suffix in MODEL_FILES]
+    file_bytes = sum(files)
+    text = f"{'files' if len(files) > 1 else 'file'}: {megabytes(file_bytes)} MB"
     if manifest.size_bytes is None:  # of an earlier version
         return text
     text += f"; weights (the size in reports): {megabytes(manifest.size_bytes)} MB"

@@ -302,7 +302,7 @@ def depends_on_batch(rows: Sequence[CellSummary], called: Mapping[str, str]) -> 
     some = [
         row
         for row in dynamic
-        if row.settings.library in ("torch", "smoothquant") or row.settings.format == "float8_e4m3fn"
+        if row.settings.library in ("torch", "smoothquant", "ort") or row.settings.format == "float8_e4m3fn"
     ]  # per tensor
     what = "one scale for the activations of a batch of {}: a text may depend on its neighbours in the batch"
     batched = [row for row in some if row.ok and (row.settings.batch_size or 1) > 1]

@@ -17,7 +17,7 @@ from quantlab.export.manifest import WEIGHTS
 from quantlab.util.errors import ExportError
 
 BYTES = {"BOOL": 1, "I8": 1, "U8": 1, "F8_E4M3": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4, "I64": 8, "F64": 8}
-OWN_ENGINE = ("ct2", "ggml")
+OWN_ENGINE = ("ct2", "ggml", "ort", "ov")
 CORPUS = ROOT / "quantlab" / "assets" / "demo"
 
 

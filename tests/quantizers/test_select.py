@@ -146,7 +146,7 @@ def test_what_cannot_exist_has_a_reason(name, device, changes, reason):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CONFIGS if not name.startswith(("torch_int8", "smoothquant_", "ggml_"))]
+    "name", [name for name in CONFIGS if not name.startswith(("torch_int8", "smoothquant_", "ggml_", "ort_", "ov_"))]
 )
 def test_everything_else_exists_on_cuda(name):
     quant = quant_config(name)
