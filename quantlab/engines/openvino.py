@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantlab.models.formats.onnx.names import FEATURES, LOGITS, POSITIONS, TOKENS, cross, of_layers, past, present
+from quantlab.models.formats.openvino import library
 
 Array = npt.NDArray[np.float32]
 PROBE = (0, 0, 0, 0)  # tokens
@@ -26,9 +27,7 @@ class OpenVino:
     """
 
     def __init__(self, encoder: Path, decoder: Path, threads: int, group: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = library().Core()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the processor has it
             "KV_CACHE_PRECISION": "f32",

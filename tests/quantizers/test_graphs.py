@@ -1,6 +1,8 @@
 """ONNX Runtime and OpenVINO: graphs that decode as transformers does, and receipts that are read off them."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -204,3 +206,20 @@ def test_activations_are_quantized_only_if_the_scheme_says_so(shipped):
     )
     reference, one, other = (np.array(engine.graphs.encode(mel)[1]) for engine in (fp32, weights, both))
     assert 0 < np.abs(one - reference).max() < np.abs(other - reference).max()
+
+
+CELL = """
+from quantlab.config.compose import compose
+from quantlab.measurement.cell import run_cell
+
+[config] = compose(["quant=ov_int8", "device=cpu", "dataset.limit=1", "tracking=off"])
+assert run_cell(config).record.status == "ok"
+from nncf.telemetry.wrapper import telemetry
+print(type(telemetry).__module__)
+"""
+
+
+def test_nncf_reports_its_use_to_nobody(tmp_path):
+    """Its own stub takes the place of what would send; under pytest it always does."""
+    ran = subprocess.run([sys.executable, "-c", CELL], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert ran.stdout.split()[-1] == "unittest.mock"

@@ -1,7 +1,8 @@
-"""The tensors in a file of OpenVINO that was made from an ONNX file."""
+"""OpenVINO's package, and the tensors in a file of it that was made from an ONNX file."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,17 @@ _DTYPES = {"f32": "float32", "f16": "float16", "i8": "int8", "u8": "uint8", "i4"
 _ON_THE_WAY = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose")  # from codes to the product
 
 
-def tensors(path: Path) -> Iterator[Tensor]:
-    """The tensors of a file, once for each node that uses them."""
+def library() -> Any:
+    """The package openvino. Its tools and NNCF would report their use over the network with this package."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    for node in openvino.Core().read_model(path).get_ordered_ops():
+    return openvino
+
+
+def tensors(path: Path) -> Iterator[Tensor]:
+    """The tensors of a file, once for each node that uses them."""
+    for node in library().Core().read_model(path).get_ordered_ops():
         if node.get_type_name() == "Constant":
             dtype = node.get_element_type().to_string()
             for reader in _readers(node):

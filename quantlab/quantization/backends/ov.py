@@ -7,7 +7,6 @@ fp32. Source: https://docs.openvino.ai/2026/openvino-workflow/model-optimization
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -115,11 +114,11 @@ def _load(folder: Path, quant: QuantConfig, threads: int) -> Any:
 
 def _compress(plain: Path, quant: QuantConfig, products: Collection[str], path: Path) -> None:
     """Compress the weights of these products of a graph, and write it elsewhere."""
-    import openvino
+    from quantlab.models.formats.openvino import library
 
+    openvino = library()
     graph = openvino.Core().read_model(plain)
     if products:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # NNCF would report its use
         import nncf
 
         asymmetric = quant.symmetric is False
