@@ -35,8 +35,8 @@ GRID = [
     ("-m quant=none,quanto_int9", "quant=quanto_int9: no such quant; did you mean 'quanto_int"),
     (
         "quant=int8",
-        "no such quant; did you mean 'bnb_int8', 'ct2_int8', 'hqq_int8', 'quanto_int8', 'rtn_int8', 'smoothquant_int8' "
-        "or 'torch_int8'?",
+        "no such quant; did you mean 'bnb_int8', 'ct2_int8', 'hqq_int8', 'ort_int8', 'ov_int8', 'quanto_int8', "
+        "'rtn_int8', 'smoothquant_int8' or 'torch_int8'?",
     ),
     ("quant=HQQ_int4", "quant=HQQ_int4: no such quant; did you mean 'hqq_int4'?"),
     ("quant.Group_Size=32", "quant.Group_Size: no such key; did you mean 'quant.group_size'?"),

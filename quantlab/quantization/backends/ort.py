@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from quantlab.quantization.base import Converted
 
 DISTRIBUTIONS = ("onnxruntime", "onnx")
+PACKAGES = (*DISTRIBUTIONS, "onnx_ir")  # that are imported
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
 NO_EMBEDDING = "ONNX Runtime's Gather reads rows of floats here"
 BLOCKS = (16, 32, 64, 128, 256)  # sizes that MatMulNBits has
@@ -38,9 +39,8 @@ def why_unsupported(quant: QuantConfig, device: str) -> str | None:
     """Check device, packages and settings."""
     if device != "cpu":
         return f"ONNX Runtime runs on the CPU here, not on {device}: set device=cpu"
-    return why_not_installed("onnxruntime", "onnxruntime", "pip install 'quantlab[onnx]'") or (
-        None if quant.scheme == "none" else _why_no_such_format(quant)
-    )
+    missing = (why_not_installed(name, name.replace("_", "-"), "pip install 'quantlab[onnx]'") for name in PACKAGES)
+    return next(filter(None, missing), None) or (None if quant.scheme == "none" else _why_no_such_format(quant))
 
 
 def _why_no_such_format(quant: QuantConfig) -> str | None:
