@@ -29,8 +29,10 @@ def check_name(model: ModelConfig, folder: Path) -> None:
     if published.get("source") != "hub" or (model.path is None and model.repo == published["repo"]):
         return
     expected, found = _shape(published["architecture"]), _shape(whisper_config(folder))
+    if found == expected:
+        return
     alike = [f"model={name}" for name, shape in _shapes().items() if shape == found]
-    if found == expected or (found | {"vocab_size": expected["vocab_size"]} == expected and not alike):
+    if found | {"vocab_size": expected["vocab_size"]} == expected and not alike:
         return
     where = f"model.path={model.path}" if model.path is not None else f"model.repo={model.repo}"
     key = next(key for key in found if found[key] != expected[key])

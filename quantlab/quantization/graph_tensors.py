@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from quantlab.models.formats.onnx.read import Tensor
-from quantlab.models.formats.onnx.whisper import EMBEDDING, HEAD
+from quantlab.models.formats.onnx.whisper import EMBEDDING
+from quantlab.quantization.select import HEAD
 from quantlab.quantization.tensors import Held, Stored
 
 _NO_CODES = ("scale", "scales", "zero_point", "zero_points")  # ends of names of what belongs to a quantized weight

@@ -25,14 +25,9 @@ def tensors(path: Path) -> Iterator[Tensor]:
     """The tensors of a file, once for each node that uses them."""
     for node in library().Core().read_model(path).get_ordered_ops():
         if node.get_type_name() == "Constant":
-            dtype = node.get_element_type().to_string()
+            name, dtype = node.get_friendly_name(), node.get_element_type().to_string()
             for reader in _readers(node):
-                yield Tensor(
-                    node.get_friendly_name(), _DTYPES.get(dtype, dtype), node.get_byte_size(), path.name, reader
-                )
-
-
-_DTYPES = {"f32": "float32", "f16": "float16", "i8": "int8", "u8": "uint8", "i4": "int4", "u4": "uint4", "i64": "int64"}
+                yield Tensor(name, _DTYPES.get(dtype, dtype), node.get_byte_size(), path.name, reader)
 
 
 def _readers(node: Any) -> Iterator[str]:
