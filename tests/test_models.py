@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import WhisperForConditionalGeneration
+from transformers import AutoConfig, WhisperForConditionalGeneration
 
 from quantlab import models
 from quantlab.config.options import names, option
 from quantlab.config.schema import Architecture, DatasetConfig, ModelConfig
 from quantlab.models import random_weights
+from quantlab.models.kinds import KINDS
 from quantlab.util.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -59,6 +60,13 @@ PARAMETERS_M = {  # of transformers' num_parameters(), the tied embedding once
     "distil_medium_en": 394.4,
     "distil_large_v2": 756.2,
     "distil_large_v3_5": 756.4,
+    "moonshine_tiny": 27.1,
+    "moonshine_base": 61.5,
+    "wav2vec2_base": 94.4,
+    "hubert_large": 315.5,
+    "parakeet_ctc_1_1b": 1062.5,
+    "nano_ctc": 3.2,
+    "nano_moonshine": 4.8,
 }
 
 
@@ -66,6 +74,13 @@ PARAMETERS_M = {  # of transformers' num_parameters(), the tied embedding once
 def test_model_yaml(name):
     config = model_yaml(name)
     assert config.name == name
+    if config.family != "whisper":
+        kind = KINDS[config.config["model_type"]]
+        assert kind.family == config.family
+        with torch.device("meta"):
+            recogniser = kind.model_class(AutoConfig.for_model(**config.config))
+        assert round(recogniser.num_parameters() / 1e6, 1) == PARAMETERS_M[name]
+        return
     assert config.architecture is not None
     recogniser = random_weights.build(config.architecture)
     assert config.architecture.parameters == recogniser.num_parameters()
@@ -314,7 +329,9 @@ def test_exactly_the_tokens_asked_for(vocab, options):
 
 
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
-@pytest.mark.parametrize("name", [name for name in names("model") if name != "nano"])
+@pytest.mark.parametrize(
+    "name", [name for name in names("model") if name != "nano" and option("model", name)["family"] == "whisper"]
+)
 def test_a_folder_under_the_name_of_another_model_is_refused(name, weights, folder):
     """nano has the shape of no published model."""
     config = model_yaml(name).model_copy(update={"path": str(folder), "weights": weights})

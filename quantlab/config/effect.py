@@ -95,6 +95,11 @@ _RULES = (
         lambda config: config.model.weights == "random" and config.model.path is None,
         "model.weights=random and no model.path",
     ),
+    _Rule(
+        ("model.config",),
+        lambda config: config.model.weights == "random" and config.model.path is None,
+        "model.weights=random and no model.path",
+    ),
     _Rule(("model.revision",), lambda config: config.model.source == "hub", "a model of the hub, e.g. model=base"),
     _Rule(
         ("dataset.repo", "dataset.revision", "dataset.hub_splits"),
@@ -161,8 +166,8 @@ def _hashable(value: Any) -> Any:
 def _is_set(key: str, config: RunConfig) -> bool:
     """Whether a key has another value than by default: that of the model, of `conf/base`, or of the schema."""
     value = _at(key, config)
-    if key == "model.architecture":
-        return value is not None and value not in _shipped_architectures()  # the name may be the user's own
+    if key in ("model.architecture", "model.config"):
+        return value is not None and value not in _shipped_shapes()  # the name may be the user's own
     return value not in (None, _usual(key), _default(key)) and value not in ({}, ())
 
 
@@ -173,8 +178,9 @@ def _usual(key: str) -> Any:
 
 
 @functools.cache
-def _shipped_architectures() -> list[Architecture]:
-    return [Architecture.model_validate(option("model", name)["architecture"]) for name in names("model")]
+def _shipped_shapes() -> list[Architecture | dict[str, Any]]:
+    found = [option("model", name) for name in names("model")]
+    return [item.get("config") or Architecture.model_validate(item["architecture"]) for item in found]
 
 
 @functools.cache

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from quantlab.config.part import Part
-from quantlab.config.types import MOST, Count, FilePath, Name
+from quantlab.config.types import MOST, Count, Family, FilePath, Name
 from quantlab.util.errors import shortened
 
 SHIPPED = "nano"  # the model that comes with quantlab
@@ -60,6 +60,9 @@ class ModelConfig(Part):
     """The model: its checkpoint and where the weights come from."""
 
     name: Name = Field(description="display name of the checkpoint")
+    family: Family = Field(
+        default="whisper", description="kind of recogniser: whisper; moonshine; ctc (wav2vec2, HuBERT, Parakeet-CTC)"
+    )
     source: Literal["shipped", "hub"] = Field(description="where the checkpoint comes from")
     repo: str | None = Field(default=None, description="repository on the hub, e.g. openai/whisper-small")
     revision: str | None = Field(default=None, description="pinned commit of model.repo")
@@ -72,11 +75,22 @@ class ModelConfig(Part):
     )
     random_tokens: Count = Field(default=32, description="tokens generated per utterance with random weights")
     architecture: Architecture | None = None
+    config: dict[str, Any] | None = Field(
+        default=None, description="model.family other than whisper: keys of config.json, for random weights"
+    )
 
     @property
     def label(self) -> str:
         """Display name of the checkpoint."""
         return model_label(self.name, self.source, self.path)
+
+    @model_validator(mode="after")
+    def _has_its_shape(self) -> ModelConfig:
+        if self.family == "whisper" and self.config is not None:
+            raise ValueError("model.config is for other families: the shape of a Whisper is model.architecture")
+        if self.family != "whisper" and self.architecture is not None:
+            raise ValueError(f"model.architecture is the shape of a Whisper; that of {self.family} is model.config")
+        return self
 
     @model_validator(mode="after")
     def _has_weights(self) -> ModelConfig:

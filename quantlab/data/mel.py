@@ -1,13 +1,14 @@
-"""Log-mel features from the model's own extractor, cached per split and extractor.
+"""Features from the model's own extractor (`quantlab.data.front_end`), cached per split and extractor.
 
-    <cache_dir()>/features/<key>/mel.npy      float32, (rows, mel bins, frames)
+    <cache_dir()>/features/<key>/mel.npy      float32, (rows, values, frames)
     <cache_dir()>/features/<key>/index.json   ids, references, speakers, seconds, problems
 
 An utterance is one window, except for long recordings: `dataset.long` cuts them into windows or leaves them whole. The
 features of a whole recording are extracted at once and stored as consecutive rows of the same length.
 
 A row takes 4 × mel bins × frames bytes: 0.19 MB for the shipped model's 6 s, 0.96 MB for Whisper's 30 s at 80
-mel bins (2.5 GB for LibriSpeech test-clean), 1.54 MB at 128. Nothing is evicted; the folder can be deleted any time.
+mel bins (2.5 GB for LibriSpeech test-clean), 1.54 MB at 128. Models without a window take rows of a second, 64 kB of
+samples each. Nothing is evicted; the folder can be deleted any time.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from quantlab.config.schema import DatasetConfig
-from quantlab.data.audio import SAMPLE_RATE
 from quantlab.data.corpus import Corpus
+from quantlab.data.front_end import FrontEnd, front_end
 from quantlab.data.noise import noise_of
 from quantlab.data.readers.joined import Joined
-from quantlab.data.speech import Features, Mel, SplitFeatures, rows_for
+from quantlab.data.speech import Features, SplitFeatures, rows_for
 from quantlab.data.utterance import File, Utterance, file_digest, split_digest
 from quantlab.data.windows import Window, Windowed, Windower, feature_settings
 from quantlab.records.schema import Problem, to_json
@@ -41,31 +42,17 @@ from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 from quantlab.util.files import Digests, cache_dir
 
-if TYPE_CHECKING:
-    from transformers import WhisperFeatureExtractor
-
 LAYOUT = 3  # version of the cache; raise it when the stored data changes
 STALE_S = 3600
-EXTRACTOR = (  # settings that its features depend on
-    "feature_size",
-    "sampling_rate",
-    "hop_length",
-    "n_fft",
-    "n_samples",
-    "nb_max_frames",
-    "dither",
-    "padding_value",
-    "padding_side",
-)
 BATCH_S = 240  # seconds of audio per call of the extractor; larger batches exceed the CPU cache and are slower
 
 
-def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder: Path | None = None) -> Features:
+def features(corpus: Corpus, feature_extractor: Any, folder: Path | None = None) -> Features:
     """Features of a corpus, from the cache if present.
 
     Args:
         corpus: see `open_corpus`.
-        feature_extractor: the model's own; its window determines which clips are too long.
+        feature_extractor: the model's own, of transformers; its window determines which clips are too long.
         folder: cache folder, which processes may share; None: `cache_dir()`.
 
     Raises:
@@ -75,7 +62,7 @@ def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder:
     splits: dict[str, SplitFeatures] = {}
     problems: list[Problem] = []
     for name, utterances in corpus.splits.items():
-        source = _Source(utterances, corpus.dataset, feature_extractor)
+        source = _Source(utterances, corpus.dataset, front_end(feature_extractor))
         try:
             found = _split(cache / source.key, source)
         except OSError as error:
@@ -94,10 +81,11 @@ def features(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder:
     return Features(splits, tuple(problems))
 
 
-def entries(corpus: Corpus, feature_extractor: WhisperFeatureExtractor, folder: Path | None = None) -> list[Path]:
+def entries(corpus: Corpus, feature_extractor: Any, folder: Path | None = None) -> list[Path]:
     """The cache folders for the features of a corpus, existing or not: one per split."""
     cache = (folder or cache_dir()) / "features"
-    return [cache / _Source(split, corpus.dataset, feature_extractor).key for split in corpus.splits.values()]
+    end = front_end(feature_extractor)
+    return [cache / _Source(split, corpus.dataset, end).key for split in corpus.splits.values()]
 
 
 @dataclass(frozen=True)
@@ -106,13 +94,13 @@ class _Source:
 
     utterances: Sequence[Utterance]
     dataset: DatasetConfig
-    feature_extractor: WhisperFeatureExtractor
+    front_end: FrontEnd
 
     @property
     def key(self) -> str:
         facts = {
             "split": split_digest(self.utterances),
-            "extractor": {name: getattr(self.feature_extractor, name) for name in EXTRACTOR},
+            "extractor": self.front_end.settings,
             "layout": LAYOUT,
             "versions": [version(name) for name in ("transformers", "soundfile", "soxr")],
             **feature_settings(self.dataset),
@@ -122,7 +110,7 @@ class _Source:
     @property
     def batch(self) -> int:
         """Windows per call of the extractor."""
-        return max(1, int(BATCH_S * SAMPLE_RATE / self.feature_extractor.n_samples))
+        return max(1, int(BATCH_S / self.front_end.window_s))
 
 
 @dataclass(frozen=True)
@@ -132,7 +120,7 @@ class _Stored:
 
 
 def _split(folder: Path, source: _Source) -> _Stored:
-    stored = _open(folder)
+    stored = _open(folder, source.front_end)
     if stored is not None:
         return stored
     _sweep(folder)
@@ -141,7 +129,7 @@ def _split(folder: Path, source: _Source) -> _Stored:
     try:
         _extract(fresh, source)
         _check_unchanged(source, folder.name)
-        stored = _open(fresh)  # the memory map stays valid when the file is renamed or deleted
+        stored = _open(fresh, source.front_end)  # the memory map stays valid when the file is renamed or deleted
         _publish(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -178,20 +166,20 @@ def _sweep(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open(folder: Path) -> _Stored | None:
+def _open(folder: Path, end: FrontEnd) -> _Stored | None:
     """Open a cache entry; None if it is missing or incomplete."""
     try:
         index = json.loads((folder / "index.json").read_text())
         mel = np.load(folder / "mel.npy", mmap_mode="r")
     except (OSError, ValueError):
         return None
-    counts = [rows_for(audio_s, mel.shape[2]) for audio_s in index["audio_s"]]
+    counts = [rows_for(audio_s, mel.shape[2], end.hop) for audio_s in index["audio_s"]]
     if len(mel) != sum(counts):
         return None
     problems = tuple(Problem.model_validate(item) for item in index.pop("problems"))
     columns = {name: tuple(values) for name, values in index.items()}
     rows = tuple(accumulate(counts[:-1], initial=0)) if counts else ()
-    return _Stored(SplitFeatures(stored=mel, rows=rows, **columns), problems)
+    return _Stored(SplitFeatures(stored=mel, rows=rows, kind=end.kind, hop=end.hop, **columns), problems)
 
 
 def _publish(fresh: Path, folder: Path) -> None:
@@ -208,7 +196,7 @@ def _extract(folder: Path, source: _Source) -> None:
     kept: list[_Row] = []
     count = 0
     problems: list[Problem] = []
-    shape = (source.feature_extractor.feature_size, source.feature_extractor.nb_max_frames)
+    shape = (source.front_end.values, source.front_end.row)
     with (folder / "mel.npy").open("wb") as file:
         _write_header(file, (len(source.utterances), *shape))
         for batch in _batches(source):
@@ -218,7 +206,7 @@ def _extract(folder: Path, source: _Source) -> None:
                 windows += taken.windows
                 kept += [_Row(utterance, window.audio_s, window.new_s) for window in taken.windows]
             for start in range(0, len(windows), source.batch):
-                rows = _mel(windows[start : start + source.batch], source.feature_extractor)
+                rows = source.front_end.rows(windows[start : start + source.batch])
                 count += len(rows)
                 file.write(rows.tobytes())
         file.seek(0)
@@ -243,7 +231,7 @@ class _Row:
 
 def _batches(source: _Source) -> Iterator[list[tuple[Utterance, Windowed]]]:
     """Batches of utterances with their windows that fit into memory; long recordings come one at a time."""
-    window_s = source.feature_extractor.n_samples / SAMPLE_RATE
+    window_s = source.front_end.window_s
     hearing = Windower(source.dataset, source.utterances, window_s, noise_of(source.dataset.noise))
     size = source.batch if source.dataset.long is None else 1
     with ThreadPoolExecutor() as pool:
@@ -255,16 +243,3 @@ def _batches(source: _Source) -> Iterator[list[tuple[Utterance, Windowed]]]:
 def _write_header(file: Any, shape: tuple[int, ...]) -> None:
     """Write a .npy header; it has spare room, so it can be rewritten with the final number of rows."""
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-
-
-def _mel(windows: Sequence[Window], feature_extractor: WhisperFeatureExtractor) -> Mel:
-    """Features: one row per window, or as many as needed for a recording that is left whole."""
-    rows = max(rows_for(window.audio_s, feature_extractor.nb_max_frames) for window in windows)
-    batch = feature_extractor(
-        [window.samples for window in windows],
-        sampling_rate=SAMPLE_RATE,
-        return_tensors="np",
-        padding="max_length",
-        max_length=rows * feature_extractor.n_samples,
-    )
-    return np.ascontiguousarray(np.concatenate(np.split(batch.input_features, rows, axis=2)), dtype="<f4")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,10 @@ from quantlab.records.schema import Problem
 from quantlab.util.counted import counted
 from quantlab.util.errors import ConfigError
 
-Mel = npt.NDArray[np.float32]
+Mel = npt.NDArray[np.float32]  # log-mel frames, or samples as frames of one value
+# What a model is given: Whisper's log-mel frames in a window of fixed length; samples; log-mel frames of the utterance,
+# each bin scaled over it. Only a window is padded.
+Kind = Literal["window", "samples", "frames"]
 HOP = 160  # samples from one frame of Whisper's features to the next
 
 
@@ -23,7 +27,7 @@ class SplitFeatures:
     """The measurable utterances of a split, or a subset; every field has one entry per window.
 
     An utterance is one window, except for long recordings: these have consecutive windows with the same id, or are left
-    whole and take several rows of `stored`.
+    whole and take several rows of `stored`. So does every window of a model without a window of fixed length.
     """
 
     ids: tuple[str, ...]
@@ -31,8 +35,10 @@ class SplitFeatures:
     speakers: tuple[str | None, ...]
     audio_s: tuple[float, ...]  # seconds of audio, without padding
     new_s: tuple[float, ...]  # of these, seconds that are not in the window before
-    stored: Mel  # the whole split on disk, (windows, mel bins, frames)
-    rows: tuple[int, ...]  # row in `stored`; the first row of a recording that is left whole
+    stored: Mel  # the whole split on disk, (rows, values, frames)
+    rows: tuple[int, ...]  # row in `stored`; the first of several
+    kind: Kind = "window"
+    hop: int = HOP  # samples from one frame to the next
 
     @property
     def mel(self) -> Mel:
@@ -49,12 +55,17 @@ class SplitFeatures:
         return self.stored[[row for span in spans for row in span]]
 
     def recording(self, position: int) -> Mel:
-        """Features of a whole recording without padding, float32, (mel bins, frames)."""
-        first, frames = self.rows[position], frames_in(self.audio_s[position])
+        """Features of a whole recording without padding, float32, (values, frames)."""
+        first, frames = self.rows[position], frames_in(self.audio_s[position], self.hop)
         return np.concatenate(self.stored[first : first + self._count(position)], axis=1)[:, :frames]
 
+    @property
+    def recordings(self) -> list[Mel]:
+        """`recording` of each window."""
+        return [self.recording(position) for position in range(len(self.rows))]
+
     def _count(self, position: int) -> int:
-        return rows_for(self.audio_s[position], self.stored.shape[2])
+        return rows_for(self.audio_s[position], self.stored.shape[2], self.hop)
 
     def window(self, position: int) -> Mel:
         """Features of one window, float32, (mel bins, frames)."""
@@ -82,17 +93,19 @@ class SplitFeatures:
             new_s=tuple(self.new_s[i] for i in positions),
             stored=self.stored,
             rows=tuple(self.rows[i] for i in positions),
+            kind=self.kind,
+            hop=self.hop,
         )
 
 
-def frames_in(audio_s: float) -> int:
-    """Number of frames in a duration of audio."""
-    return max(1, round(audio_s * SAMPLE_RATE) // HOP)
+def frames_in(audio_s: float, hop: int = HOP) -> int:
+    """Number of frames in a duration of audio, `hop` samples apart."""
+    return max(1, round(audio_s * SAMPLE_RATE) // hop)
 
 
-def rows_for(audio_s: float, frames: int) -> int:
+def rows_for(audio_s: float, frames: int, hop: int = HOP) -> int:
     """Number of rows of `frames` frames needed for a duration of audio."""
-    return -(-frames_in(audio_s) // frames)
+    return -(-frames_in(audio_s, hop) // frames)
 
 
 @dataclass(frozen=True)

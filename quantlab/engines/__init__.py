@@ -1,4 +1,4 @@
-"""Decoding engines: log-mel features in, token ids and elapsed time out."""
+"""Decoding engines: features or samples in, token ids and elapsed time out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from quantlab.config.schema import RunConfig
+from quantlab.config.types import MOST
 from quantlab.data import SplitFeatures
 from quantlab.models.decoding import Decoding, LongForm
 from quantlab.models.tokens import Times, check_language, check_times
@@ -67,7 +68,7 @@ class KeepsClocks(Protocol):
         """Times since the last reset."""
 
 
-def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decoding:
+def decoding(model: Any, config: RunConfig) -> Decoding:
     """The decoding settings of a cell; random weights generate a fixed number of tokens.
 
     Args:
@@ -77,6 +78,45 @@ def decoding(model: WhisperForConditionalGeneration, config: RunConfig) -> Decod
     Raises:
         UnsupportedError: the model does not know the corpus's language, or lacks timestamps for sequential decoding.
     """
+    if config.model.family == "whisper":
+        return _of_whisper(model, config)
+    return _of_moonshine(model, config) if config.model.family == "moonshine" else _of_ctc(model, config)
+
+
+def _of_moonshine(model: Any, config: RunConfig) -> Decoding:
+    tokens = model.generation_config
+    prompt = (int(tokens.decoder_start_token_id),)
+    stated = tokens.max_length  # null unless the checkpoint states it
+    positions = int(model.config.max_position_embeddings if stated is None else stated) - len(prompt)
+    random = config.model.weights == "random"
+    limit = min(config.model.random_tokens if random else config.protocol.max_new_tokens or positions, positions)
+    return _without_language(
+        config,
+        max_new_tokens=limit,
+        min_new_tokens=limit if random else 0,
+        forced_tokens=min(config.protocol.forced_tokens, positions),
+        num_beams=config.protocol.num_beams,
+        prompt=prompt,
+        end=int(tokens.eos_token_id),
+    )
+
+
+def _of_ctc(model: Any, config: RunConfig) -> Decoding:
+    """Without prompt and limit; the blank takes the place of the end token."""
+    return _without_language(
+        config, max_new_tokens=MOST, min_new_tokens=0, forced_tokens=0, num_beams=1, prompt=(),
+        end=int(model.config.pad_token_id),
+    )  # fmt: skip
+
+
+def _without_language(config: RunConfig, **settings: Any) -> Decoding:
+    return Decoding(
+        batch_size=config.protocol.batch_size, audio_ctx="full", language=None, suppressed=(), suppressed_first=(),
+        **settings,
+    )  # fmt: skip
+
+
+def _of_whisper(model: WhisperForConditionalGeneration, config: RunConfig) -> Decoding:
     tokens: Any = model.generation_config  # see models.tokens
     long_form = _long_form(config)
     most = int(model.config.max_target_positions)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from pathlib import Path
 
+from quantlab import models
 from quantlab.config.parse import parse_config
 from quantlab.config.schema import AS_SHIPPED, RunConfig
 from quantlab.data.parts import parts
@@ -80,7 +81,7 @@ def _compare(
     windows = Counter(id for split in made.speech.measured.splits.values() for id in split.ids)
     other = []
     for batch in decoded:
-        found = made.tokenizer.batch_decode(batch.tokens, skip_special_tokens=True)
+        found = models.texts(made.tokenizer, batch.tokens)
         for id, text in zip(batch.speech.ids, found, strict=True):
             other += [] if text == texts[id] or windows[id] > 1 else [id]
     if other:

@@ -17,7 +17,7 @@ from quantlab.export.imports import quick_imports
 from quantlab.export.manifest import WEIGHTS, Manifest
 from quantlab.export.own_engine import OwnEngine
 from quantlab.export.skeleton import check_modules, on_meta, quantize_empty
-from quantlab.models.folder import some
+from quantlab.models.folder import check_config, some
 from quantlab.quantization import embedding, registry
 from quantlab.quantization.portable import fill, layout, plain
 from quantlab.quantization.tensors import leaves
@@ -62,10 +62,16 @@ def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
 
 def processor_of(folder: Path, found: Manifest) -> Any:
     """Processor with feature extractor and tokenizer, or the feature extractor alone if there is no tokenizer."""
-    from transformers import WhisperFeatureExtractor, WhisperProcessor
+    from transformers import AutoFeatureExtractor, AutoTokenizer, Wav2Vec2Processor, WhisperProcessor
 
-    made = WhisperProcessor if "tokenizer.json" in found.files else WhisperFeatureExtractor
-    return made.from_pretrained(folder, local_files_only=True)
+    def read(made: Any) -> Any:
+        return made.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    if not {"tokenizer.json", "vocab.json"} & set(found.files):
+        return read(AutoFeatureExtractor)
+    if check_config(folder)["model_type"] == "whisper":
+        return read(WhisperProcessor)
+    return Wav2Vec2Processor(read(AutoFeatureExtractor), read(AutoTokenizer))
 
 
 def model_of(folder: Path, found: Manifest) -> Any:

@@ -16,7 +16,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from quantlab.export.manifest import Manifest
-from quantlab.models.folder import some, whisper_config
+from quantlab.models.folder import check_config, some
+from quantlab.models.kinds import KINDS
 from quantlab.quantization import registry
 from quantlab.quantization.adapters import add_adapters
 from quantlab.quantization.base import Pass, layer_of
@@ -30,16 +31,17 @@ def on_meta(folder: Path) -> Any:
     """The architecture of the folder's config.json on the meta device, with its generation config.
 
     Raises:
-        ConfigError: not a Whisper model.
+        ConfigError: not a model that quantlab measures.
     """
-    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+    from transformers import AutoConfig, GenerationConfig
 
-    whisper_config(folder)
-    config = WhisperConfig.from_pretrained(folder, local_files_only=True)
+    kind = KINDS[check_config(folder)["model_type"]]
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"), _NoInitialisation():
-        model = WhisperForConditionalGeneration(config)
+        model = kind.model_class(config)
     model.tie_weights()
-    model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    if kind.family != "ctc":
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model.eval()
 
 

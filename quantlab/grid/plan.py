@@ -10,6 +10,7 @@ from typing import TypeVar
 from quantlab import models
 from quantlab.config.schema import AS_SHIPPED, NO_QUANTIZATION, ModelConfig, RunConfig
 from quantlab.data import Corpus, open_corpus
+from quantlab.grid.families import why_no_family
 from quantlab.grid.jobs import check_jobs
 from quantlab.models.tokens import Tokens, check_language, check_times
 from quantlab.quantization import registry
@@ -154,6 +155,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
         quantizer.why_unsupported(config.quant, config.device.name)
         or registry.why_no_embedding(quantizer, config.quant)
         or registry.why_no_recovery(quantizer, config.quant)
+        or why_no_family(config, quantizer)
         or _why_no_runtime(config, quantizer)
         or _why_no_long_form(config, quantizer)
     )

@@ -19,13 +19,13 @@ from quantlab.config.schema import RunConfig
 from quantlab.data import Corpus
 from quantlab.engines.clocks import Clocks
 from quantlab.measurement.interleave import (
-    SHARES,
     Budget,
     Progress,
     batches_for,
     run_until_converged,
     shuffled_batches,
     side_order,
+    works,
 )
 from quantlab.measurement.timing import Side, timed
 from quantlab.recogniser.assemble import assemble, prepared, warm_up
@@ -87,7 +87,7 @@ def _segment(config: RunConfig, corpus: Corpus | None, side: Side, chosen: Seque
         warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
         found = shuffled_batches(made.speech.measured, made.decoder.decoding.batch_size, config.seed)
         calls = []
-        for work in SHARES:
+        for work in works(made.decoder):
             these = batches_for(found, work)
             timed(made.decoder, these[0], work, side)  # warm-up for fixed-length work
             calls += [timed(made.decoder, these[position % len(these)], work, side, block) for position in chosen]

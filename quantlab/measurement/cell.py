@@ -17,7 +17,6 @@ from quantlab import models
 from quantlab.config.schema import RunConfig
 from quantlab.engines import Engine, KeepsClocks, compiled
 from quantlab.engines.clocks import Clocks, Memory
-from quantlab.engines.pytorch import Eager
 from quantlab.export.place import staged
 from quantlab.export.verified import DecodedBatch, export_verified
 from quantlab.measurement.alternate import alternate_processes, must_alternate
@@ -26,6 +25,7 @@ from quantlab.measurement.interference import Monitor
 from quantlab.measurement.interleave import shuffled_batches, take_turns
 from quantlab.measurement.measure import measure
 from quantlab.measurement.timing import Side
+from quantlab.quantization import registry
 from quantlab.quantization.backends.as_shipped import read_off
 from quantlab.recogniser.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.recogniser.fingerprints import Identity, check_unchanged, identify, keywords_of, resolve
@@ -118,7 +118,7 @@ def _run(
     engine_stages = made.decoder.stage_times() if isinstance(made.decoder, KeepsClocks) else None
     late = compiled.tally().frames - warm.frames
     gpu_process_bytes = machine.gpu_process_bytes()  # before the baseline is loaded too
-    torch_allocates = device.type != "cuda" or isinstance(made.decoder, Eager | compiled.Compiled)
+    torch_allocates = device.type != "cuda" or not registry.has_own_engine(registry.get(config.quant.library))
 
     corpus, speech, evidence, recovered = made.corpus, made.speech, made.receipt, made.recovered
     exported = None

@@ -41,6 +41,11 @@ def batches_for(found: Sequence[SplitBatch], work: Work) -> list[SplitBatch]:
     return [part for part in found if work == "natural" or len(part.speech.ids) == most]
 
 
+def works(decoder: Engine) -> list[Work]:
+    """The kinds of work that a model has: one without decoding steps has no decoding of fixed length."""
+    return [work for work in SHARES if work != "forced" or decoder.decoding.forced_tokens]
+
+
 def side_order(block: int) -> tuple[Side, ...]:
     """The order of the two models in a block: A B B A, then B A A B."""
     first, second = SIDES if block % 2 == 0 else SIDES[::-1]
@@ -62,7 +67,7 @@ def take_turns(
         The timed calls, in order.
     """
     budget = Budget(protocol.budget_s, progress)
-    for work in SHARES:
+    for work in works(sides["cell"]):
         these = batches_for(found, work)
         for side in SIDES:
             timed(sides[side], these[0], work, side)  # warm-up for fixed-length work

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
+from quantlab import models
 from quantlab.analysis.looks import Opponent, look
 from quantlab.config.schema import RunConfig
 from quantlab.data import Features, SplitFeatures
@@ -70,7 +71,7 @@ def measure(
         with region():
             new = list(_decode(made.decoder, part, found.decoded, speech, progress))
         tokens = [row for item in new for row in item.tokens]
-        texts = made.tokenizer.batch_decode(tokens, skip_special_tokens=True) if made.tokenizer else None
+        texts = models.texts(made.tokenizer, tokens) if made.tokenizer else None
         limit = made.decoder.decoding.max_new_tokens
         utterances, doubts = scored(part, tokens, texts, limit, scoring, keywords)  # random weights have no texts
         found.decoded += new

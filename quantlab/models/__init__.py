@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.config.types import Dtype
@@ -27,20 +28,23 @@ from quantlab.util import hub
 from quantlab.util.errors import CheckpointError, ConfigError, Unavailable, did_you_mean
 from quantlab.util.resources import ASSETS
 
-if TYPE_CHECKING:
-    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
-
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "merges.txt", "model.safetensors", "model-*-of-*.safetensors")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Whisper model, in eval mode on the CPU, with its tokenizer and feature extractor."""
+    """A model, in eval mode on the CPU, with its tokenizer and feature extractor; of transformers' classes."""
 
-    model: WhisperForConditionalGeneration
-    feature_extractor: WhisperFeatureExtractor
-    tokenizer: WhisperTokenizer | None  # None for random weights, whose output is not text
+    model: Any
+    feature_extractor: Any
+    tokenizer: Any  # None for random weights, whose output is not text
+
+
+def texts(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[str]:
+    """The text of each row of token ids, as an `Engine` gives them: those of CTC are without repetitions already."""
+    found: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True, group_tokens=False)
+    return found
 
 
 def fingerprint(model: ModelConfig, seed: int, quantized_too: bool = False, checked: bool = False) -> str:
@@ -73,16 +77,16 @@ def load(model: ModelConfig, seed: int, dtype: Dtype = "float32", quantized_too:
         quantized_too: see `locate`.
 
     Raises:
-        ConfigError: the folder is not a Whisper checkpoint, or its tensors do not match its architecture.
+        ConfigError: the folder is not a checkpoint of model.family, or its tensors do not match its architecture.
         Unavailable: the checkpoint is neither on this machine nor on a reachable hub.
     """
     import torch
 
     if model.weights == "random":
         recogniser, feature_extractor = random_weights.make(model, seed)
-        tokenizer = None
+        tokenizer = None  # random weights output no text
     else:
-        recogniser, processor = pretrained.load(locate(model, quantized_too))
+        recogniser, processor = pretrained.load(locate(model, quantized_too), model.family)
         feature_extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     return Checkpoint(recogniser.to(getattr(torch, dtype)), feature_extractor, tokenizer)
 
@@ -97,7 +101,7 @@ def locate(model: ModelConfig, quantized_too: bool = False) -> Path:
     Raises: as `load`.
     """
     folder = _find(model, quantized_too)
-    folders.check(folder)
+    folders.check(folder, model.family)
     return folder
 
 
@@ -109,7 +113,8 @@ def _find(model: ModelConfig, quantized_too: bool) -> Path:
         folder = shipped(model.name)
     else:
         advice = _fetch_advice(model)
-        folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, folders.is_complete, advice)
+        is_complete = partial(folders.is_complete, family=model.family)
+        folder = hub.snapshot(_repo(model), model.revision, "model", HUB_FILES, is_complete, advice)
     if (folder / "config.json").is_file():
         check_name(model, folder)
     return folder
@@ -160,14 +165,14 @@ def shipped(name: str) -> Path:
     return there[name]
 
 
-def feature_extractor(model: ModelConfig, quantized_too: bool = False) -> WhisperFeatureExtractor:
+def feature_extractor(model: ModelConfig, quantized_too: bool = False) -> Any:
     """The feature extractor of a checkpoint, without loading the weights.
 
     Raises: as `load`.
     """
     if model.weights == "random":
         return random_weights.feature_extractor(model)
-    return pretrained.processor(locate(model, quantized_too)).feature_extractor
+    return pretrained.processor(locate(model, quantized_too), model.family).feature_extractor
 
 
 def _why_unusable(path: Path) -> str:
@@ -179,7 +184,7 @@ def _why_unusable(path: Path) -> str:
 
 
 def special_tokens(model: ModelConfig) -> Tokens | None:
-    """The special tokens of a checkpoint; None if it is not on this machine yet, or has random weights.
+    """The special tokens of a Whisper; None if it is not on this machine yet, or has random weights.
 
     Raises:
         CheckpointError: the folder is not a checkpoint.
@@ -188,13 +193,13 @@ def special_tokens(model: ModelConfig) -> Tokens | None:
         return None
     try:
         with hub.cache_only():
-            return folders.check(locate(model, quantized_too=True))
+            return folders.check(locate(model, quantized_too=True), model.family)
     except Unavailable:
         return None
 
 
 def linear_weights(model: ModelConfig) -> dict[str, int] | None:
-    """Number of weights of each Linear module, without loading them; None if the checkpoint is not on this machine yet.
+    """Number of weights of each Linear module of a Whisper, without loading them; None if it is not on this machine.
 
     Raises:
         CheckpointError: the folder is not a checkpoint.
@@ -204,7 +209,7 @@ def linear_weights(model: ModelConfig) -> dict[str, int] | None:
 
 
 def parameters(model: ModelConfig) -> int | None:
-    """Number of parameters, without loading weights; None if the checkpoint is not on this machine yet.
+    """Number of parameters of a Whisper, without loading weights; None if it is not on this machine yet.
 
     Raises:
         CheckpointError: the folder is not a checkpoint.
@@ -215,7 +220,9 @@ def parameters(model: ModelConfig) -> int | None:
 
 
 def _shape(model: ModelConfig) -> Mapping[str, Any] | None:
-    """The config.json; None if the checkpoint is not on this machine yet."""
+    """The config.json of a Whisper; None if it is not on this machine yet."""
+    if model.family != "whisper":
+        return None
     if model.weights == "random":
         return random_weights.shape(model)
     try:

@@ -18,12 +18,17 @@ def write_companions(checkpoint: Checkpoint, folder: Path, language: str) -> Non
         language: language of the corpus; without it transformers would guess it from the audio.
     """
     checkpoint.model.config.save_pretrained(folder)
-    how: Any = copy.deepcopy(checkpoint.model.generation_config)
+    how: Any = copy.deepcopy(getattr(checkpoint.model, "generation_config", None))
     if getattr(how, "is_multilingual", False):
         how.language, how.task = language, "transcribe"
-    how.save_pretrained(folder)
+    if how is not None:
+        how.save_pretrained(folder)
     checkpoint.feature_extractor.save_pretrained(folder)
-    if checkpoint.tokenizer is not None:
+    if checkpoint.tokenizer is None:
+        return
+    if checkpoint.model.config.model_type == "whisper":
         from transformers import WhisperProcessor
 
         WhisperProcessor(checkpoint.feature_extractor, checkpoint.tokenizer).save_pretrained(folder)
+    else:
+        checkpoint.tokenizer.save_pretrained(folder)

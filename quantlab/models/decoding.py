@@ -22,7 +22,7 @@ class Decoding:
     batch_size: int  # utterances
     max_new_tokens: int
     min_new_tokens: int  # equal to the maximum for random weights, which never end by themselves; else 0
-    forced_tokens: int  # per utterance in fixed-length timing
+    forced_tokens: int  # per utterance in fixed-length timing; 0: the model has no decoding step
     num_beams: int
     audio_ctx: AudioContext  # encoder input: the whole window, or only the frames with audio
     language: str | None  # None: a monolingual model

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config.schema import Architecture, bounds
+from quantlab.config.types import Family
 from quantlab.models import tokens
 from quantlab.models.files import (
     MOST_BYTES,
@@ -21,6 +22,7 @@ from quantlab.models.files import (
     read_json,
 )
 from quantlab.models.foreign import why_not_a_checkpoint
+from quantlab.models.kinds import KINDS, types_of
 from quantlab.records.schema import to_json
 from quantlab.util.errors import CheckpointError, ConfigError, shortened
 from quantlab.util.files import Digests
@@ -57,26 +59,26 @@ def content_hash(folder: Path) -> str:
     return hashlib.sha256(to_json(found).encode()).hexdigest()
 
 
-def is_complete(folder: Path) -> bool:
+def is_complete(folder: Path, family: Family = "whisper") -> bool:
     """Whether `check` passes."""
     with contextlib.suppress(ConfigError):
-        check(folder)
+        check(folder, family)
         return True
     return False
 
 
-def check(folder: Path) -> tokens.Tokens:
-    """Refuse a folder that is not a Whisper checkpoint, before anything is loaded.
+def check(folder: Path, family: Family = "whisper") -> tokens.Tokens | None:
+    """Refuse a folder that is not a checkpoint of the family, before anything is loaded.
 
     Returns:
-        Its special tokens.
+        The special tokens of a Whisper.
 
     Raises:
         CheckpointError: the message says what is missing or wrong, and what to do.
     """
     if what := why_not_a_checkpoint(folder):
         raise CheckpointError(f"{folder} {what}")
-    config = whisper_config(folder)
+    config = whisper_config(folder) if family == "whisper" else config_of(folder, family)
     weights = weight_files(folder)
     for name in CONTENT:
         if is_there(folder / name):
@@ -96,7 +98,7 @@ def check(folder: Path) -> tokens.Tokens:
                 f"{folder} has no {what}: neither {' nor '.join(names)}; "
                 "copy it from the checkpoint this one was trained from"
             )
-    return tokens.read(folder, config)
+    return tokens.read(folder, config) if family == "whisper" else None
 
 
 @contextlib.contextmanager
@@ -110,10 +112,37 @@ def view(folder: Path) -> Iterator[Path]:
 
 
 def whisper_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json, with its numbers checked.
+    """The config.json of a Whisper, with its numbers checked.
 
     Raises:
         CheckpointError: there is none, or it is not for Whisper.
+    """
+    path, config = folder / "config.json", config_of(folder, "whisper")
+    for key, field in SHAPE.items():
+        least, most = bounds(Architecture, field)
+        if type(config.get(key)) is not int or not least <= config[key] <= most:
+            raise CheckpointError(
+                f"{path}: {key}={shortened(config.get(key))}: expected a whole number from {least} to {most:,}"
+            )
+    return config
+
+
+def check_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json, whichever family it is for.
+
+    Raises:
+        CheckpointError: as `config_of`.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    family = KINDS[kind].family if isinstance(kind, str) and kind in KINDS else "whisper"
+    return whisper_config(folder) if family == "whisper" else config_of(folder, family)
+
+
+def config_of(folder: Path, family: Family) -> dict[str, Any]:
+    """The folder's config.json.
+
+    Raises:
+        CheckpointError: there is none, or it is not for this family.
     """
     path = folder / "config.json"
     if not is_there(path):
@@ -123,8 +152,8 @@ def whisper_config(folder: Path) -> dict[str, Any]:
         )
     config = read_any_json(path)
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if not isinstance(config, dict) or kind != "whisper":
-        raise CheckpointError(f"{path}: model_type is {shortened(kind)}; quantlab measures 'whisper'")
+    if not isinstance(config, dict) or kind not in types_of(family):
+        raise CheckpointError(f"{path}: model_type is {shortened(kind)}; {_expected(kind, family)}")
     if config.get("quantization_config"):
         raise CheckpointError(f"{path}: the checkpoint is already quantized; give the unquantized one")
     if "transformers_weights" in config:
@@ -132,13 +161,14 @@ def whisper_config(folder: Path) -> dict[str, Any]:
     for key in ("attn_implementation", "_attn_implementation"):
         if config.get(key) not in ATTENTION:
             raise CheckpointError(f"{path}: {key}={shortened(config[key])}: expected eager, sdpa or null")
-    for key, field in SHAPE.items():
-        least, most = bounds(Architecture, field)
-        if type(config.get(key)) is not int or not least <= config[key] <= most:
-            raise CheckpointError(
-                f"{path}: {key}={shortened(config.get(key))}: expected a whole number from {least} to {most:,}"
-            )
     return config
+
+
+def _expected(kind: object, family: Family) -> str:
+    """The end of a sentence about another `model_type`."""
+    if isinstance(kind, str) and kind in KINDS:
+        return f"model.family={family} reads {' and '.join(types_of(family))}: set model.family={KINDS[kind].family}"
+    return f"quantlab measures {', '.join(map(repr, KINDS))}"
 
 
 def weight_files(folder: Path) -> list[str]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantlab.models.folder import check, some, view
+from quantlab.config.types import Family
+from quantlab.models.folder import check, config_of, some, view
+from quantlab.models.kinds import KINDS, Kind
 from quantlab.models.tokens import generation_config
 from quantlab.util.errors import CheckpointError, ConfigError, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor
 
 FRONT_END = {  # feature settings that every engine and the frame duration rely on
     "sampling_rate": 16_000,  # Hz
@@ -23,21 +25,33 @@ FRONT_END = {  # feature settings that every engine and the frame duration rely 
     "padding_side": "right",
     "dither": 0.0,
 }
+OTHER_FRONT_ENDS: dict[str, dict[str, object]] = {  # by class; the same for other families
+    "Wav2Vec2FeatureExtractor": {"sampling_rate": 16_000, "feature_size": 1, "padding_value": 0.0},
+    "ParakeetFeatureExtractor": {"sampling_rate": 16_000, "padding_value": 0.0},
+}
 LONGEST_REASON = 500  # characters
 
 
-def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
-    """Load model (fp32, eval mode, CPU) and processor from a folder; special tokens come from its tokenizer.
+@dataclass(frozen=True)
+class Tools:
+    """What stands before and after a model; of transformers' classes."""
+
+    feature_extractor: Any
+    tokenizer: Any
+
+
+def load(folder: Path, family: Family = "whisper") -> tuple[Any, Tools]:
+    """Load model (fp32, eval mode, CPU) and tools from a folder; a Whisper's special tokens come from its tokenizer.
 
     Raises:
         CheckpointError: a file is broken, or tensors are missing, extra, of another shape or not finite.
     """
     import torch
-    from transformers import WhisperForConditionalGeneration
 
-    special = check(folder)
+    special = check(folder, family)
+    kind = KINDS[config_of(folder, family)["model_type"]]
     with _quiet(), _viewed(folder) as seen:
-        model, report = WhisperForConditionalGeneration.from_pretrained(
+        model, report = kind.model_class.from_pretrained(
             seen,
             dtype=torch.float32,
             use_safetensors=True,
@@ -46,8 +60,11 @@ def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcesso
             ignore_mismatched_sizes=True,  # reported, and refused by name below
             output_loading_info=True,
         )
-    tools = processor(folder)
-    _check_tensors(folder, model, report)
+    tools = processor(folder, family)
+    _check_tensors(folder, model, report, kind)
+    if special is None:
+        _check_vocabulary(folder, model, tools)
+        return model.eval(), tools
     _check_window(folder, tools.feature_extractor, model.config)
     with _named(folder):
         model.generation_config = generation_config(special, tools.tokenizer, model.config.max_target_positions)
@@ -55,28 +72,61 @@ def load(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcesso
     return model.eval(), tools
 
 
-def processor(folder: Path) -> WhisperProcessor:
+def processor(folder: Path, family: Family = "whisper") -> Tools:
     """Feature extractor and tokenizer of a checked folder, without the model.
 
     Raises:
-        CheckpointError: a file is broken, or the features are not Whisper's.
+        CheckpointError: a file is broken, or the features are not those of the family.
     """
+    from transformers import AutoFeatureExtractor, AutoTokenizer
+
+    if family == "whisper":
+        return _whisper_processor(folder)
+    with _quiet(), _viewed(folder) as seen:
+        extractor = AutoFeatureExtractor.from_pretrained(seen, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(seen, local_files_only=True, trust_remote_code=False)
+    name = type(extractor).__name__
+    expected = OTHER_FRONT_ENDS.get(name)
+    if expected is None:
+        raise CheckpointError(f"{folder}: its feature extractor is a {name}; expected {' or '.join(OTHER_FRONT_ENDS)}")
+    _check_front_end(folder, extractor, expected, name)
+    return Tools(extractor, tokenizer)
+
+
+def _whisper_processor(folder: Path) -> Tools:
     from transformers import WhisperProcessor, WhisperTokenizer
 
     with _quiet(), _viewed(folder) as seen:
         tools = WhisperProcessor.from_pretrained(seen, local_files_only=True, trust_remote_code=False)
     if not isinstance(tools.tokenizer, WhisperTokenizer):
         raise CheckpointError(f"{folder}: its tokenizer is a {type(tools.tokenizer).__name__}, not a WhisperTokenizer")
-    for key, value in FRONT_END.items():
-        if (found := getattr(tools.feature_extractor, key, None)) != value:
+    _check_front_end(folder, tools.feature_extractor, FRONT_END, "Whisper")
+    return Tools(tools.feature_extractor, tools.tokenizer)
+
+
+def _check_front_end(folder: Path, extractor: Any, expected: Mapping[str, object], whose: str) -> None:
+    for key, value in expected.items():
+        if (found := getattr(extractor, key, None)) != value:
             raise CheckpointError(
-                f"{folder}: its feature extractor has {key}={shortened(found)}; Whisper's has {value}, "
+                f"{folder}: its feature extractor has {key}={shortened(found)}; {whose}'s has {value}, "
                 "copy the one of the checkpoint this one was trained from"
             )
-    return tools
 
 
-def _check_window(folder: Path, extractor: WhisperFeatureExtractor, config: Any) -> None:
+def _check_vocabulary(folder: Path, model: Any, tools: Tools) -> None:
+    """Refuse a tokenizer with more tokens than the model, or with another blank."""
+    size, blank = model.config.vocab_size, model.config.pad_token_id
+    if len(tools.tokenizer) > size:
+        raise CheckpointError(f"{folder}: its tokenizer has {len(tools.tokenizer)} tokens, the model {size}")
+    if model.config.is_encoder_decoder or tools.tokenizer.pad_token_id == blank:
+        return
+    raise CheckpointError(
+        f"{folder}: the blank of its CTC is token {blank} in config.json (pad_token_id), but "
+        f"{tools.tokenizer.pad_token_id} is the padding of its tokenizer"
+    )
+
+
+def _check_window(folder: Path, extractor: Any, config: Any) -> None:
     """Check that mel bins and frames match the encoder."""
     if extractor.feature_size != config.num_mel_bins:
         raise CheckpointError(
@@ -90,9 +140,9 @@ def _check_window(folder: Path, extractor: WhisperFeatureExtractor, config: Any)
         )
 
 
-def _check_tensors(folder: Path, model: WhisperForConditionalGeneration, report: dict[str, Any]) -> None:
+def _check_tensors(folder: Path, model: Any, report: dict[str, Any], kind: Kind) -> None:
     found = {
-        "lacks": report["missing_keys"],
+        "lacks": {name for name in report["missing_keys"] if name not in kind.training},
         "has tensors that the model does not have:": report["unexpected_keys"],
         "has tensors of another shape than config.json says:": {item[0] for item in report["mismatched_keys"]},
         "has NaN or infinite values in": {

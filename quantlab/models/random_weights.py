@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 from quantlab.config.schema import Architecture, ModelConfig
 from quantlab.models import convert
 from quantlab.models.convert.parts import FRAME_RATE
-from quantlab.models.folder import whisper_config
+from quantlab.models.folder import config_of, whisper_config
+from quantlab.models.kinds import KINDS, types_of
 from quantlab.models.named import check_name
-from quantlab.util.errors import ConfigError
+from quantlab.util.errors import ConfigError, shortened
 
 if TYPE_CHECKING:
-    from transformers import (
-        GenerationConfig,
-        WhisperConfig,
-        WhisperFeatureExtractor,
-        WhisperForConditionalGeneration,
-    )
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
 ENGLISH_VOCAB = 51_864  # tokens of English-only Whisper
 MULTILINGUAL_VOCAB = 51_865  # tokens of Whisper with 99 languages; large-v3 has one more of both
@@ -26,7 +22,7 @@ TEXT_TOKENS = 50_257  # id of <|endoftext|> in that vocabulary, after its text t
 
 
 def shape(model: ModelConfig) -> dict[str, Any]:
-    """Arguments of `WhisperConfig`, from the config.json of `model.path`, else from `model.architecture`.
+    """Keys of config.json, from that of `model.path`, else from `model.architecture` or `model.config`.
 
     Raises:
         ConfigError: there is neither.
@@ -34,7 +30,9 @@ def shape(model: ModelConfig) -> dict[str, Any]:
     if model.path is not None:
         folder = _folder(model, Path(model.path).expanduser())
         check_name(model, folder)
-        return whisper_config(folder)
+        return whisper_config(folder) if model.family == "whisper" else config_of(folder, model.family)
+    if model.family != "whisper":
+        return _other_shape(model)
     if model.architecture is None:
         raise ConfigError(f"model.weights=random: {model.name} has neither model.architecture nor model.path")
     return _whisper_shape(model.architecture)
@@ -44,6 +42,16 @@ def _folder(model: ModelConfig, path: Path) -> Path:
     """A transformers folder; files of other programs are converted."""
     found = convert.original(path)
     return convert.converted(found, model.repo, model.revision) if found else path
+
+
+def _other_shape(model: ModelConfig) -> dict[str, Any]:
+    found, expected = model.config or {}, types_of(model.family)
+    if found.get("model_type") not in expected:
+        raise ConfigError(
+            f"model.weights=random: model.config of {model.name} has model_type={shortened(found.get('model_type'))}; "
+            f"expected {' or '.join(expected)}, with other keys of config.json, or model.path=FOLDER"
+        )
+    return dict(found)
 
 
 def _whisper_shape(shape: Architecture) -> dict[str, Any]:
@@ -69,8 +77,8 @@ def _whisper_shape(shape: Architecture) -> dict[str, Any]:
     }
 
 
-def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration, WhisperFeatureExtractor]:
-    """A model (fp32, eval mode, CPU) that depends only on the seed, and the extractor for its window.
+def make(model: ModelConfig, seed: int) -> tuple[Any, Any]:
+    """A model (fp32, eval mode, CPU) that depends only on the seed, and its feature extractor.
 
     Raises:
         ConfigError: no architecture, or an invalid one.
@@ -78,6 +86,8 @@ def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration
     from transformers import WhisperConfig
 
     facts = shape(model)
+    if model.family != "whisper":
+        return _other(model, facts, seed), feature_extractor(model)
     try:
         config = WhisperConfig(**facts)
         recogniser = _initialised(config, seed)
@@ -87,15 +97,35 @@ def make(model: ModelConfig, seed: int) -> tuple[WhisperForConditionalGeneration
     return recogniser, feature_extractor(model)
 
 
-def feature_extractor(model: ModelConfig) -> WhisperFeatureExtractor:
-    """The feature extractor for the window and the mel bins of an architecture.
+def _other(model: ModelConfig, facts: dict[str, Any], seed: int) -> Any:
+    """A model of another family than Whisper."""
+    import torch
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.for_model(**facts)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return KINDS[facts["model_type"]].model_class(config).eval()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError) as error:
+        raise ConfigError(f"model.config of {model.name}: {shortened(str(error), 300)}") from error
+
+
+def feature_extractor(model: ModelConfig) -> Any:
+    """The feature extractor for the window and the mel bins of an architecture, or for samples.
 
     Raises:
         ConfigError: no architecture, or the window is not a whole number of seconds.
     """
-    from transformers import WhisperConfig, WhisperFeatureExtractor
+    from transformers import ParakeetFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperConfig, WhisperFeatureExtractor
 
-    config = WhisperConfig(**shape(model))
+    facts = shape(model)
+    if facts.get("model_type") == "parakeet_ctc":
+        encoder = facts.get("encoder_config") or {}
+        return ParakeetFeatureExtractor(feature_size=encoder.get("num_mel_bins", 80))
+    if model.family != "whisper":
+        return Wav2Vec2FeatureExtractor(do_normalize=model.family == "ctc", return_attention_mask=True)
+    config = WhisperConfig(**facts)
     window_s, rest = divmod(config.max_source_positions, FRAME_RATE)
     if rest:
         raise ConfigError(f"max_source_positions={config.max_source_positions}: expected a multiple of {FRAME_RATE}")

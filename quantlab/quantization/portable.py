@@ -120,8 +120,11 @@ def _packed(name: str, values: Mapping[str, torch.Tensor]) -> torch.ScriptObject
 
 
 def _replace(model: nn.Module, old: torch.Tensor, new: nn.Parameter) -> None:
-    """Replace a parameter in every module that has it, so that tied parameters stay tied."""
+    """Replace a parameter or buffer in every module that has it, so that tied parameters stay tied."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is old:
                 module._parameters[name] = new
+        for name, buffer in module._buffers.items():
+            if buffer is old:
+                module._buffers[name] = new.data

@@ -15,7 +15,8 @@ from quantlab.util.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-HEAD = "proj_out"  # Whisper's output projection, part of the decoder; its weight is tied to the embedding
+HEAD = "proj_out"  # the output projection of Whisper and Moonshine; its weight is tied to the embedding
+HEADS = (HEAD, "lm_head")  # that of a CTC model is tied to nothing
 
 
 def select(model: nn.Module, quant: QuantConfig) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -72,12 +73,12 @@ def _why_skipped(name: str, quant: QuantConfig) -> str | None:
             return f"quant.skip={glob}"
     if quant.library == RECIPE and bits_of(quant, name) is None:
         return "none in quant.modules"
-    return "quant.head=false" if name == HEAD and not quant.head else None
+    return "quant.head=false" if name in HEADS and not quant.head else None
 
 
 def _part_of(name: str) -> str:
-    """`encoder` or `decoder`; cross attention (`encoder_attn`) and the head belong to the decoder."""
-    return "encoder" if "encoder" in name.split(".") else "decoder"
+    """`encoder` or `decoder`; the head belongs to the decoder."""
+    return "decoder" if name in HEADS or "decoder" in name.split(".") else "encoder"
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -18,7 +18,7 @@ from quantlab.config.schema import AS_SHIPPED, RunConfig
 from quantlab.data import Corpus, Features, features, open_corpus
 from quantlab.engines import Engine, compiled, decoding
 from quantlab.engines.clocks import Clocks, use_threads
-from quantlab.engines.pytorch import Eager
+from quantlab.engines.eager import eager
 from quantlab.models.companions import write_companions
 from quantlab.quantization import embedding, receipt, registry
 from quantlab.quantization.backends.as_shipped import shipped_original
@@ -30,8 +30,6 @@ from quantlab.records.schema import Receipt, Recovered
 from quantlab.util import machine
 
 if TYPE_CHECKING:
-    from transformers import WhisperTokenizer
-
     from quantlab.quantization.base import Quantizer
 
 
@@ -57,7 +55,7 @@ class Assembled:
     """A quantized model that its receipt has verified, and the features to measure it on."""
 
     decoder: Engine
-    tokenizer: WhisperTokenizer | None  # None for random weights
+    tokenizer: Any  # of transformers; None for random weights
     corpus: Corpus
     speech: Speech
     receipt: Receipt
@@ -193,10 +191,10 @@ def _quantize_and_recover(
 
 
 def torch_engine(model: Any, device: torch.device, config: RunConfig, speech: Features, clocks: Clocks) -> Engine:
-    """The engine of a transformers model for the configured runtime; compilation is timed separately."""
+    """The engine of a model of transformers for the configured runtime; compilation is timed separately."""
     how = decoding(model, config)
     if config.runtime.name == "eager":
-        return Eager(model, device, how)
+        return eager(model, device, how)
     with clocks.stage("compile"):
         batch = next(batch for split in speech.splits.values() for batch in split.batches(how.batch_size))
         return compiled.build(model, device, how, batch)

@@ -15,7 +15,7 @@ from quantlab.config.schema import RunConfig
 from quantlab.data import Corpus, Features, calibration_ids, chosen_ids, features, open_corpus
 from quantlab.data.utterance import Part
 from quantlab.engines.clocks import Clocks
-from quantlab.engines.pytorch import Eager, features_on
+from quantlab.engines.eager import eager, family_of, heard_by
 from quantlab.models.decoding import Decoding
 from quantlab.quantization.base import Pass
 from quantlab.quantization.rounding import Block
@@ -114,7 +114,7 @@ class CalibrationRuns:
 
     def __call__(self, model: Any) -> None:
         with self.clocks.stage("calibrate"):
-            engine = Eager(model, self.device, self.decoding)
+            engine = eager(model, self.device, self.decoding)
             for split in self.speech.splits.values():
                 for batch in split.batches(self.decoding.batch_size):
                     engine.generate(batch)
@@ -153,9 +153,11 @@ class CalibrationRuns:
     def _teach(
         self, utterance: SplitFeatures, label: Sequence[int], heard: dict[int, Any] | None, number: int, model: Any
     ) -> object:
+        if family_of(model) == "ctc":
+            return model(heard_by(model, self.device, utterance))
         encoded = None if heard is None else heard.get(number)
         if encoded is None:
-            encoded = model.get_encoder()(features_on(model, self.device, utterance.mel))
+            encoded = model.get_encoder()(heard_by(model, self.device, utterance))
         if heard is not None:
             heard[number] = encoded
         tokens = torch.tensor([[*self.decoding.prompt, *label]], device=self.device)
@@ -188,7 +190,7 @@ def calibration_runs(
 
 
 def _heard(model: Any, device: torch.device, how: Decoding, speech: Features) -> list[list[int]]:
-    engine = Eager(model, device, how)
+    engine = eager(model, device, how)
     return [row for split in speech.splits.values() for batch in split.batches(how.batch_size)
             for row in engine.generate(batch)[0]]  # fmt: skip
 
@@ -196,6 +198,8 @@ def _heard(model: Any, device: torch.device, how: Decoding, speech: Features) ->
 def _references(checkpoint: models.Checkpoint, speech: Features) -> list[list[int]]:
     if checkpoint.tokenizer is None:
         raise ConfigError("calibration.labels=reference: random weights have no tokenizer; set calibration.labels=self")
+    # byte-level BPE has a space before the first word too
+    lead = " " if "Ġ" in checkpoint.tokenizer.get_vocab() else ""
     found = []
     for utterance in _one_by_one(speech):
         [text], [id] = utterance.texts, utterance.ids
@@ -204,7 +208,7 @@ def _references(checkpoint: models.Checkpoint, speech: Features) -> list[list[in
                 f"calibration.labels=reference: utterance {id} has no text: leave it out, or set "
                 "calibration.labels=self"
             )
-        found.append(checkpoint.tokenizer(f" {text.strip()}", add_special_tokens=False).input_ids)
+        found.append(checkpoint.tokenizer(f"{lead}{text.strip()}", add_special_tokens=False).input_ids)
     return found
 
 

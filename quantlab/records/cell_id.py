@@ -30,6 +30,7 @@ EXCLUDED_FROM_ID: dict[str, set[str] | bool] = {
 
 # Keys added later, with their defaults; cells that do not use them keep their ids.
 ADDED: dict[str, dict[str, object]] = {
+    "model": {"family": "whisper", "config": None},
     "quant": {
         "act_order": None,
         "damping": None,

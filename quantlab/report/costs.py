@@ -132,7 +132,7 @@ def _dtype_bits(record: Record) -> int | None:
 def _layers(record: Record) -> list[Layer] | None:
     """All Linear modules with their shapes; None if the bytes are not those of a Whisper model."""
     receipt, bits = record.receipt, _dtype_bits(record)
-    if receipt is None or bits is None:
+    if receipt is None or bits is None or record.setting("model.family") not in (None, "whisper"):
         return None
     modules = [item for item in receipt.modules if item.class_after != SHARED]
     params = [_whole(item.bytes_before * _BITS_PER_BYTE, bits) for item in modules]
