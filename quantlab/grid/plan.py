@@ -17,6 +17,7 @@ from quantlab.quantization.backends.as_shipped import read_off, why_not_applicab
 from quantlab.quantization.base import AnyQuantizer
 from quantlab.quantization.select import choose
 from quantlab.recogniser.fingerprints import Identity, fingerprints, keywords_of, library_versions, resolve
+from quantlab.recogniser.true_words import true_words
 from quantlab.records import labels
 from quantlab.records.cell_id import LONG_FORM, hashed
 from quantlab.records.schema import Status, to_json
@@ -96,7 +97,7 @@ def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
     def identified(config: RunConfig) -> tuple[dict[str, str], Corpus]:
         corpus = corpora(config.dataset)
         keywords_of(config, corpus)  # or a line that says why they cannot be counted
-        return fingerprints(config, corpus.fingerprint), corpus
+        return fingerprints(config, corpus.fingerprint, true_words(config, corpus)), corpus
 
     identify = _cached_by(identified, _sources)
     tokens = _cached_by(models.special_tokens, lambda model: model.model_dump_json())
@@ -156,6 +157,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
         or registry.why_no_recovery(quantizer, config.quant)
         or _why_no_runtime(config, quantizer)
         or _why_no_long_form(config, quantizer)
+        or _why_no_word_times(config, quantizer)
     )
     if never:
         return Refusal("unsupported", never)
@@ -206,6 +208,16 @@ def _why_no_long_form(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
     return None
 
 
+def _why_no_word_times(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
+    if not config.runtime.word_times:
+        return None
+    if (why := registry.why_no_word_times(quantizer, config.quant)) is not None:
+        return why
+    if config.quant.library == "ggml" and config.runtime.audio_ctx == "dynamic":
+        return "whisper.cpp aligns whole windows: set runtime.audio_ctx=full, or leave runtime.word_times=false"
+    return None
+
+
 def _but_seed(config: RunConfig) -> str:
     """All settings except the seed, which no refusal depends on."""
     return to_json(config.model_dump(mode="json", exclude={"seed"}))
@@ -218,7 +230,13 @@ def _sources(config: RunConfig) -> str:
     calibration = config.calibration_dataset
     parts = [config.model, config.dataset, config.baseline, *([calibration] if calibration else [])]
     return to_json(
-        [*(part.model_dump() for part in parts), config.quant.modules and config.quant.model_dump(), file, seed]
+        [
+            *(part.model_dump() for part in parts),
+            config.quant.modules and config.quant.model_dump(),
+            file,
+            seed,
+            config.runtime.word_times,
+        ]
     )
 
 
