@@ -157,7 +157,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
         or registry.why_no_recovery(quantizer, config.quant)
         or _why_no_runtime(config, quantizer)
         or _why_no_long_form(config, quantizer)
-        or _why_no_word_times(config, quantizer)
+        or (registry.why_no_word_times(quantizer) if config.runtime.word_times else None)
     )
     if never:
         return Refusal("unsupported", never)
@@ -205,16 +205,6 @@ def _why_no_long_form(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
         return f"dataset.long=sequential needs whole windows, not runtime.audio_ctx=dynamic: {way_out}"
     if config.model.weights == "random":
         return f"dataset.long=sequential needs the model's timestamps, but its weights are random: {way_out}"
-    return None
-
-
-def _why_no_word_times(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
-    if not config.runtime.word_times:
-        return None
-    if (why := registry.why_no_word_times(quantizer, config.quant)) is not None:
-        return why
-    if config.quant.library == "ggml" and config.runtime.audio_ctx == "dynamic":
-        return "whisper.cpp aligns whole windows: set runtime.audio_ctx=full, or leave runtime.word_times=false"
     return None
 
 

@@ -1,6 +1,7 @@
 """Word times by cross-attention: against hand-made matrices, exhaustive search, CTranslate2, and shifted audio."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from quantlab.engines.pytorch import Eager
 from quantlab.engines.whispercpp_times import PRESETS
 from quantlab.quantization import registry
 from quantlab.quantization.select import select
+from quantlab.util.errors import UnsupportedError
 
 CPU = torch.device("cpu")
 OPTIONS = ("dataset.limit=12", "device=cpu", "runtime.word_times=true", "dataset.splits=[clean]")
@@ -58,7 +60,7 @@ def test_no_path_is_cheaper(rows, columns, seed):
     cost = np.random.default_rng(seed).normal(size=(rows, columns))
     path = best_path(cost)
     assert (path[0], path[-1]) == ((0, 0), (rows - 1, columns - 1))
-    assert {(b[0] - a[0], b[1] - a[1]) for a, b in zip(path, path[1:], strict=False)} <= {(0, 1), (1, 0), (1, 1)}
+    assert {(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(path)} <= {(0, 1), (1, 0), (1, 1)}
     assert sum(cost[place] for place in path) == pytest.approx(cheapest(cost))
 
 
@@ -122,8 +124,8 @@ def test_silence_before_the_speech_moves_every_word_by_its_length(nano, eager):
         audio_s=tuple(audio_s + 0.08 for audio_s in speech.audio_s),
     )
     moved = engine.align(later, rows)[0]
-    shifts = [after - before for one, two in zip(found, moved, strict=True) for before, after in zip(one, two)][1:]
-    assert np.median([shift for shift in shifts if shift]) == pytest.approx(0.08, abs=1e-9)
+    shifts = np.concatenate([np.subtract(after, before)[1:] for before, after in zip(found, moved, strict=True)])
+    assert np.median(shifts) == pytest.approx(0.08)
 
 
 def test_a_text_of_every_position_has_times_of_what_fits(nano, eager):
@@ -167,6 +169,20 @@ def test_whispercpp_decodes_no_other_text_for_the_times_of_this_one(nano, eager)
     pytest.importorskip("_pywhispercpp")
     with pytest.raises(RuntimeError, match="other tokens"):
         converted(nano, "ggml", "f16").align(nano[2].take([0]), [[1, 2, 3]])
+
+
+def test_whispercpp_aligns_whole_windows_only(nano):
+    model, how, speech = nano
+    with pytest.raises(UnsupportedError, match=r"set runtime.audio_ctx=full"):
+        converted((model, dataclasses.replace(how, audio_ctx="dynamic"), speech), "ggml", "f16")
+
+
+def test_half_a_window_gives_nearly_the_same_times(nano, eager):
+    """With runtime.audio_ctx=dynamic the encoder does not see the padding."""
+    model, how, speech = nano
+    shorter = Eager(model, CPU, dataclasses.replace(how, audio_ctx="dynamic"))
+    found = shorter.align(speech, eager[1])[0]
+    assert np.median(np.abs(np.concatenate(found) - np.concatenate(eager[2]))) <= 0.04
 
 
 def test_the_heads_of_openais_models_are_known_to_whispercpp_by_name():

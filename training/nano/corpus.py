@@ -176,7 +176,7 @@ def _moved(item: spoken.Timed, cut_s: float, length_s: float) -> spoken.Timed:
     """
     if item.start_s is None or item.end_s is None:
         return item
-    start_s, end_s = (round(min(max(0.0, time_s - cut_s), length_s), 3) for time_s in item[1:])
+    start_s, end_s = (round(min(max(0.0, time_s - cut_s), length_s), 3) for time_s in (item.start_s, item.end_s))
     return spoken.Timed(item.word, start_s, end_s)
 
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,9 @@ class Timed(NamedTuple):
     word: str
     start_s: float | None
     end_s: float | None
+
+
+Said = tuple[np.ndarray | None, list[Timed]]  # samples at 16 kHz, None if there are none, and the words
 
 
 class Spoken(NamedTuple):
@@ -71,15 +74,15 @@ def _checked(request: Request, words: Sequence[Timed]) -> list[Timed]:
 # festival
 
 
-def _festival(requests: Sequence[Request], workers: int) -> list[tuple[np.ndarray, list[Timed]]]:
-    found: dict[int, tuple[np.ndarray, list[Timed]]] = {}
+def _festival(requests: Sequence[Request], workers: int) -> list[Said]:
+    found: dict[int, Said] = {}
     for name in {item.voice.name for item in requests}:
         own = [i for i, item in enumerate(requests) if item.voice.name == name]
         found |= zip(own, _festival_voice([requests[i] for i in own]), strict=True)
     return [found[i] for i in range(len(requests))]
 
 
-def _festival_voice(requests: Sequence[Request]) -> list[tuple[np.ndarray, list[Timed]]]:
+def _festival_voice(requests: Sequence[Request]) -> list[Said]:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.wav" for i in range(len(requests))]
         lines = [f"(voice_{requests[0].voice.name})"]
@@ -103,8 +106,8 @@ def _festival_voice(requests: Sequence[Request]) -> list[tuple[np.ndarray, list[
         )
         rows = [line.removeprefix(LABEL).split("\t") for line in done.stdout.splitlines() if line.startswith(LABEL)]
         words: list[list[Timed]] = [[] for _ in requests]
-        for number, word, start_s, end_s in rows:
-            words[int(number)].append(Timed(word, float(start_s), float(end_s)))
+        for place, word, start_s, end_s in rows:
+            words[int(place)].append(Timed(word, float(start_s), float(end_s)))
         samples = [voices.read(path) for path in paths]
     return [(audio, _checked(one, said)) for audio, one, said in zip(samples, requests, words, strict=True)]
 
@@ -112,12 +115,12 @@ def _festival_voice(requests: Sequence[Request]) -> list[tuple[np.ndarray, list[
 # flite
 
 
-def _flite(requests: Sequence[Request], workers: int) -> list[tuple[np.ndarray, list[Timed]]]:
+def _flite(requests: Sequence[Request], workers: int) -> list[Said]:
     with multiprocessing.get_context("fork").Pool(workers) as pool:  # apart: espeak-ng's library would find its symbols
         return pool.map(_flite_one, requests)
 
 
-def _flite_one(request: Request) -> tuple[np.ndarray, list[Timed]]:
+def _flite_one(request: Request) -> Said:
     samples, printed = voices.flite(request, "-psdur")
     ends = [(phone, float(end_s)) for phone, _, end_s in (item.rpartition(":") for item in printed.split())]
     segments = _flite_segments(request)
@@ -198,12 +201,12 @@ _SYNTH_FLAGS = 0x100 | 0x1000  # espeakPHONEMES and espeakENDPAUSE, as the progr
 _WORD, _PHONEME = 1, 7  # espeak_EVENT_TYPE; 0 ends a list
 
 
-def _espeak(requests: Sequence[Request], workers: int) -> list[tuple[np.ndarray, list[Timed]]]:
+def _espeak(requests: Sequence[Request], workers: int) -> list[Said]:
     with multiprocessing.get_context("fork").Pool(workers, maxtasksperchild=1) as pool:
         return pool.map(_espeak_one, requests, chunksize=1)
 
 
-def _espeak_one(request: Request) -> tuple[np.ndarray, list[Timed]]:
+def _espeak_one(request: Request) -> Said:
     pcm, heard = _espeak_events(request)
     samples = voices.to_16khz(pcm.astype(np.float32) / 32768, ESPEAK_RATE_HZ)
     return samples, _checked(request, list(_espeak_words(request.text, heard, len(pcm))))
@@ -215,7 +218,7 @@ def _espeak_events(request: Request) -> tuple[np.ndarray, list[_Heard]]:
     chunks, heard = list[np.ndarray](), list[_Heard]()
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-    def hear(samples, count, events):
+    def hear(samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         index = 0
