@@ -250,7 +250,8 @@ def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:
     first_pass = [item for item in batches if item.of == "cell" and item.work == "natural" and item.block is None]
     yield from _compare("stages.measure_s", stored.stages.measure_s, sum(item.elapsed_s for item in first_pass))
     aligned_s = sum(item.elapsed_s for item in batches if item.work == "align") or None
-    yield from _compare("stages.word_times_s", stored.stages.word_times_s, aligned_s)
+    if aligned_s is not None or stored.stages.word_times_s is not None:
+        yield _Figure("stages.word_times_s", stored.stages.word_times_s, aligned_s)
     speed, fixed_work = figures.speed(batches, "natural", rel_ci), figures.fixed_work(batches, rel_ci)
     for name, before, after in (("speed", stored.speed, speed), ("fixed_work", stored.fixed_work, fixed_work)):
         yield from _compare(name, before and before.model_dump(), after and after.model_dump())
