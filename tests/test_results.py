@@ -52,3 +52,23 @@ def test_the_rows_below_eight_bits_are_those_of_their_records(capsys):
         if ours["comparison"] is not None:
             assert (fp32, verdict) == (difference(ours), ours["verdict"])
         assert hqq.partition(", p")[0] in ("", against_hqq["comparison"] and difference(against_hqq))
+
+
+def test_the_rows_of_word_times_are_those_of_their_records(capsys):
+    assert report(["--root", str(RESULTS / "word_times.tar.xz"), "--format", "json"]) == 0
+    expected = {
+        f"| {cell['model']} | `{cell['quant']}` | {name} | {edge(found['start'])} | {edge(found['end'])} "
+        f"| {found['matched']:,} of {found['spoken']:,} |"
+        for cell in json.loads(capsys.readouterr().out)
+        for name, split in cell["splits"].items()
+        for found in (split["word_times"], split["word_times_against_baseline"])
+        if found is not None and found["start"] is not None
+    }
+    page = (RESULTS / "word_times.md").read_text(encoding="utf-8").splitlines()
+    assert {line for line in page if line.endswith(" |") and " of " in line} == expected
+
+
+def edge(found):
+    """As in a table: median and bias in ms, shares within 50, 100 and 200 ms in %."""
+    shares = " / ".join(f"{100 * found[f'within_{limit}ms']:.0f}" for limit in (50, 100, 200))
+    return f"{1000 * found['median_s']:.0f} | {1000 * found['bias_s']:+.0f} | {shares}".replace("-", "−")

@@ -21,6 +21,7 @@ from quantlab.report import __main__ as report
 from quantlab.scoring.keywords import check_keywords, read_keywords, with_keywords
 from quantlab.scoring.normalise import NORMALISERS, Normaliser
 from quantlab.scoring.score import SCORERS, Scorer, Scoring, recount
+from quantlab.scoring.words import with_matches
 from quantlab.util.command import HELP, PATH, OneOf, example, perform
 from quantlab.util.console import MISUSED, NO, tell, warn
 from quantlab.util.counted import counted
@@ -118,7 +119,9 @@ def _rescored(
     found = result.record
     scoring = _scoring(found, normaliser, scorer)
     words = found.keywords if keywords is None else keywords
-    utterances = tuple(with_keywords(recount(item, scoring), words, scoring) for item in result.utterances)
+    utterances = tuple(
+        with_matches(with_keywords(recount(item, scoring), words, scoring), scoring) for item in result.utterances
+    )
     splits = {
         name: split_result(
             [item for item in utterances if item.split == name],

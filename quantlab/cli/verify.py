@@ -29,6 +29,7 @@ from quantlab.records.several import Stored
 from quantlab.scoring.keywords import count_keywords
 from quantlab.scoring.normalise import NORMALISERS
 from quantlab.scoring.score import SCORERS, Scoring, count
+from quantlab.scoring.words import with_matches
 from quantlab.util.command import HELP, example, perform
 from quantlab.util.console import NO, tell, to_stdout, warn
 from quantlab.util.counted import counted
@@ -39,7 +40,7 @@ _ROUNDING = 1e-9  # relative; JSON keeps every digit, only the order of a sum co
 _SINCE = frozenset(
     {
         "loops", "loop_errors", "loop_insertions", "bursts", "burst_words", "burst_share", "keywords",
-        "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min",
+        "nonspeech_s", "nonspeech_words", "nonspeech_words_per_min", "word_times",
     }
 )  # fmt: skip
 _UNREADABLE = ("record.json", "raw files", "batches.jsonl")  # places of differences that are a message on a file
@@ -189,6 +190,9 @@ def _counts(stored: Record, utterances: Sequence[Utterance]) -> Iterator[_Figure
             for name, value in found.items():
                 if name == "keywords" or name not in _SINCE or getattr(item, name) is not None:
                     yield _Figure(f"utterance {item.split}/{item.id}: {name}", getattr(item, name), value)
+            if item.words is not None:
+                matches = with_matches(item, scoring).matches
+                yield _Figure(f"utterance {item.split}/{item.id}: matches", item.matches, matches)
 
 
 def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[Batch]) -> Iterator[_Figure]:
@@ -245,6 +249,9 @@ def _times(stored: Record, batches: Sequence[Batch]) -> Iterator[_Figure]:
     rel_ci = stored.setting("protocol.rel_ci") or ProtocolConfig.model_fields["rel_ci"].default
     first_pass = [item for item in batches if item.of == "cell" and item.work == "natural" and item.block is None]
     yield from _compare("stages.measure_s", stored.stages.measure_s, sum(item.elapsed_s for item in first_pass))
+    aligned_s = sum(item.elapsed_s for item in batches if item.work == "align") or None
+    if aligned_s is not None or stored.stages.word_times_s is not None:
+        yield _Figure("stages.word_times_s", stored.stages.word_times_s, aligned_s)
     speed, fixed_work = figures.speed(batches, "natural", rel_ci), figures.fixed_work(batches, rel_ci)
     for name, before, after in (("speed", stored.speed, speed), ("fixed_work", stored.fixed_work, fixed_work)):
         yield from _compare(name, before and before.model_dump(), after and after.model_dump())

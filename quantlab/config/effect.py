@@ -89,6 +89,11 @@ _RULES = (
         lambda config: config.model.weights != "random",
         "a trained model (random weights output no words)",
     ),
+    _Rule(
+        ("runtime.word_times",),
+        lambda config: config.model.weights != "random",
+        "a trained model (random weights output no words)",
+    ),
     _Rule(("model.random_tokens",), lambda config: config.model.weights == "random", "model.weights=random"),
     _Rule(
         ("model.architecture",),

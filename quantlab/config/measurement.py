@@ -36,6 +36,10 @@ class RuntimeConfig(Part):
         default="full", description="dynamic: the encoder gets only the frames with audio, not the whole window"
     )
     dtype: Dtype = Field(default="float32", description="storage and compute dtype of everything that is not quantized")
+    word_times: bool = Field(
+        default=False,
+        description="find when each word begins and ends, after the timed decoding",
+    )
 
 
 class ProtocolConfig(Part):

@@ -136,6 +136,15 @@ class RunConfig(Part):
         return self
 
     @model_validator(mode="after")
+    def _times_words_of_one_window(self) -> RunConfig:
+        if self.runtime.word_times and self.dataset.long is not None:
+            raise ValueError(
+                f"runtime.word_times=true times the words of one window, not of several (dataset.long="
+                f"{self.dataset.long}): set dataset.long=null, or leave runtime.word_times=false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _side_by_side_in_processes(self) -> RunConfig:
         if self.jobs != 1 and not self.isolate:
             raise ValueError(f"jobs={self.jobs}: isolate=false measures in this process, in turn: leave one out")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from quantlab.config.schema import DatasetConfig
 from quantlab.records.schema import to_json
+from quantlab.records.word_times import SpokenWord
 from quantlab.util.errors import ConfigError, did_you_mean, shortened
 from quantlab.util.files import Digests
 
@@ -62,6 +63,7 @@ class Utterance:
     audio: Audio
     digest: str  # depends on the audio, not on its location
     part: Part = WHOLE  # part of the audio
+    words: tuple[SpokenWord, ...] | None = None  # of the reference, with true times; None: unknown
 
 
 Listing = Mapping[str, Sequence[Utterance]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from quantlab.config.schema import RunConfig
 from quantlab.config.types import MOST
 from quantlab.data import SplitFeatures
-from quantlab.models.decoding import Decoding, LongForm
+from quantlab.models.decoding import Alignment, Decoding, LongForm
 from quantlab.models.tokens import Times, check_language, check_times
 from quantlab.records.schema import EngineStages
 
@@ -131,6 +131,7 @@ def _of_whisper(model: WhisperForConditionalGeneration, config: RunConfig) -> De
     known = tokens.lang_to_id if getattr(tokens, "is_multilingual", False) else {}
     check_language([name.strip("<|>") for name in known], config.dataset.language, f"model {config.model.label}")
     language = config.dataset.language if known else None
+    prompt = _prompt(tokens, language, times=long_form is not None)
     return Decoding(
         batch_size=config.protocol.batch_size,
         max_new_tokens=limit,
@@ -139,12 +140,23 @@ def _of_whisper(model: WhisperForConditionalGeneration, config: RunConfig) -> De
         num_beams=config.protocol.num_beams,
         audio_ctx=config.runtime.audio_ctx,
         language=language,
-        prompt=_prompt(tokens, language, times=long_form is not None),
+        prompt=prompt,
         end=tokens.eos_token_id,
         suppressed=tuple(tokens.suppress_tokens or ()),
         suppressed_first=tuple(tokens.begin_suppress_tokens or ()),
         long_form=long_form,
+        alignment=_alignment(model, prompt) if config.runtime.word_times and not random else None,
     )
+
+
+def _alignment(model: WhisperForConditionalGeneration, prompt: tuple[int, ...]) -> Alignment:
+    """The checkpoint's alignment heads; without any, all of the upper half of the decoder, as in OpenAI's whisper."""
+    shape: Any = model.config
+    known = getattr(model.generation_config, "alignment_heads", None)
+    upper = range(shape.decoder_layers // 2, shape.decoder_layers)
+    heads = known or [(layer, head) for layer in upper for head in range(shape.decoder_attention_heads)]
+    most = shape.max_target_positions - len(prompt) - 1  # the end token is given too
+    return Alignment(tuple((layer, head) for layer, head in heads), most)
 
 
 def _long_form(config: RunConfig) -> LongForm | None:

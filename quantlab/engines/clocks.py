@@ -57,7 +57,7 @@ class Clocks:
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + watch.seconds
 
-    def stages(self, measure_s: float) -> Stages:
+    def stages(self, measure_s: float, word_times_s: float | None = None) -> Stages:
         """The times without overlap: what runs within quantization is subtracted from it."""
         seconds = self._seconds
         within = sum(seconds.get(stage, 0.0) for stage in ("calibrate", "compile", "recover"))
@@ -71,6 +71,7 @@ class Clocks:
             first_inference_s=seconds.get("first inference"),
             warmup_s=seconds["warm up"],
             measure_s=measure_s,
+            word_times_s=word_times_s,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import torch
 from quantlab.data import SplitFeatures
 from quantlab.engines.clocks import Stopwatch
 from quantlab.engines.greedy import GreedyDecoder
-from quantlab.engines.pytorch import features_on, until_end
+from quantlab.engines.pytorch import Eager, features_on, until_end
 from quantlab.models.decoding import Decoding
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ class Compiled:
             with watch.running():
                 self.decoder.decode(encoded, count, count)
         return watch.seconds
+
+    def align(self, speech: SplitFeatures, rows: Sequence[Sequence[int]]) -> tuple[list[list[float]], float]:
+        """See `TimesWords`; eager, as the compiled step has one token and keeps no attention."""
+        return Eager(self.model, self.device, self.decoding).align(speech, rows)
 
     def _features(self, speech: SplitFeatures) -> torch.Tensor:
         return _full_batch(features_on(self.model, self.device, speech.mel), self.decoding.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from quantlab.data import SplitFeatures
+from quantlab.engines import alignment
 from quantlab.engines.clocks import Stopwatch
 from quantlab.engines.pytorch import positions_of
 from quantlab.models.decoding import Decoding
@@ -47,6 +49,17 @@ class CTranslate2:
             self._search(encoded, len(speech.ids), self.decoding.forced_tokens, endless=True)
         return watch.seconds
 
+    def align(self, speech: SplitFeatures, rows: Sequence[Sequence[int]]) -> tuple[list[list[float]], float]:
+        """See `TimesWords`. The library takes the heads from the model's config.json."""
+        features, prompt = self._features(speech), list(self.decoding.prompt)
+        fitting = alignment.of(self.decoding).fitting(rows)
+        watch = Stopwatch(self.device)
+        with watch.running():
+            encoded = self.model.encode(features)
+            frames = [2 * positions for positions in alignment.positions_in(speech)]
+            found = self.model.align(encoded, prompt[:-1], fitting, frames)  # it adds <|notimestamps|> itself
+        return [_starts(item.alignments, len(row)) for item, row in zip(found, fitting, strict=True)], watch.seconds
+
     def _features(self, speech: SplitFeatures) -> Any:
         """The features as a StorageView on the device, cut to `audio_ctx`."""
         import ctranslate2
@@ -68,6 +81,14 @@ class CTranslate2:
             suppress_tokens=[*decoding.suppressed, *([decoding.end] if endless else [])],
             suppress_blank=bool(decoding.suppressed_first),  # the tokens are listed in the model's config.json
         )
+
+
+def _starts(path: Sequence[tuple[int, int]], tokens: int) -> list[float]:
+    """Seconds at which a path through (token, position) enters each token, and leaves the last one."""
+    first: dict[int, int] = {}
+    for token, position in path:
+        first.setdefault(token, position)
+    return [first[token] * alignment.POSITION_S for token in range(tokens + 1)]
 
 
 def length_limit(tokens: int, prompt_tokens: int) -> int:

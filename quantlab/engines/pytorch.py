@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from quantlab.data import Mel, SplitFeatures
 from quantlab.engines import long_form
+from quantlab.engines.alignment import positions_in, token_times
 from quantlab.engines.clocks import Stopwatch
 from quantlab.models.decoding import Decoding, LongForm
 
@@ -75,6 +76,15 @@ class Eager:
                 # a single window: two timestamps would make transformers start another one
                 self.model.generate(encoder_outputs=encoded, force_unique_generate_call=True, **options)
         return watch.seconds
+
+    def align(self, speech: SplitFeatures, rows: Sequence[Sequence[int]]) -> tuple[list[list[float]], float]:
+        """See `TimesWords`."""
+        features = features_on(self.model, self.device, speech.mel)
+        watch = Stopwatch(self.device)
+        with self._encoder_input(features, speech) as inputs, torch.no_grad(), watch.running():
+            encoded = self.model.get_encoder()(inputs).last_hidden_state
+            found = token_times(self.model, encoded, rows, positions_in(speech), self.decoding)
+        return found, watch.seconds
 
     @contextlib.contextmanager
     def _encoder_input(self, features: torch.Tensor, speech: SplitFeatures) -> Iterator[torch.Tensor]:

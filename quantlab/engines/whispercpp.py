@@ -11,8 +11,8 @@ import atexit
 import functools
 import re
 import weakref
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ import numpy as np
 import torch
 
 from quantlab.data import SplitFeatures
+from quantlab.data.speech import frames_in
+from quantlab.engines import whispercpp_times
+from quantlab.engines.alignment import of as alignment_of
 from quantlab.engines.clocks import Stopwatch
 from quantlab.engines.pytorch import positions_of
 from quantlab.models.decoding import Decoding
@@ -41,6 +44,8 @@ OPTIONS = {
     "print_progress": False,
     "print_timestamps": False,
 }
+FRAME_MS = 10
+LEAST_FRAMES = 10  # of a shorter part it decodes nothing
 FILE_TYPES = 1000  # number of ggml's file types; multiples count versions of the blocks
 MILLISECONDS = re.compile(r"(\w+) time\s*=\s*([\d.]+) ms")
 
@@ -52,6 +57,22 @@ class Loaded:
     context: Any  # a whisper_context, which the binding does not free
 
 
+class Aligner:
+    """A second context of the same file that times tokens, loaded when it is first asked for."""
+
+    def __init__(self, path: Path, decoding: Decoding) -> None:
+        self._file = whispercpp_times.Kept(path)
+        self._decoding = decoding
+
+    def loaded(self, layers: int, heads: int) -> Loaded:
+        """The context; `layers` of the decoder and `heads` of each."""
+        if not hasattr(self, "_loaded"):
+            alignment = alignment_of(self._decoding)
+            options = whispercpp_times.with_times(_context_options(), alignment, layers, heads)
+            self._loaded = _load(self._file.path, options)
+        return self._loaded
+
+
 @dataclass(frozen=True)
 class WhisperCpp:
     """A model loaded by whisper.cpp; made by `load`."""
@@ -60,6 +81,7 @@ class WhisperCpp:
     vocabulary: Vocabulary
     decoding: Decoding
     threads: int
+    aligner: Aligner | None = None  # with decoding.alignment
 
     def generate(self, speech: SplitFeatures) -> tuple[list[list[int]], float]:
         """See `Engine`."""
@@ -95,6 +117,27 @@ class WhisperCpp:
                     )
         return watch.seconds
 
+    def align(self, speech: SplitFeatures, rows: Sequence[Sequence[int]]) -> tuple[list[list[float]], float]:
+        """See `TimesWords`; decodes again, with the context that times tokens.
+
+        Raises:
+            RuntimeError: that gave other tokens.
+        """
+        import _pywhispercpp as library
+
+        assert self.aligner is not None  # decoding.alignment
+        ours, ids = self.loaded.context, self.vocabulary.ids()
+        layers, heads = library.whisper_model_n_text_layer(ours), library.whisper_model_n_text_head(ours)
+        timing = replace(self, loaded=self.aligner.loaded(layers, heads))
+        found, watch = [], Stopwatch(CPU)
+        for row, audio_s, (mel, positions) in zip(rows, speech.audio_s, self._inputs(speech), strict=True):
+            with watch.running():
+                again = timing._transcribe(mel, positions, frames_in(audio_s))
+            if [ids[place] for place in again] != list(row):
+                raise RuntimeError("whisper.cpp: decoded again for word times, an utterance has other tokens")
+            found.append(whispercpp_times.starts(timing.loaded.context, len(again)))
+        return found, watch.seconds
+
     def stage_times(self) -> EngineStages:
         """Times of whisper.cpp's clocks since loading or `reset_stage_times`."""
         import _pywhispercpp as library
@@ -129,12 +172,14 @@ class WhisperCpp:
             dynamic = self.decoding.audio_ctx == "dynamic"
             yield np.ascontiguousarray(mel), positions_of(audio_s, mel.shape[1] // 2) if dynamic else 0
 
-    def _transcribe(self, mel: np.ndarray, positions: int) -> list[int]:
-        """The decoded rows of the vocabulary, without the end token."""
+    def _transcribe(self, mel: np.ndarray, positions: int, frames: int = 0) -> list[int]:
+        """The decoded rows of the vocabulary, without the end token; `frames` have audio to align, 0 means all."""
         import _pywhispercpp as library
 
         self._set(mel)
-        self._full(self._options(positions))
+        options = self._options(positions)
+        options.duration_ms = FRAME_MS * (max(frames, LEAST_FRAMES) if frames else 0)
+        self._full(options)
         if not library.whisper_full_n_segments(self.loaded.context):
             return []
         count = min(library.whisper_full_n_tokens(self.loaded.context, 0), self.decoding.max_new_tokens)
@@ -184,14 +229,25 @@ def load(path: Path, vocabulary: Vocabulary, decoding: Decoding, threads: int) -
     Raises:
         ValueError: whisper.cpp refuses the file.
     """
+    aligner = None if decoding.alignment is None else Aligner(path, decoding)
+    return WhisperCpp(_load(path, _context_options()), vocabulary, decoding, threads, aligner)
+
+
+def _context_options() -> Any:
+    import _pywhispercpp as library
+
+    options = library.whisper_context_default_params()
+    options.use_gpu = False
+    options.flash_attn = False  # it would attend to zero padding, up to a multiple of 256 positions
+    return options
+
+
+def _load(path: Path, options: Any) -> Loaded:
     import _pywhispercpp as library
 
     errors: list[str] = []
     library.whisper_log_set(lambda level, text: errors.append(text) if level >= ERROR else None)
     try:
-        options = library.whisper_context_default_params()
-        options.use_gpu = False
-        options.flash_attn = False  # it would attend to zero padding, up to a multiple of 256 positions
         context = library.whisper_init_from_file_with_params(str(path), options)
     finally:
         _silence(library)
@@ -199,7 +255,7 @@ def load(path: Path, vocabulary: Vocabulary, decoding: Decoding, threads: int) -
         raise ValueError(f"whisper.cpp cannot load {path}: {' '.join(''.join(errors).split())}")
     loaded = Loaded(context)
     weakref.finalize(loaded, library.whisper_free, context)
-    return WhisperCpp(loaded, vocabulary, decoding, threads)
+    return loaded
 
 
 def _silence(library: Any) -> None:

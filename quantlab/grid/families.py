@@ -22,6 +22,8 @@ def why_no_family(config: RunConfig, quantizer: AnyQuantizer) -> str | None:
         return f"runtime={config.runtime.name} runs Whisper only, not {family}: set runtime=eager"
     if config.runtime.audio_ctx == "dynamic":
         return f"runtime.audio_ctx=dynamic: {family} has no window, and is given the audio only: leave it out"
+    if config.runtime.word_times:
+        return f"runtime.word_times=true: words of {family} are not timed: leave it out"
     if config.dataset.long == "sequential":
         return (
             f"dataset.long=sequential needs timestamps, which {family} lacks: set dataset.long=chunked or consecutive"

@@ -18,6 +18,7 @@ from quantlab.quantization.backends.as_shipped import read_off, why_not_applicab
 from quantlab.quantization.base import AnyQuantizer
 from quantlab.quantization.select import choose
 from quantlab.recogniser.fingerprints import Identity, fingerprints, keywords_of, library_versions, resolve
+from quantlab.recogniser.true_words import true_words
 from quantlab.records import labels
 from quantlab.records.cell_id import LONG_FORM, hashed
 from quantlab.records.schema import Status, to_json
@@ -97,7 +98,7 @@ def planner(site: Site | None = None) -> Callable[[RunConfig], Cell]:
     def identified(config: RunConfig) -> tuple[dict[str, str], Corpus]:
         corpus = corpora(config.dataset)
         keywords_of(config, corpus)  # or a line that says why they cannot be counted
-        return fingerprints(config, corpus.fingerprint), corpus
+        return fingerprints(config, corpus.fingerprint, true_words(config, corpus)), corpus
 
     identify = _cached_by(identified, _sources)
     tokens = _cached_by(models.special_tokens, lambda model: model.model_dump_json())
@@ -158,6 +159,7 @@ def _refusal(config: RunConfig, site: Site) -> Refusal | None:
         or why_no_family(config, quantizer)
         or _why_no_runtime(config, quantizer)
         or _why_no_long_form(config, quantizer)
+        or (registry.why_no_word_times(quantizer) if config.runtime.word_times else None)
     )
     if never:
         return Refusal("unsupported", never)
@@ -220,7 +222,13 @@ def _sources(config: RunConfig) -> str:
     calibration = config.calibration_dataset
     parts = [config.model, config.dataset, config.baseline, *([calibration] if calibration else [])]
     return to_json(
-        [*(part.model_dump() for part in parts), config.quant.modules and config.quant.model_dump(), file, seed]
+        [
+            *(part.model_dump() for part in parts),
+            config.quant.modules and config.quant.model_dump(),
+            file,
+            seed,
+            config.runtime.word_times,
+        ]
     )
 
 

@@ -29,6 +29,7 @@ from quantlab.quantization import registry
 from quantlab.quantization.backends.as_shipped import read_off
 from quantlab.recogniser.assemble import Assembled, assemble, prepared, torch_engine, warm_up
 from quantlab.recogniser.fingerprints import Identity, check_unchanged, identify, keywords_of, resolve
+from quantlab.recogniser.true_words import true_words
 from quantlab.records.figures import fixed_work, speed, split_result
 from quantlab.records.schema import (
     Batch,
@@ -96,6 +97,7 @@ def _run(
     made = assemble(config, device, clocks, staging, known.corpus)
     check_unchanged(config, known, made.corpus)
     keywords = keywords_of(config, made.corpus)
+    truth = true_words(config, made.corpus)
     warm_up(made.decoder, made.speech.measured, config.protocol.warmup_batches, clocks)
     environment = describe(config, device)
     machine.start()
@@ -113,7 +115,7 @@ def _run(
         energy.stop()
         memory.read()
 
-    measured = measure(config, made, known.opponent, scoring, keywords, region, between_batches)
+    measured = measure(config, made, known.opponent, scoring, keywords, truth, region, between_batches)
     decoded, utterances = measured.decoded, measured.utterances
     engine_stages = made.decoder.stage_times() if isinstance(made.decoder, KeepsClocks) else None
     late = compiled.tally().frames - warm.frames
@@ -140,11 +142,13 @@ def _run(
         sides: dict[Side, Engine] = {"cell": made.decoder, "baseline": baseline}
         batches += take_turns(sides, order, config.protocol, between_batches)
         late += compiled.tally().frames - before.frames
+    batches += measured.aligned
     compilation = _compilation(config, warm, late)
     noise = _flagged(machine.read(), compilation)
 
     check_unchanged(config, known, corpus)
     rel_ci = config.protocol.rel_ci
+    word_times_s = sum(item.elapsed_s for item in measured.aligned) or None
     record = Record(
         cell_id=known.id,
         status="ok",
@@ -154,7 +158,7 @@ def _run(
         original=models.recorded(config.model),
         environment=environment,
         receipt=evidence,
-        stages=clocks.stages(measure_s=sum(item.batch.elapsed_s for item in decoded)),
+        stages=clocks.stages(sum(item.batch.elapsed_s for item in decoded), word_times_s),
         engine_stages=engine_stages,
         peak_memory_bytes=memory.peak_bytes if torch_allocates else None,
         peak_reserved_bytes=memory.reserved_bytes if torch_allocates else None,

@@ -12,13 +12,17 @@ from quantlab.analysis.looks import Opponent, look
 from quantlab.config.schema import RunConfig
 from quantlab.data import Features, SplitFeatures
 from quantlab.data.parts import parts
-from quantlab.data.speech import split_batches
+from quantlab.data.speech import SplitBatch, split_batches
 from quantlab.engines import Engine
+from quantlab.engines.alignment import TimesWords
 from quantlab.measurement.recordings import scored
 from quantlab.measurement.timing import free_running
+from quantlab.measurement.words import with_word_times
 from quantlab.recogniser.assemble import Assembled
+from quantlab.recogniser.true_words import Truth
 from quantlab.records.schema import Adaptive, Batch, Problem, Utterance
 from quantlab.scoring.score import Scoring
+from quantlab.util.errors import UnsupportedError
 
 Progress = Callable[[str, int, int], None]  # stage, windows decoded, windows of the corpus
 
@@ -41,6 +45,7 @@ class Measured:
     utterances: tuple[Utterance, ...] = ()
     doubts: tuple[Problem, ...] = ()
     adaptive: Adaptive | None = None  # None: it was compared with nothing
+    aligned: list[Batch] = field(default_factory=list)  # calls that found word times, if the cell asks for them
 
 
 def measure(
@@ -49,6 +54,7 @@ def measure(
     opponent: Opponent | None,
     scoring: Scoring,
     keywords: tuple[str, ...] | None,
+    truth: Truth,
     region: Callable[[], AbstractContextManager[None]],
     progress: Progress,
 ) -> Measured:
@@ -61,6 +67,7 @@ def measure(
             does not stop.
         scoring: how texts are compared.
         keywords: see `recordings.scored`.
+        truth: true times of words, by utterance.
         region: opens a block that decodes; scoring and comparing are outside.
         progress: called between batches, never inside the timed region.
     """
@@ -83,7 +90,22 @@ def measure(
                 break
     if len(found.utterances) < available:
         found.speech = speech.only({item.id for item in found.utterances})
+    if config.runtime.word_times and made.tokenizer is not None:  # last: an engine may need more memory for it
+        found.utterances, found.aligned = _word_times(config, made, found, truth, scoring, progress)
     return found
+
+
+def _word_times(
+    config: RunConfig, made: Assembled, found: Measured, truth: Truth, scoring: Scoring, progress: Progress
+) -> tuple[tuple[Utterance, ...], list[Batch]]:
+    """The utterances with their words; raises UnsupportedError for an engine that finds no times."""
+    if not isinstance(made.decoder, TimesWords) or made.tokenizer is None:
+        raise UnsupportedError(
+            f"runtime.word_times=true: {config.quant.library}'s engine does not say when tokens were spoken; leave "
+            "runtime.word_times=false"
+        )
+    decoded = [(SplitBatch(item.batch.split, item.batch.index, item.speech), item.tokens) for item in found.decoded]
+    return with_word_times(made.decoder, decoded, found.utterances, made.tokenizer, truth, scoring, progress)
 
 
 def _decode(

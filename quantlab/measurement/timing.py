@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from quantlab.data.speech import SplitBatch
 from quantlab.engines import Engine, windows_of
+from quantlab.engines.alignment import TimesWords
 from quantlab.records.schema import Batch, Work
 
 Side = Literal["cell", "baseline"]
@@ -27,6 +29,12 @@ def timed(decoder: Engine, part: SplitBatch, work: Work, side: Side, block: int 
         return _call(part, work, 0, decoder.encode(part.speech), side, block)
     tokens = decoder.decoding.forced_tokens * len(part.speech.ids)
     return _call(part, work, tokens, decoder.decode(part.speech), side, block)
+
+
+def aligned(decoder: TimesWords, part: SplitBatch, rows: Sequence[Sequence[int]]) -> tuple[Batch, list[list[float]]]:
+    """Time the alignment of decoded tokens; returns the timing and the times of each utterance's tokens."""
+    starts, elapsed_s = decoder.align(part.speech, rows)
+    return _call(part, "align", sum(map(len, rows)), elapsed_s, "cell", None), starts
 
 
 def _count(rows: list[list[int]]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantlab.config.types import AudioContext
@@ -13,6 +14,18 @@ class LongForm:
 
     fallbacks: bool
     condition_on_prev_tokens: bool
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Settings of word times: the heads whose attention gives them, and the tokens that fit beside the prompt."""
+
+    heads: tuple[tuple[int, int], ...]  # (layer, head) of the decoder
+    most_tokens: int
+
+    def fitting(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The tokens that get times, of each utterance."""
+        return [list(row[: self.most_tokens]) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -31,3 +44,4 @@ class Decoding:
     suppressed: tuple[int, ...]  # token ids that are always suppressed
     suppressed_first: tuple[int, ...]  # token ids suppressed at the first position
     long_form: LongForm | None = None  # None: single windows
+    alignment: Alignment | None = None  # None: no word times

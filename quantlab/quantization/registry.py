@@ -133,6 +133,12 @@ def why_no_embedding(quantizer: object, quant: QuantConfig) -> str | None:
     return f"quant.embedding=true: {why}; set quant.embedding=false"
 
 
+def why_no_word_times(quantizer: object) -> str | None:
+    """Why the library's own engine cannot say when words were spoken; None if it can, or if torch runs the model."""
+    why = getattr(quantizer, "NO_WORD_TIMES", None)
+    return why and f"runtime.word_times=true: {why}; leave runtime.word_times=false"
+
+
 def why_no_recovery(quantizer: object, quant: QuantConfig) -> str | None:
     """Why a quantized model cannot be trained; None if it can, or is not to be."""
     if quant.recover is None:

@@ -12,6 +12,8 @@ from quantlab.analysis.looks import Opponent
 from quantlab.config.schema import AS_SHIPPED, DatasetConfig, QuantConfig, RunConfig
 from quantlab.data import Corpus, added_reader, open_corpus
 from quantlab.quantization import registry
+from quantlab.recogniser.true_words import Truth, true_words
+from quantlab.recogniser.true_words import fingerprint as fingerprint_of_words
 from quantlab.records.cell_id import LIBRARIES, hashed
 from quantlab.records.schema import to_json
 from quantlab.scoring import keywords
@@ -43,7 +45,7 @@ def identify(config: RunConfig) -> Identity:
         Unavailable: the corpus is neither on this machine nor on a reachable hub.
     """
     corpus = open_corpus(config.dataset)
-    marks, versions = fingerprints(config, corpus.fingerprint), library_versions(config)
+    marks, versions = fingerprints(config, corpus.fingerprint, true_words(config, corpus)), library_versions(config)
     return Identity(hashed(config.model_dump(mode="json"), marks, versions), marks, versions, corpus)
 
 
@@ -62,7 +64,8 @@ def check_unchanged(config: RunConfig, known: Identity, corpus: Corpus) -> None:
     Raises:
         ConfigError: the message says what has changed.
     """
-    now = Identity(known.id, fingerprints(config, corpus.fingerprint_now(), checked=True), library_versions(config))
+    marks = fingerprints(config, corpus.fingerprint_now(), true_words(config, corpus), checked=True)
+    now = Identity(known.id, marks, library_versions(config))
     if changes := differences(known, now, "when it was planned", "now"):
         raise ConfigError(f"not the cell that was planned ({'; '.join(changes)}): run again")
 
@@ -108,13 +111,14 @@ def _sharers(config: RunConfig, device: str, site: Site) -> int:
     return config.jobs
 
 
-def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[str, str]:
-    """Content hashes of the checkpoint, the corpus and, if set, recipe, keywords, calibration data and the
-    baseline's checkpoint.
+def fingerprints(config: RunConfig, corpus: str, truth: Truth, checked: bool = False) -> dict[str, str]:
+    """Content hashes of the checkpoint, the corpus and, if set, recipe, keywords, true word times, calibration data and
+    the baseline's checkpoint.
 
     Args:
         config: resolved, see `resolve`.
         corpus: fingerprint of the corpus.
+        truth: true times of its words, see `true_words`.
         checked: see `models.fingerprint`.
 
     Raises:
@@ -128,6 +132,8 @@ def fingerprints(config: RunConfig, corpus: str, checked: bool = False) -> dict[
         found["recipe"] = _recipe_fingerprint(config.quant)
     if config.dataset.keywords is not None and config.model.weights != "random":
         found["keywords"] = keywords.fingerprint(keywords.read_keywords(config.dataset.keywords))
+    if truth:
+        found["words"] = fingerprint_of_words(truth)
     if (calibration := config.calibration_dataset) is not None:
         found["calibration"] = _calibration_fingerprint(calibration)
     if config.baseline.path is not None:

@@ -147,7 +147,9 @@ def _slim(record: Record) -> Record:
         *sections, last = key.split(".")
         config = _with_name_only(config, sections, last)
     receipt = record.receipt and record.receipt.model_copy(update={"modules": ()})
-    splits = {name: split.model_copy(update={"keywords": None}) for name, split in record.splits.items()}
+    splits = {
+        name: split.model_copy(update={"keywords": None, "word_times": None}) for name, split in record.splits.items()
+    }
     less: dict[str, Any] = {"config": config, "receipt": receipt, "splits": splits}
     less |= {"digests": {}, "problems": (), "calibration_ids": (), "keywords": None}
     return record.model_copy(update=less)

@@ -42,6 +42,7 @@ ADDED: dict[str, dict[str, object]] = {
     },
     "calibration": {"limit": None, "labels": "self"},
     "protocol": {"looks": None, "stops": "verdict"},
+    "runtime": {"word_times": False},
 }
 # As before; only dataset.long=sequential uses them.
 LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # keys of the protocol, false by default

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from quantlab.records.measured import KeywordFigures
 from quantlab.records.schema import Batch, FixedWork, Speed, SplitResult, Utterance, Work
+from quantlab.records.word_times import compared
 from quantlab.stats.ratios import converged, ratio_of_sums, typical_ratio, verdict
 
 IMPOSSIBLE = (ArithmeticError, ValueError, TypeError)  # errors that only invalid raw data cause
@@ -140,6 +141,7 @@ def _accuracy(utterances: Sequence[Utterance]) -> dict[str, Any]:
         "loop_insertions": sum(item.insertions or 0 for item in loops),
         **_bursts(speech),
         **_keywords(speech),
+        **_word_times(speech),
         **_nonspeech([item for item in utterances if item.nonspeech]),
     }
 
@@ -157,6 +159,15 @@ def _keywords(speech: Sequence[Utterance]) -> dict[str, Any]:
     """Recall and precision of keywords; empty if none were counted."""
     counted = [item.keywords for item in speech if item.keywords is not None]
     return {"keywords": _added_up(counted)} if counted else {}
+
+
+def _word_times(speech: Sequence[Utterance]) -> dict[str, Any]:
+    """Errors of word times; empty if no words were timed."""
+    words = [item.words for item in speech if item.words is not None]
+    if not speech or len(words) < len(speech):
+        return {}
+    spoken, matches = [item.spoken_words for item in speech], [item.matches for item in speech]
+    return {"word_times": compared(words, spoken, matches)}
 
 
 def over_splits(splits: Sequence[KeywordFigures]) -> KeywordFigures | None:

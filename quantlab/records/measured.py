@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from quantlab.records.part import Count, Divisor, Figure, Interval, Part, Share, Text
+from quantlab.records.word_times import Matches, SpokenWord, WordTimes, WrittenWord
 
-Work = Literal["natural", "encoder", "forced"]
+Work = Literal["natural", "encoder", "forced", "align"]
 _ROUNDING = 1e-6  # relative
 BURST = 5  # that many deleted words in a row are a burst
 Occurrences = tuple[Count, Count, Count]  # of a keyword: spoken, written, right
@@ -35,6 +36,17 @@ class Utterance(Part):
     loop: bool | None = None  # an n-gram repeated until the length limit
     nonspeech: bool = False  # the reference has no word; excluded from error rates, its words are counted separately
     keywords: dict[str, Occurrences] | None = None  # normalised keyword → occurrences; null without dataset.keywords
+
+    words: tuple[WrittenWord, ...] | None = None  # of the hypothesis, null without runtime.word_times as the next two
+    spoken_words: tuple[SpokenWord, ...] | None = None  # of the reference, if the corpus says when they were spoken
+    matches: Matches | None = None  # equal words of these two
+
+    @model_validator(mode="after")
+    def _matches_are_places(self) -> Utterance:
+        written, spoken = len(self.words or ()), len(self.spoken_words or ())
+        if any(mine >= written or theirs >= spoken for mine, theirs in self.matches or ()):
+            raise ValueError(f"a match is none of {written} written and {spoken} spoken words")
+        return self
 
     @property
     def errors(self) -> int | None:
@@ -70,7 +82,7 @@ class KeywordFigures(Part):
 
 
 class Batch(Part):
-    """One timed call: free-running `generate`, the encoder alone, or decoding of a forced number of tokens."""
+    """One timed call: free-running `generate`, the encoder, a forced number of tokens, or alignment for word times."""
 
     split: str
     index: Count  # number of the batch in its split
@@ -171,6 +183,7 @@ class SplitResult(Part):
     nonspeech_words: Count | None = None  # words (in the error unit) decoded in that audio
     nonspeech_words_per_min: Figure | None = None
     keywords: KeywordFigures | None = None  # dataset.keywords only
+    word_times: WordTimes | None = None  # runtime.word_times only
 
     @property
     def errors(self) -> int | None:
@@ -215,6 +228,7 @@ class Stages(Part):
     recover_s: Figure | None = None  # quant.recover only
     warmup_s: Figure | None = None
     measure_s: Figure | None = None  # sum of the timed `generate` calls
+    word_times_s: Figure | None = None  # runtime.word_times only: sum of the alignment's calls, not part of measure_s
     total_s: Figure | None = None  # the whole cell, process start included
 
 

@@ -19,6 +19,7 @@ from quantlab.records import labels
 from quantlab.records.figures import over_splits
 from quantlab.records.measured import KeywordFigures
 from quantlab.records.schema import Adaptive, OriginalFile, Problem, Receipt, Record, SplitResult, Status, added
+from quantlab.records.word_times import WordTimes
 from quantlab.report import costs
 from quantlab.report.settings import Settings
 from quantlab.stats.estimate import Estimate, Interval
@@ -105,6 +106,7 @@ class CellSummary:
     evidence: Evidence = field(default_factory=Evidence)  # statistics over its utterances; empty if they were not read
     root: Path = Path("mlruns")  # folder of its raw files
     published: tuple[Compared, ...] = ()  # published figures of the same cell
+    word_times: Mapping[str, WordTimes] = field(default_factory=dict)  # by split, against the baseline's times
 
     @property
     def cell_id(self) -> str:
@@ -349,7 +351,9 @@ class CellSummary:
             "bytes_per_token": costs.bytes_per_token(record),
             "bit_ops_per_s": costs.bit_ops_per_s(record),
             "splits": {
-                name: split.to_dict() | pair("nonspeech_words_per_min", self.nonspeech_in(name))
+                name: split.to_dict()
+                | pair("nonspeech_words_per_min", self.nonspeech_in(name))
+                | {"word_times_against_baseline": (times := self.word_times.get(name)) and times.model_dump()}
                 for name, split in self.splits.items()
             },
             "wer": None if self.wer is None else self.wer.value,

@@ -8,12 +8,14 @@ from functools import partial
 from typing import TypeVar
 
 from quantlab.records.labels import AXES, ID, OF_FORMAT, differences
-from quantlab.report import ranking
+from quantlab.records.word_times import TimeErrors
+from quantlab.report import ranking, word_times
 from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Rate
 from quantlab.report.hidden import loop_share
 from quantlab.report.ranking import Metric
 from quantlab.report.study import rated_splits
+from quantlab.report.word_times import Edge
 from quantlab.report.wording import (
     corpora,
     estimate,
@@ -63,6 +65,7 @@ def columns(rows: Sequence[CellSummary]) -> list[Column]:
         *_compared(rows),
         Column(("size", "MB"), lambda row: _shown(row.size_bytes, megabytes), _size),
         Column(("smaller", "by %"), lambda row: _shown(row.record.size_reduction, _percent_short), _size, drop_first=5),
+        *_word_times(rows),
         *_nonspeech(rows),
         *_difference(rows),
         *_used(rows),
@@ -96,6 +99,24 @@ def _rates(rows: Sequence[CellSummary], rate: Rate, title: str, split: str, drop
             (f"{title} %", split, *how), partial(show, stands_in), lambda rows: ranking.accuracy(rate, split),
             drop_first, scored=True,
         )  # fmt: skip
+
+
+def _word_times(rows: Sequence[CellSummary]) -> Iterator[Column]:
+    """Columns of the errors of word times in each split, if there are any: the median of their sizes."""
+
+    def found(split: str, edge: Edge, row: CellSummary) -> tuple[TimeErrors | None, str]:
+        own = row.record.splits.get(split)
+        return word_times.errors(None if own is None else own.word_times, row.word_times.get(split), edge)
+
+    def show(split: str, edge: Edge, row: CellSummary) -> str | None:
+        return word_times.milliseconds(found(split, edge, row)[0])
+
+    for split in dict.fromkeys(name for row in rows for name in row.splits):
+        for edge in word_times.EDGES:
+            shown = [found(split, edge, row) for row in rows]
+            if any(errors is not None for errors, _ in shown):
+                against = " or ".join(dict.fromkeys(what for errors, what in shown if errors is not None))
+                yield Column((f"{edge} ms", split, f"to {against}"), partial(show, split, edge), drop_first=6)
 
 
 def _nonspeech(rows: Sequence[CellSummary]) -> list[Column]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from quantlab.records import labels
 from quantlab.records.schema import Record
 from quantlab.records.several import Roots, Stored, paths, stored
 from quantlab.records.storage import recorded
+from quantlab.records.word_times import WordTimes
 from quantlab.report import costs, reproduced
 from quantlab.report.cell_summary import CellSummary
+from quantlab.report.word_times import against_baselines
 from quantlab.stats.estimate import Estimate
 from quantlab.util.console import warn
 
@@ -109,12 +111,18 @@ def compared(
     wanted |= {reference.cell_id for reference in (references or {}).values()}
     needed = [item for item in others if item.record.cell_id in wanted]
     known = evidence([*found, *needed], margin, on_unreadable, references)
-    return Summaries(summary(record, known[record.cell_id], root) for root, record in found)
+    times = against_baselines(found, needed, baselines, on_unreadable)
+    return Summaries(summary(record, known[record.cell_id], root, times.get(record.cell_id)) for root, record in found)
 
 
-def summary(record: Record, known: Evidence | None = None, root: Path = Path("mlruns")) -> CellSummary:
-    """Summary of a record with its evidence and matching published figures."""
-    plain = CellSummary(record, known or Evidence(), root)
+def summary(
+    record: Record,
+    known: Evidence | None = None,
+    root: Path = Path("mlruns"),
+    times: Mapping[str, WordTimes] | None = None,
+) -> CellSummary:
+    """Summary of a record with its evidence, its word times against the baseline, and matching published figures."""
+    plain = CellSummary(record, known or Evidence(), root, word_times=times or {})
     return replace(plain, published=reproduced.compared(plain))
 
 

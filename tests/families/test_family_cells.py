@@ -81,6 +81,7 @@ def test_an_export_computes_what_was_measured(model, tmp_path):
         ("nano_ctc", ["quant=gptq_int3", "quant.recover=scales"], "trains a Whisper only, not ctc"),
         ("nano_moonshine", ["quant=hqq_int4", "runtime=compile"], "runtime=compile runs Whisper only"),
         ("nano_moonshine", ["quant=hqq_int4", "runtime.audio_ctx=dynamic"], "moonshine has no window"),
+        ("nano_ctc", ["model.weights=pretrained", "quant=hqq_int4", "runtime.word_times=true"], "ctc are not timed"),
         ("nano_ctc", ["quant=hqq_int4", "dataset.long=sequential"], "needs timestamps, which ctc lacks"),
         ("nano_ctc", ["quant=hqq_int4", "protocol.num_beams=4"], "decoded greedily here: set protocol.num_beams=1"),
         (

@@ -23,18 +23,19 @@ CELL_KEYS = (
     "verdict no_baseline against comparison adaptive normaliser error_unit scorer nonspeech_words_per_min "
     "nonspeech_words_per_min_ci95 nonspeech_comparison "
     "no_regression hidden loops_inserted_share keywords load_s features_s "
-    "quantize_s calibrate_s first_inference_s compile_s recover_s warmup_s measure_s total_s cold_start_s "
+    "quantize_s calibrate_s first_inference_s compile_s recover_s warmup_s measure_s word_times_s total_s cold_start_s "
     "engine_stages speed fixed_work compilation noise energy_j energy_source peak_memory_bytes peak_reserved_bytes "
     "gpu_process_bytes receipt environment fingerprints problems created_at config published rtf rtf_ci95 model_path"
 ).split()
 COUNT_KEYS = (
     "utterances audio_s generate_s tokens rtf tokens_per_s rtf_ci95 latency_p50_s latency_p90_s latency_p99_s wer cer "
     "substitutions deletions insertions hits ref_words char_errors ref_chars empty_share loop_share loops loop_errors "
-    "loop_insertions burst_share bursts burst_words nonspeech_s nonspeech_words nonspeech_words_per_min keywords"
+    "loop_insertions burst_share bursts burst_words nonspeech_s nonspeech_words nonspeech_words_per_min keywords "
+    "word_times"
 ).split()
 SPLIT_EVIDENCE_KEYS = (
     "wer_ci95 cer_ci95 ci_unit ci_units wer_difference wer_difference_ci95 cer_difference cer_difference_ci95 "
-    "nonspeech_words_per_min_ci95"
+    "nonspeech_words_per_min_ci95 word_times_against_baseline"
 ).split()
 COMPARISON_KEYS = (
     "wer_difference wer_difference_ci95 cer_difference cer_difference_ci95 p p_holm p_mapsswe z_mapsswe mde "

@@ -15,11 +15,15 @@ _SPECTRAL_SLOPE = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # power falls as 1 
 
 def trim(samples: np.ndarray, threshold: float = 0.01) -> np.ndarray:
     """Cut the silence (below `threshold` of the peak) at both ends, leaving `LEAD_S` and `TAIL_S`."""
+    return samples[trimmed(samples, threshold)]
+
+
+def trimmed(samples: np.ndarray, threshold: float = 0.01) -> slice:
+    """What `trim` leaves."""
     loud = np.flatnonzero(np.abs(samples) > threshold * np.abs(samples).max(initial=0.0))
     if loud.size == 0:
-        return samples
-    start = max(0, loud[0] - round(LEAD_S * SAMPLE_RATE_HZ))
-    return samples[start : loud[-1] + round(TAIL_S * SAMPLE_RATE_HZ)]
+        return slice(0, len(samples))
+    return slice(max(0, loud[0] - round(LEAD_S * SAMPLE_RATE_HZ)), loud[-1] + round(TAIL_S * SAMPLE_RATE_HZ))
 
 
 def warp(samples: np.ndarray, factor: float) -> np.ndarray:

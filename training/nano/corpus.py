@@ -14,15 +14,15 @@ import json
 import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 
-from training.nano import acoustics, features, roster, text, voices
-from training.nano.voices import SAMPLE_RATE_HZ, Voice
+from training.nano import acoustics, features, roster, spoken, text, voices
+from training.nano.voices import SAMPLE_RATE_HZ
 
 SHARD_UTTERANCES = 500
 MIN_S, MAX_S = 0.6, 5.6  # length of a training utterance
@@ -48,6 +48,7 @@ class Item:
     noise: str | None
     snr_db: int | None
     reverb: float | None
+    words: list[spoken.Timed] = field(default_factory=list)  # null times: its synthesiser does not say
 
 
 def make_train(out: Path, utterances: int, seed: int, workers: int) -> None:
@@ -75,8 +76,8 @@ def _make_shard(out: Path, index: int, sentences: Sequence[str], seed: int) -> t
     rng, noise_rng = random.Random(f"{seed}-{name}"), np.random.default_rng([seed, index])
     requests = [voices.random_request(sentence, roster.training_voice(rng), rng) for sentence in sentences]
     dry, wet, lines, start = [], [], [], 0
-    for request, spoken in zip(requests, voices.synthesize(requests), strict=True):
-        samples = _presentable(spoken, rng.choice(WARPS), MIN_S, MAX_S)
+    for request, speech in zip(requests, voices.synthesize(requests), strict=True):
+        samples = _presentable(speech, rng.choice(WARPS), MIN_S, MAX_S)
         if samples is None:
             continue
         samples = acoustics.normalize_peak(samples, rng.uniform(0.3, 0.95))
@@ -114,10 +115,11 @@ def make_split(out: Path, split: str, voice_split: str, utterances: int, seed: i
     """
     prepared(out / split)
     rng, noise_rng = random.Random(f"{split}-{seed}"), np.random.default_rng([seed, len(split), noisy])
-    spoken = _spoken_sentences(voice_split, utterances, seed, rng)
-    crowd = [samples for _, _, samples in spoken]
+    sentences = _spoken_sentences(voice_split, utterances, seed, rng)
+    crowd = [one.samples for _, one in sentences]
     items = []
-    for number, (sentence, voice, samples) in enumerate(spoken):
+    for number, (request, one) in enumerate(sentences):
+        samples = one.samples
         noise, snr_db, decay_s = _condition(rng) if noisy else (None, None, None)
         if decay_s is not None:
             response = acoustics.room_response(decay_s, rng.uniform(0, 6), noise_rng)
@@ -132,20 +134,23 @@ def make_split(out: Path, split: str, voice_split: str, utterances: int, seed: i
         items.append(
             Item(
                 audio,
-                sentence,
-                voice.speaker,
+                request.text,
+                request.voice.speaker,
                 split,
                 round(duration_s, 3),
-                roster.is_seen(voice),
+                roster.is_seen(request.voice),
                 noise,
                 snr_db,
                 decay_s,
+                list(one.words),
             )
         )
     return items
 
 
-def _spoken_sentences(split: str, count: int, seed: int, rng: random.Random) -> list[tuple[str, Voice, np.ndarray]]:
+def _spoken_sentences(
+    split: str, count: int, seed: int, rng: random.Random
+) -> list[tuple[voices.Request, spoken.Spoken]]:
     """Sentences that no training sentence contains, spoken by the alternating speakers of `split`."""
     training = "\n".join(text.sentences("train", TRAINING_UTTERANCES, TRAINING_SEED))
     candidates = [s for s in text.sentences(split, 2 * count, seed) if s not in training and not _only_digits(s)]
@@ -154,12 +159,25 @@ def _spoken_sentences(split: str, count: int, seed: int, rng: random.Random) -> 
         voices.Request(sentence, speakers[i % len(speakers)], rate=rng.uniform(0.9, 1.1), pitch=rng.uniform(0.92, 1.08))
         for i, sentence in enumerate(candidates)
     ]
-    spoken: list[tuple[str, Voice, np.ndarray]] = []
-    for request, samples in zip(requests, voices.synthesize(requests), strict=True):
-        trimmed = _presentable(samples, 1.0, MIN_TEST_S, MAX_TEST_S)
-        if trimmed is not None and len(spoken) < count:
-            spoken.append((request.text, request.voice, acoustics.normalize_peak(trimmed, TEST_PEAK)))
-    return spoken
+    found: list[tuple[voices.Request, spoken.Spoken]] = []
+    for request, one in zip(requests, spoken.with_words(requests), strict=True):
+        trimmed = None if one is None else _presentable(one.samples, 1.0, MIN_TEST_S, MAX_TEST_S)
+        if one is not None and trimmed is not None and len(found) < count:
+            cut_s = acoustics.trimmed(one.samples).start / SAMPLE_RATE_HZ
+            words = tuple(_moved(word, cut_s, len(trimmed) / SAMPLE_RATE_HZ) for word in one.words)
+            found.append((request, spoken.Spoken(acoustics.normalize_peak(trimmed, TEST_PEAK), words)))
+    return found
+
+
+def _moved(item: spoken.Timed, cut_s: float, length_s: float) -> spoken.Timed:
+    """A word's times after `cut_s` were cut off the beginning, to the millisecond.
+
+    Rooms and noise change none: the direct path of `acoustics.room_response` has no delay.
+    """
+    if item.start_s is None or item.end_s is None:
+        return item
+    start_s, end_s = (round(min(max(0.0, time_s - cut_s), length_s), 3) for time_s in (item.start_s, item.end_s))
+    return spoken.Timed(item.word, start_s, end_s)
 
 
 def _only_digits(sentence: str) -> bool:

@@ -81,12 +81,12 @@ def _speak(requests: list[Request]) -> list[np.ndarray | None]:
     engine = requests[0].voice.engine
     if engine == "festival":
         return _festival(requests)
-    speak_one = {"espeak": _espeak, "flite": _flite}[engine]
+    speak_one = {"espeak": _espeak, "flite": lambda request: flite(request)[0]}[engine]
     return [speak_one(request) for request in requests]
 
 
 def _espeak(request: Request) -> np.ndarray | None:
-    wpm, pitch = round(ESPEAK_RATE_WPM * request.rate), round(50 * request.pitch)
+    wpm, pitch = espeak_settings(request)
     command = ["espeak-ng", "-v", request.voice.name, "-s", f"{wpm}", "-p", f"{pitch}", "--stdout", request.text]
     output = subprocess.run(command, capture_output=True, timeout=ESPEAK_TIMEOUT_S, check=False).stdout
     if len(output) < 46:
@@ -97,7 +97,13 @@ def _espeak(request: Request) -> np.ndarray | None:
     return to_16khz(np.frombuffer(output[44:even], np.int16).astype(np.float32) / 32768, rate_hz)
 
 
-def _flite(request: Request) -> np.ndarray | None:
+def espeak_settings(request: Request) -> tuple[int, int]:
+    """Words per minute, and pitch from 0 to 99."""
+    return round(ESPEAK_RATE_WPM * request.rate), round(50 * request.pitch)
+
+
+def flite(request: Request, *options: str) -> tuple[np.ndarray | None, str]:
+    """Speech, and what flite prints with these options."""
     pitch_hz = FLITE_PITCH_HZ[request.voice.name] * request.pitch
     settings = {
         "duration_stretch": 1 / request.rate,
@@ -107,9 +113,9 @@ def _flite(request: Request) -> np.ndarray | None:
     flags = [part for key, value in settings.items() for part in ("--setf", f"{key}={value:.3f}")]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.wav"
-        command = ["flite", "-voice", request.voice.name, *flags, "-t", request.text, "-o", str(path)]
-        subprocess.run(command, capture_output=True, timeout=ESPEAK_TIMEOUT_S, check=False)
-        return _read(path)
+        command = ["flite", "-voice", request.voice.name, *flags, *options, "-t", request.text, "-o", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ESPEAK_TIMEOUT_S, check=False)
+        return read(path), done.stdout
 
 
 def _festival(requests: list[Request]) -> list[np.ndarray | None]:
@@ -123,10 +129,11 @@ def _festival(requests: list[Request]) -> list[np.ndarray | None]:
         script = Path(folder) / "batch.scm"
         script.write_text("\n".join(lines))
         subprocess.run(["festival", "-b", str(script)], capture_output=True, timeout=FESTIVAL_TIMEOUT_S, check=False)
-        return [_read(path) for path in paths]
+        return [read(path) for path in paths]
 
 
-def _read(path: Path) -> np.ndarray | None:
+def read(path: Path) -> np.ndarray | None:
+    """A synthesiser's file at 16 kHz; None if it wrote none."""
     if not path.exists():
         return None
     samples, rate_hz = soundfile.read(io.BytesIO(path.read_bytes()), dtype="float32")

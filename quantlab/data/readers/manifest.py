@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantlab.config.schema import DatasetConfig
-from quantlab.data.readers import kaldi, keys, lhotse, tables
+from quantlab.data.readers import kaldi, keys, lhotse, tables, words
 from quantlab.data.readers.array import Array
 from quantlab.data.readers.tables import EXAMPLE, FORMATS, Row
 from quantlab.data.utterance import Listing, Part, Utterance, file_utterance, split_name, with_digests
@@ -93,7 +93,7 @@ def _utterance(row: Row, folder: Path, dataset: DatasetConfig) -> Utterance:
     audio_key = _column(values, dataset.audio_column, keys.AUDIO, "dataset.audio_column")
     text_key = _column(values, dataset.text_column, keys.TEXT, "dataset.text_column")
     speaker_key = keys.column(values, dataset.speaker_column, keys.SPEAKER, "dataset.speaker_column")
-    keys.check(values, (audio_key, text_key, speaker_key, dataset.id_column), dataset)
+    keys.check(values, (audio_key, text_key, speaker_key, dataset.id_column, words.KEY), dataset)
     split = split_name(_optional(values, "split") or DEFAULT_SPLIT)
     audio = _audio(values, audio_key)
     part = _part(values, audio)
@@ -106,6 +106,7 @@ def _utterance(row: Row, folder: Path, dataset: DatasetConfig) -> Utterance:
         speaker=None if speaker_key is None else _optional(values, speaker_key),
         part=part,
     )
+    found = replace(found, words=words.spoken_words(values))
     if audio["array"] is None:
         return found
     digest = hashlib.sha256(to_json([audio["array"], audio["sampling_rate"]]).encode()).hexdigest()

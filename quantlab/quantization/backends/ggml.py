@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from quantlab.models.foreign import GGML_FILE
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.engine_files import folder_for, readable
-from quantlab.util.errors import CheckpointError, ConfigError
+from quantlab.util.errors import CheckpointError, ConfigError, UnsupportedError
 
 if TYPE_CHECKING:
     import torch
@@ -212,6 +212,10 @@ def reload(folder: Path, quant: QuantConfig, device: torch.device, decoding: Dec
 
 
 def _check(decoding: Decoding) -> None:
+    if decoding.alignment is not None and decoding.audio_ctx == "dynamic":
+        raise UnsupportedError(
+            "whisper.cpp aligns whole windows: set runtime.audio_ctx=full, or leave runtime.word_times=false"
+        )
     if decoding.num_beams != 1:
         raise ConfigError(f"whisper.cpp decodes greedily here: set protocol.num_beams=1, not {decoding.num_beams}")
     if decoding.min_new_tokens not in (0, decoding.max_new_tokens):

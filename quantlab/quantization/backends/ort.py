@@ -30,6 +30,7 @@ DISTRIBUTIONS = ("onnxruntime", "onnx")
 PACKAGES = (*DISTRIBUTIONS, "onnx_ir")  # that are imported
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
 NO_EMBEDDING = "ONNX Runtime's Gather reads rows of floats here"
+NO_WORD_TIMES = "ONNX Runtime's graph of the decoder has no output for its attention"
 BLOCKS = (16, 32, 64, 128, 256)  # sizes that MatMulNBits has
 DEFAULT_BLOCK = 32
 FILES = (ENCODER, DECODER)

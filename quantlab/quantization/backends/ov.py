@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DISTRIBUTIONS = ("openvino", "nncf", "onnx")
 READS = ("bits", "format", "granularity", "group_size", "symmetric")
 NO_EMBEDDING = "OpenVINO reads rows of floats here"
+NO_WORD_TIMES = "OpenVINO's graph of the decoder has no output for its attention"
 FILES = {ENCODER: "encoder.xml", DECODER: "decoder.xml"}  # weights are in .bin beside them
 DEFAULT_GROUP = 32
 ACTIVATIONS = 32  # that share a scale, the plugin's default

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quantlab.report import against, ranking, wording
+from quantlab.report import against, ranking, word_times, wording
 from quantlab.report.cell_summary import CellSummary
 from quantlab.report.front import Candidate, Front, front
 from quantlab.report.hidden import NAMES, keyword_facts, shown
@@ -178,6 +178,7 @@ def facts(row: CellSummary) -> Iterator[tuple[str, str]]:
         yield f"not worse than {against.reference([row])}", estimate(row.evidence.no_regression, percent, " %")
     if (words := row.keywords) is not None:
         yield from keyword_facts(words)
+    yield from word_times.facts(row.record.splits, row.word_times)
     found = difference(row, POOLED)
     if found is not None:
         yield f"against {against.reference([row])}", estimate(found, points, " points")
