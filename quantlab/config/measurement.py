@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from quantlab.config.part import Part
+from quantlab.config.streaming import StreamingConfig
 from quantlab.config.types import MOST, AudioContext, Count, Dtype, FilePath, Name, Seconds
 from quantlab.util.errors import shortened
 
@@ -36,6 +37,7 @@ class RuntimeConfig(Part):
         default="full", description="dynamic: the encoder gets only the frames with audio, not the whole window"
     )
     dtype: Dtype = Field(default="float32", description="storage and compute dtype of everything that is not quantized")
+    streaming: StreamingConfig = StreamingConfig()
 
 
 class ProtocolConfig(Part):

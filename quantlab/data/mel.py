@@ -218,7 +218,7 @@ def _extract(folder: Path, source: _Source) -> None:
                 windows += taken.windows
                 kept += [_Row(utterance, window.audio_s, window.new_s) for window in taken.windows]
             for start in range(0, len(windows), source.batch):
-                rows = _mel(windows[start : start + source.batch], source.feature_extractor)
+                rows = log_mel(windows[start : start + source.batch], source.feature_extractor)
                 count += len(rows)
                 file.write(rows.tobytes())
         file.seek(0)
@@ -257,7 +257,7 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
-def _mel(windows: Sequence[Window], feature_extractor: WhisperFeatureExtractor) -> Mel:
+def log_mel(windows: Sequence[Window], feature_extractor: WhisperFeatureExtractor) -> Mel:
     """Features: one row per window, or as many as needed for a recording that is left whole."""
     rows = max(rows_for(window.audio_s, feature_extractor.nb_max_frames) for window in windows)
     batch = feature_extractor(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from quantlab.records.part import Count, Divisor, Figure, Interval, Part, Share, Text
+from quantlab.records.streams import StreamFigures
 
 Work = Literal["natural", "encoder", "forced"]
 _ROUNDING = 1e-6  # relative
@@ -171,6 +172,7 @@ class SplitResult(Part):
     nonspeech_words: Count | None = None  # words (in the error unit) decoded in that audio
     nonspeech_words_per_min: Figure | None = None
     keywords: KeywordFigures | None = None  # dataset.keywords only
+    streaming: StreamFigures | None = None  # runtime.streaming only
 
     @property
     def errors(self) -> int | None:
