@@ -10,7 +10,7 @@ from quantlab.config.part import Part
 from quantlab.config.types import Seconds
 
 # The keys that each policy reads; the others have no effect, and are not part of a cell's identity.
-READS = {
+READS: dict[str, tuple[str, ...]] = {
     "local_agreement": ("chunk_s", "agreement"),
     "sliding_window": ("chunk_s", "window_s", "keep_s"),
 }
@@ -24,7 +24,7 @@ class StreamingConfig(Part):
         description="local_agreement: words are final once the last hypotheses agree on them; sliding_window: once the "
         "window moves on; null: no streaming",
     )
-    chunk_s: Seconds = Field(default=1.0, description="audio arrives in chunks of this many seconds")
+    chunk_s: float = Field(default=1.0, ge=0.05, le=60, description="audio arrives in chunks of this many seconds")
     agreement: int = Field(
         default=2, gt=1, le=10, description="local_agreement: so many hypotheses in a row have to agree"
     )

@@ -22,7 +22,7 @@ class Update(Part):
     start_s: Figure  # when decoding began, on the virtual clock
     extract_s: Figure  # measured seconds of feature extraction
     generate_s: Figure  # measured seconds of `generate`
-    text: Text  # raw hypothesis of this audio
+    text: Annotated[str, Field(max_length=50_000)]  # raw hypothesis of this audio
 
     @property
     def compute_s(self) -> float:
@@ -40,7 +40,7 @@ class Stream(Part):
 
     id: str
     split: str
-    audio_s: Divisor
+    audio_s: Annotated[float, Field(ge=1e-9, le=1e6)]  # so that the chunks can be counted
     window_s: Divisor  # of the model
     updates: Annotated[tuple[Update, ...], Field(min_length=1)]
     hypothesis: Text  # the final text

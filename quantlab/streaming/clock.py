@@ -59,7 +59,10 @@ def stream(
     while heard < chunks:
         now_s = max(now_s, arrival_s(heard + 1))
         most = chunks if policy.room is None else min(chunks, heard + policy.room)
-        heard = next((chunk for chunk in range(most, heard + 1, -1) if arrival_s(chunk) <= now_s), heard + 1)
+        arrived = chunks if now_s >= audio_s else int(now_s / config.chunk_s) + 1
+        while arrival_s(arrived) > now_s:
+            arrived -= 1
+        heard = min(most, arrived)
         begin_s = max(0.0, arrival_s(policy.begin) - config.keep_s) if policy.begin else 0.0
         found = listen(begin_s, arrival_s(heard))
         update = Update(
