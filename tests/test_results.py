@@ -52,3 +52,12 @@ def test_the_rows_below_eight_bits_are_those_of_their_records(capsys):
         if ours["comparison"] is not None:
             assert (fp32, verdict) == (difference(ours), ours["verdict"])
         assert hqq.partition(", p")[0] in ("", against_hqq["comparison"] and difference(against_hqq))
+
+
+def test_the_rows_of_streaming_are_those_of_its_records(capsys):
+    assert report(["--root", str(RESULTS / "streaming.tar.xz"), "--format", "markdown"]) == 0
+    said = set(capsys.readouterr().out.splitlines())
+    page = (RESULTS / "streaming.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| cpu")]
+    assert len(rows) == 26
+    assert set(rows) <= said
