@@ -193,6 +193,7 @@ def test_reports_have_streaming_only_where_there_is_some(measured, tmp_path):
     assert not any(section.heading.startswith("Streaming") for section in document.sections([row]))
 
 
+@pytest.mark.timeout(600)  # compiling takes minutes on a busy machine
 def test_a_compiled_model_streams_without_compiling_again():
     line = (*LINE, "runtime=compile", "runtime.streaming.policy=local_agreement", "dataset.splits=[clean]")
     record = run_cell(config(*line)).record
