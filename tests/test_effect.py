@@ -97,6 +97,20 @@ WITHOUT_EFFECT = [
         "corpus is set by calibration.fraction)",
     ),
     ("protocol.budget_s=3 protocol.rel_ci=0.1", "protocol.rel_ci=0.1, protocol.budget_s=3.0: no effect without"),
+    ("runtime.streaming.chunk_s=2", "runtime.streaming.chunk_s=2.0: no effect without runtime=streaming"),
+    ("runtime=compile runtime.streaming.agreement=3", "runtime.streaming.agreement=3: no effect without runtime=str"),
+    (
+        "runtime=streaming protocol.batch_size=1 runtime.streaming.window_s=5",
+        "runtime.streaming.window_s=5.0: no effect without runtime.streaming.policy=sliding_window",
+    ),
+    (
+        "runtime=streaming protocol.batch_size=1 runtime.streaming.keep_s=0.5",
+        "runtime.streaming.keep_s=0.5: no effect without runtime.streaming.policy=sliding_window",
+    ),
+    (
+        "runtime=streaming protocol.batch_size=1 runtime.streaming.policy=sliding_window runtime.streaming.agreement=3",
+        "runtime.streaming.agreement=3: no effect without runtime.streaming.policy=local_agreement",
+    ),
     ("dataset.chunk_overlap_s=2", "dataset.chunk_overlap_s=2.0: no effect without dataset.long=chunked"),
     ("dataset.noise.seed=3", "dataset.noise.seed=3: no effect without noise"),
     ("model.random_tokens=5", "model.random_tokens=5: no effect without model.weights=random"),
@@ -131,6 +145,9 @@ def test_a_key_that_acts_in_no_cell(line, says):
         "dataset.noise.kind=white dataset.noise.snr_db=inf,10 dataset.noise.seed=3",
         "model.weights=random,pretrained model.random_tokens=5 model.architecture.d_model=96",
         "dataset=manifest dataset.path=x dataset.text_column=words",
+        "runtime=eager,streaming runtime.streaming.chunk_s=0.5,2 protocol.batch_size=1",
+        "runtime=streaming runtime.streaming.policy=local_agreement,sliding_window runtime.streaming.window_s=5 "
+        "runtime.streaming.agreement=3 protocol.batch_size=1",
     ],
 )
 def test_a_key_that_acts_in_one_cell_of_a_sweep(line):

@@ -11,7 +11,7 @@ FLOORS = (  # from below; those of one floor do not import one another
     {"util", "stats"},
     {"config"},
     {"records"},
-    {"models", "scoring", "analysis", "tracking"},
+    {"models", "scoring", "analysis", "streaming", "tracking"},
     {"data"},
     {"engines"},
     {"quantization"},

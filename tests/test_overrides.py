@@ -18,6 +18,13 @@ ASKED = [
     ["model.path=tuned", "quant=quanto_int8_static", "calibration.source=disjoint", "calibration.fraction=0.25"],
     ["dataset=fleurs", "dataset.hub_splits.test.config=fr_fr", "dataset.splits=[test]", "quant=bnb_nf4_dq"],
     ["dataset.noise.kind=white", "dataset.noise.snr_db=10", "runtime=compile", "runtime.dtype=bfloat16"],
+    ["runtime=streaming", "protocol.batch_size=1", "runtime.streaming.chunk_s=0.5"],
+    [
+        "runtime=compile",
+        "runtime.streaming.policy=sliding_window",
+        "runtime.streaming.window_s=5",
+        "protocol.batch_size=1",
+    ],
     [
         "model=small",
         "model.weights=random",

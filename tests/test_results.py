@@ -72,3 +72,12 @@ def edge(found):
     """As in a table: median and bias in ms, shares within 50, 100 and 200 ms in %."""
     shares = " / ".join(f"{100 * found[f'within_{limit}ms']:.0f}" for limit in (50, 100, 200))
     return f"{1000 * found['median_s']:.0f} | {1000 * found['bias_s']:+.0f} | {shares}".replace("-", "−")
+
+
+def test_the_rows_of_streaming_are_those_of_its_records(capsys):
+    assert report(["--root", str(RESULTS / "streaming.tar.xz"), "--format", "markdown"]) == 0
+    said = set(capsys.readouterr().out.splitlines())
+    page = (RESULTS / "streaming.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| cpu")]
+    assert len(rows) == 26
+    assert set(rows) <= said

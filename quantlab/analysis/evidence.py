@@ -20,6 +20,7 @@ from quantlab.analysis.looks import again_of
 from quantlab.analysis.nonspeech import NonspeechEvidence, nonspeech_evidence
 from quantlab.analysis.pairs import Pair, Scores, Warn, find_baselines, pair_up, read_scores
 from quantlab.analysis.references import Reference
+from quantlab.analysis.streaming import StreamingEvidence, streaming_evidence
 from quantlab.config.schema import StatsConfig
 from quantlab.records.schema import Adaptive, Record
 from quantlab.records.several import Stored
@@ -76,6 +77,7 @@ class Evidence:
     nonspeech: NonspeechEvidence | None = None  # None without such audio
     hidden: Hidden = field(default_factory=dict)  # failures that the WER adds up, by kind
     no_regression: Estimate | None = None  # share of utterances with no more errors than the reference's
+    streaming: StreamingEvidence | None = None  # None without streams
     against: Reference | None = None  # if asked for: what the cell is compared with instead of its baseline
 
     @property
@@ -125,10 +127,12 @@ def evidence(
     resamples = {cell_id: item.resamples for cell_id, item in settings.items()}
     whole = {cell_id: other for cell_id, other in others.items() if cell_id not in looked.stopped}
     nonspeech = nonspeech_evidence(found, whole, resamples, warn)
+    streaming = streaming_evidence(found, scores, resamples, warn)
     blank = {
         cell_id: replace(
             item,
             nonspeech=nonspeech.get(cell_id),
+            streaming=streaming.get(cell_id),
             hidden=hidden.get(cell_id, {}),
             no_regression=_no_regression(pairs.get(cell_id)),
         )

@@ -21,7 +21,9 @@ from quantlab.report import __main__ as report
 from quantlab.scoring.keywords import check_keywords, read_keywords, with_keywords
 from quantlab.scoring.normalise import NORMALISERS, Normaliser
 from quantlab.scoring.score import SCORERS, Scorer, Scoring, recount
+from quantlab.scoring.streams import recounted
 from quantlab.scoring.words import with_matches
+from quantlab.streaming.figures import with_streams
 from quantlab.util.command import HELP, PATH, OneOf, example, perform
 from quantlab.util.console import MISUSED, NO, tell, warn
 from quantlab.util.counted import counted
@@ -95,10 +97,11 @@ def _read(root: str | Path, cell_id: str) -> CellResult | None:
         return None
     utterances = tuple(storage.read_utterances(root, cell_id))
     batches = tuple(storage.read_batches(root, cell_id))
+    streams = tuple(storage.read_streams(root, cell_id))
     folder = storage.cells_dir(root) / cell_id
     if found.digests and found.digests != storage.digests(folder):
         raise ValueError(f"the raw files in {folder} have changed since then; quantlab verify shows what differs")
-    return CellResult(record=found, utterances=utterances, batches=batches)
+    return CellResult(record=found, utterances=utterances, batches=batches, streams=streams)
 
 
 def _scoring(record: Record, normaliser: Normaliser | None, scorer: Scorer | None) -> Scoring:
@@ -135,7 +138,9 @@ def _rescored(
     changed = found.model_copy(
         update=how | {"splits": splits, "keywords": words if has_text else None, "adaptive": looks}
     )
-    return result.model_copy(update={"record": changed, "utterances": utterances})
+    streams = recounted(result.streams, utterances, scoring)
+    changed = with_streams(changed, streams, utterances)
+    return result.model_copy(update={"record": changed, "utterances": utterances, "streams": streams})
 
 
 def _check(root: Path, keywords: tuple[str, ...], normaliser: Normaliser | None) -> None:

@@ -24,12 +24,16 @@ from quantlab.records import figures, several, storage
 from quantlab.records.asked_for import ids_of
 from quantlab.records.cell_id import hashed
 from quantlab.records.root_option import no_records, roots_option
-from quantlab.records.schema import Adaptive, Batch, Receipt, Record, Utterance
+from quantlab.records.schema import Adaptive, Batch, Receipt, Record, Stream, Utterance
 from quantlab.records.several import Stored
+from quantlab.records.streams import Update
 from quantlab.scoring.keywords import count_keywords
 from quantlab.scoring.normalise import NORMALISERS
 from quantlab.scoring.score import SCORERS, Scoring, count
+from quantlab.scoring.streams import COUNTS, recounted
 from quantlab.scoring.words import with_matches
+from quantlab.streaming.clock import joined, replay
+from quantlab.streaming.figures import config_of, stream_figures
 from quantlab.util.command import HELP, example, perform
 from quantlab.util.console import NO, tell, to_stdout, warn
 from quantlab.util.counted import counted
@@ -134,11 +138,13 @@ def _cell_figures(root: Path, cell_id: str) -> Iterator[_Figure]:
     try:
         utterances = storage.read_utterances(root, cell_id)
         batches = storage.read_batches(root, cell_id)
+        streams = storage.read_streams(root, cell_id)
     except (ValueError, OSError) as error:
         yield _Figure("raw files", "readable", str(error))
         return
     yield from _counts(stored, utterances)
     yield from _splits(stored, utterances, batches)
+    yield from _streams(stored, utterances, streams)
     if stored.adaptive is not None:
         yield from _looks(root, stored, stored.adaptive)
     try:
@@ -209,8 +215,48 @@ def _splits(stored: Record, utterances: Sequence[Utterance], batches: Sequence[B
             if split is None:
                 yield _Figure(f"splits.{name}", None, found)
                 continue
+            del found["streaming"]  # see `_streams`
             fields = {key for key in found if key not in _SINCE or getattr(split, key) is not None}
             yield from _compare(f"splits.{name}", split.model_dump(include=fields), {key: found[key] for key in fields})
+
+
+def _streams(stored: Record, utterances: Sequence[Utterance], streams: Sequence[Stream]) -> Iterator[_Figure]:
+    """Streams played back from their texts and seconds: clock, final texts, their counts, and figures."""
+    place = storage.STREAMS
+    if not streams:
+        yield _Figure("streaming", stored.streaming, None)
+        for name, split in stored.splits.items():
+            yield _Figure(f"splits.{name}.streaming", split.streaming, None)
+        return
+    try:
+        config, unit = config_of(stored), stored.error_unit
+        for item in streams:
+            shown = replay(item, config, unit)
+            named = f"stream {item.split}/{item.id}"
+            yield _Figure(f"{named}: hypothesis", item.hypothesis, joined(shown[-1].screen, unit))
+            yield from _compare(named, _clock(item.updates), _clock([update for update, _ in shown]))
+        yield from _stream_counts(stored, utterances, streams)
+        found = stream_figures(stored, streams, utterances)
+    except figures.IMPOSSIBLE as error:
+        yield _Figure(place, "figures", f"none, as the raw files contradict them: {error}")
+        return
+    for split_name, figure in found.items():
+        before = stored.streaming if split_name is None else stored.splits[split_name].streaming
+        where = "streaming" if split_name is None else f"splits.{split_name}.streaming"
+        yield from _compare(where, before and before.model_dump(), figure and figure.model_dump())
+
+
+def _clock(updates: Sequence[Update]) -> dict[str, Any]:
+    """What follows from the clock: which audio each update decoded, and when."""
+    names = {"begin_s", "heard_s", "start_s"}
+    return {f"update {number}": update.model_dump(include=names) for number, update in enumerate(updates)}
+
+
+def _stream_counts(stored: Record, utterances: Sequence[Utterance], streams: Sequence[Stream]) -> Iterator[_Figure]:
+    for before, after in zip(streams, recounted(streams, utterances, Scoring.of_record(stored)), strict=True):
+        for name in COUNTS:
+            place = f"stream {before.split}/{before.id}: {name}"
+            yield _Figure(place, getattr(before, name), getattr(after, name))
 
 
 def _looks(root: Path, stored: Record, adaptive: Adaptive) -> Iterator[_Figure]:

@@ -16,6 +16,8 @@ from quantlab.config.part import Part
 from quantlab.config.quant import NO_QUANTIZATION_LIBRARY
 from quantlab.config.recovery import RecoveryConfig
 from quantlab.config.schema import Architecture, RunConfig
+from quantlab.config.streaming import READS as STREAMING_READS
+from quantlab.config.streaming import StreamingConfig
 from quantlab.util.errors import ConfigError, shortened
 from quantlab.util.quoting import override
 from quantlab.util.resources import shared_dir
@@ -41,6 +43,10 @@ class _Rule:
 def _reads_columns(config: RunConfig) -> bool:
     dataset = config.dataset
     return dataset.source in ("hub", "manifest") or (dataset.source == "joined" and dataset.path is not None)
+
+
+def _streams_by(policy: str, config: RunConfig) -> bool:
+    return config.runtime.streaming.policy == policy
 
 
 _RULES = (
@@ -77,6 +83,19 @@ _RULES = (
         ("protocol.rel_ci", "protocol.budget_s", "protocol.residency"),
         lambda config: config.protocol.interleave,
         "protocol=careful",
+    ),
+    _Rule(
+        tuple(f"runtime.streaming.{key}" for key in StreamingConfig.model_fields if key != "policy"),
+        lambda config: config.runtime.streaming.policy is not None,
+        "runtime=streaming",
+    ),
+    *(
+        _Rule(
+            tuple(f"runtime.streaming.{key}" for key in keys if key not in ("chunk_s",)),
+            functools.partial(_streams_by, policy),
+            f"runtime.streaming.policy={policy}",
+        )
+        for policy, keys in STREAMING_READS.items()
     ),
     _Rule(("dataset.chunk_overlap_s",), lambda config: config.dataset.long == "chunked", "dataset.long=chunked"),
     _Rule(

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from quantlab.config.part import Part
+from quantlab.config.streaming import StreamingConfig
 from quantlab.config.types import MOST, AudioContext, Count, Dtype, FilePath, Name, Seconds
 from quantlab.util.errors import shortened
 
@@ -40,6 +41,7 @@ class RuntimeConfig(Part):
         default=False,
         description="find when each word begins and ends, after the timed decoding",
     )
+    streaming: StreamingConfig = StreamingConfig()
 
 
 class ProtocolConfig(Part):

@@ -16,6 +16,7 @@ from quantlab.config.model import SHIPPED, Architecture, ModelConfig, model_labe
 from quantlab.config.part import Part, bounds
 from quantlab.config.quant import AS_SHIPPED, NO_QUANTIZATION, QuantConfig
 from quantlab.config.recovery import RecoveryConfig
+from quantlab.config.streaming import StreamingConfig
 from quantlab.config.types import FilePath, Jobs, Seconds, Seed, ServerAddress
 from quantlab.util.errors import shortened
 
@@ -38,6 +39,7 @@ __all__ = [
     "RunConfig",
     "RuntimeConfig",
     "StatsConfig",
+    "StreamingConfig",
     "TrackingConfig",
     "bounds",
     "cell_label",
@@ -141,6 +143,28 @@ class RunConfig(Part):
             raise ValueError(
                 f"runtime.word_times=true times the words of one window, not of several (dataset.long="
                 f"{self.dataset.long}): set dataset.long=null, or leave runtime.word_times=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _streams_one_utterance_at_a_time(self) -> RunConfig:
+        policy = self.runtime.streaming.policy
+        if policy is None:
+            return self
+        if self.protocol.batch_size != 1:
+            raise ValueError(
+                f"runtime.streaming.policy={policy} decodes one utterance at a time: set protocol.batch_size=1, not "
+                f"{self.protocol.batch_size}"
+            )
+        if self.dataset.long is not None:
+            raise ValueError(
+                f"runtime.streaming.policy={policy} streams utterances that fit the model's window: leave "
+                f"dataset.long=null, not {self.dataset.long}"
+            )
+        if self.model.weights == "random":
+            raise ValueError(
+                f"runtime.streaming.policy={policy} needs words, and random weights output none: set "
+                "model.weights=pretrained"
             )
         return self
 

@@ -24,6 +24,7 @@ from quantlab.measurement.environment import describe
 from quantlab.measurement.interference import Monitor
 from quantlab.measurement.interleave import shuffled_batches, take_turns
 from quantlab.measurement.measure import measure
+from quantlab.measurement.streaming import streamed
 from quantlab.measurement.timing import Side
 from quantlab.quantization import registry
 from quantlab.quantization.backends.as_shipped import read_off
@@ -42,6 +43,7 @@ from quantlab.records.schema import (
     Utterance,
 )
 from quantlab.scoring.score import Scoring
+from quantlab.streaming.figures import with_streams
 from quantlab.util.energy import Meter
 from quantlab.util.errors import ExportError
 
@@ -118,6 +120,7 @@ def _run(
     measured = measure(config, made, known.opponent, scoring, keywords, truth, region, between_batches)
     decoded, utterances = measured.decoded, measured.utterances
     engine_stages = made.decoder.stage_times() if isinstance(made.decoder, KeepsClocks) else None
+    streams = streamed(config, made, measured.speech, utterances, scoring, between_batches)
     late = compiled.tally().frames - warm.frames
     gpu_process_bytes = machine.gpu_process_bytes()  # before the baseline is loaded too
     torch_allocates = device.type != "cuda" or not registry.has_own_engine(registry.get(config.quant.library))
@@ -178,7 +181,8 @@ def _run(
         problems=(*measured.speech.problems, *measured.doubts),
         splits={name: _figures(name, utterances, batches) for name in measured.speech.splits},
     )
-    return CellResult(record=record, utterances=utterances, batches=tuple(batches), exported=exported)
+    record = with_streams(record, streams, utterances)
+    return CellResult(record=record, utterances=utterances, batches=tuple(batches), streams=streams, exported=exported)
 
 
 def _resident_baseline(config: RunConfig, made: Assembled, device: torch.device) -> Engine:

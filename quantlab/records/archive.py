@@ -27,7 +27,7 @@ class ArchiveError(ConfigError):
 def unpacked(root: Path) -> Iterator[Path]:
     """Yield `root` if it is a folder; unpack an archive into a temporary folder, removed after the block.
 
-    Only the three files of a record in `cells/<cell id>/` are extracted from an archive.
+    Only the files of a record in `cells/<cell id>/` are extracted from an archive.
 
     Raises:
         ArchiveError: the file is not a tar archive, contains no record, or is too large for records.

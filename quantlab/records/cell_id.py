@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quantlab.config.schema import NO_QUANTIZATION, CalibrationConfig, QuantConfig
+from quantlab.config.streaming import READS
 from quantlab.records.schema import to_json
 
 ID_LENGTH = 16  # hex digits
@@ -42,7 +43,7 @@ ADDED: dict[str, dict[str, object]] = {
     },
     "calibration": {"limit": None, "labels": "self"},
     "protocol": {"looks": None, "stops": "verdict"},
-    "runtime": {"word_times": False},
+    "runtime": {"word_times": False, "streaming": None},
 }
 # As before; only dataset.long=sequential uses them.
 LONG_FORM = ("fallbacks", "condition_on_prev_tokens")  # keys of the protocol, false by default
@@ -88,9 +89,18 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
             kept["protocol"] = {key: value for key, value in kept["protocol"].items() if key != "stops"}
     if kept.get("quant", {}).get("recover") is None:
         kept.pop("recovery", None)  # a section added later
+    if isinstance(runtime := kept.get("runtime"), Mapping) and "streaming" in runtime:
+        kept["runtime"] = {**runtime, "streaming": _streaming(runtime["streaming"])}
     for name, added in ADDED.items():
         if isinstance(part := kept.get(name), Mapping):
             kept[name] = {key: value for key, value in part.items() if key not in added or value != added[key]}
     if isinstance(noise := kept.get("dataset", {}).get("noise"), Mapping):  # the fingerprint covers its recordings
         kept["dataset"]["noise"] = {key: value for key, value in noise.items() if key != "path"}
     return kept
+
+
+def _streaming(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The keys of `runtime.streaming` that its policy reads; None without streaming."""
+    if part.get("policy") is None:
+        return None
+    return {key: value for key, value in part.items() if key == "policy" or key in READS.get(part["policy"], part)}

@@ -13,7 +13,9 @@ from quantlab.records.word_times import compared
 from quantlab.stats.ratios import converged, ratio_of_sums, typical_ratio, verdict
 
 IMPOSSIBLE = (ArithmeticError, ValueError, TypeError)  # errors that only invalid raw data cause
+# The smallest numbers of samples of which, with a probability of 99 %, at least two are above the percentile.
 P90_SAMPLES = 64  # minimum for a 90th percentile
+P95_SAMPLES = 130  # minimum for a 95th percentile
 P99_SAMPLES = 662  # minimum for a 99th percentile
 
 
@@ -40,8 +42,8 @@ def split_result(utterances: Sequence[Utterance], batches: Sequence[Batch]) -> S
         rtf_ci95=_rtf_interval(natural, generate_s / audio_s),
         tokens_per_s=tokens / generate_s,
         latency_p50_s=statistics.median(latencies_s),
-        latency_p90_s=_percentile(latencies_s, 90) if len(latencies_s) >= P90_SAMPLES else None,
-        latency_p99_s=_percentile(latencies_s, 99) if len(latencies_s) >= P99_SAMPLES else None,
+        latency_p90_s=percentile(latencies_s, 90) if len(latencies_s) >= P90_SAMPLES else None,
+        latency_p99_s=percentile(latencies_s, 99) if len(latencies_s) >= P99_SAMPLES else None,
         **_accuracy(utterances),
     )
 
@@ -114,7 +116,8 @@ def fixed_work(batches: Sequence[Batch], rel_ci: float) -> FixedWork | None:
     )
 
 
-def _percentile(sorted_values: Sequence[float], percent: int) -> float:
+def percentile(sorted_values: Sequence[float], percent: int) -> float:
+    """A percentile, interpolated linearly between two values; of at least two."""
     return statistics.quantiles(sorted_values, n=100, method="inclusive")[percent - 1]
 
 

@@ -33,6 +33,7 @@ AXES = {
     "runtime": "runtime.name",
     "audio_ctx": "runtime.audio_ctx",
     "dtype": "runtime.dtype",
+    "streaming": "runtime.streaming.policy",
     "protocol": "protocol.name",
     "batch_size": "protocol.batch_size",
     "threads": "device.threads",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from quantlab.records.part import Count, Divisor, Figure, Interval, Part, Share, Text
+from quantlab.records.streams import StreamFigures
 from quantlab.records.word_times import Matches, SpokenWord, WordTimes, WrittenWord
 
 Work = Literal["natural", "encoder", "forced", "align"]
@@ -184,6 +185,7 @@ class SplitResult(Part):
     nonspeech_words_per_min: Figure | None = None
     keywords: KeywordFigures | None = None  # dataset.keywords only
     word_times: WordTimes | None = None  # runtime.word_times only
+    streaming: StreamFigures | None = None  # runtime.streaming only
 
     @property
     def errors(self) -> int | None:

@@ -28,6 +28,7 @@ from quantlab.records.measured import (
 )
 from quantlab.records.part import Count, Figure, Part, Text
 from quantlab.records.shape import check, check_plain, shape_of
+from quantlab.records.streams import Stream, StreamFigures
 from quantlab.util.errors import shortened
 from quantlab.util.languages import ErrorUnit
 
@@ -52,6 +53,8 @@ __all__ = [
     "SplitResult",
     "Stages",
     "Status",
+    "Stream",
+    "StreamFigures",
     "Utterance",
     "Work",
     "added",
@@ -195,6 +198,7 @@ class Record(Part):
     calibration_ids: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     splits: dict[str, SplitResult] = Field(default_factory=dict)
+    streaming: StreamFigures | None = None  # over all splits; runtime.streaming only
 
     @field_validator("config")
     @classmethod
@@ -271,6 +275,7 @@ class CellResult(BaseModel):
     record: Record
     utterances: tuple[Utterance, ...] = ()
     batches: tuple[Batch, ...] = ()
+    streams: tuple[Stream, ...] = ()  # runtime.streaming only
     exported: Exported | None = None  # None if no export was requested
 
 

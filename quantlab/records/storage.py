@@ -3,6 +3,7 @@
 <output_dir>/cells/<cell_id>/record.json        all but the raw data
 <output_dir>/cells/<cell_id>/utterances.jsonl   raw references and hypotheses, one utterance per line
 <output_dir>/cells/<cell_id>/batches.jsonl      raw timings, one timed call per line, in measured order
+<output_dir>/cells/<cell_id>/streams.jsonl      runtime.streaming: every decoding of an utterance while it was spoken
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from quantlab.records.schema import Batch, CellResult, Record, Utterance
+from quantlab.records.schema import Batch, CellResult, Record, Stream, Utterance
 from quantlab.util.errors import shortened
 from quantlab.util.files import read_bytes
 from quantlab.util.memory import without_gc
 from quantlab.util.redact import bare, redact
 
-Line = TypeVar("Line", Utterance, Batch)
+Line = TypeVar("Line", Utterance, Batch, Stream)
 CELL_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 RECORD_BYTES = 64 << 20  # maximum of record.json; with a receipt of 500 modules it has 0.2 MB
 RAW_BYTES = 512 << 20  # maximum of a .jsonl; a thousand utterances have 0.5 MB
 RAW_FILES = ("utterances.jsonl", "batches.jsonl")
-FILES = {"record.json": RECORD_BYTES, **dict.fromkeys(RAW_FILES, RAW_BYTES)}  # file of a record → its maximum size
+STREAMS = "streams.jsonl"  # a raw file that only some records have
+EVERY_RAW_FILE = (*RAW_FILES, STREAMS)
+FILES = {"record.json": RECORD_BYTES, **dict.fromkeys(EVERY_RAW_FILE, RAW_BYTES)}  # file of a record → its maximum size
 
 
 def cells_dir(root: str | Path) -> Path:
@@ -58,6 +61,8 @@ def write(root: str | Path, result: CellResult) -> Path:
         try:
             _write_lines(fresh / "utterances.jsonl", map(_json, result.utterances))
             _write_lines(fresh / "batches.jsonl", map(_json, result.batches))
+            if result.streams:
+                _write_lines(fresh / STREAMS, map(_json, result.streams))
             record = public(result.record).model_copy(update={"digests": digests(fresh)})
             _write_lines(fresh / "record.json", [_json(record, indent=1)])
             fsync(fresh)
@@ -114,7 +119,8 @@ def _checked(cell_id: str) -> str:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 in hex of each raw file of a record, by file name."""
-    return {name: hashlib.sha256(read_bytes(folder / name, RAW_BYTES)).hexdigest() for name in RAW_FILES}
+    names = EVERY_RAW_FILE if os.path.lexists(folder / STREAMS) else RAW_FILES
+    return {name: hashlib.sha256(read_bytes(folder / name, RAW_BYTES)).hexdigest() for name in names}
 
 
 @contextlib.contextmanager
@@ -287,6 +293,12 @@ def read_utterances(root: str | Path, cell_id: str) -> list[Utterance]:
 def read_batches(root: str | Path, cell_id: str) -> list[Batch]:
     """Read the timed calls of a cell; raises as `read_utterances`."""
     return list(_lines(Batch, cells_dir(root) / cell_id / "batches.jsonl"))
+
+
+def read_streams(root: str | Path, cell_id: str) -> list[Stream]:
+    """Read the streams of a cell, empty without streaming; raises as `read_utterances`."""
+    path = cells_dir(root) / cell_id / STREAMS
+    return list(_lines(Stream, path)) if os.path.lexists(path) else []
 
 
 def _lines(kind: type[Line], path: Path) -> Iterator[Line]:

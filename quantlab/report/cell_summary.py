@@ -13,6 +13,7 @@ from quantlab.analysis.hidden import KINDS, Failure
 from quantlab.analysis.nonspeech import NonspeechComparison
 from quantlab.analysis.references import Reference
 from quantlab.config.schema import AS_SHIPPED
+from quantlab.config.streaming import READS
 from quantlab.quantization.base import FLOATS
 from quantlab.quantization.select import HEAD
 from quantlab.records import labels
@@ -62,7 +63,7 @@ class SplitSummary:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         found = self.evidence
-        return self.result.model_dump(mode="json") | {
+        return self.result.model_dump(mode="json", exclude={"streaming"}) | {
             "wer_ci95": _listed(found.wer_ci95),
             "cer_ci95": _listed(found.cer_ci95),
             "ci_unit": found.ci_unit,
@@ -310,6 +311,20 @@ class CellSummary:
         splits = self.record.splits.values()
         return _ratio([one.loop_insertions for one in splits], [one.insertions for one in splits])
 
+    @property
+    def streaming_settings(self) -> dict[str, Any]:
+        """The policy, then the keys that it reads."""
+        policy = str(self.record.setting("runtime.streaming.policy"))
+        keys = READS.get(policy, ())
+        return {"policy": policy} | {key: self.record.setting(f"runtime.streaming.{key}") for key in keys}
+
+    def streaming_increase(self, split: str | None = None) -> Estimate | None:
+        """Error rate streamed − whole, in a split or over all (None); None without streams or reference words."""
+        part = self.record.streaming if split is None else self.record.splits[split].streaming
+        known = self.evidence.streaming
+        found = None if known is None else known.increase if split is None else known.splits.get(split)
+        return None if part is None else _estimate(part.wer_increase, found and found.ci95)
+
     @cached_property
     def keywords(self) -> KeywordFigures | None:
         """Occurrences of the keywords over all splits; None if none were counted."""
@@ -376,6 +391,7 @@ class CellSummary:
             "hidden": {kind: _failure(self.evidence.hidden.get(kind)) for kind in KINDS},
             "loops_inserted_share": self.loops_inserted,
             "keywords": self.keywords and self.keywords.model_dump(mode="json"),
+            "streaming": self._streaming(),
             **record.stages.model_dump(),
             "cold_start_s": record.cold_start_s,
             **record.model_dump(mode="json", include={"engine_stages", "speed", "fixed_work", "compilation", "noise"}),
@@ -394,6 +410,19 @@ class CellSummary:
             **pair("rtf", self.rtf),
             "model_path": record.setting("model.path"),
         }
+
+    def _streaming(self) -> dict[str, Any] | None:
+        """Settings and figures of the streams, over all splits and of each; None without any."""
+        whole = self.record.streaming
+        if whole is None:
+            return None
+        splits = {
+            name: split.streaming.model_dump(mode="json") | pair("wer_increase", self.streaming_increase(name))
+            for name, split in self.record.splits.items()
+            if split.streaming is not None
+        }
+        figures = whole.model_dump(mode="json") | pair("wer_increase", self.streaming_increase())
+        return self.streaming_settings | figures | {"splits": splits}
 
 
 def _estimate(value: float | None, ci95: Interval | None) -> Estimate | None:

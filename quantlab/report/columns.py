@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from quantlab.records.labels import AXES, ID, OF_FORMAT, differences
 from quantlab.records.word_times import TimeErrors
-from quantlab.report import ranking, word_times
+from quantlab.report import ranking, streaming, word_times
 from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Rate
 from quantlab.report.hidden import loop_share
@@ -70,6 +70,7 @@ def columns(rows: Sequence[CellSummary]) -> list[Column]:
         *_difference(rows),
         *_used(rows),
         *_loops(rows),
+        *_streaming(rows, rate),
         *([Column((rate, "verdict"), lambda row: row.verdict, words=True)] if judged else []),
         Column(("status",), lambda row: row.status, drop_first=status_drops, words=True),
     ]
@@ -144,6 +145,21 @@ def _loops(rows: Sequence[CellSummary]) -> list[Column]:
     if not any(found is not None and found.value for found in map(loop_share, rows)):
         return []
     return [Column(("loops", "%"), lambda row: _shown(loop_share(row), lambda found: percent(found.value)))]
+
+
+def _streaming(rows: Sequence[CellSummary], rate: str) -> list[Column]:
+    """Columns of streaming, over all splits, if a cell streamed."""
+    if not streaming.pooled(rows):
+        return []
+    return [
+        Column(("streamed", f"{rate} %"), streaming.wer, scored=True),
+        Column(("minus whole,", "points"), streaming.increase, scored=True),
+        Column(("first", "text s"), streaming.first_text, drop_first=4),
+        Column(("word", "final s"), streaming.final, drop_first=1),
+        Column(("taken", "back %"), streaming.taken_back, drop_first=3),
+        Column(("streaming", "RTF"), streaming.rtf, drop_first=4),
+        Column(("kept", "up"), streaming.kept_up, drop_first=2),
+    ]
 
 
 def _used(rows: Sequence[CellSummary]) -> list[Column]:

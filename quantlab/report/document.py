@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quantlab.report import hidden, published, study
+from quantlab.report import hidden, published, streaming, study
 from quantlab.report.against import asked_for
 from quantlab.report.cell_summary import CellSummary, Compared
 from quantlab.report.factors import ChoiceEffect, choice_effects
@@ -80,6 +80,8 @@ def _group_sections(group: Group) -> Iterator[Section]:
     if study.increases(group):
         yield wer_increase(group)
     if (part := hidden.section(group)) is not None:
+        yield part
+    if (part := streaming.section(group)) is not None:
         yield part
     if study.gaps(group):
         yield robustness(group)

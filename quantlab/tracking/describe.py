@@ -28,6 +28,7 @@ PARAMS = (
     {axis: f"{axis}.name" for axis in _AXES}
     | {name: f"quant.{name}" for name in _OF_QUANT}
     | {name: f"runtime.{name}" for name in ("audio_ctx", "dtype")}
+    | {"streaming": "runtime.streaming.policy"}
     | {name: f"protocol.{name}" for name in ("batch_size", "num_beams")}
     | {"snr_db": "dataset.noise.snr_db", "long": "dataset.long", "dataset_limit": "dataset.limit"}
     | {"weights": "model.weights", "threads": "device.threads", "seed": "seed"}
@@ -35,6 +36,7 @@ PARAMS = (
 )
 _QUALITY = ("wer", "cer", "empty_share", "loop_share", "nonspeech_words_per_min")
 _SPEED = ("rtf", "tokens_per_s", "latency_p50_s", "latency_p90_s", "latency_p99_s")
+_STREAMING = ("wer", "wer_increase", "first_text_p50_s", "final_p50_s", "lag_p50_s", "taken_back_share", "rtf")
 STAGES = ("load_s", "quantize_s", "calibrate_s", "recover_s", "warmup_s", "measure_s", "total_s")
 _IN_LABEL = ("runtime.dtype", "dataset.noise.kind", "dataset.noise.snr_db")
 _NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]", re.ASCII)  # not allowed by MLflow in the name of a metric or tag
@@ -85,6 +87,8 @@ def metrics(record: Record) -> dict[str, float]:
     for split, result in record.splits.items():
         found |= {f"quality/{name}_{split}": getattr(result, name) for name in _QUALITY}
         found |= {f"speed/{name}_{split}": getattr(result, name) for name in _SPEED}
+        if result.streaming is not None:
+            found |= {f"streaming/{name}_{split}": getattr(result.streaming, name) for name in _STREAMING}
     if record.receipt is not None:
         found |= {"size/bytes": record.receipt.size_bytes, "size/reduction": record.size_reduction}
         found["size/modules_quantized"] = record.receipt.modules_quantized

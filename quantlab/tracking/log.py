@@ -93,7 +93,7 @@ def _stage(folder: Path, root: Path, cell_id: str) -> Record:
     if found is None:
         raise FileNotFoundError("its record has just been deleted")
     record = storage.public(found)  # records of older versions may contain secrets
-    for name in storage.RAW_FILES:
+    for name in storage.EVERY_RAW_FILE:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).write_bytes(read_bytes(storage.cells_dir(root) / cell_id / name, storage.RAW_BYTES))
     (folder / "record.json").write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
