@@ -2,6 +2,8 @@
 
 import json
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,13 @@ def test_the_rows_below_eight_bits_are_those_of_their_records(capsys):
         if ours["comparison"] is not None:
             assert (fp32, verdict) == (difference(ours), ours["verdict"])
         assert hqq.partition(", p")[0] in ("", against_hqq["comparison"] and difference(against_hqq))
+
+
+def test_fp32_of_other_engines_gives_the_texts_of_pytorch(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["same_texts.py", str(RESULTS / "engines.tar.xz")])
+    runpy.run_path(str(RESULTS.parents[1] / "benchmarks" / "same_texts.py"), run_name="__main__")
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    shown = (RESULTS / "engines.md").read_text(encoding="utf-8")
+    assert {(same, of) for *_, quant, same, of in rows if quant in ("`ort_fp32`", "`ov_fp32`")} >= {("32", "32")}
+    assert all(same == of for *_, quant, same, of in rows if quant.endswith("_fp32`"))
+    assert all(re.search(rf"^\| {quant} .* {same} of {of} \|$", shown, re.MULTILINE) for *_, quant, same, of in rows)
