@@ -2,6 +2,8 @@
 
 import json
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,13 @@ def test_the_rows_of_streaming_are_those_of_its_records(capsys):
     rows = [line for line in page.splitlines() if line.startswith("| cpu")]
     assert len(rows) == 26
     assert set(rows) <= said
+
+
+def test_fp32_of_other_engines_gives_the_texts_of_pytorch(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["same_texts.py", str(RESULTS / "engines.tar.xz")])
+    runpy.run_path(str(RESULTS.parents[1] / "benchmarks" / "same_texts.py"), run_name="__main__")
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    shown = (RESULTS / "engines.md").read_text(encoding="utf-8")
+    assert {(same, of) for *_, quant, same, of in rows if quant in ("`ort_fp32`", "`ov_fp32`")} >= {("32", "32")}
+    assert all(same == of for *_, quant, same, of in rows if quant.endswith("_fp32`"))
+    assert all(re.search(rf"^\| {quant} .* {same} of {of} \|$", shown, re.MULTILINE) for *_, quant, same, of in rows)
