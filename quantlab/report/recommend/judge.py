@@ -16,7 +16,6 @@ from quantlab.stats.bootstrap import MIN_UNITS
 from quantlab.stats.estimate import Estimate
 from quantlab.util.languages import ErrorUnit
 
-DEVICES = ("cpu", "cuda", "mps")
 Standing = Literal["qualifies", "falls out", "underpowered", "undecided"]
 STANDINGS: tuple[Standing, ...] = ("falls out", "undecided", "underpowered", "qualifies")  # in order of precedence
 _HALF_WIDTH_TO_MDE = (1.959964 + 0.841621) / 1.959964  # 80 % power / half of a 95 % interval, in standard deviations
@@ -44,8 +43,6 @@ class Limits:
                 raise ValueError(f"{name}={value:g}: a number above 0")
         if not (math.isfinite(self.max_wer_increase) and self.max_wer_increase >= 0):
             raise ValueError(f"max_wer_increase={self.max_wer_increase:g}: percentage points, 0 or more")
-        if self.device is not None and self.device not in DEVICES:
-            raise ValueError(f"device={self.device!r}: one of {', '.join(DEVICES)}")
 
 
 @dataclass(frozen=True)
