@@ -134,6 +134,7 @@ class _Cell:
                 digest=self.measured.bundle,
                 source=self.model.cell_id,
                 baseline=None if baseline is None else baseline.cell_id(),
+                unquantized=None if baseline is None else baseline.model.quant.format or "fp32",
             ),
             normaliser=scoring.normaliser,
             error_unit=scoring.unit,

@@ -11,3 +11,4 @@ class Bundled(Part):
     digest: str  # SHA-256 of the bundle's list of files
     source: str  # id of the cell that was exported
     baseline: str | None  # id of the cell of the same bundle and machine that it is compared with, or its own
+    unquantized: str | None  # what the baseline's weights are: fp32, f16, bfloat16
