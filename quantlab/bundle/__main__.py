@@ -36,7 +36,7 @@ KEY = re.compile(r"[+~]*dataset[.=]")  # beginning of a key that chooses the cor
 @root_option("; it has the records of the exported cells")
 @click.option("--out", type=PATH, default=Path("bundle"), show_default=True, metavar="DIR", help="Folder to write.")
 def command(arguments: tuple[str, ...], corpus: tuple[str, ...], root: Path, out: Path) -> int:
-    """Make a folder that measures exported models on a Raspberry Pi, a phone's Linux or another laptop.
+    """Make a folder that measures exported models on a Raspberry Pi or another machine without quantlab.
 
     EXPORT is a folder written by quantlab export, or by a grid with export.dir, of whisper.cpp (ggml_*), CTranslate2
     (ct2_*) or ONNX Runtime (ort_*). The folder holds the models, clips as WAV files, and measure.py, which needs numpy

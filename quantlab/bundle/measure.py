@@ -324,10 +324,10 @@ def affinity() -> list[int]:
 
 
 def processor() -> str:
-    """The name of the processor, and of the board if it has one."""
-    names = re.findall(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", read_text("/proc/cpuinfo") or "", re.MULTILINE)
+    """The name of the board if it has one (Raspberry Pi 5 Model B), else that of the processor."""
+    named = re.search(r"^model name\s*:\s*(.+)$", read_text("/proc/cpuinfo") or "", re.MULTILINE)
     board = read_text("/sys/firmware/devicetree/base/model")
-    return (names or [board or platform.processor() or platform.machine()])[0]
+    return board or (named[1] if named else platform.processor() or platform.machine())
 
 
 def environment(threads: int, modules: dict[str, str]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from quantlab.report.summaries import compared
 from quantlab.report.wording import corpora, estimate, loops, models, names, noise, ratio
 from quantlab.util.console import warn
 from quantlab.util.counted import counted
-from quantlab.util.errors import suggestion
 
 _STOPPING = ("name", "looks", "stops")  # keys of the protocol that decide how many utterances are used
 
@@ -101,8 +100,7 @@ def _chosen_by(
     chosen = [item for item in found if wanted is None or wanted in called(item)]
     if not chosen and wanted is not None:
         there = sorted({str(called(item)[0]) for item in found})
-        meant = suggestion(wanted, there) if axis == "device" else ""
-        raise NotRecordedError(f"no cell with {axis} {wanted!r} is recorded{meant}{_hint(there)}")
+        raise NotRecordedError(f"no cell with {axis} {wanted!r} is recorded{_hint(there)}")
     return chosen
 
 
