@@ -18,6 +18,7 @@ FLOORS = (  # from below; those of one floor do not import one another
     {"recogniser", "report"},
     {"export", "allocation"},
     {"measurement"},
+    {"bundle"},
     {"grid"},
     {"cli"},
 )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic_core import from_json
 
+from quantlab.analysis.devices import find_device_baselines
 from quantlab.analysis.events import Events, events
 from quantlab.records.cell_id import LIBRARIES, identity
 from quantlab.records.schema import Record, to_json
@@ -57,9 +58,16 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
     normaliser, error unit and scorer. Calibration settings are ignored unless they remove utterances from the score
     (`disjoint`), and so is the seed unless it changes a baseline's texts. Of several baselines the one that a cell was
     compared with while it was measured is used, else the latest, of those with the cell's seed if there are any.
+    Cells of a bundle have baselines of their own (`find_device_baselines`).
     """
     families: dict[str, list[Record]] = {}
+    bundled: list[Record] = []
+    home: list[Record] = []
     for item in records:
+        if item.bundle is not None:
+            bundled.append(item)
+            continue
+        home += [item] if is_baseline(item) and item.status == "ok" else []
         families.setdefault(family(item), []).append(item)
     found: dict[str, str] = {}
     for some in families.values():
@@ -71,7 +79,7 @@ def find_baselines(records: Iterable[Record]) -> dict[str, str]:
             ids = {item.cell_id for item in candidates}
             found |= {item.cell_id: one.baseline for item in some if (one := item.adaptive) and one.baseline in ids}
         found |= {item.cell_id: item.cell_id for item in some if is_baseline(item)}
-    return found
+    return found | find_device_baselines(bundled, home)
 
 
 def is_baseline(record: Record) -> bool:

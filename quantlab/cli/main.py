@@ -15,7 +15,7 @@ from quantlab.util.console import COMMANDS, SECTIONS
 from quantlab.util.errors import did_you_mean
 
 COMPLETE = "_QUANTLAB_COMPLETE"  # set by the shell's completion: bash_source, zsh_complete, …
-_ELSEWHERE = ("report", "export")  # commands defined in their own packages
+_ELSEWHERE = ("report", "export", "bundle")  # commands defined in their own packages
 
 
 class _Door(click.Group):

@@ -18,7 +18,6 @@ from quantlab.report.recommend import (
     recommend,
     show,
 )
-from quantlab.report.recommend.judge import DEVICES
 from quantlab.util.command import HELP, OneOf, example, not_negative, perform, positive
 from quantlab.util.console import MISUSED, NO, to_stdout, warn
 from quantlab.util.entry import enter
@@ -48,7 +47,7 @@ from quantlab.util.memory import without_gc
 )
 @click.option("--max-memory-mb", type=positive, metavar="MB", help="Peak memory during recognition.")
 @click.option("--max-rtf", type=positive, metavar="RTF", help="Generation time / audio time.")
-@click.option("--device", type=OneOf("device", DEVICES), help="Only this device.")
+@click.option("--device", metavar="NAME", help="Only this device: cpu, cuda, mps, or the name of a bundle's machine.")
 @click.option("--model", metavar="NAME", help="Only this model, by name or fingerprint.")
 @click.option(
     "--dataset",

@@ -36,6 +36,8 @@ def export_from_record(root: Path, record: Record, directory: str) -> Exported:
     """
     if record.setting("quant.library") == AS_SHIPPED:
         raise ExportError(f"quant={AS_SHIPPED} is a file already: {record.setting('model.path')}")
+    if record.bundle is not None:
+        raise ExportError(f"a bundle measured it: its model is that of cell {record.bundle.source}")
     config = _config(record, directory)
     known = identify(config)
     if known.id != record.cell_id:

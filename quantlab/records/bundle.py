@@ -142,10 +142,7 @@ def _hashed(*texts: str) -> str:
 def _slim(record: Record) -> Record:
     """The record without what a comparison does not need, or what should not leave the machine."""
     record = storage.public(record)
-    config = {name: part for name, part in record.config.items() if name not in _LOCAL}
-    for key in PATHS:
-        *sections, last = key.split(".")
-        config = _with_name_only(config, sections, last)
+    config = without_places(record.config)
     receipt = record.receipt and record.receipt.model_copy(update={"modules": ()})
     splits = {
         name: split.model_copy(update={"keywords": None, "word_times": None}) for name, split in record.splits.items()
@@ -153,6 +150,15 @@ def _slim(record: Record) -> Record:
     less: dict[str, Any] = {"config": config, "receipt": receipt, "splits": splits}
     less |= {"digests": {}, "problems": (), "calibration_ids": (), "keywords": None}
     return record.model_copy(update=less)
+
+
+def without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without sections that change no figure; paths are reduced to names."""
+    config = {name: part for name, part in config.items() if name not in _LOCAL}
+    for key in PATHS:
+        *sections, last = key.split(".")
+        config = _with_name_only(config, sections, last)
+    return config
 
 
 def _with_name_only(config: dict[str, Any], sections: Sequence[str], key: str) -> dict[str, Any]:

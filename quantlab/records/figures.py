@@ -66,7 +66,7 @@ def _rtf_interval(natural: Sequence[Batch], rtf: float) -> tuple[float, float] |
     return (max(0.0, rtf - (ratio.value - ratio.low)), rtf + (ratio.high - ratio.value))
 
 
-def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
+def speed(batches: Sequence[Batch], work: Work, rel_ci: float) -> Speed | None:
     """Time of the cell / time of its baseline at one kind of work; None if nothing was interleaved.
 
     Args:
@@ -77,8 +77,8 @@ def speed(batches: Iterable[Batch], work: Work, rel_ci: float) -> Speed | None:
     blocks = _grouped(
         (batch for batch in batches if batch.work == work and batch.block is not None), lambda batch: batch.block
     )
-    if len(blocks) < 2:
-        return None  # one block has no interval
+    if len(blocks) < 2 or not any(batch.of == "baseline" for batch in batches):
+        return None  # one block has no interval; a bundle repeats its baseline alone
     cell = [calls_s(group, work, "cell") for group in blocks.values()]
     baseline = [calls_s(group, work, "baseline") for group in blocks.values()]
     ratio = typical_ratio(cell, baseline)

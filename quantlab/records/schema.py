@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from quantlab.config.schema import RunConfig, StatsConfig
+from quantlab.records.bundled import Bundled
 from quantlab.records.looks import Adaptive, Look
 from quantlab.records.measured import (
     Batch,
@@ -36,6 +37,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Adaptive",
     "Batch",
+    "Bundled",
     "CellResult",
     "Compilation",
     "EngineStages",
@@ -188,6 +190,7 @@ class Record(Part):
     noise: Noise | None = None
     recovered: Recovered | None = None  # quant.recover only
     adaptive: Adaptive | None = None  # protocol.looks only, unless there was no baseline to compare with
+    bundle: Bundled | None = None  # if it was measured by a bundle
     energy_j: Figure | None = None  # of the timed region, if it can be read
     energy_source: str | None = None  # NVML or RAPL
     normaliser: str = "whisper"  # normaliser of the texts before counting

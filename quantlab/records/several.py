@@ -16,6 +16,7 @@ from quantlab.util.console import warn
 from quantlab.util.errors import ConfigError
 
 Roots = str | Path | Sequence[str | Path]
+Opener = Callable[[Path], contextlib.AbstractContextManager[Path]]
 
 
 class Stored(NamedTuple):
@@ -125,19 +126,20 @@ def stored(roots: Roots, ids: Sequence[str] | None, on_unreadable: Callable[[str
     return [found[cell_id] for cell_id in wanted if cell_id in found]
 
 
-def merge(roots: Sequence[Path], into: Path) -> Merged:
+def merge(roots: Sequence[Path], into: Path, opener: Opener = unpacked) -> Merged:
     """Copy the records below several folders into one; each record is copied atomically.
 
     Args:
         roots: as for `below`; not changed.
         into: target folder; its existing records are not changed.
+        opener: opens each of `roots`, as a folder of records.
 
     Raises:
         ConfigError: see `below`.
         OSError: a record cannot be read or written; those before it are copied.
     """
     with contextlib.ExitStack() as stack:
-        opened = {root: stack.enter_context(unpacked(root)) for root in roots}
+        opened = {root: stack.enter_context(opener(root)) for root in roots}
         found, clashes = _gathered(opened)
         copied = there = 0
         for cell_id, root in found.items():

@@ -9,6 +9,9 @@ from quantlab.report.cell_summary import CellSummary
 
 def unquantized(row: CellSummary) -> str:
     """Name of a cell's baseline, by its dtype."""
+    bundle = row.record.bundle
+    if bundle is not None and bundle.unquantized is not None:
+        return bundle.unquantized
     return str(row.settings.dtype) if row.settings.is_half else "fp32"
 
 

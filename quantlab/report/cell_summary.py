@@ -135,6 +135,11 @@ class CellSummary:
         return self.baseline == self.cell_id
 
     @property
+    def is_compared_elsewhere(self) -> bool:
+        """Whether the baseline was measured on another machine, so that only texts are compared."""
+        return self.record.bundle is not None and self.baseline not in (None, self.record.bundle.baseline)
+
+    @property
     def against(self) -> Reference | None:
         """What accuracy is compared with, if a reference was asked for; None: the baseline."""
         return self.evidence.against
@@ -338,6 +343,11 @@ class CellSummary:
     @property
     def no_baseline(self) -> str | None:
         """Why the cell can have no baseline; None if the baseline is possible and merely not recorded."""
+        if self.record.bundle is not None:
+            return (
+                "its bundle has no unquantized model, and no fp32 cell of the same audio is recorded: add an export of "
+                "ggml_f16, ct2_float32 or ort_fp32 to the bundle"
+            )
         if self.record.setting("quant.library") != AS_SHIPPED or "baseline" in self.record.fingerprints:
             return None
         return "the model that the file was made from is unknown, so it has no verdict: set baseline.path=FOLDER"

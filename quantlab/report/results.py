@@ -17,6 +17,7 @@ from quantlab.report.study import Group
 from quantlab.report.wording import (
     ABSENT,
     between,
+    compared_elsewhere,
     depends_on_batch,
     estimate,
     little_calibration,
@@ -129,7 +130,7 @@ def _notes_of_results(group: Group) -> Iterator[str]:
         yield f"Too few utterances: {what}."
     for cells, what in sizes(group.rows, group.methods):
         yield f"Size of {cells}: {what}."
-    for found in (stopped, loops, depends_on_batch, little_calibration):
+    for found in (stopped, loops, depends_on_batch, little_calibration, compared_elsewhere):
         yield from (f"{cells}: {what}." for cells, what in found(group.rows, group.methods))
     for cell, others in compared(group.rows, group.methods):
         yield f"Compared with {cell}: {others}."

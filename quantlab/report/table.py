@@ -19,6 +19,7 @@ from quantlab.report.study import Group
 from quantlab.report.wording import (
     ABSENT,
     between,
+    compared_elsewhere,
     depends_on_batch,
     enumerated,
     failures,
@@ -260,7 +261,7 @@ def _notes(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[T
     notes = {
         "stopped early": stopped, "loops": loops, "hidden": hidden.more, "keywords": hidden.keywords,
         "batch": depends_on_batch, "calibration": little_calibration, "size": sizes, "noise": noise,
-        "no verdict": no_verdict,
+        "no verdict": no_verdict, "baseline": compared_elsewhere,
     }  # fmt: skip
     for word, found in notes.items():
         for cells, what in found(rows, called):

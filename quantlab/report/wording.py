@@ -272,6 +272,16 @@ def no_verdict(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterat
     yield from ((listed(cells), why) for why, cells in found.items())
 
 
+def compared_elsewhere(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Cells of a bundle that are compared with a cell of another machine; as `noise`."""
+    found = (
+        (row, f"verdicts are on texts alone, against fp32 on another machine, cell {row.baseline}")
+        for row in rows
+        if row.is_compared_elsewhere and row.comparison is not None
+    )
+    yield from _once(found, called)
+
+
 def noise(rows: Sequence[CellSummary], called: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What disturbed the timing of cells: cells, flag. Flags that differ only in numbers are joined.
 

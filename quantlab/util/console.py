@@ -36,7 +36,8 @@ SECTIONS = {  # section → command → what it does
     },
     "Export and combine": {
         "export": "write the models of measured cells to folders from which they can be loaded",
-        "merge": "copy the records of several folders into one",
+        "bundle": "make a folder that measures exported models on a machine without quantlab",
+        "merge": "copy the records of several folders, or of bundles that measured, into one",
         "sync": "copy the records into MLflow, once each: after a server outage, or from another machine",
     },
     "Submit to SLURM yourself": {

@@ -18,6 +18,7 @@ from quantlab.report.html.templates import render
 from quantlab.report.priorities import trade_off
 from quantlab.report.ranking import Metric
 from quantlab.report.wording import (
+    compared_elsewhere,
     corpora,
     failures,
     models,
@@ -94,7 +95,12 @@ def in_short(rows: Sequence[CellSummary]) -> Markup:
         "short",
         few=too_few(rows),
         answers=[_answer(group) | {"cards": list(_cards(group, named))} for group in groups(rows)],
-        notes=[*stopped(rows, called), *sizes(rows, called), *no_verdict(rows, called)],
+        notes=[
+            *stopped(rows, called),
+            *sizes(rows, called),
+            *no_verdict(rows, called),
+            *compared_elsewhere(rows, called),
+        ],
         compared=compared(rows, called),
         named=named,
     )

@@ -226,9 +226,10 @@ def _reason(found: Ranking, cells: dict[str, Candidate], claim: str, count: int)
     if claim == "fastest":
         return f"the fastest of the {count} that qualify: the intervals of all other times lie apart from its own"
     if not found.level and not found.others:
+        how = "protocol=careful" if found.leader.record.bundle is None else "measure.py --rounds 8"
         return (
             f"the smallest of the {count} that qualify: speed was measured once, without an interval, so which is "
-            "fastest is not shown; protocol=careful would show it"
+            f"fastest is not shown; {how} would show it"
         )
     group = [cells[item.cell_id] for item in (found.leader, *found.level, *found.unknown)]
     listed = ", ".join(f"{cell.name}{_speed(cell)}" for cell in group[:4])

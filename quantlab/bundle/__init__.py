@@ -1,0 +1,1 @@
+"""Bundles: folders that measure exported models on a machine without quantlab, and the records that come of it."""
