@@ -75,7 +75,10 @@ class _Cell:
         in_turns = self.measured.rounds > 1 and self.model.baseline is not None
         how = {"name": PROTOCOL, "batch_size": 1, "warmup_batches": WARM_UP, "interleave": in_turns}
         how |= {"residency": "alternate", "looks": None, "stops": "verdict"}
+        # the device decodes whole clips, and times no words
+        runtime = {key: value for key, value in own["runtime"].items() if key not in ("word_times", "streaming")}
         return own | {
+            "runtime": runtime,
             "device": {"name": self.measured.device, "threads": threads, "pin": False},
             "dataset": self.home.dataset,
             "protocol": own["protocol"] | how,

@@ -37,7 +37,7 @@ HOME = "home/"  # files that only quantlab needs
 DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 TAKEN = ("cpu", "cuda", "mps", "auto")  # names that mean something else to quantlab
 SAMPLE_RATE = 16_000  # Hz
-POSITIONS_PER_S, POSITIONS_STEP = 50, 64  # of the encoder, as in quantlab's runtime.audio_ctx=dynamic
+POSITIONS_PER_S, POSITIONS_STEP = 50, 8  # of the encoder, as in quantlab's runtime.audio_ctx=dynamic
 WARM_UP = 2  # clips decoded before the first timed one
 SAMPLE_EVERY_S = 0.25  # reading a core's frequency may disturb it
 MODULES = {"pywhispercpp": "_pywhispercpp", "ctranslate2": "ctranslate2", "onnxruntime": "onnxruntime"}

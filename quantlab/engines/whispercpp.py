@@ -47,7 +47,8 @@ OPTIONS = {
 FRAME_MS = 10
 LEAST_FRAMES = 10  # of a shorter part it decodes nothing
 FILE_TYPES = 1000  # number of ggml's file types; multiples count versions of the blocks
-MILLISECONDS = re.compile(r"(\w+) time\s*=\s*([\d.]+) ms")
+TIMES = [name for name in EngineStages.model_fields if name.endswith("_s")]
+STAGE = re.compile(r"(\w+) time\s*=\s*([\d.]+) ms(?:\s*/\s*(\d+) runs)?")
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,10 @@ class WhisperCpp:
             library.whisper_print_timings(self.loaded.context)
         finally:
             _silence(library)
-        seconds = {f"{name}_s": float(value) / 1000 for name, value in MILLISECONDS.findall("".join(lines))}
-        return EngineStages(**{name: seconds.get(name, 0.0) for name in EngineStages.model_fields})
+        found = STAGE.findall("".join(lines))
+        seconds = {f"{name}_s": float(value) / 1000 for name, value, _ in found}
+        runs = {f"{name}_runs": int(count) for name, _, count in found if count}
+        return EngineStages(**{name: seconds.get(name, 0.0) for name in TIMES}, **runs)
 
     def reset_stage_times(self) -> None:
         """Reset whisper.cpp's clocks except `load_s`."""

@@ -248,6 +248,12 @@ class EngineStages(Part):
     batchd_s: Figure
     prompt_s: Figure
     total_s: Figure  # wall time from the first timed call to the last
+    # Calls of each stage; older records have none. whisper.cpp counts at least one of each.
+    sample_runs: Count | None = None
+    encode_runs: Count | None = None
+    decode_runs: Count | None = None
+    batchd_runs: Count | None = None
+    prompt_runs: Count | None = None
 
 
 def added(*counts: int | None) -> int | None:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from transformers import WhisperFeatureExtractor
 
+from quantlab.bundle import measure
 from quantlab.bundle.measure import log_mel
+from quantlab.engines import pytorch
 from quantlab.models import shipped
 
 HOW = {"n_samples": 96_000, "n_fft": 400, "hop_length": 160}
@@ -39,3 +41,11 @@ def test_they_are_quantlabs(name, samples, extractor):
     # torch's transform is in 32-bit floats: its rounding shows where a bin has 10^-8 of the frame's power
     assert np.abs(ours - theirs).mean() < 1e-6
     assert np.abs(ours - theirs).max() < 1e-3
+
+
+@pytest.mark.parametrize("frames", [600, 3000])
+def test_a_shortened_window_is_quantlabs(frames):
+    for audio_s in np.arange(0.1, 40, 0.07):
+        dynamic = measure.positions_of({"decoding": {"audio_ctx": "dynamic"}}, audio_s, frames)
+        assert dynamic == pytorch.positions_of(audio_s, frames // 2)
+        assert measure.positions_of({"decoding": {"audio_ctx": "full"}}, audio_s, frames) == 0
