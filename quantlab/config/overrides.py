@@ -72,7 +72,10 @@ def overrides(config: Mapping[str, Any]) -> Overrides:
 
 
 def _nearest(group: str, part: Mapping[str, Any]) -> tuple[str, Overrides]:
-    """The option that needs the fewest overrides; ties go to the option of the same name."""
+    """The option that needs the fewest overrides; ties go to the option of the same name, which `model` always takes.
+
+    A model's name is its own: an option of another that needs fewer overrides would be read as that one.
+    """
     if group == "quant" and (library := str(part.get("library"))) in _READ_OFF:
         own = {key: value for key, value in part.items() if key not in _READ_OFF[library]}
         return library, dict(_differing(option(group, library), own, "quant."))
@@ -81,6 +84,8 @@ def _nearest(group: str, part: Mapping[str, Any]) -> tuple[str, Overrides]:
         for name in names(group)
         if name != "auto"  # it is resolved to a device
     }
+    if group == "model" and (own_name := str(part.get("name"))) in found:
+        return own_name, found[own_name]
     best = min(found, key=lambda option: (len(found[option]), option != part.get("name")))
     return best, found[best]
 

@@ -152,7 +152,7 @@ class WhisperCpp:
         found = STAGE.findall("".join(lines))
         seconds = {f"{name}_s": float(value) / 1000 for name, value, _ in found}
         runs = {f"{name}_runs": int(count) for name, _, count in found if count}
-        return EngineStages(**{name: seconds.get(name, 0.0) for name in TIMES}, **runs)
+        return EngineStages.model_validate({name: seconds.get(name, 0.0) for name in TIMES} | runs)
 
     def reset_stage_times(self) -> None:
         """Reset whisper.cpp's clocks except `load_s`."""

@@ -61,7 +61,10 @@ def _load(folder: Path, found: Manifest) -> tuple[Any, Any]:
 
 
 def processor_of(folder: Path, found: Manifest) -> Any:
-    """Processor with feature extractor and tokenizer, or the feature extractor alone if there is no tokenizer."""
+    """Processor with feature extractor and tokenizer, or the feature extractor alone if there is no tokenizer.
+
+    Other engines run Whisper only, and a config.json beside their files may be their own.
+    """
     from transformers import AutoFeatureExtractor, AutoTokenizer, Wav2Vec2Processor, WhisperProcessor
 
     def read(made: Any) -> Any:
@@ -69,7 +72,7 @@ def processor_of(folder: Path, found: Manifest) -> Any:
 
     if not {"tokenizer.json", "vocab.json"} & set(found.files):
         return read(AutoFeatureExtractor)
-    if check_config(folder)["model_type"] == "whisper":
+    if registry.has_own_engine(registry.get(found.quant.library)) or check_config(folder)["model_type"] == "whisper":
         return read(WhisperProcessor)
     return Wav2Vec2Processor(read(AutoFeatureExtractor), read(AutoTokenizer))
 

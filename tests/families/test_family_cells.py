@@ -6,10 +6,12 @@ from torch import nn
 
 from quantlab import export
 from quantlab.config.compose import compose
+from quantlab.grid.families import why_no_family
 from quantlab.grid.plan import plan
 from quantlab.grid.run import run_grid
 from quantlab.measurement.cell import run_cell
 from quantlab.models import load
+from quantlab.quantization import registry
 from quantlab.quantization.select import HEADS
 
 SHORT = ["model.weights=random", "model.random_tokens=4", "dataset.splits=[clean]", "dataset.limit=3", "device=cpu",
@@ -81,7 +83,6 @@ def test_an_export_computes_what_was_measured(model, tmp_path):
         ("nano_ctc", ["quant=gptq_int3", "quant.recover=scales"], "trains a Whisper only, not ctc"),
         ("nano_moonshine", ["quant=hqq_int4", "runtime=compile"], "runtime=compile runs Whisper only"),
         ("nano_moonshine", ["quant=hqq_int4", "runtime.audio_ctx=dynamic"], "moonshine has no window"),
-        ("nano_ctc", ["model.weights=pretrained", "quant=hqq_int4", "runtime.word_times=true"], "ctc are not timed"),
         ("nano_ctc", ["quant=hqq_int4", "dataset.long=sequential"], "needs timestamps, which ctc lacks"),
         ("nano_ctc", ["quant=hqq_int4", "protocol.num_beams=4"], "decoded greedily here: set protocol.num_beams=1"),
         (
@@ -98,3 +99,8 @@ def test_what_a_family_cannot_do_is_a_row_with_its_reason(model, overrides, reas
     [_, cell] = plan([baseline, config(f"model={model}", *overrides)])
     assert cell.refusal.status == "unsupported"
     assert reason in cell.refusal.reason
+
+
+def test_words_of_other_families_are_not_timed():
+    [cell] = compose(["model=nano_ctc", "model.weights=pretrained", "quant=hqq_int4", "runtime.word_times=true"])
+    assert "words of ctc are not timed" in why_no_family(cell, registry.get("hqq"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,15 @@ from helpers.damage import FEW, damaged, nudged, tried
 from helpers.synthetic import result
 from quantlab.cli import recommend, rescore, status, verify
 from quantlab.records import storage
+from quantlab.records.archive import unpacked
 from quantlab.records.schema import Record
 from quantlab.report import __main__ as report
 from quantlab.report.plots import figures
 from quantlab.report.summaries import summaries
 from quantlab.tracking import describe
 from quantlab.util.printable import printable
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def small(quant, cell_id):
@@ -109,9 +113,36 @@ def test_raw_files(root, sound, capsys, data, name):
         assert f"{path}:" in said
 
 
-def with_digests(root, forged):
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+    """A root with one cell that streamed, of the results; its id."""
+    root = tmp_path_factory.mktemp("streamed")
+    with unpacked(RESULTS / "streaming.tar.xz") as found:
+        cells = {(item.config["model"]["name"], item.config["quant"]["name"]): item for item in storage.read_all(found)}
+        cell_id = cells["nano", "ct2_float32"].cell_id
+        storage.copy(storage.cells_dir(found) / cell_id, root)
+    return root, cell_id
+
+
+@FEW
+@given(data=st.data())
+def test_streams(streamed, tmp_path_factory, capsys, data):
+    sound, cell_id = streamed
+    root = shutil.copytree(sound, tmp_path_factory.mktemp("damaged") / "runs")
+    path = root / "cells" / cell_id / "streams.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()][:3]
+    found = data.draw(st.sampled_from([damaged, nudged]))(data, lines)
+    lines = found if isinstance(found, list) else [found]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with_digests(root, data.draw(st.booleans()), cell_id)
+    said = said_by_all(root, capsys, data.draw(STYLES))
+    assert cell_id in said  # three streams are never those of the record's figures
+    shutil.rmtree(root.parent)
+
+
+def with_digests(root, forged, cell_id="cell"):
     """Of the raw files as they are, or as they were."""
-    path = root / "cells" / "cell" / "record.json"
+    path = root / "cells" / cell_id / "record.json"
     stored = json.loads(path.read_text())
     digests = storage.digests(path.parent) if forged else dict.fromkeys(storage.RAW_FILES, "0" * 64)
     path.write_text(json.dumps(stored | {"digests": digests}))

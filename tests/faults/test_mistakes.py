@@ -270,7 +270,6 @@ BESIDE = [
     (recommend.main, "--max-size-mb=ten", "'ten' is not a number"),
     (recommend.main, "--max-wer-increase nan", "--max-wer-increase: nan: a number, 0 or more"),
     (recommend.main, "--max-sise-mb 3", "--max-sise-mb: no such option; did you mean '--max-size-mb'?"),
-    (recommend.main, "--device gpu", "no device 'gpu'; did you mean 'cuda'?"),
     (recommend.main, "--format csv", "no format 'csv'; allowed: json, table"),
     (rescore.main, "", "nothing to change: give --normaliser, --scorer, --keywords, or --output alone"),
     (rescore.main, "--normalizer basic", "--normalizer: no such option; did you mean '--normaliser'?"),

@@ -255,8 +255,14 @@ LIBRARY_FILES = {
     "optimum": {"quantization/backends/quanto.py"},
     "bitsandbytes": {"quantization/backends/bnb.py"},
     "torchao": {"quantization/backends/torchao.py"},
-    "ctranslate2": {"quantization/backends/ct2.py", "engines/ctranslate2.py"},
-    "_pywhispercpp": {"quantization/backends/ggml.py", "engines/whispercpp.py", "models/formats/ggml/blocks.py"},
+    "ctranslate2": {"quantization/backends/ct2.py", "engines/ctranslate2.py", "bundle/measure.py"},
+    "_pywhispercpp": {
+        "quantization/backends/ggml.py",
+        "engines/whispercpp.py",
+        "engines/whispercpp_times.py",
+        "models/formats/ggml/blocks.py",
+        "bundle/measure.py",
+    },
     "gguf": {"models/convert/from_ggml.py"},
 }
 

@@ -22,7 +22,7 @@ CELL_KEYS = (
     "embedding_bytes params bits_per_weight bytes_per_token bit_ops_per_s splits wer wer_ci95 cer cer_ci95 baseline "
     "verdict no_baseline against comparison adaptive normaliser error_unit scorer nonspeech_words_per_min "
     "nonspeech_words_per_min_ci95 nonspeech_comparison "
-    "no_regression hidden loops_inserted_share keywords load_s features_s "
+    "no_regression hidden loops_inserted_share keywords streaming load_s features_s "
     "quantize_s calibrate_s first_inference_s compile_s recover_s warmup_s measure_s word_times_s total_s cold_start_s "
     "engine_stages speed fixed_work compilation noise energy_j energy_source peak_memory_bytes peak_reserved_bytes "
     "gpu_process_bytes receipt environment fingerprints problems created_at config published rtf rtf_ci95 model_path"

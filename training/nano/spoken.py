@@ -10,6 +10,7 @@ import multiprocessing
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +50,10 @@ def with_words(requests: Sequence[Request], workers: int = 2) -> list[Spoken | N
             `voices.synthesize`, so that its times are not those of that speech.
     """
     found: list[Spoken | None] = []
-    for request, samples, spoken in zip(requests, voices.synthesize(requests), _again(requests, workers), strict=True):
+    # apart, as forks of this process would have its libraries, and its state of C's random numbers
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        again = apart.submit(_again, requests, workers).result()
+    for request, samples, spoken in zip(requests, voices.synthesize(requests), again, strict=True):
         if samples is not None and (spoken is None or not np.array_equal(samples, spoken.samples)):
             raise RuntimeError(f"{request}: spoken again, it is other speech")
         found.append(None if samples is None else spoken)
