@@ -80,8 +80,12 @@ def read_shards(folder: Path, processor: WhisperProcessor) -> Speech:
 def _utterance(
     text: str, shard: int, start: int, frames: int, processor: WhisperProcessor, *, human: bool
 ) -> Utterance:
-    characters = tuple(_CHARACTER_IDS[character] for character in text)
-    return Utterance(shard, start, frames, tuple(text_ids(processor, text)), characters, human)
+    return Utterance(shard, start, frames, tuple(text_ids(processor, text)), character_ids(text), human)
+
+
+def character_ids(text: str) -> tuple[int, ...]:
+    """The places of a transcript's characters in `CHARACTERS`."""
+    return tuple(_CHARACTER_IDS[character] for character in text)
 
 
 def add_digits(speech: Speech, recordings: Sequence[digits.Recording], processor: WhisperProcessor, seed: int) -> None:
