@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Encoded:
-    """`front`, `hidden`: (batch, width, 192), before and after the layers; `frames`: int64 (batch,), those with speech."""
+    """`front`, `hidden`: (batch, width, 192), before and after the layers; `frames`: int64 (batch,), with speech."""
 
     front: Tensor
     hidden: Tensor

@@ -77,7 +77,7 @@ def build(processor: Wav2Vec2Processor) -> MoonshineForConditionalGeneration:
 
 @torch.no_grad()
 def _initialize(model: MoonshineForConditionalGeneration) -> None:
-    """Filters of the first convolution at frequencies evenly spaced in mel, in two phases; wider weights, as in nano."""
+    """For the first convolution filters evenly spaced in mel, in two phases; wider weights elsewhere, as in nano."""
     encoder = model.model.encoder
     filters, kernel = encoder.conv1.out_channels, encoder.conv1.kernel_size[0]
     mel = torch.linspace(_mel(60.0), _mel(7600.0), filters // 2)

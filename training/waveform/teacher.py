@@ -1,4 +1,4 @@
-"""nano as a teacher: its encoder's weights to start from, and what it makes of dry speech as a hint for the first steps.
+"""nano as a teacher: its encoder's weights as a start, and what it makes of dry speech as a hint for the first steps.
 
 The students read the waveform; nano reads log-mel features, of which they need not learn the recognition anew.
 """
