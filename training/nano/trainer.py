@@ -1,5 +1,6 @@
 """The training loop of one process."""
 
+import functools
 import json
 import random
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ class Trainer:
         world = self.options.processes
         while True:
             plan = data.epoch_plan(
-                self.speech,
+                self.speech.utterances,
                 self.progress.epoch,
                 self.options.seed,
                 self.options.batch_frames,
@@ -159,7 +160,8 @@ class Trainer:
             parts["digits_held_out"] = digits.held_back_strings(self.recordings, self.held_out, limit or 150)
         mine = sorted(parts)[self.rank :: self.options.processes]
         self.model.eval()
-        wers = {name: evaluate.wer_of(self.model, self.processor, parts[name]) for name in mine}
+        transcriber = functools.partial(evaluate.transcribe, self.model, self.processor)
+        wers = {name: evaluate.wer_of(transcriber, parts[name]) for name in mine}
         self.model.train()
         self._log("dev", **wers)
         if self.options.processes > 1:

@@ -13,6 +13,7 @@ from transformers import MoonshineForConditionalGeneration, PreTrainedModel, Wav
 from training.nano import text
 from training.nano.checkpoint import HEADS_FILE
 from training.nano.corpus import TRAINING_SEED, TRAINING_UTTERANCES
+from training.nano.evaluate import BATCH
 from training.waveform import ctc, moonshine
 from training.waveform.data import Batch
 from training.waveform.encoded import Encoded
@@ -24,10 +25,11 @@ class Recogniser(Protocol):
 
     model: PreTrainedModel
     processor: Wav2Vec2Processor
-    heads: nn.Module
     centre: float
     stride: float
 
+    @property
+    def heads(self) -> nn.Module: ...
     def front(self, batch: Batch) -> Tensor: ...
     def encode(self, batch: Batch) -> Encoded: ...
     def losses(self, encoded: Encoded, texts: Sequence[str]) -> dict[str, Tensor]: ...
@@ -74,6 +76,15 @@ def read(folder: Path) -> Recogniser:
     if (folder / HEADS_FILE).exists():
         recogniser.heads.load_state_dict(load_file(folder / HEADS_FILE))
     return recogniser
+
+
+def transcribe(recogniser: Recogniser, audio: Sequence[np.ndarray]) -> list[str]:
+    """Transcripts of float32 16 kHz utterances, in batches as they come."""
+    return [
+        transcript
+        for start in range(0, len(audio), BATCH)
+        for transcript in recogniser.transcribe(audio[start : start + BATCH])
+    ]
 
 
 def write(recogniser: Recogniser, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import functools
 import json
 import random
 from collections.abc import Iterator
@@ -14,10 +15,9 @@ from training.nano.augment import Dice
 from training.nano.clock import Interval, Stopwatch
 from training.nano.data import epoch_plan
 from training.nano.trainer import GENTLE_STEPS, GRADIENT_NORM, LOG_STEPS, SHORT_FIRST_STEPS
-from training.waveform import augment, data, teacher
+from training.waveform import augment, data, recognisers, teacher
 from training.waveform.options import Options, Progress
 from training.waveform.recognisers import NEW, Recogniser, read, write
-from training.waveform.scoring import wer_of
 
 MUON_RATE, ADAMW_RATE = 3e-3, 2e-3
 FRONT_STEPS = 300  # steps that train the convolutions only, towards the teacher's
@@ -88,7 +88,7 @@ class Trainer:
         """Yield batches until the run is over; keeps the position in `progress`."""
         while True:
             plan = epoch_plan(
-                self.speech,
+                self.speech.utterances,
                 self.progress.epoch,
                 self.options.seed,
                 self.options.batch_frames,
@@ -193,8 +193,9 @@ class Trainer:
         parts = evaluate.dev_sets(self.options.dev, limit)
         if self.held_out:
             parts["digits_held_out"] = digits.held_back_strings(self.recordings, self.held_out, limit or 150)
+        transcriber = functools.partial(recognisers.transcribe, self.recogniser)
         with self._averaged():
-            self._log("dev", **{name: wer_of(self.recogniser, pairs) for name, pairs in parts.items()})
+            self._log("dev", **{name: evaluate.wer_of(transcriber, pairs) for name, pairs in parts.items()})
 
     def _log(self, kind: str, **values: float) -> None:
         entry = {"kind": kind, **asdict(self.progress)} | {name: round(value, 4) for name, value in values.items()}
