@@ -12,7 +12,7 @@ Example: python -m training.nano.corpus --out data/train --split train --utteran
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,6 +51,17 @@ class Item:
     words: list[spoken.Timed] = field(default_factory=list)  # null times: its synthesiser does not say
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """A training utterance: float32 samples at 16 kHz, and the room that it may be put into (see `room_response`)."""
+
+    text: str
+    speaker: str
+    samples: np.ndarray
+    decay_s: float
+    direct_to_reverberant_db: float
+
+
 def make_train(out: Path, utterances: int, seed: int, workers: int) -> None:
     """Write the missing training shards, each atomically."""
     prepared(out)
@@ -70,26 +81,37 @@ def prepared(folder: Path) -> Path:
 
 def _make_shard(out: Path, index: int, sentences: Sequence[str], seed: int) -> tuple[str, int]:
     torch.set_num_threads(1)
-    name = f"train-{index:03d}"
+    name = shard_name(index)
     if (out / f"{name}.jsonl").exists():
         return name, 0
-    rng, noise_rng = random.Random(f"{seed}-{name}"), np.random.default_rng([seed, index])
-    requests = [voices.random_request(sentence, roster.training_voice(rng), rng) for sentence in sentences]
+    noise_rng = np.random.default_rng([seed, index])
     dry, wet, lines, start = [], [], [], 0
-    for request, speech in zip(requests, voices.synthesize(requests), strict=True):
-        samples = _presentable(speech, rng.choice(WARPS), MIN_S, MAX_S)
-        if samples is None:
-            continue
-        samples = acoustics.normalize_peak(samples, rng.uniform(0.3, 0.95))
-        response = acoustics.room_response(rng.uniform(0.15, 0.6), rng.uniform(0, 10), noise_rng)
-        dry.append(features.log_power(samples))
-        wet.append(features.log_power(acoustics.reverberate(samples, response)))
-        lines.append({"text": request.text, "speaker": request.voice.speaker, "start": start, "frames": len(dry[-1])})
+    for one in training_speech(index, sentences, seed):
+        response = acoustics.room_response(one.decay_s, one.direct_to_reverberant_db, noise_rng)
+        dry.append(features.log_power(one.samples))
+        wet.append(features.log_power(acoustics.reverberate(one.samples, response)))
+        lines.append({"text": one.text, "speaker": one.speaker, "start": start, "frames": len(dry[-1])})
         start += len(dry[-1])
     np.save(out / f"{name}.npy", np.concatenate(dry))
     np.save(out / f"{name}.reverb.npy", np.concatenate(wet))
     write_lines(out / f"{name}.jsonl", lines)  # last: its presence says that the shard is complete
     return name, len(lines)
+
+
+def shard_name(index: int) -> str:
+    """Name of a training shard's files, without suffix."""
+    return f"train-{index:03d}"
+
+
+def training_speech(index: int, sentences: Sequence[str], seed: int) -> Iterator[Spoken]:
+    """The dry speech of shard `index`, the same for the same arguments, without utterances of unsuitable length."""
+    rng = random.Random(f"{seed}-{shard_name(index)}")
+    requests = [voices.random_request(sentence, roster.training_voice(rng), rng) for sentence in sentences]
+    for request, speech in zip(requests, voices.synthesize(requests), strict=True):
+        samples = _presentable(speech, rng.choice(WARPS), MIN_S, MAX_S)
+        if samples is not None:
+            samples = acoustics.normalize_peak(samples, rng.uniform(0.3, 0.95))
+            yield Spoken(request.text, request.voice.speaker, samples, rng.uniform(0.15, 0.6), rng.uniform(0, 10))
 
 
 def _presentable(samples: np.ndarray | None, factor: float, min_s: float, max_s: float) -> np.ndarray | None:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -80,8 +81,12 @@ def read_shards(folder: Path, processor: WhisperProcessor) -> Speech:
 def _utterance(
     text: str, shard: int, start: int, frames: int, processor: WhisperProcessor, *, human: bool
 ) -> Utterance:
-    characters = tuple(_CHARACTER_IDS[character] for character in text)
-    return Utterance(shard, start, frames, tuple(text_ids(processor, text)), characters, human)
+    return Utterance(shard, start, frames, tuple(text_ids(processor, text)), character_ids(text), human)
+
+
+def character_ids(text: str) -> tuple[int, ...]:
+    """The places of a transcript's characters in `CHARACTERS`."""
+    return tuple(_CHARACTER_IDS[character] for character in text)
 
 
 def add_digits(speech: Speech, recordings: Sequence[digits.Recording], processor: WhisperProcessor, seed: int) -> None:
@@ -128,24 +133,35 @@ def _babble_power(speech: Speech, frames: int, talkers: int, rng: np.random.Gene
     return np.log10(total)
 
 
-def epoch_plan(speech: Speech, epoch: int, seed: int, batch_frames: int, *, short_only: bool) -> list[list[int]]:
+class Timed(Protocol):
+    """What the order of an epoch depends on."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def human(self) -> bool: ...
+
+
+def epoch_plan(
+    utterances: Sequence[Timed], epoch: int, seed: int, batch_frames: int, *, short_only: bool
+) -> list[list[int]]:
     """The batches of one epoch, in order: utterances of similar length together, at most `batch_frames` padded frames.
 
     Every synthetic utterance once, and a random selection of the digit strings.
     """
     rng = random.Random(f"epoch-{seed}-{epoch}")
-    fitting = [i for i, u in enumerate(speech.utterances) if not short_only or u.frames < SHORT_FRAMES]
-    chosen = [i for i in fitting if not speech.utterances[i].human]
-    human = [i for i in fitting if speech.utterances[i].human]
+    fitting = [i for i, u in enumerate(utterances) if not short_only or u.frames < SHORT_FRAMES]
+    chosen = [i for i in fitting if not utterances[i].human]
+    human = [i for i in fitting if utterances[i].human]
     chosen += rng.sample(human, min(len(human), round(DIGIT_SHARE * len(chosen))))
-    chosen.sort(key=lambda i: speech.utterances[i].frames + rng.uniform(-25, 25))
+    chosen.sort(key=lambda i: utterances[i].frames + rng.uniform(-25, 25))
     batches: list[list[int]] = [[]]
     longest = 0
     for index in chosen:
-        longest = max(longest, speech.utterances[index].frames)
+        longest = max(longest, utterances[index].frames)
         if batches[-1] and longest * (len(batches[-1]) + 1) > batch_frames:
             batches.append([])
-            longest = speech.utterances[index].frames
+            longest = utterances[index].frames
         batches[-1].append(index)
     rng.shuffle(batches)
     return batches

@@ -7,9 +7,10 @@ any digit is. Strings of human-spoken digits are therefore scored as spoken.
 """
 
 import argparse
+import functools
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jiwer
@@ -22,6 +23,7 @@ from quantlab.scoring.normalise import normaliser
 from training.nano import digits
 from training.nano.voices import SAMPLE_RATE_HZ
 
+Transcriber = Callable[[Sequence[np.ndarray]], list[str]]  # of float32 16 kHz utterances of at most 6 s
 BATCH = 24
 MAX_NEW_TOKENS = 56
 
@@ -51,11 +53,9 @@ def wer_spoken(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     return 100 * jiwer.wer(list(references), list(hypotheses))
 
 
-def wer_of(
-    model: WhisperForConditionalGeneration, processor: WhisperProcessor, pairs: Sequence[tuple[str, np.ndarray]]
-) -> float:
+def wer_of(transcriber: Transcriber, pairs: Sequence[tuple[str, np.ndarray]]) -> float:
     """WER of the words as spoken, in percent, over (text, samples) pairs."""
-    return wer_spoken([text for text, _ in pairs], transcribe(model, processor, [samples for _, samples in pairs]))
+    return wer_spoken([text for text, _ in pairs], transcriber([samples for _, samples in pairs]))
 
 
 def read_manifest(path: Path) -> list[dict]:
@@ -94,23 +94,23 @@ def _scores(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, f
     }
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.nano.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of an evaluation."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m {program}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--manifest", type=Path, help="a manifest such as the demo's")
-    parser.add_argument("--digits", type=Path, help="folder of <digit>_<speaker>_<index>.wav; each speaker apart")
-    parser.add_argument("--errors", action="store_true", help="also print every utterance that was misheard")
-    args = parser.parse_args()
-    model = WhisperForConditionalGeneration.from_pretrained(args.model).eval()
-    processor = WhisperProcessor.from_pretrained(args.model)
+    made.add_argument("--model", type=Path, required=True)
+    made.add_argument("--manifest", type=Path, help="a manifest such as the demo's")
+    made.add_argument("--digits", type=Path, help="folder of <digit>_<speaker>_<index>.wav; each speaker apart")
+    made.add_argument("--errors", action="store_true", help="also print every utterance that was misheard")
+    return made
+
+
+def report(transcriber: Transcriber, args: argparse.Namespace) -> None:
+    """Print what the command line asks for."""
     if args.manifest:
         rows = read_manifest(args.manifest)
-        hypotheses = transcribe(model, processor, [row["samples"] for row in rows])
+        hypotheses = transcriber([row["samples"] for row in rows])
         print(json.dumps(breakdown(rows, hypotheses), indent=1))
         for row, hypothesis in zip(rows, hypotheses, strict=True):
             if args.errors and wer([row["text"]], [hypothesis]) > 0:
@@ -118,10 +118,18 @@ def main() -> None:
     if args.digits:
         recordings = digits.load(args.digits)
         wers = {
-            speaker: round(wer_of(model, processor, digits.held_back_strings(recordings, speaker, 150)), 2)
+            speaker: round(wer_of(transcriber, digits.held_back_strings(recordings, speaker, 150)), 2)
             for speaker in digits.speakers(recordings)
         }
         print(json.dumps({"digits": wers}))
+
+
+def main() -> None:
+    """Entry point."""
+    args = parser("training.nano.evaluate", __doc__).parse_args()
+    model = WhisperForConditionalGeneration.from_pretrained(args.model).eval()
+    processor = WhisperProcessor.from_pretrained(args.model)
+    report(functools.partial(transcribe, model, processor), args)
 
 
 if __name__ == "__main__":

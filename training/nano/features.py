@@ -30,15 +30,15 @@ def log_power(samples: np.ndarray) -> np.ndarray:
 
     The same transform as `WhisperFeatureExtractor` before its clamp to the dynamic range.
     """
-    spectrum = torch.stft(
-        torch.as_tensor(samples, dtype=torch.float32),
-        400,
-        HOP_SAMPLES,
-        window=torch.hann_window(400),
-        return_complex=True,
-    )
+    return batched_log_power(torch.as_tensor(samples, dtype=torch.float32)).to(torch.float16).numpy()
+
+
+def batched_log_power(samples: torch.Tensor) -> torch.Tensor:
+    """As `log_power`, float32 (..., frames, 80), of float32 (..., samples)."""
+    window = torch.hann_window(400)
+    spectrum = torch.stft(samples, 400, HOP_SAMPLES, window=window, return_complex=True)
     power = _filters() @ spectrum[..., :-1].abs() ** 2
-    return torch.log10(power.clamp(min=POWER_FLOOR)).T.contiguous().to(torch.float16).numpy()
+    return torch.log10(power.clamp(min=POWER_FLOOR)).transpose(-1, -2).contiguous()
 
 
 def whisper_scale(log_mel: torch.Tensor) -> torch.Tensor:

@@ -76,18 +76,19 @@ def decoder_batch(tokens: list[list[int]], processor: WhisperProcessor) -> tuple
     return inputs, labels
 
 
-def ctc_loss(scores: Tensor, characters: list[list[int]], lengths: Tensor) -> Tensor:
+def ctc_loss(scores: Tensor, characters: list[list[int]], lengths: Tensor, blank: int = CTC_BLANK) -> Tensor:
     """Mean over utterances of the CTC loss per character.
 
     Args:
-        scores: float32 (batch, frames, characters + 1), before softmax, the blank last.
+        scores: float32 (batch, frames, characters + 1), before softmax.
         characters: transcript of each utterance.
         lengths: int64 (batch,), frames with speech.
+        blank: index of the blank among the scores.
     """
     targets = torch.tensor([c for spelled in characters for c in spelled], device=scores.device)
     sizes = torch.tensor([len(spelled) for spelled in characters], device=scores.device)
     log_probabilities = scores.log_softmax(-1).transpose(0, 1)
-    return functional.ctc_loss(log_probabilities, targets, lengths, sizes, blank=CTC_BLANK, zero_infinity=True)
+    return functional.ctc_loss(log_probabilities, targets, lengths, sizes, blank=blank, zero_infinity=True)
 
 
 def flat_targets(characters: list[list[int]], lengths: Tensor, width: int) -> Tensor:

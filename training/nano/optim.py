@@ -1,4 +1,4 @@
-"""Muon for the layers' matrices, in bfloat16 and distributed over processes; the learning-rate schedule."""
+"""Muon for matrices and convolutions, in bfloat16 and distributed over processes; the learning-rate schedule."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -49,8 +49,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             updates = _shared([self._direction(p, group["momentum"]) for p in group["params"]])
             for parameter, update in zip(group["params"], updates, strict=True):
-                scale = 0.2 * math.sqrt(max(parameter.shape))
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+                scale = 0.2 * math.sqrt(max(update.shape))
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
 
     def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         assert parameter.grad is not None
@@ -58,7 +59,7 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["average"] = torch.zeros_like(parameter)
         state["average"].lerp_(parameter.grad, 1 - momentum)
-        return torch.lerp(parameter.grad, state["average"], momentum)
+        return torch.lerp(parameter.grad, state["average"], momentum).flatten(1)  # a kernel counts as inputs
 
 
 def _shared(directions: list[Tensor]) -> list[Tensor]:

@@ -1,8 +1,8 @@
 """The training loop of one process."""
 
+import functools
 import json
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from training.nano import augment, checkpoint, data, digits, evaluate, losses, optim
+from training.nano.clock import Interval, Stopwatch
 from training.nano.features import MAX_FRAMES
 from training.nano.model import Heads, build, layer_matrices
 from training.nano.options import Options, Progress
@@ -56,8 +57,8 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end, with periodic evaluation on dev and saving."""
-        stopwatch = _Stopwatch(self.progress.elapsed_s)
-        save_due, eval_due = _Interval(self.options.save_minutes), _Interval(self.options.eval_minutes)
+        stopwatch = Stopwatch(self.progress.elapsed_s)
+        save_due, eval_due = Interval(self.options.save_minutes), Interval(self.options.eval_minutes)
         for indices in self._batches():
             values = self.step(indices, stopwatch.elapsed_s())
             if values and self.rank == 0:
@@ -75,7 +76,7 @@ class Trainer:
         world = self.options.processes
         while True:
             plan = data.epoch_plan(
-                self.speech,
+                self.speech.utterances,
                 self.progress.epoch,
                 self.options.seed,
                 self.options.batch_frames,
@@ -159,7 +160,8 @@ class Trainer:
             parts["digits_held_out"] = digits.held_back_strings(self.recordings, self.held_out, limit or 150)
         mine = sorted(parts)[self.rank :: self.options.processes]
         self.model.eval()
-        wers = {name: evaluate.wer_of(self.model, self.processor, parts[name]) for name in mine}
+        transcriber = functools.partial(evaluate.transcribe, self.model, self.processor)
+        wers = {name: evaluate.wer_of(transcriber, parts[name]) for name in mine}
         self.model.train()
         self._log("dev", **wers)
         if self.options.processes > 1:
@@ -196,35 +198,3 @@ def optimizers(model: WhisperForConditionalGeneration, heads: Heads) -> list[tor
     own = {id(p) for p in matrices}
     rest = [p for p in [*model.parameters(), *heads.parameters()] if p.requires_grad and id(p) not in own]
     return [optim.Muon(matrices, MUON_RATE), torch.optim.AdamW(rest, ADAMW_RATE, betas=(0.9, 0.98), weight_decay=0.01)]
-
-
-class _Stopwatch:
-    """Stopwatch of the training time; paused within a `with` block."""
-
-    def __init__(self, elapsed_s: float):
-        self._start = time.perf_counter() - elapsed_s
-
-    def elapsed_s(self) -> float:
-        return time.perf_counter() - self._start
-
-    def __enter__(self) -> None:
-        self._paused = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._start += time.perf_counter() - self._paused
-
-
-class _Interval:
-    """Timer that fires once every `minutes`, on a clock that all processes share."""
-
-    def __init__(self, minutes: float):
-        self._length_s = 60 * minutes
-        self._next_s: float | None = None
-
-    def passed(self, now_s: float) -> bool:
-        if self._next_s is None:
-            self._next_s = now_s + self._length_s
-        if now_s < self._next_s:
-            return False
-        self._next_s = now_s + self._length_s
-        return True
