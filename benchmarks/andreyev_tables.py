@@ -31,23 +31,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder or archive of records")
     with unpacked(parser.parse_args().root) as root:
-        found = {str(cell.record.setting("quant.name")): cell for cell in summaries(root) if cell.record.status == "ok"}
+        measured = [cell for cell in summaries(root) if cell.record.status == "ok"]
+    if len(measured) != len({str(cell.record.setting("quant.name")) for cell in measured}):
+        parser.error("these records have a quantizer more than once: give those of one model and one setting")
+    found = {str(cell.record.setting("quant.name")): cell for cell in measured}
     cells = {quant: found[quant] for quant in FORMATS if quant in found}
     print("\n".join([*_stages(cells), "", *_formats(cells)]))
 
 
-def _stages(cells: dict[str, Record]) -> Iterable[str]:
+def _stages(cells: dict[str, CellSummary]) -> Iterable[str]:
     """Table II: milliseconds of each stage; a stage that has runs is divided by them."""
-    timed = {quant: record for quant, record in cells.items() if record.engine_stages is not None}
-    yield from _head(["stage, ms", *(FORMATS[quant] for quant in timed)])
+    timed = {quant: stages for quant, cell in cells.items() if (stages := cell.record.engine_stages) is not None}
+    yield from _head(["stage, ms", *(FORMATS[quant] for quant in timed), "quantized, not said how"])
     for stage, each in STAGES.items():
-        row = [f"{stage} /run" if each else stage]
-        for quant, record in timed.items():
-            assert record.engine_stages is not None
-            row.append(
-                _beside(_milliseconds(record.engine_stages, stage, each), _published(quant, f"{stage}_ms", each))
-            )
-        yield _line(row)
+        metric = f"{stage}_ms_per_run" if each else f"{stage}_ms"
+        ours = [_beside(_milliseconds(found, stage, each), _published(quant, metric)) for quant, found in timed.items()]
+        yield _line([f"{stage} /run" if each else stage, *ours, _beside("", _published(None, metric)).strip()])
 
 
 def _milliseconds(stages: EngineStages, stage: str, each: bool) -> str:
