@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from quantlab import models
 from quantlab.bundle.layout import BundleFile, HomeFile, HomeModel, read_bundle
 from quantlab.bundle.measure import WARM_UP
 from quantlab.bundle.measured import MeasuredFile, Turn, read_measured, results_in
@@ -192,8 +193,7 @@ def _texts(folder: Path, rows: Sequence[Sequence[int]]) -> list[str]:
     most = max((token for row in rows for token in row), default=0)
     if most >= len(tokenizer):
         raise ValueError(f"token {most} is not one of the {len(tokenizer):,} of the model: measure again")
-    texts: list[str] = tokenizer.batch_decode(rows, skip_special_tokens=True)
-    return texts
+    return models.texts(tokenizer, rows)
 
 
 def _figures(name: str, utterances: Sequence[Utterance], batches: Sequence[Batch]) -> Any:

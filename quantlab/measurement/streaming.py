@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quantlab import models
 from quantlab.config.schema import AS_SHIPPED, RunConfig
@@ -18,9 +17,6 @@ from quantlab.scoring.score import Scoring
 from quantlab.scoring.streams import stream_counts
 from quantlab.streaming.clock import Heard, joined, stream
 from quantlab.streaming.policy import check_window
-
-if TYPE_CHECKING:
-    from transformers import WhisperTokenizer
 
 Progress = Callable[[str, int, int], None]  # stage, utterances streamed, utterances to stream
 Extract = Callable[[Samples], tuple[SplitFeatures, float]]  # audio of one window → features, and seconds
@@ -71,7 +67,10 @@ def streamed(
     extract = Extractor(models.feature_extractor(config.model, config.quant.library == AS_SHIPPED))
     check_window(how, extract.window_s)
     references = {(item.split, item.id): item.reference for item in utterances}
-    text = _decoded(made.tokenizer)
+
+    def text(tokens: list[int]) -> str:
+        return models.texts(made.tokenizer, [tokens])[0]
+
     found: list[Stream] = []
     for split, id, samples in heard(made.corpus, speech, extract.window_s):
         listen = Listener(made.decoder, extract, text, samples)
@@ -92,7 +91,3 @@ def streamed(
             )
         )
     return tuple(found)
-
-
-def _decoded(tokenizer: WhisperTokenizer) -> Callable[[list[int]], str]:
-    return lambda tokens: str(tokenizer.decode(tokens, skip_special_tokens=True))

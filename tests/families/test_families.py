@@ -3,6 +3,7 @@
 import contextlib
 import json
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,3 +255,15 @@ def test_a_folder_that_is_not_of_the_family_is_refused(folder, file, keys, messa
 def test_a_folder_of_another_family_says_which(folder):
     with pytest.raises(CheckpointError, match=r"model\.family=whisper reads whisper: set model\.family=ctc"):
         models.load(of(folder).model_copy(update={"family": "whisper"}), 0)
+
+
+def test_tokens_become_text_in_one_place():
+    """Elsewhere the repetitions of CTC would be left out a second time: `hello` would be `helo`."""
+    package = Path(models.__file__).parents[1]
+    places = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+    # besides: the user's own lines, and the words of a Whisper
+    assert {name for name, code in places.items() if "skip_special" in code} == {
+        "models/__init__.py",
+        "export/readme.py",
+        "measurement/words.py",
+    }
