@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantlab.engines.stepwise import Ids
 from quantlab.models.formats.onnx.names import (
     DECODER,
     ENCODER,
@@ -52,16 +53,11 @@ class OnnxRuntime:
         return [np.zeros((utterances, self._heads, 0, self._width), np.float32)] * len(self._past)
 
     def step(
-        self,
-        tokens: npt.NDArray[np.int64],
-        positions: npt.NDArray[np.int64],
-        past: Sequence[Array],
-        cross: Sequence[Array],
+        self, tokens: Ids, positions: Ids, past: Sequence[Array], cross: Sequence[Array]
     ) -> tuple[Array, Sequence[Array]]:
         """See `Graphs`."""
-        inputs: dict[str, Any] = {TOKENS: tokens, POSITIONS: positions}
-        inputs |= zip(self._past, past, strict=True)
-        inputs |= zip(self._cross, cross, strict=True)
+        held = dict(zip((*self._past, *self._cross), (*past, *cross), strict=True))
+        inputs: dict[str, Any] = {TOKENS: tokens, POSITIONS: positions, **held}
         logits, *after = self._decoder.run(self._outputs, inputs)
         return logits, after
 

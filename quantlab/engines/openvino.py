@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantlab.engines.stepwise import Ids
 from quantlab.models.formats.onnx.names import FEATURES, LOGITS, POSITIONS, TOKENS, cross, of_layers, past, present
 from quantlab.models.formats.openvino import library
 
@@ -55,16 +56,11 @@ class OpenVino:
         return [np.zeros((utterances, self._heads, 0, self._width), np.float32)] * len(self._past)
 
     def step(
-        self,
-        tokens: npt.NDArray[np.int64],
-        positions: npt.NDArray[np.int64],
-        past: Sequence[Array],
-        cross: Sequence[Array],
+        self, tokens: Ids, positions: Ids, past: Sequence[Array], cross: Sequence[Array]
     ) -> tuple[Array, Sequence[Array]]:
         """See `Graphs`."""
-        inputs: dict[str, Any] = {TOKENS: tokens, POSITIONS: positions}
-        inputs |= zip(self._past, past, strict=True)
-        inputs |= zip(self._cross, cross, strict=True)
+        held = dict(zip((*self._past, *self._cross), (*past, *cross), strict=True))
+        inputs: dict[str, Any] = {TOKENS: tokens, POSITIONS: positions, **held}
         found = list(self._requests[1].infer(inputs, share_inputs=True).values())
         return found[self._logits], [found[place] for place in self._present]
 

@@ -17,6 +17,7 @@ from quantlab.models.decoding import Decoding
 from quantlab.util.errors import ConfigError
 
 CPU = torch.device("cpu")
+Ids = npt.NDArray[np.int64]
 
 
 class Graphs(Protocol):
@@ -29,7 +30,7 @@ class Graphs(Protocol):
         """Keys and values before the first token."""
 
     def step(
-        self, tokens: npt.NDArray[np.int64], positions: npt.NDArray[np.int64], past: Sequence[Any], cross: Sequence[Any]
+        self, tokens: Ids, positions: Ids, past: Sequence[Any], cross: Sequence[Any]
     ) -> tuple[npt.NDArray[np.float32], Sequence[Any]]:
         """Logits of the last token, writable (utterances, vocabulary), and keys and values for the next step.
 
@@ -95,13 +96,13 @@ class Stepwise:
             mel = mel[:, :, : 2 * positions_of(max(speech.audio_s), mel.shape[2] // 2)]
         return np.array(mel, np.float32, order="C")
 
-    def _search(self, cross: Sequence[Any], utterances: int, least: int, most: int) -> npt.NDArray[np.int64]:
+    def _search(self, cross: Sequence[Any], utterances: int, least: int, most: int) -> Ids:
         """Token ids, (utterances, tokens); ids after an end token are meaningless. `least` is 0, or `most`."""
         how = self.decoding
         never = [*how.suppressed, *([how.end] if least else [])]
         tokens = np.tile(np.array(how.prompt, np.int64), (utterances, 1))
         past, position = self.graphs.empty(utterances), 0
-        ended, found = np.zeros(utterances, bool), list[npt.NDArray[np.int64]]()
+        ended, found = np.zeros(utterances, bool), list[Ids]()
         while len(found) < most and not ended.all():
             positions = np.arange(position, position + tokens.shape[1])
             logits, past = self.graphs.step(tokens, positions, past, cross)

@@ -52,7 +52,7 @@ def write(folder: Path, made: Made) -> Manifest:
         files=digests(folder),
         size_bytes=made.size_bytes,
     )
-    (folder / README).write_text(readme(folder, manifest), encoding="utf-8")
+    (folder / README).write_text(readme(folder, manifest, made.config.model.family), encoding="utf-8")
     manifest = manifest.model_copy(update={"readme": digest(folder / README)})
     manifest = manifest.model_copy(update={"own": digest_of(manifest.model_dump(mode="json"))})
     (folder / NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -1,15 +1,50 @@
-"""Tensors of graphs (ONNX Runtime, OpenVINO) for the receipt, by Linear module."""
+"""Graphs of a quantized model (ONNX Runtime, OpenVINO), and their tensors for the receipt, by Linear module."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from quantlab.models.formats.onnx.read import Tensor
-from quantlab.models.formats.onnx.whisper import EMBEDDING
+from quantlab.models.formats.onnx.whisper import EMBEDDING, save
 from quantlab.quantization.select import HEAD
 from quantlab.quantization.tensors import Held, Stored
 
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
+Quantize = Callable[[Path, set[str], Path], None]  # graph in fp32, names of the products to quantize, file to write
 _NO_CODES = ("scale", "scales", "zero_point", "zero_points")  # ends of names of what belongs to a quantized weight
+
+
+def save_quantized(
+    model: WhisperForConditionalGeneration,
+    names: Sequence[str],
+    files: Mapping[str, Path],
+    quantize: Quantize,
+    read: Callable[[Path], Iterable[Tensor]],
+) -> tuple[dict[str, Held], tuple[Stored, ...]]:
+    """Write encoder and decoder, quantized by a library.
+
+    Args:
+        model: the model in fp32.
+        names: the Linear modules to quantize.
+        files: file to write for each of the two graphs.
+        quantize: writes it.
+        read: the tensors of a file that it wrote.
+
+    Returns:
+        As `sort_tensors`, of both files.
+    """
+    with tempfile.TemporaryDirectory() as plain:
+        for file, products in save(model, Path(plain), own_head=HEAD in names).items():
+            quantize(Path(plain) / file, products.intersection(names), files[file])
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return sort_tensors((item for file in files.values() for item in read(file)), linears)
 
 
 def sort_tensors(tensors: Iterable[Tensor], linears: Sequence[str]) -> tuple[dict[str, Held], tuple[Stored, ...]]:

@@ -1,9 +1,15 @@
 """Cells of Moonshine and CTC models with random weights: every library that replaces Linear modules, and refusals."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
+import soundfile
 import torch
 from torch import nn
 
+from helpers.exporting import ROOT
 from quantlab import export
 from quantlab.config.compose import compose
 from quantlab.grid.families import why_no_family
@@ -14,9 +20,9 @@ from quantlab.models import load
 from quantlab.quantization import registry
 from quantlab.quantization.select import HEADS
 
-SHORT = ["model.weights=random", "model.random_tokens=4", "dataset.splits=[clean]", "dataset.limit=3", "device=cpu",
-         "protocol.batch_size=3", "protocol.warmup_batches=1", "tracking=off",
-         "calibration.source=disjoint"]  # fmt: skip
+SHORT = ["dataset.splits=[clean]", "dataset.limit=3", "device=cpu", "protocol.batch_size=3",
+         "protocol.warmup_batches=1", "tracking=off"]  # fmt: skip
+CORPUS = ROOT / "quantlab" / "assets" / "demo"
 FAMILIES = ("nano_ctc", "nano_moonshine")
 LIBRARIES = ("torch_int8", "quanto_int8", "quanto_int4", "quanto_int8_static", "hqq_int4", "hqq_int3", "bnb_int8",
              "bnb_nf4", "torchao_int8wo", "rtn_int4", "gptq_int3")  # fmt: skip
@@ -69,6 +75,24 @@ def test_an_export_computes_what_was_measured(model, tmp_path):
         first, second = (encoder(torch.linspace(-0.1, 0.1, 16_000)[None])[0] for _ in range(2))
     assert torch.isfinite(first).all()
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_an_export_is_used_by_the_lines_of_its_readme(model, tmp_path, capsys):
+    cell = config(
+        f"model={model}",
+        "model.weights=pretrained",
+        "quant=hqq_int4",
+        "protocol.batch_size=1",
+        f"export.dir={tmp_path}",
+    )
+    result = run_cell(cell)
+    readme = Path(result.exported.folder, "README.md").read_text().replace("FOLDER", result.exported.folder)
+    lines = "".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL))
+    for item in result.utterances:
+        exec(lines, {"audio": soundfile.read(CORPUS / item.id)[0]})
+        [said] = ast.literal_eval(capsys.readouterr().out)
+        assert said.strip() == item.hypothesis.strip()
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,14 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantlab.models.formats.onnx.names import DECODER, ENCODER
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.engine_files import folder_for
-from quantlab.quantization.select import HEAD
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +32,6 @@ NO_EMBEDDING = "ONNX Runtime's Gather reads rows of floats here"
 NO_WORD_TIMES = "ONNX Runtime's graph of the decoder has no output for its attention"
 BLOCKS = (16, 32, 64, 128, 256)  # sizes that MatMulNBits has
 DEFAULT_BLOCK = 32
-FILES = (ENCODER, DECODER)
 
 
 def why_unsupported(quant: QuantConfig, device: str) -> str | None:
@@ -72,21 +70,16 @@ def convert(
     Raises:
         ConfigError: `decoding` asks for something else than greedy search.
     """
-    from torch import nn
-
     from quantlab.engines.stepwise import check_greedy
     from quantlab.models.formats.onnx.read import tensors
-    from quantlab.models.formats.onnx.whisper import save
     from quantlab.quantization.base import Converted
-    from quantlab.quantization.graph_tensors import sort_tensors
+    from quantlab.quantization.graph_tensors import save_quantized
 
     check_greedy(decoding, "ONNX Runtime")
-    with folder_for(keep) as folder, tempfile.TemporaryDirectory() as plain:
-        for file, products in save(model, Path(plain), own_head=HEAD in names).items():
-            _quantize(Path(plain) / file, quant, sorted(products.intersection(names)), folder / file)
-        modules = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        linears, others = sort_tensors((item for file in FILES for item in tensors(folder / file)), modules)
-        kernels = sorted({linears[name].class_name for name in names or modules})
+    with folder_for(keep) as folder:
+        files = {file: folder / file for file in (ENCODER, DECODER)}
+        linears, others = save_quantized(model, names, files, partial(_quantize, quant), tensors)
+        kernels = sorted({held.class_name for name, held in linears.items() if not names or name in names})
         return Converted(
             engine=reload(folder, quant, device, decoding, threads),
             linears=linears,
@@ -103,7 +96,7 @@ def reload(folder: Path, quant: QuantConfig, device: torch.device, decoding: Dec
     return Stepwise(OnnxRuntime(folder, threads), decoding)
 
 
-def _quantize(plain: Path, quant: QuantConfig, products: Sequence[str], path: Path) -> None:
+def _quantize(quant: QuantConfig, plain: Path, products: Collection[str], path: Path) -> None:
     """Quantize these products of a graph, and write it elsewhere."""
     import onnx
 
@@ -116,7 +109,7 @@ def _quantize(plain: Path, quant: QuantConfig, products: Sequence[str], path: Pa
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(
-            plain, path, op_types_to_quantize=["MatMul"], nodes_to_quantize=list(products), per_channel=True,
+            plain, path, op_types_to_quantize=["MatMul"], nodes_to_quantize=sorted(products), per_channel=True,
             weight_type=QuantType.QInt8, use_external_data_format=is_large(model),
         )  # fmt: skip
     else:

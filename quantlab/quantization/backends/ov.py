@@ -7,15 +7,14 @@ fp32. Source: https://docs.openvino.ai/2026/openvino-workflow/model-optimization
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantlab.models.formats.onnx.names import DECODER, ENCODER
 from quantlab.quantization.base import why_not_among, why_not_installed
 from quantlab.quantization.engine_files import folder_for
-from quantlab.quantization.select import HEAD
 from quantlab.util.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -72,20 +71,15 @@ def convert(
         ConfigError: `decoding` asks for something else than greedy search.
         UnsupportedError: NNCF cannot compress a matrix so.
     """
-    from torch import nn
-
     from quantlab.engines.stepwise import check_greedy
-    from quantlab.models.formats.onnx.whisper import save
     from quantlab.models.formats.openvino import tensors
     from quantlab.quantization.base import Converted
-    from quantlab.quantization.graph_tensors import sort_tensors
+    from quantlab.quantization.graph_tensors import save_quantized
 
     check_greedy(decoding, "OpenVINO")
-    with folder_for(keep) as folder, tempfile.TemporaryDirectory() as plain:
-        for file, products in save(model, Path(plain), own_head=HEAD in names).items():
-            _compress(Path(plain) / file, quant, products.intersection(names), folder / FILES[file])
-        modules = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        linears, others = sort_tensors((item for file in FILES.values() for item in tensors(folder / file)), modules)
+    with folder_for(keep) as folder:
+        files = {graph: folder / file for graph, file in FILES.items()}
+        linears, others = save_quantized(model, names, files, partial(_compress, quant), tensors)
         graphs = _load(folder, quant, threads)
         return Converted(
             engine=_engine(graphs, decoding),
@@ -113,7 +107,7 @@ def _load(folder: Path, quant: QuantConfig, threads: int) -> Any:
     return OpenVino(folder / FILES[ENCODER], folder / FILES[DECODER], threads, group)
 
 
-def _compress(plain: Path, quant: QuantConfig, products: Collection[str], path: Path) -> None:
+def _compress(quant: QuantConfig, plain: Path, products: Collection[str], path: Path) -> None:
     """Compress the weights of these products of a graph, and write it elsewhere."""
     from quantlab.models.formats.openvino import library
 
