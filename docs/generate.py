@@ -36,6 +36,7 @@ PAGES = {
     "action/README.md": "docs/reference/action.md",
     "quantlab/assets/demo/README.md": "docs/reference/demo.md",
     "quantlab/assets/nano/README.md": "docs/reference/nano.md",
+    "quantlab/assets/nano_ctc/README.md": "docs/reference/nano_ctc.md",
 }  # files outside of docs/ with a page on the site
 CODE_WIDTH = 88  # columns that fit on a page
 SCHEMA = "quantlab.config.schema"

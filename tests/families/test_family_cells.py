@@ -1,4 +1,4 @@
-"""Cells of Moonshine and CTC models with random weights: every library that replaces Linear modules, and refusals."""
+"""Cells of Moonshine and CTC models: every library that replaces Linear modules, exports, and refusals."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ from quantlab.quantization import registry
 from quantlab.quantization.select import HEADS
 
 SHORT = ["dataset.splits=[clean]", "dataset.limit=3", "device=cpu", "protocol.batch_size=3",
-         "protocol.warmup_batches=1", "tracking=off"]  # fmt: skip
+         "protocol.warmup_batches=1", "tracking=off", "calibration.source=disjoint"]  # fmt: skip
 CORPUS = ROOT / "quantlab" / "assets" / "demo"
 FAMILIES = ("nano_ctc", "nano_moonshine")
 LIBRARIES = ("torch_int8", "quanto_int8", "quanto_int4", "quanto_int8_static", "hqq_int4", "hqq_int3", "bnb_int8",
@@ -45,7 +45,7 @@ def test_every_linear_is_quantized_by_every_library(model, quant):
     assert record.status == "ok"
     assert record.receipt.verified
     assert quantized == {name for name in linears if name not in HEADS or cell.quant.head}
-    assert record.splits["clean"].wer is None
+    assert (record.splits["clean"].wer is None) == (cell.model.weights == "random")
     assert record.receipt.size_bytes < record.receipt.baseline_bytes
 
 
@@ -77,7 +77,7 @@ def test_an_export_computes_what_was_measured(model, tmp_path):
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", ["nano", "nano_ctc"])
 def test_an_export_is_used_by_the_lines_of_its_readme(model, tmp_path, capsys):
     cell = config(
         f"model={model}",

@@ -12,6 +12,11 @@ def convolve(hidden: Tensor, layer: nn.Conv1d) -> Tensor:
     return functional.linear(_windows(hidden, kernel, stride), weight, layer.bias)
 
 
+def outputs_of(inputs: Tensor, layer: nn.Conv1d) -> Tensor:
+    """How many outputs `layer`, without padding, has of so many inputs, int64."""
+    return (inputs - layer.kernel_size[0]) // layer.stride[0] + 1
+
+
 def _windows(hidden: Tensor, kernel: int, stride: int) -> Tensor:
     """What each output reads, (batch, outputs, kernel * channels)."""
     batch, time, channels = hidden.shape

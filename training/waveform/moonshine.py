@@ -24,7 +24,7 @@ from training.nano.losses import IGNORED, LABEL_SMOOTHING
 from training.nano.model import PROJECTION_STD, Heads
 from training.nano.tokenizer import VOCABULARY_SIZE
 from training.nano.voices import SAMPLE_RATE_HZ
-from training.waveform.convolution import convolve
+from training.waveform.convolution import convolve, outputs_of
 from training.waveform.data import Batch
 from training.waveform.encoded import Encoded
 from training.waveform.teacher import Teacher, copy_linear
@@ -109,16 +109,18 @@ class Moonshine:
     stride: float = 384.0
 
     def front(self, batch: Batch) -> Tensor:
-        """Input of the first layer, (batch, frames, 192), as the model makes it in inference."""
+        """Input of the first layer, (batch, frames, 192), as the model makes it of each utterance alone."""
         encoder = self.model.model.encoder
         hidden = torch.tanh(convolve(batch.samples[..., None], encoder.conv1))
-        hidden = encoder.groupnorm(hidden.transpose(1, 2)).transpose(1, 2)
+        hidden = normalized(hidden, outputs_of(batch.lengths, encoder.conv1), encoder.groupnorm)
         return functional.gelu(convolve(functional.gelu(convolve(hidden, encoder.conv2)), encoder.conv3))
 
     def encode(self, batch: Batch) -> Encoded:
-        """The encoder's output, as the model makes it in inference."""
+        """The encoder's output, as the model makes it of each utterance alone."""
         front, encoder = self.front(batch), self.model.model.encoder
-        frames = (-(-batch.lengths // int(self.stride))).clamp(max=front.shape[1])
+        frames = batch.lengths
+        for convolution in (encoder.conv1, encoder.conv2, encoder.conv3):
+            frames = outputs_of(frames, convolution)
         position = torch.arange(front.shape[1], device=front.device)
         inside = position < frames[:, None]
         rotary, hidden = encoder.rotary_emb(front, position_ids=position[None]), front
@@ -172,11 +174,33 @@ class Moonshine:
             copy_linear(mine, theirs, shift=source.layer_norm.bias)
 
     def transcribe(self, audio: Sequence[np.ndarray]) -> list[str]:
-        """Greedy transcripts of float32 16 kHz utterances, by transformers' own classes alone."""
-        inputs = self.processor(list(audio), sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt", padding=True)
-        with torch.inference_mode():
-            ids = self.model.generate(**inputs)
-        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+        """Greedy transcripts of float32 16 kHz utterances, by transformers' own classes alone.
+
+        One by one: its first normalisation would hear the padding of a batch.
+        """
+        texts = []
+        for samples in audio:
+            inputs = self.processor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
+            with torch.inference_mode():
+                [ids] = self.model.generate(**inputs)
+            texts.append(self.processor.decode(ids, skip_special_tokens=True).strip())
+        return texts
+
+
+def normalized(hidden: Tensor, outputs: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """`norm`, of one group, over the first outputs of each utterance only.
+
+    Args:
+        hidden: (batch, outputs, channels).
+        outputs: int64 (batch,), those without padding.
+        norm: the layer.
+    """
+    inside = (torch.arange(hidden.shape[1], device=hidden.device) < outputs[:, None])[..., None]
+    count = (outputs * hidden.shape[2])[:, None, None]
+    values = hidden.float() * inside
+    mean = values.sum((1, 2), keepdim=True) / count
+    variance = ((values - mean) * inside).square().sum((1, 2), keepdim=True) / count
+    return (hidden - mean) / (variance + norm.eps).sqrt() * norm.weight + norm.bias
 
 
 def decoder_batch(tokens: list[list[int]], model: MoonshineForConditionalGeneration) -> tuple[Tensor, Tensor]:

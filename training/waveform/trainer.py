@@ -14,6 +14,7 @@ from training.nano import checkpoint, digits, evaluate, optim
 from training.nano.augment import Dice
 from training.nano.clock import Interval, Stopwatch
 from training.nano.data import epoch_plan
+from training.nano.losses import FLAT_START_STEPS
 from training.nano.trainer import GENTLE_STEPS, GRADIENT_NORM, LOG_STEPS, SHORT_FIRST_STEPS
 from training.waveform import augment, data, recognisers, teacher
 from training.waveform.options import Options, Progress
@@ -152,7 +153,8 @@ class Trainer:
                 return loss, {"front": loss.detach()}
             encoded = recogniser.encode(batch)
             values = recogniser.losses(encoded, batch.texts)
-        total = recogniser.total(values, share, step)
+        # The flat start is over in a model that is trained further.
+        total = recogniser.total(values, share, FLAT_START_STEPS if self.options.init else step)
         if hint:
             values["front"] = teacher.hint_loss(encoded.front.float(), hint.front, encoded.frames, *timing)
             values["hidden"] = teacher.hint_loss(encoded.hidden.float(), hint.hidden, encoded.frames, *timing)
