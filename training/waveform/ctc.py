@@ -123,18 +123,13 @@ class Ctc:
         head.weight[rows] = taught.weight
         head.bias[rows] = taught.bias + taught.weight @ source.layer_norm.bias  # see `Hint`
 
-    def transcribe(self, audio: Sequence[np.ndarray]) -> list[str]:
-        """Greedy transcripts of float32 16 kHz utterances, by transformers' own classes alone.
-
-        One by one: in a batch the frames of padding would be read too.
-        """
-        texts = []
-        for samples in audio:
-            inputs = self.processor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
-            with torch.inference_mode():
-                [ids] = self.model(**inputs).logits.argmax(-1)
-            texts.append(self.processor.decode(ids).strip())
-        return texts
+    def transcribe(self, samples: np.ndarray) -> str:
+        """Greedy transcript of a float32 16 kHz utterance, by transformers' own classes alone."""
+        inputs = self.processor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
+        with torch.inference_mode():
+            [ids] = self.model(**inputs).logits.argmax(-1)
+        text: str = self.processor.decode(ids)
+        return text.strip()
 
 
 def _head_rows() -> list[int]:

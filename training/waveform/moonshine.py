@@ -173,18 +173,13 @@ class Moonshine:
         for mine, theirs in ((self.heads.ctc, teacher.heads.ctc), (self.heads.flat, teacher.heads.flat)):
             copy_linear(mine, theirs, shift=source.layer_norm.bias)
 
-    def transcribe(self, audio: Sequence[np.ndarray]) -> list[str]:
-        """Greedy transcripts of float32 16 kHz utterances, by transformers' own classes alone.
-
-        One by one: its first normalisation would hear the padding of a batch.
-        """
-        texts = []
-        for samples in audio:
-            inputs = self.processor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
-            with torch.inference_mode():
-                [ids] = self.model.generate(**inputs)
-            texts.append(self.processor.decode(ids, skip_special_tokens=True).strip())
-        return texts
+    def transcribe(self, samples: np.ndarray) -> str:
+        """Greedy transcript of a float32 16 kHz utterance, by transformers' own classes alone."""
+        inputs = self.processor(samples, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
+        with torch.inference_mode():
+            [ids] = self.model.generate(**inputs)
+        text: str = self.processor.decode(ids, skip_special_tokens=True)
+        return text.strip()
 
 
 def normalized(hidden: Tensor, outputs: Tensor, norm: nn.GroupNorm) -> Tensor:

@@ -13,7 +13,6 @@ from transformers import MoonshineForConditionalGeneration, PreTrainedModel, Wav
 from training.nano import text
 from training.nano.checkpoint import HEADS_FILE
 from training.nano.corpus import TRAINING_SEED, TRAINING_UTTERANCES
-from training.nano.evaluate import BATCH
 from training.waveform import ctc, moonshine
 from training.waveform.data import Batch
 from training.waveform.encoded import Encoded
@@ -36,7 +35,7 @@ class Recogniser(Protocol):
     def total(self, values: dict[str, Tensor], progress: float, step: int) -> Tensor: ...
     def layer_matrices(self) -> list[nn.Parameter]: ...
     def start_from(self, teacher: Teacher) -> None: ...
-    def transcribe(self, audio: Sequence[np.ndarray]) -> list[str]: ...
+    def transcribe(self, samples: np.ndarray) -> str: ...
 
 
 def _new_ctc(folder: Path) -> Recogniser:
@@ -79,12 +78,8 @@ def read(folder: Path) -> Recogniser:
 
 
 def transcribe(recogniser: Recogniser, audio: Sequence[np.ndarray]) -> list[str]:
-    """Transcripts of float32 16 kHz utterances, in batches as they come."""
-    return [
-        transcript
-        for start in range(0, len(audio), BATCH)
-        for transcript in recogniser.transcribe(audio[start : start + BATCH])
-    ]
+    """Transcripts of float32 16 kHz utterances, one by one: in a batch padding would be heard, or read, too."""
+    return [recogniser.transcribe(samples) for samples in audio]
 
 
 def write(recogniser: Recogniser, folder: Path) -> None:
