@@ -1,5 +1,6 @@
 """Options and progress of a training run."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,3 +54,14 @@ class Progress:
     def is_over(self, options: Options) -> bool:
         """Whether the schedule has ended or the last step is reached."""
         return self.share(options) >= 1 or self.step == options.steps
+
+
+def add_watching(parser: argparse.ArgumentParser, eval_minutes: float, save_minutes: float) -> None:
+    """The arguments of any training for evaluation on the way, and for going on after a stop."""
+    parser.add_argument("--digits", type=Path, help="folder of <digit>_<speaker>_<index>.wav")
+    parser.add_argument("--held-out", help="speaker of --digits never trained on (default: the first by name)")
+    parser.add_argument("--dev", type=Path, help="folder with the dev manifest")
+    parser.add_argument("--eval-minutes", type=float, default=eval_minutes)
+    parser.add_argument("--eval-utterances", type=int, default=Options.eval_utterances, help="of each dev set")
+    parser.add_argument("--save-minutes", type=float, default=save_minutes)
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt if it exists")

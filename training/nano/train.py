@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from training.nano.options import Options
+from training.nano.options import Options, add_watching
 from training.nano.tokenizer import train_processor
 from training.nano.trainer import Trainer
 
@@ -75,13 +75,7 @@ def _parse() -> Options:
     parser.add_argument("--batch-frames", type=int, default=Options.batch_frames, help="padded, per process and step")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=Options.device)
     parser.add_argument("--init", type=Path, help="start from this exported model and its tokenizer")
-    parser.add_argument("--digits", type=Path, help="folder of <digit>_<speaker>_<index>.wav")
-    parser.add_argument("--held-out", help="speaker of --digits never trained on (default: the first by name)")
-    parser.add_argument("--dev", type=Path, help="folder with the dev manifest")
-    parser.add_argument("--eval-minutes", type=float, default=Options.eval_minutes)
-    parser.add_argument("--eval-utterances", type=int, default=Options.eval_utterances, help="of each dev set")
-    parser.add_argument("--save-minutes", type=float, default=Options.save_minutes)
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt if it exists")
+    add_watching(parser, Options.eval_minutes, Options.save_minutes)
     return Options(**vars(parser.parse_args()))
 
 

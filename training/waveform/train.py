@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from training.nano.options import add_watching
 from training.waveform.options import Options
 from training.waveform.recognisers import NEW
 from training.waveform.trainer import Trainer
@@ -48,13 +49,7 @@ def _parse() -> Options:
     parser.add_argument("--teacher", type=Path, help="folder of a trained nano")
     parser.add_argument("--init", type=Path, help="start from this exported model, without hints")
     parser.add_argument("--rate", type=float, default=Options.rate, help="factor of both learning rates")
-    parser.add_argument("--digits", type=Path, help="folder of <digit>_<speaker>_<index>.wav")
-    parser.add_argument("--held-out", help="speaker of --digits never trained on (default: the first by name)")
-    parser.add_argument("--dev", type=Path, help="folder with the dev manifest")
-    parser.add_argument("--eval-minutes", type=float, default=Options.eval_minutes)
-    parser.add_argument("--eval-utterances", type=int, default=Options.eval_utterances, help="of each dev set")
-    parser.add_argument("--save-minutes", type=float, default=Options.save_minutes)
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt if it exists")
+    add_watching(parser, Options.eval_minutes, Options.save_minutes)
     return Options(**vars(parser.parse_args()))
 
 
